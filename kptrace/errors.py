@@ -1,0 +1,71 @@
+"""What can go wrong, by who is to blame; each says what, where and what to do.
+
+    KptraceError
+    ├── Usage            2  the command line cannot mean anything
+    ├── CannotLook       3  it could not be looked at
+    │   ├── NoCluster       no API server, no kubeconfig, no lab
+    │   ├── NotFound        no such Service, pod, port, node, namespace
+    │   ├── Forbidden       not allowed: names the permission or capability
+    │   ├── Unsupported     this kernel or machine cannot do it
+    │   ├── AgentFailed     an agent died, answered nonsense or not in time
+    │   └── BadDump         a file that cannot be read as what it says it is
+    └── Inconclusive     4  looked, and it stays open
+
+Only ``cli.py`` turns them into text and an exit code. Texts may hold hostile names: the renderer
+strips control characters, so messages may quote freely.
+"""
+
+from __future__ import annotations
+
+
+class KptraceError(Exception):
+    """message: what happened, one sentence. hint: what the user can do about it."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Usage(KptraceError):
+    exit_code = 2
+
+
+class CannotLook(KptraceError):
+    exit_code = 3
+
+
+class NoCluster(CannotLook):
+    pass
+
+
+class NotFound(CannotLook):
+    pass
+
+
+class Forbidden(CannotLook):
+    pass
+
+
+class Unsupported(CannotLook):
+    pass
+
+
+class AgentFailed(CannotLook):
+    pass
+
+
+class BadDump(CannotLook):
+    """source: file name as given; line: 1-based (0: the file as a whole); text: the offending text."""
+
+    def __init__(self, source: str, line: int, text: str, hint: str = "") -> None:
+        where = f"{source}:{line}" if line else source
+        super().__init__(f"{where}: {text}", hint)
+        self.source = source
+        self.line = line
+
+
+class Inconclusive(KptraceError):
+    exit_code = 4

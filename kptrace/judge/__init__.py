@@ -1,0 +1,1 @@
+"""PURE: sightings -> hops; hops against the prediction -> outcome and findings."""

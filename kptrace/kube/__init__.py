@@ -1,0 +1,1 @@
+"""EDGE: the cluster: API documents, resolution, transports to an agent."""

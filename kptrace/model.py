@@ -1,0 +1,518 @@
+"""The nouns of kptrace, immutable; every room speaks in these and this file imports none of ours.
+
+Addresses are text as the kernel prints them (``10.96.0.10``, ``fd00::1``), protocols lower case
+(``tcp``), times nanoseconds of CLOCK_REALTIME on the node that reports them. A pod is
+``namespace/name``. Unknown is ``None`` (or an empty text where a text is optional), never a guess.
+
+The order below is the order in which data flows: where a packet is, what it is, what the user
+asked for, what the cluster says, what the rules imply, what the kernel saw, what we make of it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+API_VERSION = "kptrace.io/v1alpha1"
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """A value: compared by content, never changed; ``msgspec.structs.replace`` makes a new one."""
+
+
+# --- where ------------------------------------------------------------------------------------
+
+
+class Place(Value, order=True):
+    """A network namespace: a node's own (``pod`` empty) or a pod's."""
+
+    node: str
+    pod: str = ""
+
+    @property
+    def netns(self) -> str:
+        """The name that reports use: ``host`` for the node's own, else ``namespace/pod``."""
+        return self.pod or "host"
+
+
+# --- packets ----------------------------------------------------------------------------------
+
+
+class Flow(Value):
+    """The 5-tuple. Ports are 0 where the protocol has none."""
+
+    protocol: str
+    src: str
+    dst: str
+    sport: int = 0
+    dport: int = 0
+
+    @property
+    def reverse(self) -> Flow:
+        return Flow(
+            protocol=self.protocol, src=self.dst, dst=self.src, sport=self.dport, dport=self.sport
+        )
+
+    @property
+    def ipv6(self) -> bool:
+        return ":" in self.dst
+
+
+class Tunnel(Value):
+    """How ``Packet.inner`` is carried."""
+
+    kind: Literal["vxlan", "geneve", "ipip"]
+    vni: int | None = None
+
+
+class Packet(Value):
+    """One IP packet. With ``tunnel`` set, ``flow`` is the outer one and ``inner`` what it carries.
+
+    length:  the IP total length in bytes (0: not known, as in a prediction)
+    flags:   TCP flags as letters in the order F S R P A U (``S``, ``SA``, ``RA``)
+    icmp:    (type, code) of an ICMP or ICMPv6 packet; ``quoted`` is the packet it complains about
+    """
+
+    flow: Flow
+    ttl: int = 64
+    ip_id: int | None = None
+    length: int = 0
+    flags: str = ""
+    seq: int | None = None
+    ack: int | None = None
+    mark: int = 0
+    icmp: tuple[int, int] | None = None
+    quoted: Packet | None = None
+    tunnel: Tunnel | None = None
+    inner: Packet | None = None
+
+    @property
+    def innermost(self) -> Packet:
+        """The packet with every encapsulation taken off."""
+        return self.inner.innermost if self.inner else self
+
+
+# --- the question -----------------------------------------------------------------------------
+
+TargetKind = Literal["service", "pod", "name", "address"]
+
+
+class Target(Value):
+    """What the user named: a Service, a pod, a DNS name or an address, and maybe a port.
+
+    port: a number or a port's name, as typed; empty: to be chosen.
+    """
+
+    kind: TargetKind
+    text: str
+    name: str
+    namespace: str = ""
+    port: str = ""
+    protocol: str = ""
+
+
+class Source(Value):
+    """Where the packet starts: ``kind`` pod or node (``place`` says which), or an outside address."""
+
+    kind: Literal["pod", "node", "outside"]
+    place: Place
+    address: str = ""
+    why: str = ""
+
+
+class Question(Value):
+    """One run: what to trace and how. ``count`` flows; ``timeout`` seconds for each."""
+
+    target: Target
+    source: str = ""
+    namespace: str = "default"
+    count: int = 1
+    timeout: float = 4.0
+    expect: Outcome | None = None
+    node: str = ""
+
+
+# --- what the cluster says --------------------------------------------------------------------
+
+
+class ServicePort(Value):
+    name: str
+    protocol: str
+    port: int
+    target_port: str
+    node_port: int = 0
+
+
+class Service(Value):
+    """A Service as the API gives it. ``cluster_ips`` is empty for a headless one."""
+
+    namespace: str
+    name: str
+    type: str
+    cluster_ips: tuple[str, ...] = ()
+    external_ips: tuple[str, ...] = ()
+    load_balancer_ips: tuple[str, ...] = ()
+    source_ranges: tuple[str, ...] = ()
+    ports: tuple[ServicePort, ...] = ()
+    headless: bool = False
+    external_name: str = ""
+    selector: tuple[tuple[str, str], ...] = ()
+    affinity_seconds: int = 0
+    internal_policy: str = "Cluster"
+    external_policy: str = "Cluster"
+    proxy_name: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Endpoint(Value):
+    """One address of an EndpointSlice with its port. ``zones`` and ``nodes`` are topology hints."""
+
+    address: str
+    port: int
+    protocol: str = "tcp"
+    port_name: str = ""
+    node: str = ""
+    pod: str = ""
+    ready: bool = True
+    serving: bool = True
+    terminating: bool = False
+    zones: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+
+
+class DnsAnswer(Value):
+    """One DNS question as the source asked it, and what came back.
+
+    records: (type, text) in the order of the answer; status: the rcode's name, or ``TIMEOUT``,
+    ``REFUSED``, ``UNREACHABLE`` where no answer came.
+    """
+
+    name: str
+    type: str
+    server: str
+    transport: str = "udp"
+    status: str = ""
+    records: tuple[tuple[str, str], ...] = ()
+    elapsed_us: int = 0
+
+
+class Resolution(Value):
+    """What the target means: where the packet will be sent, and what stands behind it."""
+
+    address: str
+    port: int
+    protocol: str
+    service: Service | None = None
+    service_port: ServicePort | None = None
+    endpoints: tuple[Endpoint, ...] = ()
+    search: tuple[str, ...] = ()
+    ndots: int = 1
+    dns: tuple[DnsAnswer, ...] = ()
+
+
+# --- what the rules imply ---------------------------------------------------------------------
+
+
+class RuleRef(Value):
+    """A rule that matched. ``number`` is its 1-based position in the chain, 0 the chain's policy."""
+
+    backend: Literal["legacy", "nft", "ipvs", "bpf"]
+    family: str
+    table: str
+    chain: str
+    number: int
+    text: str
+    words: str = ""
+
+
+class Outcome(StrEnum):
+    """What became of the packet (DESIGN section 2)."""
+
+    DELIVERED = "delivered"
+    REFUSED = "refused"
+    REJECTED = "rejected"
+    DROPPED = "dropped"
+    NO_ENDPOINTS = "no-endpoints"
+    NOT_PROGRAMMED = "not-programmed"
+    UNRESOLVED = "unresolved"
+    INCONCLUSIVE = "inconclusive"
+
+
+StepAction = Literal[
+    "sent",
+    "seen",
+    "rule",
+    "mark",
+    "dnat",
+    "snat",
+    "route",
+    "neighbour",
+    "encap",
+    "decap",
+    "delivered",
+    "rejected",
+    "dropped",
+    "reply",
+]
+
+
+class Step(Value):
+    """One thing that the snapshots say will be done to the packet, and the packet afterwards.
+
+    ``seen`` is a crossing of ``interface`` in ``direction`` at which a capture would show it.
+    ``certain`` is false from the first match on that nobody here can evaluate.
+    """
+
+    place: Place
+    action: StepAction
+    packet: Packet
+    interface: str = ""
+    direction: Literal["", "in", "out"] = ""
+    hook: str = ""
+    rule: RuleRef | None = None
+    words: str = ""
+    certain: bool = True
+
+
+class Branch(Value):
+    """One way the packet can go. ``weight`` is its probability; the weights of all sum to 1.
+
+    blame: the object that ends an undelivered branch (a rule, a route, a sysctl), for findings;
+    cause: the stable id of what that is, where the walk itself knows it (``ip-forward-off``).
+    """
+
+    weight: float
+    steps: tuple[Step, ...]
+    outcome: Outcome
+    certain: bool = True
+    backend: Endpoint | None = None
+    cause: str = ""
+    blame: str = ""
+    words: str = ""
+
+
+class Prediction(Value):
+    """All branches, the likeliest first."""
+
+    branches: tuple[Branch, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+# --- what the kernel saw ----------------------------------------------------------------------
+
+
+class Probe(Value):
+    """One packet or connection that we send. The cookie is the TCP sequence number of the SYN or
+    stands in the first 16 bytes of the UDP payload, so it is known again after NAT and encapsulation.
+
+    ttl: the initial TTL (0: the kernel's own)
+    """
+
+    cookie: int
+    flow: Flow
+    ttl: int = 0
+    payload: bytes = b""
+
+
+class Sighting(Value, tag="sighting"):
+    """A packet tap saw the probe or its reply. ``frame`` is what was captured, from the IP header on."""
+
+    place: Place
+    interface: str
+    ifindex: int
+    direction: Literal["in", "out"]
+    packet: Packet
+    time_ns: int
+    cookie: int
+    other_host: bool = False
+    dst_mac: str = ""
+    frame: bytes = b""
+
+
+class RuleHit(Value, tag="rule-hit"):
+    """The kernel's rule trace: this rule (or policy) was met by the probe.
+
+    kind: ``rule``; ``return`` (fell off the end or returned); ``policy``
+    verdict: accept, drop, jump, goto, return, continue, stolen, queue; empty for legacy rules
+    sequence: order of arrival on this place's trace socket
+    packet: only on the first event of a base chain's walk (nft) or on every event (legacy)
+    """
+
+    place: Place
+    backend: Literal["legacy", "nft"]
+    family: str
+    table: str
+    chain: str
+    number: int
+    kind: Literal["rule", "return", "policy"]
+    sequence: int
+    time_ns: int
+    handle: int | None = None
+    verdict: str = ""
+    target: str = ""
+    mark: int = 0
+    iif: str = ""
+    oif: str = ""
+    trace_id: int = 0
+    packet: Packet | None = None
+
+
+class Drop(Value, tag="drop"):
+    """The kernel threw the probe away: reason and function as the kernel names them.
+
+    place: where, when the report says it (a BPF report does, tracefs knows only the node)
+    """
+
+    node: str
+    reason: str
+    location: str
+    time_ns: int
+    place: Place | None = None
+    interface: str = ""
+    packet: Packet | None = None
+
+
+class ConntrackEntry(Value, tag="conntrack"):
+    """A conntrack entry of the probe: ``reply.src`` tells the DNAT, ``reply.dst`` the SNAT."""
+
+    place: Place
+    original: Flow
+    reply: Flow
+    status: tuple[str, ...] = ()
+    state: str = ""
+    mark: int = 0
+
+
+class Lost(Value, tag="lost"):
+    """A source of reports lost some: what it did not tell must not be read as "did not happen"."""
+
+    place: Place
+    layer: str
+    count: int
+
+
+class Returned(Value, tag="returned"):
+    """What the sender itself experienced.
+
+    result: connected, replied, refused, unreachable, timeout, sent, failed
+    """
+
+    cookie: int
+    flow: Flow
+    result: Literal["connected", "replied", "refused", "unreachable", "timeout", "sent", "failed"]
+    sent_ns: int
+    elapsed_us: int
+    error: str = ""
+    data: bytes = b""
+
+
+# --- what we make of it -----------------------------------------------------------------------
+
+HopAction = Literal[
+    "sent",
+    "seen",
+    "dnat",
+    "snat",
+    "route",
+    "encap",
+    "decap",
+    "delivered",
+    "reply",
+    "rejected",
+    "dropped",
+]
+
+
+class Hop(Value):
+    """One place on the path, in causal order. ``offset_us`` counts from the moment of sending.
+
+    rule: the rule that did it; ``via`` the rules that led there; ``words`` in plain English;
+    observed: false where the hop is inferred (from conntrack, from what the packet looks like after)
+    """
+
+    node: str
+    netns: str
+    interface: str
+    direction: str
+    action: HopAction
+    packet: Packet
+    rule: RuleRef | None = None
+    via: tuple[RuleRef, ...] = ()
+    offset_us: float | None = None
+    words: str = ""
+    changed: tuple[tuple[str, str, str], ...] = ()
+    observed: bool = True
+
+
+class Finding(Value):
+    """Something wrong or odd. ``cause`` is a stable id; ``remedy`` what mends it, a command a line."""
+
+    cause: str
+    severity: Literal["error", "warning", "info"]
+    node: str
+    object: str
+    summary: str
+    evidence: tuple[str, ...] = ()
+    remedy: tuple[str, ...] = ()
+
+
+class Layer(Value):
+    """One source of evidence on one node: how much it told, what it lost, or why it is missing."""
+
+    name: str
+    node: str
+    reports: int = 0
+    lost: int = 0
+    missing: str = ""
+    remedy: str = ""
+
+
+class Share(Value):
+    """How often a backend was chosen, beside how often it should be."""
+
+    address: str
+    port: int
+    node: str
+    pod: str
+    weight: float
+    seen: int
+    delivered: int
+
+
+class Agreement(Value):
+    """Prediction against observation: hops predicted, hops of these seen, and where they part."""
+
+    predicted: int
+    seen: int
+    parted: str = ""
+
+
+class Evidence(Value):
+    layers: tuple[Layer, ...] = ()
+    conntrack: tuple[ConntrackEntry, ...] = ()
+    returned: tuple[Returned, ...] = ()
+    drops: tuple[Drop, ...] = ()
+    shares: tuple[Share, ...] = ()
+    agreement: Agreement | None = None
+
+
+class Trace(Value):
+    """The report of one run: what ``-o json`` prints."""
+
+    target: Target
+    source: Source
+    outcome: Outcome
+    resolution: Resolution | None = None
+    prediction: Prediction = Prediction()
+    hops: tuple[Hop, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    evidence: Evidence = Evidence()
+    summary: str = ""
+    elapsed_us: float | None = None
+    apiVersion: str = API_VERSION  # noqa: N815  (the API's spelling)
+    kind: Literal["Trace"] = "Trace"

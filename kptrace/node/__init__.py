@@ -1,0 +1,1 @@
+"""EDGE: one node: namespaces, netlink, capture, rule trace, drops, probes. It decides nothing."""

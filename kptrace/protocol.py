@@ -1,0 +1,181 @@
+"""What is said to an agent and what it answers: one JSON object a line, both ways.
+
+The agent does what it is told and decides nothing. Every request has an ``id``; each reply that
+belongs to one carries it, and the last reply of a request is ``Done`` (also after an ``Oops``).
+
+    Enter    these places exist here, with the way into each             -> Done
+    Dump     the named files of a place                                  -> Fact*, Done
+    Ask      one DNS question from a place                               -> Answer, Done
+    Watch    arm every layer in these places for these probes            -> Ready
+             then, until stopped: Sighting, RuleHit, Drop, Lost as they come
+    Inject   send the probes, wait for what comes back                   -> Returned*, Done
+    Lookup   the conntrack entry of these flows                          -> ConntrackEntry*, Done
+    Stop     (of a Watch) drain what is queued, disarm                   -> ..., Lost*, Done
+             (of an Inject) give up waiting                              -> Returned(timeout)*, Done
+    end of input: disarm and leave
+
+A recorded run is the list of its replies; that is why replies carry the request's id and not a
+position in a stream.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from kptrace.model import (
+    ConntrackEntry,
+    Drop,
+    Flow,
+    Lost,
+    Place,
+    Probe,
+    Returned,
+    RuleHit,
+    Sighting,
+    Value,
+)
+
+# --- requests ---------------------------------------------------------------------------------
+
+
+class Door(Value):
+    """The way into a place: a namespace file (``/run/netns/x``, ``/proc/1/ns/net``).
+
+    resolv_conf: the file that its resolver reads; empty: none known.
+    """
+
+    place: Place
+    netns: str
+    resolv_conf: str = ""
+
+
+class Enter(Value, tag="enter"):
+    id: int
+    doors: tuple[Door, ...]
+
+
+class Dump(Value, tag="dump"):
+    """files: names as in a bundle (``ip-route.json``), plus ``resolv.conf``."""
+
+    id: int
+    place: Place
+    files: tuple[str, ...]
+
+
+class Ask(Value, tag="ask"):
+    """query: the DNS message in wire format; transport ``udp`` or ``tcp``."""
+
+    id: int
+    place: Place
+    server: str
+    query: bytes
+    transport: str = "udp"
+    port: int = 53
+    timeout: float = 2.0
+
+
+class Watch(Value, tag="watch"):
+    """layers: of ``capture``, ``rules``, ``drops``; what cannot be armed is named in Ready.
+
+    backends: flows backend -> anywhere whose packets may be UDP replies without our cookie
+    (protocol, address, port).
+    """
+
+    id: int
+    places: tuple[Place, ...]
+    probes: tuple[Probe, ...]
+    layers: tuple[str, ...] = ("capture", "rules", "drops")
+    backends: tuple[tuple[str, str, int], ...] = ()
+
+
+class Inject(Value, tag="inject"):
+    """Send each probe from ``place``: TCP as a real connection, UDP as one datagram."""
+
+    id: int
+    place: Place
+    probes: tuple[Probe, ...]
+    timeout: float = 4.0
+
+
+class Lookup(Value, tag="lookup"):
+    id: int
+    place: Place
+    flows: tuple[Flow, ...]
+
+
+class Stop(Value, tag="stop"):
+    id: int
+    of: int
+
+
+Request = Enter | Dump | Ask | Watch | Inject | Lookup | Stop
+
+# --- replies ----------------------------------------------------------------------------------
+
+
+class Fact(Value, tag="fact"):
+    """One file of a place, text as the bundle has it. ``missing``: why it could not be read."""
+
+    id: int
+    place: Place
+    file: str
+    text: str = ""
+    missing: str = ""
+
+
+class Answer(Value, tag="answer"):
+    """The DNS answer in wire format, or why there is none (TIMEOUT, REFUSED, UNREACHABLE)."""
+
+    id: int
+    place: Place
+    server: str
+    transport: str
+    elapsed_us: int
+    message: bytes = b""
+    error: str = ""
+
+
+class Unarmed(Value):
+    """A layer that could not be armed in a place, why, and what would make it possible."""
+
+    place: Place
+    layer: str
+    why: str
+    remedy: str = ""
+
+
+class Ready(Value, tag="ready"):
+    id: int
+    armed: tuple[str, ...]
+    unarmed: tuple[Unarmed, ...] = ()
+
+
+class Oops(Value, tag="oops"):
+    """The request could not be done. ``hint`` as in errors.py."""
+
+    id: int
+    message: str
+    hint: str = ""
+
+
+class Done(Value, tag="done"):
+    id: int
+
+
+Reply = (
+    Fact
+    | Answer
+    | Ready
+    | Oops
+    | Done
+    | Sighting
+    | RuleHit
+    | Drop
+    | ConntrackEntry
+    | Lost
+    | Returned
+)
+
+encode = msgspec.json.encode
+decode_request = msgspec.json.Decoder(Request).decode
+decode_reply = msgspec.json.Decoder(Reply).decode

@@ -1,0 +1,1 @@
+"""PURE: Report -> text, JSON, YAML, JUnit."""

@@ -1,0 +1,1 @@
+"""PURE: bytes: header decoding, cookie, BPF filter, pcapng."""
