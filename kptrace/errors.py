@@ -58,7 +58,7 @@ class AgentFailed(CannotLook):
 
 
 class BadDump(CannotLook):
-    """source: file name as given; line: 1-based (0: the file as a whole); text: the offending text."""
+    """source: file name as given; line: 1-based, 0 for the file as a whole; text: what is wrong."""
 
     def __init__(self, source: str, line: int, text: str, hint: str = "") -> None:
         where = f"{source}:{line}" if line else source

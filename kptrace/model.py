@@ -114,7 +114,7 @@ class Target(Value):
 
 
 class Source(Value):
-    """Where the packet starts: ``kind`` pod or node (``place`` says which), or an outside address."""
+    """Where the packet starts: a pod or a node (``place`` says which), or an outside address."""
 
     kind: Literal["pod", "node", "outside"]
     place: Place
@@ -219,7 +219,7 @@ class Resolution(Value):
 
 
 class RuleRef(Value):
-    """A rule that matched. ``number`` is its 1-based position in the chain, 0 the chain's policy."""
+    """A rule that matched. ``number`` is its 1-based place in the chain, 0 the chain's policy."""
 
     backend: Literal["legacy", "nft", "ipvs", "bpf"]
     family: str
@@ -307,8 +307,10 @@ class Prediction(Value):
 
 
 class Probe(Value):
-    """One packet or connection that we send. The cookie is the TCP sequence number of the SYN or
-    stands in the first 16 bytes of the UDP payload, so it is known again after NAT and encapsulation.
+    """One packet or connection that we send.
+
+    The cookie is the TCP sequence number of the SYN or stands in the first 17 bytes of the UDP
+    payload (wire/cookie.py), so the packet is known again after NAT and encapsulation.
 
     ttl: the initial TTL (0: the kernel's own)
     """
@@ -320,7 +322,7 @@ class Probe(Value):
 
 
 class Sighting(Value, tag="sighting"):
-    """A packet tap saw the probe or its reply. ``frame`` is what was captured, from the IP header on."""
+    """A packet tap saw the probe or its reply. ``frame``: what was captured, from the IP header."""
 
     place: Place
     interface: str
@@ -432,7 +434,7 @@ class Hop(Value):
     """One place on the path, in causal order. ``offset_us`` counts from the moment of sending.
 
     rule: the rule that did it; ``via`` the rules that led there; ``words`` in plain English;
-    observed: false where the hop is inferred (from conntrack, from what the packet looks like after)
+    observed: false where the hop is inferred (from conntrack, from how the packet looks after it)
     """
 
     node: str
@@ -450,7 +452,7 @@ class Hop(Value):
 
 
 class Finding(Value):
-    """Something wrong or odd. ``cause`` is a stable id; ``remedy`` what mends it, a command a line."""
+    """Something wrong or odd. ``cause``: a stable id; ``remedy``: what mends it, a command a line."""
 
     cause: str
     severity: Literal["error", "warning", "info"]
@@ -514,5 +516,5 @@ class Trace(Value):
     evidence: Evidence = Evidence()
     summary: str = ""
     elapsed_us: float | None = None
-    apiVersion: str = API_VERSION  # noqa: N815  (the API's spelling)
+    apiVersion: str = API_VERSION
     kind: Literal["Trace"] = "Trace"

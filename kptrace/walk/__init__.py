@@ -1,1 +1,1 @@
-"""PURE: snapshots and a packet in, Prediction out: hooks, netfilter, routing, links, node to node."""
+"""PURE: snapshots and a packet in, Prediction out: hooks, routing, links, node to node."""
