@@ -452,7 +452,7 @@ class Hop(Value):
 
 
 class Finding(Value):
-    """Something wrong or odd. ``cause``: a stable id; ``remedy``: what mends it, a command a line."""
+    """Something wrong or odd. ``cause``: a stable id; ``remedy``: what mends it, by line."""
 
     cause: str
     severity: Literal["error", "warning", "info"]
