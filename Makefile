@@ -1,0 +1,43 @@
+# Everything a newcomer or CI needs. As root on Debian 12 or later: `make demo`, `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help demo test check unit kernel golden schema venv tools clean
+
+help:
+	@echo "make demo    a lab, a Service traced through it, a broken one diagnosed"
+	@echo "make test    every tier: unit, kernel (needs root)"
+	@echo "make check   format, lint, types, floors of the house"
+	@echo "make golden  rewrite the golden files; the git diff is the review"
+
+venv: $(VENV)/.done
+
+$(VENV)/.done: pyproject.toml tests/requirements.txt
+	@PYTHON='$(PYTHON)' sh tests/install.sh $(VENV)
+	@touch $@
+
+demo: venv
+	@$(BIN)/python tests/demo.py
+
+check: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: venv
+	$(BIN)/python -m pytest -q
+
+unit: venv
+	$(BIN)/python -m pytest -q -m 'not kernel'
+
+kernel: venv
+	$(BIN)/python -m pytest -q -m kernel
+
+golden: venv
+	$(BIN)/python -m pytest -q tests/render --update-golden
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

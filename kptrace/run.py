@@ -1,0 +1,112 @@
+"""One run, whole: the question, and every word that the cluster and the agents said.
+
+A report is a pure function of a ``Run`` (trace.report), so a saved run is replayed by the code that
+made it. Saved, it is a bundle (DESIGN section 6) with one file more::
+
+    api/services.json ...                 the API documents as they were read
+    NODE/ip-route.json ...                what was dumped of a node
+    NODE/pods/NAMESPACE/NAME/ip-addr.json and of a pod
+    run.json                              the question, the probes, and all other replies
+
+so ``kptrace explain --bundle`` reads it too. Paths only name entries of a mapping here: nothing in
+this file touches a disk, and a hostile path can name nothing but an entry of its own archive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import msgspec
+
+from kptrace.errors import BadDump
+from kptrace.model import Layer, Place, Probe, Question, Resolution, Source, Value
+from kptrace.protocol import Fact, Reply
+
+RUN_FILE = "run.json"
+VERSION: Literal[1] = 1
+
+
+class Run(Value):
+    """What was asked, of whom, and what came back.
+
+    resolution: as the API tells it (no DNS: the answers are among the replies)
+    absent:     sources of evidence that could not be had at all (no agent on a node)
+    """
+
+    question: Question
+    source: Source
+    resolution: Resolution
+    api: dict[str, str]
+    probes: tuple[Probe, ...] = ()
+    replies: tuple[Reply, ...] = ()
+    absent: tuple[Layer, ...] = ()
+    version: int = VERSION
+
+    def facts(self) -> dict[Place, dict[str, str]]:
+        """The texts that were dumped, by place and file name."""
+        found: dict[Place, dict[str, str]] = {}
+        for reply in self.replies:
+            if isinstance(reply, Fact) and not reply.missing:
+                found.setdefault(reply.place, {})[reply.file] = reply.text
+        return found
+
+
+def pack(run: Run) -> dict[str, bytes]:
+    """The files of a saved run, by path."""
+    files = {f"api/{name}": text.encode() for name, text in run.api.items()}
+    kept: list[Reply] = []
+    for reply in run.replies:
+        if isinstance(reply, Fact) and not reply.missing:
+            files[_path(reply.place, reply.file)] = reply.text.encode()
+            reply = msgspec.structs.replace(reply, text="")
+        kept.append(reply)
+    rest = msgspec.structs.replace(run, api={}, replies=tuple(kept))
+    files[RUN_FILE] = msgspec.json.format(msgspec.json.encode(rest), indent=1)
+    return files
+
+
+def unpack(files: Mapping[str, bytes], source: str) -> Run:
+    """The run that these files hold; ``source`` names the archive in errors."""
+    try:
+        rest = msgspec.json.decode(files[RUN_FILE], type=Run)
+    except KeyError:
+        raise BadDump(
+            source, 0, f"holds no {RUN_FILE}: not a saved run", "kptrace ... --save FILE makes one"
+        ) from None
+    except msgspec.DecodeError as error:
+        raise BadDump(f"{source}:{RUN_FILE}", 0, str(error)) from None
+    if rest.version != VERSION:
+        raise BadDump(
+            source, 0, f"was saved in form {rest.version}; this kptrace reads form {VERSION}"
+        )
+    replies = tuple(_filled(rest.replies, files, source))
+    api = {
+        path.removeprefix("api/"): _text(content, source, path)
+        for path, content in files.items()
+        if path.startswith("api/")
+    }
+    return msgspec.structs.replace(rest, api=api, replies=replies)
+
+
+def _filled(replies: Iterable[Reply], files: Mapping[str, bytes], source: str) -> Iterable[Reply]:
+    for reply in replies:
+        if isinstance(reply, Fact) and not reply.missing:
+            path = _path(reply.place, reply.file)
+            if path in files:
+                yield msgspec.structs.replace(reply, text=_text(files[path], source, path))
+            else:
+                yield msgspec.structs.replace(reply, missing="not in the saved run")
+        else:
+            yield reply
+
+
+def _path(place: Place, file: str) -> str:
+    return f"{place.node}/pods/{place.pod}/{file}" if place.pod else f"{place.node}/{file}"
+
+
+def _text(content: bytes, source: str, path: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise BadDump(f"{source}:{path}", 0, f"not UTF-8 at byte {error.start}") from None
