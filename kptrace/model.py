@@ -11,13 +11,15 @@ asked for, what the cluster says, what the rules imply, what the kernel saw, wha
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, dataclass_transform
 
 import msgspec
 
 API_VERSION = "kptrace.io/v1alpha1"
 
 
+# msgspec passes frozen and kw_only on to subclasses; type checkers learn it from the decorator.
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Value(msgspec.Struct, frozen=True, kw_only=True):
     """A value: compared by content, never changed; ``msgspec.structs.replace`` makes a new one."""
 
@@ -143,10 +145,15 @@ class ServicePort(Value):
     port: int
     target_port: str
     node_port: int = 0
+    app_protocol: str = ""
 
 
 class Service(Value):
-    """A Service as the API gives it. ``cluster_ips`` is empty for a headless one."""
+    """A Service as the API gives it. ``cluster_ips`` is empty for a headless one.
+
+    load_balancer_ips: those the proxy rewrites (``ipMode`` VIP or absent); an address with
+    ``ipMode: Proxy`` is the load balancer's own and stands in ``load_balancer_proxy_ips``
+    """
 
     namespace: str
     name: str
@@ -163,6 +170,9 @@ class Service(Value):
     internal_policy: str = "Cluster"
     external_policy: str = "Cluster"
     proxy_name: str = ""
+    load_balancer_proxy_ips: tuple[str, ...] = ()
+    health_check_node_port: int = 0
+    traffic_distribution: str = ""
 
     @property
     def key(self) -> str:
@@ -183,6 +193,45 @@ class Endpoint(Value):
     terminating: bool = False
     zones: tuple[str, ...] = ()
     nodes: tuple[str, ...] = ()
+
+
+class ContainerPort(Value):
+    """A port that a container declares; ``targetPort`` may name it."""
+
+    name: str
+    port: int
+    protocol: str = "tcp"
+    host_port: int = 0
+
+
+class Pod(Value):
+    """A pod as the API gives it. ``ready`` is its Ready condition, not a guess from its phase."""
+
+    namespace: str
+    name: str
+    node: str = ""
+    ips: tuple[str, ...] = ()
+    host_network: bool = False
+    phase: str = ""
+    ready: bool = False
+    terminating: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+    ports: tuple[ContainerPort, ...] = ()
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Node(Value):
+    """A node as the API gives it. ``addresses``: the InternalIPs first, no host names."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    pod_cidrs: tuple[str, ...] = ()
+    zone: str = ""
+    ready: bool = False
+    annotations: tuple[tuple[str, str], ...] = ()
 
 
 class DnsAnswer(Value):
