@@ -124,16 +124,27 @@ class Source(Value):
     why: str = ""
 
 
+Entrance = Literal["clusterIP", "nodePort", "externalIP", "loadBalancer"]
+
+
 class Question(Value):
-    """One run: what to trace and how. ``count`` flows; ``timeout`` seconds for each."""
+    """One run: what to trace and how.
+
+    source:  as typed after ``--from``; empty: to be chosen
+    via:     by which of a Service's addresses; ``node`` says whose for a node port
+    family:  4 or 6; 0: the Service's first
+    count:   flows to send; timeout: seconds to wait for each
+    """
 
     target: Target
     source: str = ""
     namespace: str = "default"
+    via: Entrance = "clusterIP"
+    node: str = ""
+    family: Literal[0, 4, 6] = 0
     count: int = 1
     timeout: float = 4.0
-    expect: Outcome | None = None
-    node: str = ""
+    expect: tuple[Outcome, ...] = ()
 
 
 # --- what the cluster says --------------------------------------------------------------------

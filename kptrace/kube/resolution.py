@@ -1,0 +1,322 @@
+"""What a target means: Documents and a Question in, a Resolution and a Source out. Pure.
+
+A Service is reached by its first ClusterIP unless the question says otherwise; a headless one by
+its endpoints' own addresses; an address is traced back to the Service that owns it, be it a
+ClusterIP, an external or load-balancer address or a node's address with a node port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from ipaddress import ip_address
+
+from kptrace.errors import NotFound, Usage
+from kptrace.kube.documents import Documents
+from kptrace.model import (
+    Endpoint,
+    Place,
+    Pod,
+    Question,
+    Resolution,
+    Service,
+    ServicePort,
+    Source,
+    Target,
+)
+
+
+def resolve(question: Question, documents: Documents) -> Resolution:
+    """What the API says that the target is. Raises NotFound (with the nearest name) or Usage."""
+    target = question.target
+    match target.kind:
+        case "service":
+            return _of_service(question, service_named(target, documents), documents)
+        case "pod":
+            return _of_pod(question, documents)
+        case "address":
+            return _of_address(target, documents)
+        case "name":
+            return Resolution(address="", port=_number(target), protocol=target.protocol or "tcp")
+
+
+def service_named(target: Target, documents: Documents) -> Service:
+    found = documents.service(f"{target.namespace}/{target.name}")
+    if found is None:
+        raise NotFound(
+            f"no Service {target.name} in namespace {target.namespace}",
+            _nearest(target, (s.key for s in documents.services), "svc/"),
+        )
+    return found
+
+
+def choose_source(question: Question, documents: Documents, backends: Iterable[str]) -> Source:
+    """Where the packet starts.
+
+    backends: keys of the pods behind the target; without ``--from`` a ready pod that is none of
+    them is taken (it then crosses the proxy as a stranger would), else a node.
+    """
+    kind, _, name = question.source.partition("/")
+    if not question.source:
+        return _chosen(question, documents, frozenset(backends))
+    if kind in ("pod", "pods", "po") and name:
+        return _pod_source(name, question, documents)
+    if kind in ("node", "nodes", "no") and name:
+        if documents.node(name) is None:
+            raise NotFound(
+                f"no node {name}", _say_nearest(name, (node.name for node in documents.nodes))
+            )
+        return Source(kind="node", place=Place(node=name), why="as asked")
+    raise Usage(
+        f"--from {question.source}: a packet can be sent from a pod or a node only",
+        "give --from pod/NAME or --from node/NAME",
+    )
+
+
+def _pod_source(name: str, question: Question, documents: Documents) -> Source:
+    bare, _, namespace = name.partition(".")
+    key = f"{namespace or question.namespace}/{bare}"
+    pod = documents.pod(key)
+    if pod is None:
+        raise NotFound(
+            f"no pod {bare} in namespace {namespace or question.namespace}",
+            _say_nearest(key, (pod.key for pod in documents.pods)),
+        )
+    if not pod.node:
+        raise NotFound(f"pod {key} runs on no node yet (phase {pod.phase or 'unknown'})")
+    place = Place(node=pod.node, pod="" if pod.host_network else pod.key)
+    return Source(kind="pod", place=place, why="as asked")
+
+
+def _chosen(question: Question, documents: Documents, backends: frozenset[str]) -> Source:
+    namespace = question.target.namespace or question.namespace
+    strangers = sorted(
+        (
+            pod
+            for pod in documents.pods
+            if pod.namespace == namespace
+            and pod.ready
+            and pod.node
+            and not pod.host_network
+            and pod.key not in backends
+        ),
+        key=lambda pod: pod.name,
+    )
+    if strangers:
+        pod = strangers[0]
+        why = f"chosen: a ready pod of {namespace} that is no backend"
+        return Source(kind="pod", place=Place(node=pod.node, pod=pod.key), why=why)
+    for node in documents.nodes:
+        why = f"chosen: no pod of {namespace} is ready and no backend"
+        return Source(kind="node", place=Place(node=node.name), why=why)
+    raise NotFound(
+        "no pod and no node to send from", "name one: --from pod/NAME or --from node/NAME"
+    )
+
+
+def _of_service(question: Question, service: Service, documents: Documents) -> Resolution:
+    endpoints = documents.endpoints.get(service.key, ())
+    if service.external_name:
+        return Resolution(
+            address="", port=_number(question.target), protocol="tcp", service=service
+        )
+    port = _service_port(question.target, service)
+    behind = tuple(e for e in endpoints if serves(e, port))
+    address, number = _entrance(question, service, port, behind, documents)
+    same_family = tuple(e for e in behind if (":" in e.address) == (":" in address))
+    return Resolution(
+        address=address,
+        port=number,
+        protocol=port.protocol,
+        service=service,
+        service_port=port,
+        endpoints=same_family,
+    )
+
+
+def serves(endpoint: Endpoint, port: ServicePort) -> bool:
+    return endpoint.port_name == port.name and endpoint.protocol == port.protocol
+
+
+def _entrance(
+    question: Question,
+    service: Service,
+    port: ServicePort,
+    endpoints: tuple[Endpoint, ...],
+    documents: Documents,
+) -> tuple[str, int]:
+    match question.via:
+        case "nodePort":
+            if not port.node_port:
+                raise Usage(f"Service {service.key} has no node port", "leave out --via nodePort")
+            nodes = [n for n in documents.nodes if question.node in ("", n.name)]
+            if not nodes:
+                raise NotFound(
+                    f"no node {question.node}",
+                    _say_nearest(question.node, (n.name for n in documents.nodes)),
+                )
+            owned = tuple(a for node in nodes for a in node.addresses)
+            return _of_family(question, owned, "node address"), port.node_port
+        case "externalIP":
+            return _of_family(question, service.external_ips, "external IP"), port.port
+        case "loadBalancer":
+            return _of_family(question, service.load_balancer_ips, "load-balancer IP"), port.port
+        case "clusterIP" if service.headless:
+            ready = [e for e in endpoints if e.ready] or list(endpoints)
+            if not ready:
+                raise NotFound(
+                    f"Service {service.key} is headless and has no endpoint to send to",
+                    "its name resolves to nothing: check the selector and the pods' readiness",
+                )
+            addresses = tuple(e.address for e in ready)
+            address = _of_family(question, addresses, "endpoint")
+            return address, next(e.port for e in ready if e.address == address) or port.port
+        case "clusterIP":
+            return _of_family(question, service.cluster_ips, "ClusterIP"), port.port
+
+
+def _of_family(question: Question, addresses: tuple[str, ...], what: str) -> str:
+    for address in addresses:
+        if question.family in (0, ip_address(address).version):
+            return address
+    family = f" IPv{question.family}" if question.family else ""
+    raise Usage(
+        f"{question.target.text} has no{family} {what}",
+        f"it has: {', '.join(addresses)}" if addresses else "choose another with --via",
+    )
+
+
+def _service_port(target: Target, service: Service) -> ServicePort:
+    ports = [p for p in service.ports if target.protocol in ("", p.protocol)]
+    if not target.port:
+        if ports:
+            return ports[0]
+    else:
+        for port in ports:
+            if target.port in (port.name, str(port.port)):
+                return port
+    offered = ", ".join(f"{p.name or '-'} {p.port}/{p.protocol}" for p in service.ports)
+    wanted = target.port or target.protocol or "any"
+    raise NotFound(
+        f"Service {service.key} has no port {wanted}", f"it has: {offered or 'none at all'}"
+    )
+
+
+def _of_pod(question: Question, documents: Documents) -> Resolution:
+    target = question.target
+    key = f"{target.namespace}/{target.name}"
+    pod = documents.pod(key)
+    if pod is None:
+        raise NotFound(
+            f"no pod {target.name} in namespace {target.namespace}",
+            _nearest(target, (p.key for p in documents.pods), "pod/"),
+        )
+    if not pod.ips:
+        raise NotFound(f"pod {key} has no address yet (phase {pod.phase or 'unknown'})")
+    port, protocol = _pod_port(target, pod)
+    address = _of_family(question, pod.ips, "address")
+    endpoint = Endpoint(
+        address=address,
+        port=port,
+        protocol=protocol,
+        node=pod.node,
+        pod=pod.key,
+        ready=pod.ready,
+    )
+    return Resolution(address=address, port=port, protocol=protocol, endpoints=(endpoint,))
+
+
+def _pod_port(target: Target, pod: Pod) -> tuple[int, str]:
+    if target.port.isdecimal():
+        return int(target.port), target.protocol or "tcp"
+    for port in pod.ports:
+        if target.port in ("", port.name) and target.protocol in ("", port.protocol):
+            return port.port, port.protocol
+    offered = ", ".join(f"{p.name or '-'} {p.port}/{p.protocol}" for p in pod.ports)
+    raise Usage(
+        f"{target.text}: which port?",
+        f"the pod declares: {offered}" if offered else f"name one: pod/{pod.name}:8080",
+    )
+
+
+def _of_address(target: Target, documents: Documents) -> Resolution:
+    wanted = str(ip_address(target.name))
+    owners = [
+        (service, port, number)
+        for service in documents.services
+        for port, number in _ways_in(service, wanted, documents)
+        if target.port in ("", str(number)) and target.protocol in ("", port.protocol)
+    ]
+    if owners:
+        service, port, number = owners[0]
+        family = tuple(
+            e
+            for e in documents.endpoints.get(service.key, ())
+            if serves(e, port) and (":" in e.address) == (":" in wanted)
+        )
+        return Resolution(
+            address=wanted,
+            port=number,
+            protocol=port.protocol,
+            service=service,
+            service_port=port,
+            endpoints=family,
+        )
+    if not target.port:
+        raise Usage(
+            f"{target.text}: which port?", f"no Service owns it; name one: {target.name}:80"
+        )
+    protocol = target.protocol or "tcp"
+    pod = documents.pod_of(wanted)
+    behind = (
+        (
+            Endpoint(
+                address=wanted,
+                port=_number(target),
+                protocol=protocol,
+                node=pod.node,
+                pod=pod.key,
+                ready=pod.ready,
+            ),
+        )
+        if pod
+        else ()
+    )
+    return Resolution(address=wanted, port=_number(target), protocol=protocol, endpoints=behind)
+
+
+def _ways_in(
+    service: Service, address: str, documents: Documents
+) -> Iterable[tuple[ServicePort, int]]:
+    own = (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips)
+    if address in own:
+        yield from ((port, port.port) for port in service.ports)
+    elif any(address in node.addresses for node in documents.nodes):
+        yield from ((port, port.node_port) for port in service.ports if port.node_port)
+
+
+def _number(target: Target) -> int:
+    if target.port.isdecimal():
+        return int(target.port)
+    if target.port:
+        raise Usage(
+            f"{target.text}: port {target.port} has a name but no Service says which number it is",
+            "give the number",
+        )
+    return 80
+
+
+def _nearest(target: Target, keys: Iterable[str], prefix: str) -> str:
+    known = tuple(keys)
+    elsewhere = [key for key in known if key.split("/")[1] == target.name]
+    if elsewhere:
+        return f"there is one in namespace {elsewhere[0].split('/')[0]}: add -n"
+    return _say_nearest(f"{target.namespace}/{target.name}", known, prefix)
+
+
+def _say_nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    near = get_close_matches(name, tuple(known), n=1, cutoff=0.5)
+    if not near:
+        return ""
+    namespace, _, bare = near[0].rpartition("/")
+    return f"did you mean {prefix}{bare}{f' -n {namespace}' if namespace else ''}?"
