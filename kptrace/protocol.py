@@ -20,6 +20,9 @@ position in a stream.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import msgspec
 
 from kptrace.model import (
@@ -179,3 +182,27 @@ Reply = (
 encode = msgspec.json.encode
 decode_request = msgspec.json.Decoder(Request).decode
 decode_reply = msgspec.json.Decoder(Reply).decode
+
+
+class Agent(Protocol):
+    """Our end of a conversation with one agent, however its stdin and stdout are reached.
+
+    log: every reply so far, in the order of arrival
+    """
+
+    node: str
+
+    @property
+    def log(self) -> Sequence[Reply]: ...
+
+    def send(self, request: Request) -> None:
+        """Say it and go on. Raises AgentFailed when the agent is gone."""
+
+    def wait(self, id: int, timeout: float) -> bool:
+        """Block until the request's Done (of a Watch: its Ready); False when the time is up.
+
+        Raises AgentFailed on an Oops to it, or when the agent is gone.
+        """
+
+    def close(self) -> None:
+        """End of input; wait until the agent has disarmed and left."""

@@ -267,7 +267,7 @@ def _of_address(target: Target, documents: Documents) -> Resolution:
             f"{target.text}: which port?", f"no Service owns it; name one: {target.name}:80"
         )
     protocol = target.protocol or "tcp"
-    pod = documents.pod_of(wanted)
+    pod = documents.pod_at(wanted)
     behind = (
         (
             Endpoint(
