@@ -115,6 +115,16 @@ class Target(Value):
     protocol: str = ""
 
 
+class SourceRef(Value):
+    """What the user named after ``--from``: a pod, a node or an outside address."""
+
+    kind: Literal["pod", "node", "outside"]
+    text: str
+    name: str = ""
+    namespace: str = ""
+    address: str = ""
+
+
 class Source(Value):
     """Where the packet starts: a pod or a node (``place`` says which), or an outside address."""
 
