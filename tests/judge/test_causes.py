@@ -1,0 +1,42 @@
+"""The catalogue is whole, and fit to be read on one line each."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from kptrace.judge.causes import CAUSES, DNS, FORWARDING, NETFILTER, SERVICE, TUNNEL, cause
+
+PROMISED = """
+    proxy-rules-missing stale-dnat no-endpoints no-local-endpoints forward-policy-drop bridge-nf-off
+    tunnel-port-blocked ip-forward-off fdb-stale fdb-missing vtep-neighbour-missing
+    pod-route-missing nobody-listens rule-drop rule-reject rp-filter blackhole-route hairpin-off
+    link-down neighbour-failed policy-drop mtu dns-address-differs dns-nxdomain dns-timeout
+    dns-servfail
+""".split()
+
+
+def test_every_promised_id_is_there() -> None:
+    assert set(PROMISED) <= set(CAUSES)
+
+
+def test_no_id_stands_twice() -> None:
+    assert len(CAUSES) == sum(map(len, (SERVICE, NETFILTER, FORWARDING, TUNNEL, DNS)))
+
+
+@pytest.mark.parametrize("id", CAUSES)
+def test_an_entry_is_whole(id: str) -> None:
+    entry = CAUSES[id]
+    assert entry.id == id
+    assert re.fullmatch(r"[a-z]+(-[a-z]+)*", id)
+    assert len(entry.title) <= 72
+    for text in (entry.title, entry.meaning, entry.effect, entry.mend):
+        assert text.strip() == text != ""
+        assert not text.endswith(".")
+        assert text.isascii()
+
+
+def test_an_unknown_id_is_nothing() -> None:
+    assert cause("made-up") is None
+    assert cause("mtu") is CAUSES["mtu"]
