@@ -8,13 +8,34 @@ import pytest
 
 from kptrace.judge.causes import CAUSES, DNS, FORWARDING, NETFILTER, SERVICE, TUNNEL, cause
 
-PROMISED = """
-    proxy-rules-missing stale-dnat no-endpoints no-local-endpoints forward-policy-drop bridge-nf-off
-    tunnel-port-blocked ip-forward-off fdb-stale fdb-missing vtep-neighbour-missing
-    pod-route-missing nobody-listens rule-drop rule-reject rp-filter blackhole-route hairpin-off
-    link-down neighbour-failed policy-drop mtu dns-address-differs dns-nxdomain dns-timeout
-    dns-servfail
-""".split()
+PROMISED = [
+    "proxy-rules-missing",
+    "stale-dnat",
+    "no-endpoints",
+    "no-local-endpoints",
+    "forward-policy-drop",
+    "bridge-nf-off",
+    "tunnel-port-blocked",
+    "ip-forward-off",
+    "fdb-stale",
+    "fdb-missing",
+    "vtep-neighbour-missing",
+    "pod-route-missing",
+    "nobody-listens",
+    "rule-drop",
+    "rule-reject",
+    "rp-filter",
+    "blackhole-route",
+    "hairpin-off",
+    "link-down",
+    "neighbour-failed",
+    "policy-drop",
+    "mtu",
+    "dns-address-differs",
+    "dns-nxdomain",
+    "dns-timeout",
+    "dns-servfail",
+]
 
 
 def test_every_promised_id_is_there() -> None:
