@@ -30,7 +30,7 @@ VERSION: Literal[1] = 1
 class Run(Value):
     """What was asked, of whom, and what came back.
 
-    resolution: as the API tells it (no DNS: the answers are among the replies)
+    resolution: what the API and DNS said of the target
     absent:     sources of evidence that could not be had at all (no agent on a node)
     """
 
@@ -43,13 +43,14 @@ class Run(Value):
     absent: tuple[Layer, ...] = ()
     version: int = VERSION
 
-    def facts(self) -> dict[Place, dict[str, str]]:
-        """The texts that were dumped, by place and file name."""
-        found: dict[Place, dict[str, str]] = {}
-        for reply in self.replies:
-            if isinstance(reply, Fact) and not reply.missing:
-                found.setdefault(reply.place, {})[reply.file] = reply.text
-        return found
+
+def facts_of(replies: Iterable[Reply]) -> dict[Place, dict[str, str]]:
+    """The texts that were dumped, by place and file name."""
+    found: dict[Place, dict[str, str]] = {}
+    for reply in replies:
+        if isinstance(reply, Fact) and not reply.missing:
+            found.setdefault(reply.place, {})[reply.file] = reply.text
+    return found
 
 
 def pack(run: Run) -> dict[str, bytes]:

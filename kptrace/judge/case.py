@@ -1,0 +1,224 @@
+"""All that is known about one probe, laid ready for judgement.
+
+In: a Run with its documents, snapshots and prediction. Out: a Case: the probe's journey, the rules
+it met, where it ended, and the one predicted branch that it took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
+
+from kptrace.judge.journey import Journey, journey
+from kptrace.judge.passage import Met, Passage, belongs, passages
+from kptrace.kube.documents import Documents
+from kptrace.model import (
+    Branch,
+    ConntrackEntry,
+    Drop,
+    Endpoint,
+    Flow,
+    Place,
+    Prediction,
+    Probe,
+    Question,
+    Resolution,
+    Returned,
+    RuleHit,
+    Sighting,
+    Source,
+    Value,
+)
+from kptrace.protocol import Reply
+from kptrace.run import Run
+from kptrace.walk.network import Link
+from kptrace.walk.snapshot import Snapshot
+
+
+class Case(Value):
+    """passages: those of the probe on its way out; ``answers``: those of its reply.
+
+    drops: the kernel's reports that the probe itself (not its reply) was thrown away
+    branch: the predicted branch to the backend that was chosen, else the likeliest
+    """
+
+    question: Question
+    source: Source
+    resolution: Resolution
+    documents: Documents
+    snapshots: dict[Place, Snapshot]
+    prediction: Prediction
+    probe: Probe
+    journey: Journey
+    passages: tuple[Passage, ...] = ()
+    answers: tuple[Passage, ...] = ()
+    drops: tuple[Drop, ...] = ()
+    entries: tuple[ConntrackEntry, ...] = ()
+    returned: Returned | None = None
+    branch: Branch | None = None
+
+    # --- where it went ---
+
+    @property
+    def node(self) -> str:
+        return self.source.place.node
+
+    @property
+    def last(self) -> Sighting | None:
+        return self.journey.last
+
+    @property
+    def entry(self) -> ConntrackEntry | None:
+        """The source node's conntrack entry."""
+        return next((e for e in self.entries if e.place.node == self.node), None)
+
+    @property
+    def final(self) -> Flow | None:
+        """The probe's innermost 5-tuple as it was last seen."""
+        flows = self.journey.flows
+        return flows[-1] if flows else None
+
+    @property
+    def backend(self) -> tuple[str, int] | None:
+        """Address and port that the probe was sent on to; None while nothing translated it."""
+        wanted = (self.resolution.address, self.resolution.port)
+        final = self.final
+        if final and (final.dst, final.dport) != wanted:
+            return final.dst, final.dport
+        if self.entry and (self.entry.reply.src, self.entry.reply.sport) != wanted:
+            return self.entry.reply.src, self.entry.reply.sport
+        return None
+
+    @property
+    def is_service(self) -> bool:
+        """The target is an address of a Service that the proxy must translate."""
+        service = self.resolution.service
+        return service is not None and not service.headless and not service.external_name
+
+    def seen(self, place: Place, interface: str, direction: str) -> Sighting | None:
+        return next(
+            (
+                s
+                for s in self.journey.forward
+                if (s.place, s.interface, s.direction) == (place, interface, direction)
+            ),
+            None,
+        )
+
+    def link(self, place: Place, interface: str) -> Link | None:
+        snapshot = self.snapshots.get(place)
+        return snapshot.link(interface) if snapshot else None
+
+    def is_tunnel(self, place: Place, interface: str) -> bool:
+        link = self.link(place, interface)
+        return link is not None and link.tunnel
+
+    def at(self, node: str, time_ns: int) -> str:
+        """``+58 us`` since the probe left, for evidence lines."""
+        offset = self.journey.offset_us(node, time_ns)
+        return f"+{offset:.0f} us" if offset is not None else "at an unknown time"
+
+    # --- where it ended ---
+
+    @property
+    def ended_by(self) -> tuple[Passage, Met] | None:
+        """The rule or policy that threw the probe away, as the kernel's rule trace told it."""
+        for passage in self.passages:
+            if passage.ended_by is not None:
+                return passage, passage.ended_by
+        return None
+
+    def dropped_for(self, *reasons: str) -> Drop | None:
+        """The first drop report with one of these reasons (``NO_SOCKET``)."""
+        return next((d for d in self.drops if d.reason in reasons), None)
+
+    def expected(self) -> tuple[Endpoint, ...]:
+        return self.resolution.endpoints
+
+
+def cases(
+    run: Run,
+    documents: Documents,
+    snapshots: dict[Place, Snapshot],
+    prediction: Prediction,
+) -> tuple[Case, ...]:
+    """One Case for each probe, in the order of sending; one without sightings for a run that
+    could not send any.
+    """
+    sightings = _of(run.replies, Sighting)
+    all_passages = passages(_of(run.replies, RuleHit), snapshots)
+    probes = run.probes or (Probe(cookie=0, flow=_nowhere(run.resolution)),)
+    found = []
+    for probe in probes:
+        mine = journey(probe, sightings, snapshots, run.source.place.node)
+        returned = next((r for r in _of(run.replies, Returned) if r.cookie == probe.cookie), None)
+        entries = _entries(_of(run.replies, ConntrackEntry), returned, mine)
+        out = set(mine.flows) | {e.original for e in entries}
+        back = {flow.reverse for flow in out}
+        alone = len(probes) == 1
+        case = Case(
+            question=run.question,
+            source=run.source,
+            resolution=run.resolution,
+            documents=documents,
+            snapshots=snapshots,
+            prediction=prediction,
+            probe=probe,
+            journey=mine,
+            passages=tuple(p for p in all_passages if _is(p, out, alone)),
+            answers=tuple(p for p in all_passages if p.packet and belongs(p, back)),
+            drops=tuple(d for d in _of(run.replies, Drop) if _lost(d, out, alone)),
+            entries=entries,
+            returned=returned,
+        )
+        branch = _branch(case, prediction)
+        found.append(msgspec.structs.replace(case, branch=branch))
+    return tuple(found)
+
+
+Kind = TypeVar("Kind")
+
+
+def _of(replies: Iterable[Reply], kind: type[Kind]) -> tuple[Kind, ...]:
+    return tuple(r for r in replies if isinstance(r, kind))
+
+
+def _nowhere(resolution: Resolution) -> Flow:
+    return Flow(protocol=resolution.protocol, src="", dst=resolution.address, dport=resolution.port)
+
+
+def _is(passage: Passage, out: set[Flow], alone: bool) -> bool:
+    """A passage is the probe's if its packet says so; a packet that was not told can only be
+    the probe's where there is but one.
+    """
+    if passage.packet is None:
+        return alone
+    return passage.packet.innermost.icmp is None and belongs(passage, out)
+
+
+def _lost(drop: Drop, out: set[Flow], alone: bool) -> bool:
+    if drop.packet is None:
+        return alone
+    inner = drop.packet.innermost
+    return inner.icmp is None and inner.flow in out and "A" not in inner.flags
+
+
+def _entries(
+    entries: Iterable[ConntrackEntry], returned: Returned | None, mine: Journey
+) -> tuple[ConntrackEntry, ...]:
+    flows = set(mine.flows)
+    if returned is not None:
+        flows.add(returned.flow)
+    return tuple(e for e in entries if e.original in flows)
+
+
+def _branch(case: Case, prediction: Prediction) -> Branch | None:
+    backend = case.backend
+    for branch in prediction.branches:
+        if branch.backend and (branch.backend.address, branch.backend.port) == backend:
+            return branch
+    if backend is not None:
+        return None
+    return prediction.branches[0] if prediction.branches else None

@@ -1,0 +1,176 @@
+"""Rule hits, put together into passages: one walk of the probe through one base chain.
+
+In: RuleHits as they arrived, and the rulesets they speak of. Out: Passages, each with the rules
+that matched, as the ruleset has them.
+
+The kernel reports single rules. An nft report carries the packet on the first event of a base
+chain's walk, a legacy one on every event; so the packet of a passage is the last one told. A
+passage ends where another base chain begins, or the same one starts over (a retransmission).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+
+import msgspec
+
+from kptrace.model import Flow, Packet, Place, RuleHit, RuleRef, Value
+from kptrace.rules.parts import Dnat, Masquerade, Redirect, Reject, Snat, Verdict
+from kptrace.rules.ruleset import Chain, Rule, Table
+from kptrace.rules.words import describe
+from kptrace.walk.snapshot import Snapshot
+
+
+class Met(Value):
+    """One event of a passage. ``rule`` is None for a policy, or where the ruleset has no such."""
+
+    hit: RuleHit
+    ref: RuleRef
+    rule: Rule | None = None
+
+    def does(self, *kinds: type) -> bool:
+        return self.rule is not None and any(isinstance(part, kinds) for part in self.rule.body)
+
+    @property
+    def drops(self) -> bool:
+        """It threw the packet away without a word.
+
+        A legacy report has no verdict (nf_log tells only the rule), so the rule itself is asked;
+        nft reports ``drop`` for a REJECT too, which is told apart by the rule.
+        """
+        if self.does(Reject):
+            return False
+        if self.hit.verdict:
+            return self.hit.verdict == "drop"
+        return self.rule is not None and any(
+            isinstance(part, Verdict) and part.kind == "drop" for part in self.rule.body
+        )
+
+
+class Passage(Value):
+    """hook: of the base chain (``prerouting``), empty where it is not known."""
+
+    place: Place
+    hook: str
+    table: Table
+    chain: str
+    met: tuple[Met, ...]
+    packet: Packet | None = None
+
+    @property
+    def rules(self) -> tuple[Met, ...]:
+        """Those that matched, without policies and plain returns from the end of a chain."""
+        return tuple(m for m in self.met if m.hit.kind == "rule" and m.hit.number)
+
+    @property
+    def ended_by(self) -> Met | None:
+        """The rule or policy that dropped or rejected the packet here."""
+        if not self.met:
+            return None
+        last = self.met[-1]
+        if last.drops or last.does(Reject):
+            return last
+        return None
+
+    def rewriter(self, *kinds: type) -> tuple[Met, tuple[Met, ...]] | None:
+        """The rule that did such a NAT, and the rules that led to it."""
+        rules = self.rules
+        for index, met in enumerate(rules):
+            if met.does(*kinds):
+                return met, rules[:index]
+        return None
+
+
+DNAT = (Dnat, Redirect)
+SNAT = (Snat, Masquerade)
+
+
+def passages(hits: Iterable[RuleHit], snapshots: Mapping[Place, Snapshot]) -> tuple[Passage, ...]:
+    """In the order of time. Hits of a place and backend arrive in order on one socket."""
+    ordered = sorted(hits, key=lambda h: (h.place, h.backend, h.sequence))
+    found: list[Passage] = []
+    for (place, _), group in groupby(ordered, key=lambda h: (h.place, h.backend)):
+        found += _of_place(place, list(group), snapshots.get(place))
+    return tuple(sorted(found, key=lambda p: p.met[0].hit.time_ns))
+
+
+def _of_place(place: Place, hits: list[RuleHit], snapshot: Snapshot | None) -> list[Passage]:
+    by_packet: dict[int, list[RuleHit]] = {}
+    for hit in hits:
+        by_packet.setdefault(hit.trace_id, []).append(hit)
+    return [p for some in by_packet.values() for p in _of_packet(place, some, snapshot)]
+
+
+def _of_packet(place: Place, hits: list[RuleHit], snapshot: Snapshot | None) -> list[Passage]:
+    found: list[Passage] = []
+    current: list[RuleHit] = []
+    for hit in hits:
+        if current and _begins(hit, current, snapshot):
+            found.append(_passage(place, current, snapshot))
+            current = []
+        current.append(hit)
+    if current:
+        found.append(_passage(place, current, snapshot))
+    return found
+
+
+def _begins(hit: RuleHit, current: list[RuleHit], snapshot: Snapshot | None) -> bool:
+    first, last = current[0], current[-1]
+    if (hit.family, hit.table) != (first.family, first.table):
+        return True
+    if last.kind == "policy":
+        return True
+    chain = _chain(hit, snapshot)
+    if chain is None or not chain.hook:
+        return False
+    if hit.chain != first.chain:
+        return True
+    earlier = max((h.number for h in current if h.chain == hit.chain), default=0)
+    return bool(hit.number) and hit.number <= earlier
+
+
+def _passage(place: Place, hits: list[RuleHit], snapshot: Snapshot | None) -> Passage:
+    first = hits[0]
+    chain = _chain(first, snapshot)
+    return Passage(
+        place=place,
+        hook=chain.hook if chain else "",
+        table=_table(first),
+        chain=first.chain,
+        met=tuple(_met(hit, snapshot) for hit in hits),
+        packet=next((hit.packet for hit in hits if hit.packet is not None), None),
+    )
+
+
+def _table(hit: RuleHit) -> Table:
+    return Table(backend=hit.backend, family=hit.family, name=hit.table)
+
+
+def _chain(hit: RuleHit, snapshot: Snapshot | None) -> Chain | None:
+    return snapshot.ruleset.chain(_table(hit), hit.chain) if snapshot else None
+
+
+def _met(hit: RuleHit, snapshot: Snapshot | None) -> Met:
+    chain = _chain(hit, snapshot)
+    if hit.kind == "rule" and chain is not None and 0 < hit.number <= len(chain.rules):
+        rule = chain.rules[hit.number - 1]
+        return Met(hit=hit, ref=rule.ref(describe(rule)), rule=rule)
+    if hit.kind == "policy" and chain is not None and not hit.verdict:
+        hit = msgspec.structs.replace(hit, verdict=chain.policy)
+    text = f"policy {hit.verdict}".strip() if hit.kind == "policy" else ""
+    ref = RuleRef(
+        backend=hit.backend,
+        family=hit.family,
+        table=hit.table,
+        chain=hit.chain,
+        number=hit.number if hit.kind == "rule" else 0,
+        text=text,
+        words=f"the chain's policy is {hit.verdict.upper()}" if text else "",
+    )
+    return Met(hit=hit, ref=ref)
+
+
+def belongs(passage: Passage, flows: Iterable[Flow]) -> bool:
+    """Whether the passage is of a packet with one of these innermost 5-tuples (or untold)."""
+    return passage.packet is None or passage.packet.innermost.flow in set(flows)

@@ -1,0 +1,263 @@
+"""A Case's sightings and rule hits -> hops: where the packet was and what was done to it there.
+
+Each sighting is a hop. Between two of them the packet may look different: that is a DNAT, an SNAT,
+an encapsulation or its end, and a hop of its own, with the rule that did it where the rule trace
+told one. What nobody saw but what must have happened (the route between two interfaces) is marked
+``observed=False``.
+
+Where a DNAT shows depends on the bridge: with bridge-nf-call-iptables=1 the nat table runs at the
+bridge port, so cni0 already shows the backend; with 0 cni0 still shows the ClusterIP. So the hop
+stands between the two interfaces where the packet changed, whatever they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from kptrace.judge.case import Case
+from kptrace.judge.passage import DNAT, SNAT, Met, Passage
+from kptrace.model import Flow, Hop, HopAction, Packet, RuleRef, Sighting, Step
+
+
+def forward_hops(case: Case, delivered: bool) -> tuple[Hop, ...]:
+    """The way out. ``delivered``: the last sighting is the backend's own, and it took the packet."""
+    hops: list[Hop] = []
+    previous: Sighting | None = None
+    last = case.last
+    for sighting in case.journey.forward:
+        if previous is not None:
+            hops += _between(case, previous, sighting)
+        action: HopAction = "seen" if hops else "sent"
+        if previous is not None and previous.packet.tunnel and not sighting.packet.tunnel:
+            action = "decap"
+        if sighting is last and delivered:
+            action = "delivered"
+        hops.append(_hop(case, sighting, action, _seen_words(sighting, action, previous)))
+        previous = sighting
+    return tuple(hops)
+
+
+def back_hops(case: Case) -> tuple[Hop, ...]:
+    """The answer's way, every sighting of it."""
+    hops = []
+    previous: Sighting | None = None
+    for sighting in case.journey.back:
+        inner = sighting.packet.innermost
+        before = previous.packet.innermost.flow if previous else None
+        changed = _changes(before, inner.flow) if before else ()
+        hop = _hop(case, sighting, "reply", _answer_words(inner))
+        hops.append(msgspec.structs.replace(hop, changed=changed))
+        previous = sighting
+    return tuple(hops)
+
+
+def _between(case: Case, before: Sighting, after: Sighting) -> Iterator[Hop]:
+    old, new = before.packet.innermost.flow, after.packet.innermost.flow
+    if (old.dst, old.dport) != (new.dst, new.dport):
+        yield _nat(case, before, after, "dnat")
+    if before.place == after.place and before.direction == "in" and after.direction == "out":
+        yield from _route(case, after)
+    if (old.src, old.sport) != (new.src, new.sport):
+        yield _nat(case, before, after, "snat")
+    if after.packet.tunnel and not before.packet.tunnel:
+        yield _encap(case, before, after)
+
+
+def _nat(case: Case, before: Sighting, after: Sighting, action: HopAction) -> Hop:
+    old, new = before.packet.innermost.flow, after.packet.innermost.flow
+    place = after.place if before.direction == "out" and not before.place.pod else before.place
+    if before.place.pod and not after.place.pod:
+        place = after.place
+    found = _rewriter(case, place.node, DNAT if action == "dnat" else SNAT, old)
+    changed = tuple(
+        change
+        for change in _changes(old, new)
+        if change[0] in (("dst", "dport") if action == "dnat" else ("src", "sport"))
+    )
+    rule, via = _refs(found) if found else (_predicted_rule(case, action, place.node), ())
+    return Hop(
+        node=place.node,
+        netns=place.netns,
+        interface=after.interface,
+        direction=after.direction,
+        action=action,
+        packet=_rewritten(before.packet, new, action),
+        rule=rule,
+        via=via,
+        words=_nat_words(old, new, action),
+        changed=changed,
+        observed=found is not None,
+    )
+
+
+def _rewriter(
+    case: Case, node: str, kinds: tuple[type, ...], old: Flow
+) -> tuple[Met, tuple[Met, ...]] | None:
+    for passage in case.passages:
+        if passage.place.node == node and not _outer(passage):
+            found = passage.rewriter(*kinds)
+            if found:
+                return found
+    return None
+
+
+def _outer(passage: Passage) -> bool:
+    return passage.packet is not None and passage.packet.tunnel is not None
+
+
+def _refs(found: tuple[Met, tuple[Met, ...]]) -> tuple[RuleRef, tuple[RuleRef, ...]]:
+    met, via = found
+    return met.ref, tuple(each.ref for each in via)
+
+
+def _predicted_rule(case: Case, action: str, node: str) -> RuleRef | None:
+    """Without a rule trace: the rule that must have done it, if the branch is the one taken."""
+    for step in case.branch.steps if case.branch else ():
+        if step.action == action and step.place.node == node and step.rule:
+            return step.rule
+    return None
+
+
+def _rewritten(packet: Packet, new: Flow, action: str) -> Packet:
+    old = packet.innermost.flow
+    flow = (
+        Flow(protocol=old.protocol, src=old.src, sport=old.sport, dst=new.dst, dport=new.dport)
+        if action == "dnat"
+        else new
+    )
+    return msgspec.structs.replace(packet.innermost, flow=flow)
+
+
+def _route(case: Case, after: Sighting) -> Iterator[Hop]:
+    """The routing decision that this packet took, known from the device it left by."""
+    step = _route_step(case, after)
+    if step is None:
+        return
+    passed = tuple(
+        met.ref
+        for passage in case.passages
+        if passage.place == after.place and passage.hook == "forward" and not _outer(passage)
+        for met in passage.rules
+    )
+    yield Hop(
+        node=after.place.node,
+        netns=after.place.netns,
+        interface=after.interface,
+        direction="",
+        action="route",
+        packet=after.packet.innermost,
+        via=passed,
+        words=step.words,
+        observed=False,
+    )
+
+
+def _route_step(case: Case, after: Sighting) -> Step | None:
+    for step in case.branch.steps if case.branch else ():
+        same = step.packet.innermost.flow.dst == after.packet.innermost.flow.dst
+        if step.action == "route" and step.place == after.place and same:
+            return step
+    return None
+
+
+def _encap(case: Case, before: Sighting, after: Sighting) -> Hop:
+    packet = after.packet
+    tunnel = packet.tunnel
+    assert tunnel is not None
+    vni = f" {tunnel.vni}" if tunnel.vni is not None else ""
+    port = f":{packet.flow.dport}" if packet.flow.dport else ""
+    return Hop(
+        node=after.place.node,
+        netns=after.place.netns,
+        interface=before.interface,
+        direction="out",
+        action="encap",
+        packet=packet,
+        offset_us=case.journey.offset_us(before.place.node, before.time_ns),
+        words=f"{tunnel.kind.upper()}{vni}, {packet.flow.src} > {packet.flow.dst}{port}",
+    )
+
+
+def _hop(case: Case, sighting: Sighting, action: HopAction, words: str) -> Hop:
+    place = sighting.place
+    return Hop(
+        node=place.node,
+        netns=place.netns,
+        interface=sighting.interface,
+        direction=sighting.direction,
+        action=action,
+        packet=sighting.packet,
+        offset_us=case.journey.offset_us(place.node, sighting.time_ns),
+        words=words,
+    )
+
+
+def _seen_words(sighting: Sighting, action: HopAction, previous: Sighting | None) -> str:
+    if sighting.other_host:
+        return f"addressed to {sighting.dst_mac or 'another MAC'}, which is not this interface's"
+    if action == "decap" and previous is not None and previous.packet.tunnel:
+        tunnel = previous.packet.tunnel
+        vni = f" {tunnel.vni}" if tunnel.vni is not None else ""
+        return f"{tunnel.kind.upper()}{vni} taken off"
+    return ""
+
+
+def _answer_words(packet: Packet) -> str:
+    if packet.icmp is not None:
+        return f"{icmp_words(packet)} from {packet.flow.src}"
+    return {"SA": "SYN-ACK", "RA": "RST", "R": "RST"}.get(packet.flags, packet.flags or "answer")
+
+
+ICMP_WORDS = {
+    4: {
+        (3, 0): "network unreachable",
+        (3, 1): "host unreachable",
+        (3, 2): "protocol unreachable",
+        (3, 3): "port unreachable",
+        (3, 4): "fragmentation needed",
+        (3, 9): "network prohibited",
+        (3, 10): "host prohibited",
+        (3, 13): "administratively prohibited",
+        (11, 0): "time exceeded",
+    },
+    6: {
+        (1, 0): "no route",
+        (1, 1): "administratively prohibited",
+        (1, 3): "address unreachable",
+        (1, 4): "port unreachable",
+        (1, 5): "source address failed policy",
+        (1, 6): "reject route",
+        (2, 0): "packet too big",
+        (3, 0): "time exceeded",
+    },
+}
+
+
+def icmp_words(packet: Packet) -> str:
+    """``ICMP port unreachable``; numbers where the pair has no common name."""
+    assert packet.icmp is not None
+    family = 6 if packet.flow.ipv6 else 4
+    name = ICMP_WORDS[family].get(packet.icmp, f"type {packet.icmp[0]} code {packet.icmp[1]}")
+    return f"ICMP {name}"
+
+
+def _nat_words(old: Flow, new: Flow, action: str) -> str:
+    if action == "dnat":
+        return f"{_end(old.dst, old.dport)} => {_end(new.dst, new.dport)}"
+    return f"{_end(old.src, old.sport)} => {_end(new.src, new.sport)}"
+
+
+def _end(address: str, port: int) -> str:
+    if not port:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _changes(old: Flow, new: Flow) -> tuple[tuple[str, str, str], ...]:
+    return tuple(
+        (name, str(getattr(old, name)), str(getattr(new, name)))
+        for name in ("src", "sport", "dst", "dport")
+        if getattr(old, name) != getattr(new, name)
+    )
