@@ -1,0 +1,103 @@
+"""Connections: what conntrack remembers of the first packet and does to those that follow.
+
+In: the packets of one namespace in order. Out: each one's state, and the translation that the
+first one was given, applied and reversed (nf_nat_packet: in the reply's direction the manips
+change sides, so un-SNAT happens in prerouting and un-DNAT in postrouting).
+
+``reply`` is the tuple that the answer will carry; NAT changes nothing but that (nf_nat_setup_info).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from kptrace.model import Flow
+
+
+@dataclass
+class Connection:
+    """One entry. ``dnat``/``snat``: that side is translated; ``*_done``: its hook was asked."""
+
+    original: Flow
+    reply: Flow
+    mark: int | None = 0
+    zone: int = 0
+    dnat: bool = False
+    snat: bool = False
+    dnat_done: bool = False
+    snat_done: bool = False
+    confirmed: bool = False
+    replied: bool = False
+
+    @property
+    def translated(self) -> Flow:
+        """How the first packet looks once all its translation is done."""
+        return self.reply.reverse
+
+    @property
+    def status(self) -> frozenset[str]:
+        told = {
+            "snat": self.snat,
+            "dnat": self.dnat,
+            "confirmed": self.confirmed,
+            "seen-reply": self.replied,
+        }
+        return frozenset(name for name, so in told.items() if so)
+
+    def set_destination(self, dst: str, dport: int) -> None:
+        self.dnat = self.dnat or (dst, dport) != (self.reply.src, self.reply.sport)
+        self.reply = msgspec.structs.replace(self.reply, src=dst, sport=dport)
+
+    def set_source(self, src: str, sport: int) -> None:
+        self.snat = self.snat or (src, sport) != (self.reply.dst, self.reply.dport)
+        self.reply = msgspec.structs.replace(self.reply, dst=src, dport=sport)
+
+
+@dataclass
+class Tracked:
+    """A packet's place in its connection."""
+
+    connection: Connection
+    direction: str = "original"
+
+    @property
+    def state(self) -> str:
+        if self.direction == "reply" or self.connection.replied:
+            return "established"
+        return "new"
+
+    def destination(self) -> tuple[str, int]:
+        """Where the packet goes after the destination's translation, in its direction."""
+        entry = self.connection
+        if self.direction == "original":
+            return entry.reply.src, entry.reply.sport
+        return entry.original.src, entry.original.sport
+
+    def source(self) -> tuple[str, int]:
+        entry = self.connection
+        if self.direction == "original":
+            return entry.reply.dst, entry.reply.dport
+        return entry.original.dst, entry.original.dport
+
+
+@dataclass
+class Conntrack:
+    """The connections of one namespace. Only confirmed ones are found again."""
+
+    entries: list[Connection] = field(default_factory=list)
+
+    def track(self, flow: Flow) -> Tracked:
+        for entry in self.entries:
+            if entry.original == flow:
+                return Tracked(entry)
+            if entry.reply == flow:
+                entry.replied = True
+                return Tracked(entry, "reply")
+        return Tracked(Connection(original=flow, reply=flow.reverse))
+
+    def confirm(self, entry: Connection) -> None:
+        if not entry.confirmed:
+            entry.confirmed = True
+            self.entries.append(entry)

@@ -1,0 +1,169 @@
+"""The parts of one network namespace that decide where a packet goes: links, addresses, routes.
+
+Nouns only, in iproute2's words; ``iproute2.py`` reads them, ``snapshot.py`` holds them together.
+Addresses are text as the kernel prints it; networks are parsed once, as they are compared often.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from kptrace.model import Value
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+@lru_cache(maxsize=65536)
+def address(text: str) -> Address:
+    """The address behind a text; ValueError when it is none."""
+    return ip_address(text)
+
+
+@lru_cache(maxsize=65536)
+def network(text: str) -> Network:
+    """The network behind ``10.0.0.0/8`` or a bare address."""
+    return ip_network(text, strict=False)
+
+
+class Vxlan(Value):
+    """remote: the default destination (empty: the FDB alone decides)."""
+
+    vni: int
+    port: int
+    local: str = ""
+    remote: str = ""
+    learning: bool = True
+    external: bool = False
+
+
+class Ipip(Value):
+    """An IP-in-IP device; ``local`` or ``remote`` empty means any."""
+
+    local: str = ""
+    remote: str = ""
+
+
+class Link(Value):
+    """A network interface.
+
+    peer: a veth's other end, its ifindex in whatever namespace that is; ``peer_here``: in this one
+    hairpin: the bridge port may send a frame back where it came from
+    nf_call: the bridge itself asks for (iptables, ip6tables), whatever the sysctl says
+    """
+
+    index: int
+    name: str
+    kind: str = ""
+    mac: str = ""
+    mtu: int = 1500
+    up: bool = True
+    carrier: bool = True
+    loopback: bool = False
+    noarp: bool = False
+    master: str = ""
+    peer: int = 0
+    peer_here: bool = False
+    hairpin: bool = False
+    isolated: bool = False
+    nf_call: tuple[bool, bool] = (False, False)
+    vxlan: Vxlan | None = None
+    ipip: Ipip | None = None
+
+    @property
+    def tunnel(self) -> bool:
+        return self.vxlan is not None or self.ipip is not None
+
+
+class Assigned(Value):
+    """An address on an interface. ``peer``: of a point-to-point one, else empty."""
+
+    interface: str
+    address: str
+    length: int
+    scope: str = "global"
+    secondary: bool = False
+    deprecated: bool = False
+    tentative: bool = False
+
+
+class Nexthop(Value):
+    """gateway: empty when the destination itself is on the link."""
+
+    interface: str
+    gateway: str = ""
+    weight: int = 1
+    dead: bool = False
+
+
+class Route(Value):
+    """One entry of a routing table. ``text`` is how ``ip route`` would print it."""
+
+    destination: Network
+    type: str = "unicast"
+    table: str = "main"
+    metric: int = 0
+    nexthops: tuple[Nexthop, ...] = ()
+    source: str = ""
+    scope: str = "global"
+    mtu: int = 0
+    onlink: bool = False
+    text: str = ""
+
+    @property
+    def default(self) -> bool:
+        return self.destination.prefixlen == 0 and self.type == "unicast"
+
+
+class PolicyRule(Value):
+    """One line of ``ip rule``. An empty field matches anything.
+
+    ports: (from, to); ``opaque``: a selector that nobody here can evaluate (uidrange, tos)
+    suppress: a route found with a prefix as short as this (or shorter) is not taken (-1: off)
+    """
+
+    priority: int
+    family: int
+    table: str = ""
+    action: str = "lookup"
+    source: Network | None = None
+    destination: Network | None = None
+    iif: str = ""
+    oif: str = ""
+    mark: int | None = None
+    mask: int = 0xFFFFFFFF
+    protocol: str = ""
+    sport: tuple[int, int] | None = None
+    dport: tuple[int, int] | None = None
+    inverted: bool = False
+    suppress: int = -1
+    goto: int = 0
+    opaque: bool = False
+    text: str = ""
+
+
+class Neighbour(Value):
+    """An ARP or NDP entry. ``mac`` is empty where resolution failed or is under way."""
+
+    interface: str
+    address: str
+    mac: str = ""
+    states: tuple[str, ...] = ()
+    proxy: bool = False
+
+    @property
+    def permanent(self) -> bool:
+        return "PERMANENT" in self.states
+
+
+class FdbEntry(Value):
+    """A MAC and where it lives: behind a bridge's port, or at a tunnel's remote ``destination``."""
+
+    interface: str
+    mac: str
+    master: str = ""
+    destination: str = ""
+    port: int = 0
+    vni: int = 0
+    permanent: bool = False
