@@ -23,7 +23,6 @@ from kptrace.rules.programmed import (
 )
 
 MASQUERADE_MARK = 0x4000
-DEFAULT_AFFINITY_SET_SIZE = 65535
 
 
 class ProxyNode(Value):
