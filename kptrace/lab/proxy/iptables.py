@@ -133,9 +133,11 @@ def render(
 
 
 def _table(name: str, chains: Chains, jumps: bool) -> str:
-    lines = [f"*{name}"]
-    lines += [f":{chain} - [0:0]" for chain in sorted(chains)]
-    lines += [f"-A {chain} {rule}" for chain, rule in _JUMPS[name] if jumps]
+    hooked = _JUMPS[name] if jumps else ()
+    # a policy of "-" leaves the one that is set
+    declared = [*dict.fromkeys(chain for chain, _ in hooked), *sorted(chains)]
+    lines = [f"*{name}", *(f":{chain} - [0:0]" for chain in declared)]
+    lines += [f"-A {chain} {rule}" for chain, rule in hooked]
     lines += [f"-A {chain} {rule}" for chain in sorted(chains) for rule in chains[chain]]
     return "\n".join([*lines, "COMMIT", ""])
 
