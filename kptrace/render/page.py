@@ -1,0 +1,177 @@
+"""Spans of text -> lines that fit the width, with or without colour. Pure.
+
+Everything printed becomes a ``Span`` by ``say`` or ``glue``, and these clean it (clean.py): so no
+text of others reaches a terminal as it came. Widths are counted in terminal cells.
+
+Colour only repeats what words already say. The styles use the terminal's own palette, bold where a
+hue alone is hard to read on white (green, magenta) or on black (red), and neither yellow (lost on
+white) nor blue (lost on black).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from kptrace.render.clean import cells, clean
+
+STYLES = {
+    "": "",
+    "good": "1;32",
+    "bad": "1;31",
+    "unsure": "1;35",
+    "name": "1",
+    "change": "36",
+    "quiet": "2",
+}
+RESET = "\x1b[0m"
+
+# Cleaned text holds no such space, so it can stand for one at which no line may break.
+GLUE = "\u00a0"
+# Where a word that is longer than a line is best broken: behind one of these.
+JOINTS = "-./,:=_"
+
+MIN_WIDTH = 40
+
+
+class Span(NamedTuple):
+    text: str
+    style: str = ""
+
+    @property
+    def width(self) -> int:
+        return cells(self.text)
+
+
+def say(text: str, style: str = "") -> Span:
+    return Span(clean(text), style)
+
+
+def glue(text: str, style: str = "") -> Span:
+    """As ``say``, but kept on one line if it fits on one."""
+    return Span(clean(text).replace(" ", GLUE), style)
+
+
+def width_of(spans: Iterable[Span]) -> int:
+    return sum(span.width for span in spans)
+
+
+class Page:
+    """Lines are added from top to bottom; ``text()`` is the whole."""
+
+    def __init__(self, width: int, colour: bool) -> None:
+        self.width = max(width, MIN_WIDTH)
+        self._colour = colour
+        self._lines: list[str] = []
+
+    def text(self) -> str:
+        return "".join(f"{line}\n" for line in self._lines)
+
+    def blank(self) -> None:
+        """One empty line; never two, and none at the top."""
+        if self._lines and self._lines[-1]:
+            self._lines.append("")
+
+    def line(self, *spans: Span, indent: int = 0, hang: int | None = None) -> None:
+        """A paragraph: what does not fit goes on below, ``hang`` columns in (default: indent)."""
+        lines = _Lines(indent, indent if hang is None else hang, self.width, self.width)
+        for each in lines.filled(spans):
+            self._add(each)
+
+    def row(self, spans: Sequence[Span], right: Span, hang: int) -> None:
+        """A paragraph whose first line ends with ``right``, flush with the right margin."""
+        first, *rest = _Lines(0, hang, self.width - right.width - 1, self.width).filled(spans)
+        gap = self.width - right.width - width_of(first)
+        self._add([*first, Span(" " * gap), right])
+        for each in rest:
+            self._add(each)
+
+    def command(self, text: str, indent: int) -> None:
+        """A shell command; where it must break, so that it can still be copied and run."""
+        room = self.width - 2
+        *broken, last = _Lines(indent, indent + 4, room, room).filled([say(text, "name")])
+        for each in broken:
+            self._add([*each, Span(" \\")])
+        self._add(last)
+
+    def _add(self, spans: Sequence[Span]) -> None:
+        text = "".join(self._shown(span) for span in spans) if spans else ""
+        self._lines.append(text.replace(GLUE, " ").rstrip())
+
+    def _shown(self, span: Span) -> str:
+        code = STYLES[span.style]
+        if not (self._colour and code and span.text.strip()):
+            return span.text
+        return f"\x1b[{code}m{span.text}{RESET}"
+
+
+class _Lines:
+    """Words put on lines: the first ``first`` columns wide and ``indent`` in, all others ``width``
+    wide and ``hang`` in.
+    """
+
+    def __init__(self, indent: int, hang: int, first: int, width: int) -> None:
+        self._hang, self._width, self._limit = hang, width, first
+        self._line = [Span(" " * indent)]
+        self._bare = True
+        self._done: list[list[Span]] = []
+
+    def filled(self, spans: Iterable[Span]) -> list[list[Span]]:
+        for gap, word in _words(spans):
+            if self._fits(gap.width + width_of(word)):
+                self._line += [] if self._bare else [gap]
+            else:
+                self._break()
+            self._put(word)
+        return [*self._done, self._line]
+
+    @property
+    def _room(self) -> int:
+        return self._limit - width_of(self._line)
+
+    def _fits(self, width: int) -> bool:
+        """Also what fits no line at all: it is best cut here, unless hardly anything is left."""
+        longer_than_any = width > self._width - self._hang
+        return self._bare or width <= self._room or (longer_than_any and self._room > 20)
+
+    def _put(self, word: Sequence[Span]) -> None:
+        """A word that is longer than a line is cut, behind a joint where there is one."""
+        for text, style in word:
+            rest = text
+            while cells(rest) > self._room:
+                piece = _head(rest, self._room) if self._room > 1 else ""
+                self._line.append(Span(piece, style))
+                self._break()
+                rest = rest[len(piece) :]
+            self._line.append(Span(rest, style))
+            self._bare = False
+
+    def _break(self) -> None:
+        self._done.append(self._line)
+        self._line, self._limit, self._bare = [Span(" " * self._hang)], self._width, True
+
+
+def _words(spans: Iterable[Span]) -> Iterator[tuple[Span, list[Span]]]:
+    """Each word, which may have parts of several styles, and the space before it."""
+    gap, word = Span(""), list[Span]()
+    for text, style in spans:
+        for part in re.findall(r" +|[^ ]+", text):
+            if part[0] != " ":
+                word.append(Span(part, style))
+                continue
+            if word:
+                yield gap, word
+                gap, word = Span(""), []
+            gap = Span(gap.text + part)
+    if word:
+        yield gap, word
+
+
+def _head(text: str, room: int) -> str:
+    """The longest beginning that fits, up to a joint if that leaves at least half of it."""
+    cut = min(len(text), room)
+    while cut > 1 and cells(text[:cut]) > room:
+        cut -= 1
+    joint = max(text.rfind(each, 0, cut) for each in JOINTS) + 1
+    return text[: joint if joint * 2 > cut else cut]
