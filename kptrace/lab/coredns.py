@@ -1,0 +1,41 @@
+"""A real CoreDNS in a pod's namespace, with the lab's zone as a master file."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from kptrace.errors import CannotLook
+from kptrace.lab import state
+from kptrace.lab.plan import PodPlan
+from kptrace.lab.zone import DOMAIN, Zone
+from kptrace.node.namespace import within
+
+STARTED = b"CoreDNS-"
+
+
+def corefile(zone_file: Path) -> str:
+    return f"{DOMAIN}:53 {{\n    errors\n    file {zone_file} {DOMAIN}\n}}\n"
+
+
+def start(binary: str, pod: PodPlan, zone: Zone, directory: Path) -> subprocess.Popen[bytes]:
+    """Start it and wait for the line that it prints once it listens."""
+    zone_file, config = directory / f"{DOMAIN}.zone", directory / "Corefile"
+    zone_file.write_text(zone.text())
+    config.write_text(corefile(zone_file))
+    child = within(
+        f"{state.NETNS}/{pod.netns}",
+        lambda: subprocess.Popen(
+            [binary, "-conf", str(config)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ),
+    )
+    assert child.stdout is not None
+    said = b""
+    for line in child.stdout:
+        if line.startswith(STARTED):
+            return child
+        said = line
+    raise CannotLook(f"{binary} ended at once in {pod.key}: {said.decode(errors='replace')}")

@@ -1,0 +1,144 @@
+"""Why a lab could not be made: the kernel features that it needs, each tried on its own.
+
+Nothing is tried while all goes well. After a failure every feature is tried in a namespace made
+for it, because the kernel's own words (``RTNETLINK answers: Operation not supported``, ``No chain
+by that name``) do not name what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kptrace.errors import KptraceError, Unsupported
+from kptrace.lab import machine
+from kptrace.lab.plan import Plan
+from kptrace.lab.state import NETNS
+from kptrace.model import Value
+from kptrace.node import namespace
+
+NFTABLES_PROBE = """table inet probe {
+ map m { type ipv4_addr . inet_proto . inet_service : verdict; }
+ chain c { type nat hook prerouting priority 0; numgen random mod 2 vmap { 0 : accept } }
+}
+"""
+
+
+# what, the kernel's option, table, a rule that needs it
+MATCHES = (
+    ("conntrack", "NF_CONNTRACK", "filter", "-m conntrack --ctstate NEW"),
+    ("rule comments", "NETFILTER_XT_MATCH_COMMENT", "filter", "-m comment --comment x"),
+    ("address types", "NETFILTER_XT_MATCH_ADDRTYPE", "filter", "-m addrtype --dst-type LOCAL"),
+    ("packet marks", "NETFILTER_XT_MARK", "filter", "-m mark --mark 1 -j MARK --set-mark 2"),
+    (
+        "random choice",
+        "NETFILTER_XT_MATCH_STATISTIC",
+        "nat",
+        "-m statistic --mode random --probability 0.5",
+    ),
+    (
+        "affinity lists",
+        "NETFILTER_XT_MATCH_RECENT",
+        "filter",
+        "-m recent --name x --rcheck --seconds 9",
+    ),
+    ("REJECT", "IP_NF_TARGET_REJECT", "filter", "-j REJECT"),
+    ("MASQUERADE", "NETFILTER_XT_TARGET_MASQUERADE", "nat", "-j MASQUERADE --random-fully"),
+    ("DNAT", "NETFILTER_XT_NAT", "nat", "-p tcp -j DNAT --to-destination 10.0.0.1:80"),
+)
+
+
+class Feature(Value):
+    """argv: what shows that it works; option: the kernel's configuration that brings it."""
+
+    what: str
+    option: str
+    argv: tuple[str, ...]
+    stdin: str = ""
+
+
+def features(plan: Plan) -> tuple[Feature, ...]:
+    """In the order in which ``up`` meets them."""
+    found = [
+        Feature(
+            what="veth devices",
+            option="CONFIG_VETH",
+            argv=("ip", "link", "add", "a", "type", "veth", "peer", "name", "b"),
+        ),
+        Feature(
+            what="bridges",
+            option="CONFIG_BRIDGE",
+            argv=("ip", "link", "add", "br", "type", "bridge"),
+        ),
+    ]
+    if plan.network == "vxlan":
+        vxlan = ("type", "vxlan", "id", "1", "dstport", "8472", "dev", "lo")
+        found.append(
+            Feature(what="VXLAN", option="CONFIG_VXLAN", argv=("ip", "link", "add", "v", *vxlan))
+        )
+    found += [_match(plan, *words) for words in MATCHES]
+    if plan.proxy == "nftables":
+        found.append(
+            Feature(
+                what="nftables maps and NAT",
+                option="CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT, CONFIG_NFT_NUMGEN",
+                argv=("nft", "-f", "-"),
+                stdin=NFTABLES_PROBE,
+            )
+        )
+    return tuple(found)
+
+
+def _match(plan: Plan, what: str, option: str, table: str, rule: str) -> Feature:
+    """A rule in a chain of its own, so that no hook of the table matters."""
+    text = f"*{table}\n:TRY - [0:0]\n-A TRY {rule}\nCOMMIT\n"
+    program = machine.iptables(plan.proxy, 0, "restore")
+    return Feature(what=what, option=f"CONFIG_{option}", argv=(program, "--noflush"), stdin=text)
+
+
+def explain(plan: Plan, failure: KptraceError) -> KptraceError:
+    """The missing feature when there is one, else the failure itself."""
+    if isinstance(failure, Unsupported):
+        return failure
+    try:
+        with scratch() as netns:
+            missing = [one for one in features(plan) if not works(one, netns)]
+            bridge_rules = namespace.within(str(NETNS / netns), _bridge_calls_iptables)
+    except (KptraceError, OSError):
+        return failure
+    if missing:
+        names = ", ".join(one.what for one in missing)
+        options = ", ".join(one.option for one in missing)
+        return Unsupported(f"this kernel lacks {names}", f"it needs {options} ({failure.message})")
+    if not bridge_rules:
+        return NO_BRIDGE_NETFILTER
+    return failure
+
+
+def works(feature: Feature, netns: str) -> bool:
+    try:
+        machine.run(feature.argv, feature.stdin, netns)
+    except (machine.CommandFailed, OSError):
+        return False
+    return True
+
+
+NO_BRIDGE_NETFILTER = Unsupported(
+    "this kernel has no br_netfilter: rules would not see packets between pods of one node",
+    "load it as Kubernetes nodes do: modprobe br_netfilter",
+)
+
+
+def _bridge_calls_iptables() -> bool:
+    return machine.sysctl_path("net.bridge.bridge-nf-call-iptables").exists()
+
+
+@contextmanager
+def scratch() -> Iterator[str]:
+    name = f"kpt-try-{os.getpid()}"
+    namespace.create(name)
+    try:
+        yield name
+    finally:
+        namespace.delete(name)

@@ -1,0 +1,110 @@
+"""Commands on this machine: what is run, in which namespace, and what is said when it fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from kptrace.errors import CannotLook, Forbidden, Unsupported
+from kptrace.lab.plan import Plan, Proxy
+from kptrace.lab.state import NETNS
+from kptrace.node.namespace import within
+
+SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+# The rules that Flannel and kptrace's iptables modes need come by the same backend.
+BACKEND: dict[Proxy, str] = {"iptables": "nft", "iptables-legacy": "legacy", "nftables": "nft"}
+PACKAGES = {"ip": "iproute2", "bridge": "iproute2", "nft": "nftables"}
+
+
+def iptables(proxy: Proxy, family: int, command: str = "") -> str:
+    """The program's name, such as ``ip6tables-legacy-restore``; ``family`` 0 is IPv4, 1 IPv6."""
+    program = f"{'ip6' if family else 'ip'}tables-{BACKEND[proxy]}"
+    return f"{program}-{command}" if command else program
+
+
+def require_root() -> None:
+    if os.geteuid():
+        raise Forbidden("a lab is made of network namespaces, which needs root", "run it with sudo")
+
+
+def require(plan: Plan) -> None:
+    """Root, and every program that this lab will run."""
+    require_root()
+    programs = ["ip", "bridge"]
+    programs += [iptables(plan.proxy, family, "restore") for family in (0, 1)]
+    programs += ["nft"] * (plan.proxy == "nftables")
+    missing = {
+        PACKAGES.get(program, "iptables"): program for program in programs if not find(program)
+    }
+    if missing:
+        raise Unsupported(
+            f"not installed: {', '.join(missing.values())}",
+            f"on Debian or Ubuntu: apt-get install {' '.join(missing)}",
+        )
+
+
+def find(program: str) -> str | None:
+    """Also where root's shells find it but a login without ``-`` does not."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *SBIN))
+    return shutil.which(program, path=path)
+
+
+def run(argv: Sequence[str], stdin: str = "", netns: str = "") -> str:
+    """Its stdout; ``netns`` is a namespace's name, empty for the machine's own."""
+    if netns:
+        return within(str(NETNS / netns), lambda: run(argv, stdin))
+    program = find(argv[0]) or argv[0]
+    done = subprocess.run(
+        [program, *argv[1:]], input=stdin, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise CommandFailed(argv, done.stderr.strip() or f"exit code {done.returncode}", stdin)
+    return done.stdout
+
+
+def batch(program: str, lines: Iterable[str], netns: str = "") -> None:
+    """``ip`` or ``bridge`` with one process for all lines; the first that fails ends it."""
+    text = "".join(f"{line}\n" for line in lines)
+    if text:
+        run((program, "-batch", "-"), text, netns)
+
+
+def write_sysctls(settings: Iterable[tuple[str, str]], netns: str) -> None:
+    def write() -> None:
+        for name, value in settings:
+            path = sysctl_path(name)
+            try:
+                path.write_text(value)
+            except FileNotFoundError:
+                raise Unsupported(
+                    f"this kernel has no sysctl {name}",
+                    "see what is missing: modprobe br_netfilter",
+                ) from None
+            except OSError as error:
+                raise Forbidden(
+                    f"sysctl {name} cannot be written: {error.strerror}",
+                    "/proc/sys must be writable: in a container, run it privileged",
+                ) from error
+
+    within(str(NETNS / netns), write)
+
+
+def read_sysctl(name: str, netns: str) -> str:
+    return within(str(NETNS / netns), lambda: sysctl_path(name).read_text().strip())
+
+
+def sysctl_path(name: str) -> Path:
+    return Path("/proc/sys", *name.split("."))
+
+
+class CommandFailed(CannotLook):
+    """``said``: its stderr; ``stdin``: what it was fed."""
+
+    def __init__(self, argv: Sequence[str], said: str, stdin: str) -> None:
+        super().__init__(f"{' '.join(argv)}: {said}")
+        self.said = said
+        self.stdin = stdin
