@@ -22,13 +22,16 @@ from kptrace.model import Flow, Hop, HopAction, Packet, RuleRef, Sighting, Step
 
 
 def forward_hops(case: Case, delivered: bool) -> tuple[Hop, ...]:
-    """The way out. ``delivered``: the last sighting is the backend's own, and it took the packet."""
+    """The way out. ``delivered``: the last sighting is the backend's, and it took the packet."""
     hops: list[Hop] = []
     previous: Sighting | None = None
     last = case.last
     for sighting in case.journey.forward:
         if previous is not None:
-            hops += _between(case, previous, sighting)
+            between = tuple(_between(case, previous, sighting))
+            if between and between[-1].action == "encap" and hops[-1].action == "seen":
+                hops.pop()  # the tunnel device's own sighting: the encapsulation says it better
+            hops += between
         action: HopAction = "seen" if hops else "sent"
         if previous is not None and previous.packet.tunnel and not sighting.packet.tunnel:
             action = "decap"

@@ -1,0 +1,134 @@
+"""Causes in filter rules: a rule or a policy threw the packet away, or rejected it.
+
+The proof is the rule trace's last event for the packet, or, where that is missing, the kernel's
+own drop reason NETFILTER_DROP. Where the packet was the outer one of a tunnel, what was blocked is
+the tunnel, and with it every pod of the other nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kptrace.judge.case import Case
+from kptrace.judge.passage import Met, Passage
+from kptrace.judge.words import drop_report, last_seen, rule_hit, rule_name
+from kptrace.model import Drop, Finding, Packet, RuleRef
+
+# Rule owners that mean a NetworkPolicy: Felix's and kube-router's chains.
+POLICY_CHAINS = ("cali-tw-", "cali-fw-", "cali-pi-", "cali-po-", "KUBE-POD-FW-", "KUBE-NWPLCY-")
+
+
+def diagnose(case: Case) -> Iterator[Finding]:
+    found = case.ended_by
+    if found is not None:
+        yield _blocked_by(case, *found)
+        return
+    drop = case.dropped_for("NETFILTER_DROP")
+    if drop is not None:
+        yield _blocked(case, drop)
+
+
+def _blocked_by(case: Case, passage: Passage, met: Met) -> Finding:
+    node = passage.place.node
+    evidence = [rule_hit(passage, met), *last_seen(case)]
+    drop = case.dropped_for("NETFILTER_DROP")
+    if drop is not None:
+        evidence.append(drop_report(case, drop))
+    name = rule_name(met.ref)
+    if passage.packet is not None and _is_outer(passage.packet):
+        return _tunnel(passage.packet, node, name, met.ref, evidence)
+    if passage.hook == "forward" and not met.ref.number:
+        return Finding(
+            cause="forward-policy-drop",
+            severity="error",
+            node=node,
+            object=name,
+            summary=f"the policy of {met.ref.table} {met.ref.chain} on {node} is DROP and no rule "
+            "accepts the packet before",
+            evidence=tuple(evidence),
+            remedy=(
+                f"{_iptables(met.ref)} -P {met.ref.chain} ACCEPT",
+                "or let the CNI's own FORWARD rules be written again (restart its pod)",
+            ),
+        )
+    if met.ref.chain.startswith(POLICY_CHAINS):
+        return Finding(
+            cause="policy-drop",
+            severity="error",
+            node=node,
+            object=name,
+            summary=f"a NetworkPolicy denies it on {node}: {met.ref.words or name}",
+            evidence=tuple(evidence),
+            remedy=("kubectl get networkpolicy -A  # which one selects this pod?",),
+        )
+    cause, verb = ("rule-drop", "drops") if met.drops else ("rule-reject", "rejects")
+    return Finding(
+        cause=cause,
+        severity="error",
+        node=node,
+        object=name,
+        summary=f"{name} on {node} {verb} it: {met.ref.text or met.ref.words}",
+        evidence=tuple(evidence),
+        remedy=_removal(met.ref),
+    )
+
+
+def _is_outer(packet: Packet) -> bool:
+    return packet.tunnel is not None
+
+
+def _tunnel(
+    packet: Packet, node: str, name: str, ref: RuleRef | None, evidence: list[str]
+) -> Finding:
+    tunnel = packet.tunnel
+    assert tunnel is not None
+    outer = packet.flow
+    port = f"UDP port {outer.dport}" if outer.protocol == "udp" else "IP protocol 4"
+    said = f" by {name}: {ref.text}" if ref and ref.text else f" by {name}" if name else ""
+    return Finding(
+        cause="tunnel-port-blocked",
+        severity="error",
+        node=node,
+        object=name or port,
+        summary=f"the {tunnel.kind.upper()} packet reached {node} and was thrown away there{said}; "
+        "nothing from other nodes reaches any pod on it",
+        evidence=tuple(evidence),
+        remedy=(
+            *(_removal(ref) if ref else ()),
+            f"or let {port} in from the nodes' addresses (here {outer.src})",
+        ),
+    )
+
+
+def _blocked(case: Case, drop: Drop) -> Finding:
+    """Only the drop report says it: some rule did, which one is not known."""
+    evidence = [drop_report(case, drop), *last_seen(case), "no rule trace tells which rule it was"]
+    if drop.packet is not None and _is_outer(drop.packet):
+        return _tunnel(drop.packet, drop.node, "", None, evidence)
+    predicted = case.branch.blame if case.branch and case.branch.cause else ""
+    return Finding(
+        cause=case.branch.cause if case.branch and predicted else "rule-drop",
+        severity="error",
+        node=drop.node,
+        object=predicted or "a netfilter rule",
+        summary=f"a netfilter rule on {drop.node} drops it"
+        + (f", by the rules that were read: {predicted}" if predicted else ""),
+        evidence=tuple(evidence),
+        remedy=("iptables-save -c; nft list ruleset  # on that node: whose counter rises?",),
+    )
+
+
+def _iptables(ref: RuleRef) -> str:
+    program = "ip6tables" if ref.family == "ip6" else "iptables"
+    variant = "legacy" if ref.backend == "legacy" else "nft"
+    table = "" if ref.table == "filter" else f" -t {ref.table}"
+    return f"{program}-{variant}{table}"
+
+
+def _removal(ref: RuleRef | None) -> tuple[str, ...]:
+    """The command that takes the rule out, in the words of the tool that wrote it."""
+    if ref is None or not ref.number:
+        return ()
+    if ref.text.startswith("-") or not ref.text:
+        return (f"{_iptables(ref)} -D {ref.chain} {ref.number}",)
+    return (f"nft -a list chain {ref.family} {ref.table} {ref.chain}  # then delete its handle",)

@@ -1,0 +1,178 @@
+"""Causes in the node's own forwarding: sysctls, routes, neighbours, reverse path, links.
+
+The kernel's drop reason names most of them (``ip_error`` drops with IP_INADDRERRORS when
+forwarding is off, IP_INNOROUTES without a route, IP_RPFILTER for the reverse path); the snapshot
+says which sysctl or route that is. A packet that a missing pod route sends out by the default
+route is not dropped on the node at all: it leaves, un-encapsulated, for a gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+
+from kptrace.judge.case import Case
+from kptrace.judge.words import drop_report, end, entry_words, last_seen
+from kptrace.model import Drop, Finding, Node, Place, Sighting
+
+FORWARDING_OFF = ("IP_INADDRERRORS", "IP_INNOROUTES", "NOT_SPECIFIED")
+
+
+def diagnose(case: Case) -> Iterator[Finding]:
+    last = case.last
+    if last is None:
+        return
+    if last.direction == "in" and not last.place.pod:
+        yield from _off(case, last)
+    yield from _reverse_path(case)
+    yield from _route_missing(case, last)
+    yield from _neighbour(case)
+    yield from _too_big(case)
+
+
+def _off(case: Case, last: Sighting) -> Iterator[Finding]:
+    """Forwarding is off on the interface that the packet came in by, and it went no further."""
+    snapshot = case.snapshots.get(last.place)
+    final = case.final
+    if snapshot is None or final is None or snapshot.holds(final.dst):
+        return
+    family = 6 if final.ipv6 else 4
+    interface = snapshot.conf(family, last.interface, "forwarding")
+    if interface != 0:
+        return
+    whole = f"net.ipv{family}.conf.all.forwarding" if family == 6 else "net.ipv4.ip_forward"
+    everywhere = snapshot.sysctl(whole) == 0
+    name = whole if everywhere else f"net.ipv{family}.conf.{last.interface}.forwarding"
+    node = last.place.node
+    evidence = [f"sysctl {name} = 0 on {node}", *last_seen(case)]
+    evidence += [drop_report(case, d) for d in case.drops if d.node == node][:1]
+    yield Finding(
+        cause="ip-forward-off",
+        severity="error",
+        node=node,
+        object=name,
+        summary=f"{node} forwards nothing that comes in by {last.interface}: {name} is 0",
+        evidence=tuple(evidence),
+        remedy=(
+            f"sysctl -w {name}=1  # on {node}",
+            "and find what set it: grep -r forward /etc/sysctl.conf /etc/sysctl.d",
+        ),
+    )
+
+
+def _reverse_path(case: Case) -> Iterator[Finding]:
+    drop = case.dropped_for("IP_RPFILTER")
+    if drop is None:
+        return
+    yield Finding(
+        cause="rp-filter",
+        severity="error",
+        node=drop.node,
+        object=f"rp_filter of {drop.interface}" if drop.interface else "rp_filter",
+        summary=f"{drop.node} drops it because the way back to its source is by another interface "
+        "(strict reverse path filter)",
+        evidence=(drop_report(case, drop), *last_seen(case)),
+        remedy=(
+            "ip route get SOURCE  # on that node: mend the route back, or",
+            f"sysctl -w net.ipv4.conf.{drop.interface or 'all'}.rp_filter=2",
+        ),
+    )
+
+
+def _route_missing(case: Case, last: Sighting) -> Iterator[Finding]:
+    """The packet was for a pod of another node, but its node had no route to that node's pods."""
+    backend = case.backend
+    owner = _pod_range(case, backend[0]) if backend else None
+    if backend is None or owner is None:
+        return
+    node, cidr = owner
+    at = _where_lost(case, last)
+    if at is None or at.node == node.name:
+        return
+    snapshot = case.snapshots.get(at)
+    wanted = ip_address(backend[0])
+    if snapshot is None or any(
+        wanted in route.destination and not route.default for route in snapshot.routes
+    ):
+        return
+    evidence = [*last_seen(case)]
+    if last.direction == "out":
+        evidence.append(
+            f"it left {last.interface} of {at.node} without encapsulation, "
+            f"for {end(*backend)}, by the default route"
+        )
+    evidence += [drop_report(case, d) for d in case.drops[:1]]
+    evidence.append(f"the routes of {at.node} have none to {cidr}, the pod range of {node.name}")
+    if case.entry is not None:
+        evidence.append(entry_words(case.entry))
+    yield Finding(
+        cause="pod-route-missing",
+        severity="error",
+        node=at.node,
+        object=f"route to {cidr}",
+        summary=f"{at.node} has no route to {cidr}, the pods of {node.name}",
+        evidence=tuple(evidence),
+        remedy=(
+            f"restart the CNI's pod on {at.node}: it writes its routes anew",
+            f"ip route get {backend[0]}  # on {at.node}: should name the tunnel or {node.name}",
+        ),
+    )
+
+
+def _where_lost(case: Case, last: Sighting) -> Place | None:
+    """The node that had to route the packet when it was lost."""
+    if last.packet.tunnel is not None:
+        return None
+    return Place(node=last.place.node)
+
+
+def _pod_range(case: Case, address: str) -> tuple[Node, str] | None:
+    wanted = ip_address(address)
+    for node in case.documents.nodes:
+        for cidr in node.pod_cidrs:
+            if wanted in ip_network(cidr, strict=False):
+                return node, cidr
+    return None
+
+
+def _neighbour(case: Case) -> Iterator[Finding]:
+    drop = case.dropped_for("NEIGH_FAILED", "NEIGH_QUEUEFULL")
+    if drop is None:
+        return
+    yield Finding(
+        cause="neighbour-failed",
+        severity="error",
+        node=drop.node,
+        object=_neighbour_object(drop),
+        summary=f"nobody on {drop.interface or 'the link'} of {drop.node} answers for "
+        f"{_next(drop) or 'the next hop'}",
+        evidence=(drop_report(case, drop), *last_seen(case)),
+        remedy=(f"ip neigh show{_dev(drop)}  # on {drop.node}: FAILED or INCOMPLETE?",),
+    )
+
+
+def _neighbour_object(drop: Drop) -> str:
+    return f"neighbour {_next(drop)}{_dev(drop)}".strip()
+
+
+def _next(drop: Drop) -> str:
+    return drop.packet.flow.dst if drop.packet else ""
+
+
+def _dev(drop: Drop) -> str:
+    return f" dev {drop.interface}" if drop.interface else ""
+
+
+def _too_big(case: Case) -> Iterator[Finding]:
+    drop = case.dropped_for("PKT_TOO_BIG")
+    if drop is None:
+        return
+    yield Finding(
+        cause="mtu",
+        severity="error",
+        node=drop.node,
+        object=f"MTU of {drop.interface}" if drop.interface else "MTU",
+        summary=f"the packet is larger than {drop.interface or 'a link'} of {drop.node} takes",
+        evidence=(drop_report(case, drop), *last_seen(case)),
+        remedy=("set the pods' MTU to the underlay's less the encapsulation (VXLAN 50, IPIP 20)",),
+    )

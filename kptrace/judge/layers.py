@@ -1,0 +1,68 @@
+"""Which sources of evidence spoke, on which node, and which were missing or lost reports."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from kptrace.model import ConntrackEntry, Drop, Layer, Lost, RuleHit, Sighting
+from kptrace.protocol import Fact, Ready, Reply, Unarmed
+from kptrace.run import Run
+
+NAMES = ("capture", "rules", "drops", "conntrack")
+
+
+def layers(run: Run) -> tuple[Layer, ...]:
+    """One for each source and node that was looked at, and those that could not be had."""
+    nodes = tuple(dict.fromkeys(r.place.node for r in run.replies if isinstance(r, Fact)))
+    told = _told(run.replies)
+    lost = _lost(run.replies)
+    unarmed = [u for r in run.replies if isinstance(r, Ready) for u in r.unarmed]
+    found = [
+        Layer(
+            name=name,
+            node=node,
+            reports=told[node, name],
+            lost=lost[node, name],
+            missing=_why(unarmed, node, name),
+            remedy=next((u.remedy for u in _of(unarmed, node, name)), ""),
+        )
+        for node in nodes
+        for name in NAMES
+    ]
+    return (*found, *run.absent)
+
+
+def _told(replies: Iterable[Reply]) -> Counter[tuple[str, str]]:
+    told: Counter[tuple[str, str]] = Counter()
+    for reply in replies:
+        match reply:
+            case Sighting():
+                told[reply.place.node, "capture"] += 1
+            case RuleHit():
+                told[reply.place.node, "rules"] += 1
+            case Drop():
+                told[reply.node, "drops"] += 1
+            case ConntrackEntry():
+                told[reply.place.node, "conntrack"] += 1
+    return told
+
+
+def _lost(replies: Iterable[Reply]) -> Counter[tuple[str, str]]:
+    lost: Counter[tuple[str, str]] = Counter()
+    for reply in replies:
+        if isinstance(reply, Lost):
+            lost[reply.place.node, reply.layer] += reply.count
+    return lost
+
+
+def _of(unarmed: Iterable[Unarmed], node: str, name: str) -> list[Unarmed]:
+    return [u for u in unarmed if u.place.node == node and u.layer.startswith(name)]
+
+
+def _why(unarmed: Iterable[Unarmed], node: str, name: str) -> str:
+    reasons = dict.fromkeys(
+        f"{u.why}" + (f" (in {u.place.netns})" if u.place.pod else "")
+        for u in _of(unarmed, node, name)
+    )
+    return "; ".join(reasons)

@@ -1,0 +1,188 @@
+"""Causes in the service proxy's rules: missing, stale, or saying that there is nobody to send to.
+
+What separates them (failures.md's three-way test in the kernel's words): an untranslated packet
+has met no DNAT; a stale one was sent to an address that is no endpoint; a refused one met the rule
+that kube-proxy writes for a Service without endpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kptrace.judge.case import Case
+from kptrace.judge.passage import DNAT, Met, Passage
+from kptrace.judge.words import end, entry_words, flow_words, last_seen, rule_hit, rule_name
+from kptrace.model import Endpoint, Finding
+
+# How kube-proxy names these rules: comments in iptables mode, maps in nftables mode.
+NO_ENDPOINTS = ("has no endpoints", "no-endpoint-services", "no-endpoint-nodeports", "reject-chain")
+NO_LOCAL_ENDPOINTS = ("has no local endpoints",)
+
+# In nftables mode a ClusterIP that no map knows for this port ends in this chain.
+UNKNOWN_PORT = "cluster-ips-check"
+
+
+def diagnose(case: Case) -> Iterator[Finding]:
+    if not case.is_service:
+        return
+    told = _nobody_rule(case)
+    if told is not None:
+        yield _nobody(case, *told)
+    elif case.backend is None:
+        yield from _untranslated(case)
+    else:
+        yield from _stale(case)
+
+
+def _nobody_rule(case: Case) -> tuple[Passage, Met] | None:
+    """The rule that ended the probe, if it is one that kube-proxy writes for want of endpoints."""
+    found = case.ended_by
+    if found is None:
+        return None
+    passage, _ = found
+    texts = " ".join(f"{met.ref.chain} {met.ref.text}" for met in passage.rules)
+    marks = (*NO_ENDPOINTS, *NO_LOCAL_ENDPOINTS)
+    return found if any(mark in texts for mark in marks) else None
+
+
+def _nobody(case: Case, passage: Passage, met: Met) -> Finding:
+    service = case.resolution.service
+    assert service is not None
+    ready = [e for e in case.resolution.endpoints if e.ready]
+    evidence = [rule_hit(passage, met), _endpoints_words(case)]
+    evidence += _refusal(case)
+    if ready and met.drops:
+        return Finding(
+            cause="no-local-endpoints",
+            severity="error",
+            node=passage.place.node,
+            object=rule_name(met.ref),
+            summary=f"{service.key} has traffic policy Local and no endpoint on "
+            f"{passage.place.node}: its packets are dropped there",
+            evidence=tuple(evidence),
+            remedy=(
+                f"kubectl -n {service.namespace} get pods -o wide  # is one on this node?",
+                "or set internalTrafficPolicy/externalTrafficPolicy to Cluster",
+            ),
+        )
+    return Finding(
+        cause="no-endpoints",
+        severity="error",
+        node=passage.place.node,
+        object=f"Service {service.key}",
+        summary=f"Service {service.key} has no ready endpoint: "
+        f"{rule_name(met.ref)} on {passage.place.node} rejects its packets",
+        evidence=tuple(evidence),
+        remedy=(
+            f"kubectl -n {service.namespace} describe svc {service.name}",
+            f"kubectl -n {service.namespace} get pods{_selector(case)}  # do any match? ready?",
+        ),
+    )
+
+
+def _selector(case: Case) -> str:
+    service = case.resolution.service
+    pairs = ",".join(f"{key}={value}" for key, value in service.selector) if service else ""
+    return f" -l {pairs}" if pairs else ""
+
+
+def _endpoints_words(case: Case) -> str:
+    endpoints = case.resolution.endpoints
+    ready = sum(e.ready for e in endpoints)
+    return f"the API has {len(endpoints)} endpoints for it, {ready} of them ready"
+
+
+def _refusal(case: Case) -> list[str]:
+    for sighting in case.journey.back:
+        inner = sighting.packet.innermost
+        if inner.icmp is not None:
+            return [f"the sender received an ICMP error from {inner.flow.src}"]
+    return []
+
+
+def _untranslated(case: Case) -> Iterator[Finding]:
+    """No DNAT was met anywhere although the API has endpoints to send to."""
+    service = case.resolution.service
+    assert service is not None
+    if not any(e.ready or (e.serving and e.terminating) for e in case.resolution.endpoints):
+        return
+    if any(passage.rewriter(*DNAT) for passage in case.passages):
+        return
+    node = _proxy_node(case)
+    branch = case.branch
+    predicted = branch is not None and branch.cause == "proxy-rules-missing"
+    left = case.last is not None and case.last.direction == "out" and not case.last.place.pod
+    guard = case.ended_by if case.ended_by and case.ended_by[1].ref.chain == UNKNOWN_PORT else None
+    if not predicted and not left and guard is None:
+        return
+    address = end(case.resolution.address, case.resolution.port)
+    evidence = [rule_hit(*guard)] if guard else []
+    evidence += last_seen(case)
+    if case.final is not None:
+        evidence.append(f"it still went to {address}: {flow_words(case.final)}")
+    if case.entry is not None:
+        evidence.append(entry_words(case.entry))
+    if predicted and branch is not None and branch.words:
+        evidence.append(branch.words)
+    evidence.append(_endpoints_words(case))
+    yield Finding(
+        cause="proxy-rules-missing",
+        severity="error",
+        node=node,
+        object=f"rules for {service.key} ({address}/{case.resolution.protocol})",
+        summary=f"no rule on {node} translates {address}, the address of {service.key}",
+        evidence=tuple(evidence),
+        remedy=(
+            "kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide  # is it up there?",
+            f"restart kube-proxy on {node}: it writes all its rules anew",
+        ),
+    )
+
+
+def _proxy_node(case: Case) -> str:
+    """The node whose proxy had to translate: the one that owns the address (a node port), else
+    the source's.
+    """
+    for node in case.documents.nodes:
+        if case.resolution.address in node.addresses:
+            return node.name
+    return case.node
+
+
+def _stale(case: Case) -> Iterator[Finding]:
+    service = case.resolution.service
+    backend = case.backend
+    assert service is not None
+    assert backend is not None
+    if any((e.address, e.port) == backend for e in _known(case)):
+        return
+    rewrites = [(p, p.rewriter(*DNAT)) for p in case.passages]
+    found = next(((p, told[0]) for p, told in rewrites if told), None)
+    node = found[0].place.node if found else _proxy_node(case)
+    address = end(*backend)
+    evidence = []
+    if found:
+        ref = found[1].ref
+        evidence.append(f"rule trace on {node}: {rule_name(ref)}: {ref.text}")
+    if case.entry is not None:
+        evidence.append(entry_words(case.entry))
+    known = ", ".join(end(e.address, e.port) for e in case.resolution.endpoints) or "none"
+    evidence.append(f"the EndpointSlices of {service.key} hold: {known}")
+    evidence += last_seen(case)
+    yield Finding(
+        cause="stale-dnat",
+        severity="error",
+        node=node,
+        object=rule_name(found[1].ref) if found else f"DNAT to {address}",
+        summary=f"{node} sends {service.key} to {address}, which is none of its endpoints",
+        evidence=tuple(evidence),
+        remedy=(
+            f"restart kube-proxy on {node}: it writes all its rules anew",
+            "curl -s localhost:10256/healthz  # on that node: when did it sync last?",
+        ),
+    )
+
+
+def _known(case: Case) -> tuple[Endpoint, ...]:
+    service = case.resolution.service
+    return case.documents.endpoints.get(service.key, ()) if service else ()

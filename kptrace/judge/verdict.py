@@ -1,0 +1,281 @@
+"""The judgement: every Case of a run -> the Trace that the user reads.
+
+What the sender experienced comes first: an answered probe is delivered, whatever else was seen.
+For the others the families of causes are asked in the order of how surely each one knows; the
+first finding decides. Where none fits, the prediction may, if it ends where the packet was last
+seen; else the honest answer is what is known and what is missing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from kptrace.judge import backend, bridge, filtering, forwarding, proxy, tunnel
+from kptrace.judge.case import Case
+from kptrace.judge.dns import compare
+from kptrace.judge.layers import layers
+from kptrace.judge.path import back_hops, forward_hops
+from kptrace.judge.words import drop_report, last_seen, next_predicted, step_place
+from kptrace.model import (
+    Agreement,
+    Evidence,
+    Finding,
+    Hop,
+    Layer,
+    Outcome,
+    Packet,
+    Share,
+    Trace,
+)
+from kptrace.run import Run
+
+# Who knows most surely first: the backend's own word, then what only one fault can produce.
+FAMILIES = (
+    backend.diagnose,
+    bridge.diagnose,
+    proxy.diagnose,
+    filtering.diagnose,
+    tunnel.diagnose,
+    forwarding.diagnose,
+)
+
+# What a cause means for the outcome; all others mean that the packet was dropped.
+OUTCOMES = {
+    "no-endpoints": Outcome.NO_ENDPOINTS,
+    "proxy-rules-missing": Outcome.NOT_PROGRAMMED,
+    "nobody-listens": Outcome.REFUSED,
+    "rule-reject": Outcome.REJECTED,
+    "not-seen": Outcome.INCONCLUSIVE,
+}
+
+ANSWERED = ("connected", "replied")
+
+
+def judge(run: Run, cases: tuple[Case, ...]) -> Trace:
+    """The report of a run. Of several flows the first undelivered one is shown, else the first."""
+    evidence_layers = layers(run)
+    judged = [(case, *_judge_one(case, evidence_layers)) for case in cases]
+    undelivered = [each for each in judged if each[1] is not Outcome.DELIVERED]
+    case, outcome, findings = undelivered[0] if undelivered else judged[0]
+    names = tuple(compare(run.resolution.dns, run.resolution.service))
+    if any(finding.severity == "error" for finding in names) or not run.resolution.address:
+        outcome = Outcome.UNRESOLVED
+    returned = case.returned
+    return Trace(
+        target=run.question.target,
+        source=run.source,
+        outcome=outcome,
+        resolution=run.resolution,
+        prediction=case.prediction,
+        hops=_hops(case, outcome),
+        findings=(*names, *findings),
+        evidence=Evidence(
+            layers=evidence_layers,
+            conntrack=case.entries,
+            returned=tuple(c.returned for c in cases if c.returned),
+            drops=case.drops,
+            shares=_shares(judged) if len(cases) > 1 else (),
+            agreement=_agreement(case),
+        ),
+        summary=_summary(case, outcome, (*names, *findings), len(undelivered), len(cases)),
+        elapsed_us=float(returned.elapsed_us) if returned and _answered(case) else None,
+    )
+
+
+def _answered(case: Case) -> bool:
+    return case.returned is not None and case.returned.result in ANSWERED
+
+
+def _judge_one(case: Case, known: tuple[Layer, ...]) -> tuple[Outcome, tuple[Finding, ...]]:
+    if _answered(case):
+        return Outcome.DELIVERED, ()
+    if case.returned is None:
+        return Outcome.INCONCLUSIVE, ()
+    for diagnose in FAMILIES:
+        findings = tuple(diagnose(case))
+        if findings:
+            return OUTCOMES.get(findings[0].cause, Outcome.DROPPED), findings
+    if _arrived(case) and case.probe.flow.protocol != "tcp":
+        return Outcome.DELIVERED, ()
+    findings = tuple(_unexplained(case, known))
+    return OUTCOMES.get(findings[0].cause, Outcome.DROPPED), findings
+
+
+def _arrived(case: Case) -> bool:
+    """The probe was seen going in at the place that owns its last destination, and not dropped."""
+    last, final = case.last, case.final
+    if last is None or final is None or last.direction != "in" or case.drops:
+        return False
+    snapshot = case.snapshots.get(last.place)
+    return snapshot is not None and snapshot.holds(final.dst) is not None
+
+
+def _unexplained(case: Case, known: tuple[Layer, ...]) -> Iterator[Finding]:
+    branch = case.branch
+    if branch is not None and branch.cause and branch.certain and next_predicted(case) is None:
+        yield Finding(
+            cause=branch.cause,
+            severity="error",
+            node=branch.steps[-1].place.node if branch.steps else case.node,
+            object=branch.blame,
+            summary=branch.words,
+            evidence=(*last_seen(case), "the rules and routes that were read say so"),
+        )
+        return
+    node = case.last.place.node if case.last else case.node
+    if case.drops:
+        drop = case.drops[-1]
+        yield Finding(
+            cause="kernel-drop",
+            severity="error",
+            node=drop.node,
+            object=f"{drop.reason} in {drop.location}",
+            summary=f"the kernel of {drop.node} dropped it: {drop.reason}",
+            evidence=(drop_report(case, drop), *last_seen(case)),
+        )
+        return
+    blind = [layer for layer in known if layer.lost or layer.missing]
+    following = next_predicted(case)
+    watched = following is not None and following.place in case.snapshots
+    unseen = "; ".join(f"{b.name} on {b.node}: {b.missing or f'{b.lost} lost'}" for b in blind)
+    if watched and not blind:
+        assert following is not None
+        yield Finding(
+            cause="lost-unexplained",
+            severity="error",
+            node=node,
+            object=f"between {case.last.interface if case.last else 'the sender'} and "
+            f"{following.interface} of {step_place(following)}",
+            summary="the packet was lost and the kernel gave no reason",
+            evidence=tuple(last_seen(case)),
+        )
+    else:
+        yield Finding(
+            cause="not-seen",
+            severity="warning",
+            node=node,
+            object=unseen or "the next hop",
+            summary="what became of the packet was not observed",
+            evidence=(*last_seen(case), *((f"missing: {unseen}",) if unseen else ())),
+        )
+
+
+def _hops(case: Case, outcome: Outcome) -> tuple[Hop, ...]:
+    arrived = _arrived(case) and (outcome is Outcome.DELIVERED or _answered(case))
+    hops = list(forward_hops(case, arrived))
+    if not arrived and not _answered(case):
+        hops += _ending(case)
+    return (*hops, *back_hops(case))
+
+
+def _ending(case: Case) -> Iterator[Hop]:
+    """The hop at which the packet was thrown away, by a rule or by the kernel itself."""
+    found = case.ended_by
+    last = case.last
+    packet = last.packet if last else Packet(flow=case.probe.flow)
+    if found is not None:
+        passage, met = found
+        yield Hop(
+            node=passage.place.node,
+            netns=passage.place.netns,
+            interface=met.hit.iif or (last.interface if last else ""),
+            direction="",
+            action="dropped" if met.drops else "rejected",
+            packet=passage.packet or packet,
+            rule=met.ref,
+            via=tuple(m.ref for m in passage.rules if m is not met),
+            offset_us=case.journey.offset_us(passage.place.node, met.hit.time_ns),
+            words=met.ref.words or met.ref.text,
+        )
+    elif case.drops:
+        drop = case.drops[0]
+        yield Hop(
+            node=drop.node,
+            netns=drop.place.netns if drop.place else "host",
+            interface=drop.interface,
+            direction="",
+            action="dropped",
+            packet=drop.packet or packet,
+            offset_us=case.journey.offset_us(drop.node, drop.time_ns),
+            words=f"{drop.reason} in {drop.location}",
+        )
+
+
+def _agreement(case: Case) -> Agreement | None:
+    """How many of the predicted crossings were seen, and the first that was not."""
+    steps = [s for s in (case.branch.steps if case.branch else ()) if s.action == "seen"]
+    if not steps:
+        return None
+    missed = [s for s in steps if case.seen(s.place, s.interface, s.direction) is None]
+    parted = ""
+    if missed:
+        parted = f"{missed[0].interface} of {step_place(missed[0])}, going {missed[0].direction}"
+    return Agreement(predicted=len(steps), seen=len(steps) - len(missed), parted=parted)
+
+
+Judged = tuple[Case, Outcome, tuple[Finding, ...]]
+
+
+def _shares(judged: list[Judged]) -> tuple[Share, ...]:
+    """Predicted backends with their weights beside how often each one was chosen."""
+    seen: Counter[tuple[str, int]] = Counter()
+    delivered: Counter[tuple[str, int]] = Counter()
+    for case, outcome, _ in judged:
+        if case.backend is not None:
+            seen[case.backend] += 1
+            delivered[case.backend] += outcome is Outcome.DELIVERED
+    rows: dict[tuple[str, int], Share] = {}
+    for branch in judged[0][0].prediction.branches:
+        end = branch.backend
+        if end is None:
+            continue
+        key = (end.address, end.port)
+        weight = branch.weight + (rows[key].weight if key in rows else 0)
+        rows[key] = _share(key, end.node, end.pod, weight, seen, delivered)
+    for key in seen:
+        if key not in rows:
+            rows[key] = _share(key, "", "", 0.0, seen, delivered)
+    return tuple(rows.values())
+
+
+def _share(
+    key: tuple[str, int],
+    node: str,
+    pod: str,
+    weight: float,
+    seen: Counter[tuple[str, int]],
+    delivered: Counter[tuple[str, int]],
+) -> Share:
+    return Share(
+        address=key[0],
+        port=key[1],
+        node=node,
+        pod=pod,
+        weight=round(weight, 6),
+        seen=seen[key],
+        delivered=delivered[key],
+    )
+
+
+def _summary(
+    case: Case, outcome: Outcome, findings: tuple[Finding, ...], failed: int, count: int
+) -> str:
+    several = f"{count - failed} of {count} delivered" if count > 1 else ""
+    if findings:
+        words = findings[0].summary
+    elif outcome is Outcome.DELIVERED:
+        words = f"delivered to {_where(case)}"
+    elif case.returned is None:
+        words = "nothing was sent"
+    else:
+        words = case.returned.error or case.returned.result
+    return f"{several}: {words}" if several else words
+
+
+def _where(case: Case) -> str:
+    last = case.last
+    if last is None:
+        return "the backend (no tap saw it)"
+    node = last.place.node
+    return f"pod {last.place.pod} on {node}" if last.place.pod else f"{node} itself"

@@ -1,0 +1,95 @@
+"""Evidence in words: one line for each thing that the kernel said about a Case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kptrace.judge.case import Case
+from kptrace.judge.passage import Met, Passage
+from kptrace.model import ConntrackEntry, Drop, Flow, RuleRef, Sighting, Step
+
+HOOK_TABLE = "filter"
+
+
+def last_seen(case: Case) -> Iterator[str]:
+    """Where the probe was seen last, and where it should have been seen next."""
+    last = case.last
+    if last is None:
+        yield "the probe was seen on no interface"
+        return
+    where = f"{last.interface} of {place_name(last)}"
+    when = case.at(last.place.node, last.time_ns)
+    yield f"last seen going {last.direction} on {where} at {when}"
+    following = next_predicted(case)
+    if following is not None:
+        yield f"never seen on {following.interface} of {step_place(following)}"
+
+
+def next_predicted(case: Case) -> Step | None:
+    """The first crossing that was predicted after the last one that was seen."""
+    last = case.last
+    steps = [s for s in (case.branch.steps if case.branch else ()) if s.action == "seen"]
+    for index, step in enumerate(steps):
+        if last and (step.place, step.interface, step.direction) == (
+            last.place,
+            last.interface,
+            last.direction,
+        ):
+            return steps[index + 1] if index + 1 < len(steps) else None
+    return None
+
+
+def place_name(sighting: Sighting) -> str:
+    return f"pod {sighting.place.pod}" if sighting.place.pod else sighting.place.node
+
+
+def step_place(step: Step) -> str:
+    return f"pod {step.place.pod}" if step.place.pod else step.place.node
+
+
+def rule_name(ref: RuleRef) -> str:
+    """``filter INPUT 3``; ``filter FORWARD policy``."""
+    number = f"{ref.number}" if ref.number else "policy"
+    return f"{ref.table} {ref.chain} {number}"
+
+
+def rule_hit(passage: Passage, met: Met) -> str:
+    verb = "drop" if met.drops else "reject"
+    text = f": {met.ref.text}" if met.ref.text and met.ref.number else ""
+    return f"rule trace on {passage.place.node}: {rule_name(met.ref)}{text}, verdict {verb}"
+
+
+def drop_report(case: Case, drop: Drop) -> str:
+    where = f" of {drop.place.netns}" if drop.place and drop.place.pod else ""
+    interface = f", {drop.interface}{where}" if drop.interface else ""
+    when = case.at(drop.node, drop.time_ns)
+    return (
+        f"kernel drop report on {drop.node}: {drop.reason} in {drop.location}{interface} at {when}"
+    )
+
+
+def entry_words(entry: ConntrackEntry) -> str:
+    """``conntrack on node-a: 10.244.1.10:41515 > 10.96.0.50:80, answered by 10.244.2.20:8080``."""
+    state = f", {entry.state}" if entry.state else ""
+    silent = "" if "seen-reply" in entry.status else ", no reply seen"
+    return (
+        f"conntrack on {entry.place.node}: {flow_words(entry.original)}, "
+        f"reply expected from {end(entry.reply.src, entry.reply.sport)}{state}{silent}"
+    )
+
+
+def no_entry(case: Case) -> Iterator[str]:
+    """The entry where there is one; that there is none means: dropped before it was confirmed."""
+    if case.entry is not None:
+        yield entry_words(case.entry)
+
+
+def flow_words(flow: Flow) -> str:
+    return f"{end(flow.src, flow.sport)} > {end(flow.dst, flow.dport)}"
+
+
+def end(address: str, port: int) -> str:
+    """An address with its port as one writes it."""
+    if not port:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
