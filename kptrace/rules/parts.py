@@ -33,7 +33,8 @@ and ``-p`` do it too)::
     ct original|reply saddr|daddr|protocol|proto-src|proto-dst
 
 **Operators**: ``== != < > <= >=``; against Elements or a set reference ``==`` and ``!=`` mean
-membership. ``in`` and ``not in`` are for flag fields: any (none) of the named bits is set.
+membership. ``in`` and ``not in`` are for flag fields: any (none) of the named bits is set. On a
+flag field ``==`` and ``!=`` compare the whole value (nft only; there ct state has one bit).
 
 **Values** of Const: text for addresses (as the kernel prints them), protocols, names and flags;
 int for ports, marks, lengths and other numbers.

@@ -26,6 +26,8 @@ Key = tuple[str | int, ...]
 class Element(Value):
     """key: Const, Prefix, Range, Wild or a Concat of these; ``data``: what a map gives for it.
 
+    A Wild that starts with nothing is nft's ``*``: it holds every key that no other element holds.
+
     timeout, expires: seconds, as listed; ``nomatch``: an exception inside a wider prefix.
     """
 
@@ -44,6 +46,7 @@ class Members(Sequence[Element]):
         self._elements = tuple(elements)
         self._exact: dict[Key, Element] | None = None
         self._wide: list[tuple[tuple[Expr, ...], Element]] = []
+        self._rest: Element | None = None
 
     def lookup(self, key: Key) -> Element | None:
         """The element that holds this key. Exact elements by hash, wide ones in turn."""
@@ -56,13 +59,16 @@ class Members(Sequence[Element]):
                 for parts, element in self._wide
                 if len(parts) == len(key) and all(map(holds, parts, key))
             ]
-            found = max(inside, key=lambda pair: pair[0])[1] if inside else None
+            found = max(inside, key=lambda pair: pair[0])[1] if inside else self._rest
         return None if found is None or found.nomatch else found
 
     def _index(self) -> dict[Key, Element]:
         exact: dict[Key, Element] = {}
         for element in self._elements:
             parts = places(element.key)
+            if parts == (Wild(start=""),):
+                self._rest = element
+                continue
             values = tuple(part.value for part in parts if isinstance(part, Const))
             if len(values) == len(parts):
                 exact[values] = element
