@@ -1,0 +1,94 @@
+"""EDGE: the files of a bundle, from a tar, a tar.gz or a folder, and back into a tar.gz.
+
+Nothing is ever unpacked to disk: an archive becomes a mapping of paths to bytes in memory, and
+paths in it only name entries of that mapping. An archive that is larger than a node's state can be
+is refused rather than read.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from kptrace.errors import BadDump, CannotLook
+
+# The largest state seen (10,000 Services with 50,000 endpoints) is 60 MB a node.
+MOST_BYTES = 1 << 30
+
+
+def read(path: Path) -> dict[str, bytes]:
+    """The files by path; a gzipped file stands under its name without ``.gz``."""
+    try:
+        files = dict(_folder(path) if path.is_dir() else _tar(path))
+    except FileNotFoundError:
+        raise CannotLook(f"there is no {path}") from None
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise BadDump(str(path), 0, f"no tar archive, or a damaged one: {error}") from None
+    except OSError as error:
+        raise CannotLook(f"{path} cannot be read: {error.strerror or error}") from None
+    return dict(_plain(files))
+
+
+def write(path: Path, files: Mapping[str, bytes]) -> None:
+    """In one step: the file is whole or it is not there. The same files give the same bytes."""
+    content = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=content, mode="wb", mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w") as tar,
+    ):
+        for name in sorted(files):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(files[name])
+            entry.mode = 0o600
+            tar.addfile(entry, io.BytesIO(files[name]))
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_bytes(content.getvalue())
+        fresh.replace(path)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise CannotLook(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _tar(path: Path) -> Iterator[tuple[str, bytes]]:
+    room = MOST_BYTES
+    with tarfile.open(path, mode="r:*") as tar:
+        for entry in tar:
+            content = tar.extractfile(entry) if entry.isreg() else None
+            if content is None:
+                continue
+            room = _room(path, room, entry.size)
+            yield entry.name.removeprefix("./"), content.read()
+
+
+def _folder(path: Path) -> Iterator[tuple[str, bytes]]:
+    room = MOST_BYTES
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            room = _room(path, room, file.stat().st_size)
+            yield file.relative_to(path).as_posix(), file.read_bytes()
+
+
+def _room(path: Path, room: int, size: int) -> int:
+    if size > room:
+        raise BadDump(str(path), 0, f"holds more than {MOST_BYTES >> 20} MiB")
+    return room - size
+
+
+def _plain(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    for name, content in files.items():
+        if name.endswith(".gz"):
+            unzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            try:
+                content = unzip.decompress(content, MOST_BYTES)
+            except zlib.error as error:
+                raise BadDump(name, 0, f"damaged gzip: {error}") from None
+            if unzip.unconsumed_tail:
+                raise BadDump(name, 0, f"holds more than {MOST_BYTES >> 20} MiB")
+            name = name.removesuffix(".gz")
+        yield name, content

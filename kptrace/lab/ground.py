@@ -1,0 +1,45 @@
+"""The lab as a ground for a trace: its documents, and one agent a node, on this machine.
+
+The agents are processes of ours that enter the lab's namespaces; leaving the context closes them.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import TracebackType
+
+from kptrace.errors import NotFound
+from kptrace.kube.documents import FILES, OPTIONAL_FILES
+from kptrace.lab.state import Lab
+from kptrace.node.link import LocalAgent
+from kptrace.protocol import Agent
+
+
+class LabGround:
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._open = ExitStack()
+
+    def __enter__(self) -> LabGround:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def api(self) -> dict[str, str]:
+        paths = (self._lab.api / name for name in (*FILES, *OPTIONAL_FILES))
+        return {path.name: path.read_text() for path in paths if path.is_file()}
+
+    def agent(self, node: str) -> Agent:
+        doors = tuple(door for door in self._lab.doors if door.place.node == node)
+        if not doors:
+            raise NotFound(
+                f"lab {self._lab.name!r} has no node {node}",
+                f"it has: {', '.join(self._lab.nodes)}",
+            )
+        return self._open.enter_context(LocalAgent(node, doors))
