@@ -86,10 +86,12 @@ NETFILTER = _catalogue(
     ),
     (
         "policy-drop",
-        "a chain's policy dropped the packet",
-        "no rule of a base chain accepted the packet and the chain's policy is drop",
-        "everything of its kind is lost on this node, without an answer",
-        "add a rule that accepts it before the chain ends, or set the chain's policy to accept",
+        "a NetworkPolicy denies it",
+        "a chain that the policy controller wrote for this pod dropped the packet: some policy "
+        "selects the pod in this direction and no rule of any admits the translated address and "
+        "port (policies see the backend's port, not the Service's)",
+        "only the pods that the policy selects are cut off, often from DNS first",
+        "admit the peer and the target port in a NetworkPolicy that selects the pod",
     ),
     (
         "rule-drop",
@@ -253,6 +255,14 @@ DNS = _catalogue(
         "look at CoreDNS's log: its access to the API, its forwarders, a forwarding loop",
     ),
     (
+        "dns-malformed",
+        "what came back is no DNS answer",
+        "the message could not be read, or answered another question: something else than a DNS "
+        "server sits on the port, or something on the way changes the message",
+        "the name does not resolve in this pod",
+        "look what serves at the nameserver's address, and ask it by hand",
+    ),
+    (
         "dns-nxdomain",
         "the name does not exist in DNS",
         "each name that the search list makes was answered with NXDOMAIN although the API has the "
@@ -286,7 +296,33 @@ DNS = _catalogue(
     ),
 )
 
-CAUSES: dict[str, Cause] = SERVICE | NETFILTER | FORWARDING | TUNNEL | DNS
+OPEN = _catalogue(
+    (
+        "kernel-drop",
+        "the kernel dropped the packet for a reason of its own",
+        "the kernel reported the drop with its reason and function, and no known cause fits them",
+        "this packet was lost; whether others are depends on the reason",
+        "look the reason up in include/net/dropreason-core.h of the kernel's source",
+    ),
+    (
+        "lost-unexplained",
+        "the packet was lost and nobody said why",
+        "every tap on the way watched, the packet passed the last one and not the next, and the "
+        "kernel reported no drop: it was lost between them, most often on the wire or in a device",
+        "this packet was lost; how many others are is not known",
+        "look at the two devices' error counters (ip -s link) and at what joins them",
+    ),
+    (
+        "not-seen",
+        "what became of the packet was not observed",
+        "a source of evidence was missing or lost reports just where it mattered, so nothing is "
+        "claimed",
+        "not known",
+        "give the missing source what it needs, or trace again",
+    ),
+)
+
+CAUSES: dict[str, Cause] = SERVICE | NETFILTER | FORWARDING | TUNNEL | DNS | OPEN
 
 
 def cause(id: str) -> Cause | None:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from kptrace.judge.causes import CAUSES, DNS, FORWARDING, NETFILTER, SERVICE, TUNNEL, cause
+from kptrace.judge.causes import CAUSES, DNS, FORWARDING, NETFILTER, OPEN, SERVICE, TUNNEL, cause
 
 PROMISED = [
     "proxy-rules-missing",
@@ -43,7 +43,7 @@ def test_every_promised_id_is_there() -> None:
 
 
 def test_no_id_stands_twice() -> None:
-    assert len(CAUSES) == sum(map(len, (SERVICE, NETFILTER, FORWARDING, TUNNEL, DNS)))
+    assert len(CAUSES) == sum(map(len, (SERVICE, NETFILTER, FORWARDING, TUNNEL, DNS, OPEN)))
 
 
 @pytest.mark.parametrize("id", CAUSES)
