@@ -1,0 +1,253 @@
+"""The agent: does on one node what it is told, line by line (protocol.py), and decides nothing.
+
+    python -m kptrace.node.agent  < requests  > replies
+
+In: JSON lines on stdin. Out: JSON lines on stdout; words for people on stderr. The end of stdin
+disarms everything and ends it. A line that is no request is answered with an Oops of id 0.
+
+Requests run side by side in one loop (node/loop.py): sockets are sources or tasks of the loop;
+only a Dump, which waits for programs, has a thread of its own. Everything that is armed hangs on
+sockets and file descriptors of this process, so the kernel undoes it when the process ends,
+however it ends; what does not, the guard undoes (node/guard.py).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import msgspec
+
+from kptrace.model import Place, Probe, Returned
+from kptrace.node import conntrack, dns, inject
+from kptrace.node.loop import Loop, Task
+from kptrace.node.namespace import inode, within
+from kptrace.node.watch import Watching
+from kptrace.protocol import (
+    Ask,
+    Done,
+    Door,
+    Dump,
+    Enter,
+    Inject,
+    Lookup,
+    Oops,
+    Reply,
+    Request,
+    Stop,
+    Watch,
+    decode_request,
+    encode,
+)
+
+_CHUNK = 1 << 16
+_MAX_LINE = 16 << 20
+
+
+class Refusal(Exception):
+    """A request that cannot be done; becomes an Oops."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class Agent:
+    def __init__(self, requests: int, replies: int) -> None:
+        """File descriptors to read requests from and write replies to."""
+        self._requests, self._replies = requests, replies
+        self._loop = Loop()
+        self._doors: dict[Place, Door] = {}
+        self._watches: dict[int, Watching] = {}
+        self._tasks: dict[int, list[Task]] = {}
+        self._unread = b""
+        self._writing = threading.Lock()
+
+    def run(self) -> None:
+        self._loop.watch(_File(self._requests), self._listen)
+        try:
+            self._loop.run()
+        except BrokenPipeError:
+            pass  # nobody listens any more
+        finally:
+            for watching in self._watches.values():
+                watching.close()
+
+    def _say(self, *replies: Reply) -> None:
+        data = memoryview(b"".join(encode(reply) + b"\n" for reply in replies))
+        with self._writing:
+            while data:
+                data = data[os.write(self._replies, data) :]
+
+    # --- requests -----------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        data = os.read(self._requests, _CHUNK)
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        for line in lines:
+            if line.strip():
+                self._obey(line)
+        if len(self._unread) > _MAX_LINE:
+            self._unread = b""
+            self._say(Oops(id=0, message="a line is too long to be a request"), Done(id=0))
+        if not data:
+            self._loop.stop()
+
+    def _obey(self, line: bytes) -> None:
+        try:
+            request = decode_request(line)
+        except (msgspec.DecodeError, RecursionError) as error:
+            self._say(Oops(id=0, message=f"not a request: {error}"), Done(id=0))
+            return
+        try:
+            self._do(request)
+        except Refusal as refusal:
+            self._oops(request, str(refusal), refusal.hint)
+        except PermissionError as error:
+            self._oops(request, str(error), "run the agent as root")
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # whatever it was asked, it goes on and says so
+            self._oops(request, f"{type(error).__name__}: {error}")
+
+    def _do(self, request: Request) -> None:
+        match request:
+            case Enter():
+                self._enter(request)
+            case Dump():
+                self._dump(request)
+            case Ask():
+                self._ask(request)
+            case Watch():
+                self._watch(request)
+            case Inject():
+                self._inject(request)
+            case Lookup():
+                self._lookup(request)
+            case Stop():
+                self._stop(request)
+
+    def _oops(self, request: Request, message: str, hint: str = "") -> None:
+        self._say(Oops(id=request.id, message=message, hint=hint), Done(id=request.id))
+
+    def _door(self, place: Place) -> Door:
+        if place not in self._doors:
+            raise Refusal(f"no door to {place.netns} on {place.node}", "send Enter first")
+        return self._doors[place]
+
+    def _enter(self, request: Enter) -> None:
+        for door in request.doors:
+            try:
+                inode(door.netns)
+            except FileNotFoundError:
+                raise Refusal(
+                    f"{door.netns}: no such namespace file (for {door.place.netns})",
+                    "the pod or node may have ended since it was looked up; try again",
+                ) from None
+            self._doors[door.place] = door
+        self._say(Done(id=request.id))
+
+    def _dump(self, request: Dump) -> None:
+        door = self._door(request.place)
+        work = partial(self._dump_apart, request, door)
+        threading.Thread(target=work, name=f"dump {request.id}", daemon=True).start()
+
+    def _dump_apart(self, request: Dump, door: Door) -> None:
+        from kptrace.node import dump  # subprocess: 15 ms that only a Dump needs
+
+        try:
+            for fact in dump.facts(request.id, door, request.files):
+                self._say(fact)
+            self._say(Done(id=request.id))
+        except BrokenPipeError:
+            pass  # the loop notices too
+        except Exception as error:
+            self._oops(request, f"{type(error).__name__}: {error}")
+
+    def _ask(self, request: Ask) -> None:
+        door = self._door(request.place)
+        sock = within(door.netns, partial(dns.open_socket, request))
+        task = dns.put(request, sock, lambda answer: self._say(answer, Done(id=request.id)))
+        self._loop.start(task)
+
+    def _watch(self, request: Watch) -> None:
+        watching = Watching(request, {place: self._door(place) for place in request.places})
+        self._watches[request.id] = watching
+        for source in watching.sources:
+            self._loop.watch(source, lambda: self._say(*watching.read()))
+        self._say(watching.ready())
+
+    def _inject(self, request: Inject) -> None:
+        door = self._door(request.place)
+        opened = within(door.netns, partial(_open_all, request.probes))
+        left = len(opened)
+
+        def returned(result: Returned) -> None:
+            nonlocal left
+            left -= 1
+            self._say(result)
+            if not left:
+                self._tasks.pop(request.id, None)
+                self._say(Done(id=request.id))
+
+        tasks = [start(request.timeout, returned) for start in opened]
+        self._tasks[request.id] = tasks
+        for task in tasks:
+            self._loop.start(task)
+        if not tasks:
+            self._say(Done(id=request.id))
+
+    def _lookup(self, request: Lookup) -> None:
+        door = self._door(request.place)
+
+        def look() -> list[Reply]:
+            found = (conntrack.lookup(request.place, flow) for flow in request.flows)
+            return [entry for entry in found if entry]
+
+        self._say(*within(door.netns, look), Done(id=request.id))
+
+    def _stop(self, request: Stop) -> None:
+        watching = self._watches.pop(request.of, None)
+        if watching:
+            self._say(*watching.drain())
+            for source in watching.sources:
+                self._loop.unwatch(source)
+            watching.close()
+            self._say(Done(id=request.of))
+        for task in self._tasks.pop(request.of, []):
+            self._loop.end(task)
+        self._say(Done(id=request.id))
+
+
+class _File:
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number
+
+
+_Start = Callable[[float, Callable[[Returned], None]], Task]
+
+
+def _open_all(probes: Iterable[Probe]) -> list[_Start]:
+    return [_open(probe) for probe in probes]
+
+
+def _open(probe: Probe) -> _Start:
+    try:
+        return partial(inject.send, probe, inject.open_socket(probe))
+    except OSError as error:
+        return partial(inject.fail, probe, error)
+
+
+def main() -> None:
+    replies = os.dup(1)
+    os.dup2(2, 1)  # so that nothing but replies can get on the wire
+    Agent(0, replies).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""The files of a bundle that describe one place: what the node's own tools print, and its sysctls.
+
+In: a door and the names of files. Out: a Fact each; what could not be read says why in
+``missing``.
+
+Programs are started from a thread that stands in the place's namespace, and inherit it. The
+several ``ip`` files come from two runs of ``ip -batch``. Looking must not change the node:
+``iptables-legacy`` and ``ipvsadm`` create tables or load modules by looking, so they are asked
+only where the kernel already lists something for them; otherwise the file is empty, which is the
+truth.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from kptrace.node.namespace import within
+from kptrace.protocol import Door, Fact
+
+TIMEOUT = 120  # seconds; iptables-nft-save of 10,000 Services takes 37
+_PARALLEL = 4
+_NET = Path("/proc/thread-self/net")
+_SYS = Path("/proc/sys")
+
+
+class Missing(Exception):
+    pass
+
+
+class Program(NamedTuple):
+    """if_listed: a file below /proc/net that is absent or empty where there is nothing to tell."""
+
+    argv: tuple[str, ...]
+    if_listed: str = ""
+
+
+_BATCHES = {
+    "-4": {
+        "ip-link.json": "link show",
+        "ip-route.json": "route show table all",
+        "ip-rule.json": "rule show",
+    },
+    "-6": {"ip6-route.json": "route show table all", "ip6-rule.json": "rule show"},
+    "-0": {"ip-addr.json": "address show", "ip-neigh.json": "neighbour show"},
+}
+PROGRAMS = {
+    "bridge-fdb.json": Program(("bridge", "-j", "fdb", "show")),
+    "iptables-save.txt": Program(("iptables-save", "-c")),
+    "iptables-nft-save.txt": Program(("iptables-nft-save", "-c")),
+    "iptables-legacy-save.txt": Program(("iptables-legacy-save", "-c"), "ip_tables_names"),
+    "ip6tables-save.txt": Program(("ip6tables-save", "-c")),
+    "ip6tables-nft-save.txt": Program(("ip6tables-nft-save", "-c")),
+    "ip6tables-legacy-save.txt": Program(("ip6tables-legacy-save", "-c"), "ip6_tables_names"),
+    "nft-ruleset.json": Program(("nft", "-j", "list", "ruleset")),
+    "ipset-save.txt": Program(("ipset", "save")),
+    "ipvsadm-Sn.txt": Program(("ipvsadm", "-Sn"), "ip_vs"),
+    "conntrack.txt": Program(("conntrack", "-L", "-o", "extended")),
+}
+SYSCTLS = (
+    "net/ipv4/ip_forward",
+    "net/ipv4/ip_local_port_range",
+    "net/ipv4/ip_nonlocal_bind",
+    "net/ipv4/fib_multipath_hash_policy",
+    "net/ipv4/conf/*/forwarding",
+    "net/ipv4/conf/*/rp_filter",
+    "net/ipv4/conf/*/route_localnet",
+    "net/ipv4/conf/*/accept_local",
+    "net/ipv4/conf/*/src_valid_mark",
+    "net/ipv4/conf/*/proxy_arp",
+    "net/ipv4/conf/*/arp_ignore",
+    "net/ipv4/conf/*/arp_announce",
+    "net/ipv4/neigh/default/gc_thresh*",
+    "net/ipv4/vs/*",
+    "net/ipv6/conf/*/forwarding",
+    "net/ipv6/conf/*/disable_ipv6",
+    "net/ipv6/neigh/default/gc_thresh*",
+    "net/bridge/bridge-nf-*",
+    "net/netfilter/nf_conntrack_*",
+)
+
+
+def facts(request_id: int, door: Door, files: Iterable[str]) -> Iterator[Fact]:
+    """As they come; ``ip`` first."""
+    wanted = list(dict.fromkeys(files))
+    work: list[Callable[[], dict[str, str | Missing]]] = []
+    for family, commands in _BATCHES.items():
+        asked = {name: c for name, c in commands.items() if name in wanted}
+        if asked:
+            work.append(partial(_ip, family, asked))
+    batched = {name for commands in _BATCHES.values() for name in commands}
+    work += [partial(_one, name, door) for name in wanted if name not in batched]
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        for found in pool.map(partial(_inside, door), work):
+            for name, text in found.items():
+                yield _fact(request_id, door, name, text)
+
+
+def _inside(door: Door, work: Callable[[], dict[str, str | Missing]]) -> dict[str, str | Missing]:
+    return within(door.netns, work)
+
+
+def _fact(request_id: int, door: Door, name: str, text: str | Missing) -> Fact:
+    if isinstance(text, Missing):
+        return Fact(id=request_id, place=door.place, file=name, missing=str(text))
+    return Fact(id=request_id, place=door.place, file=name, text=text)
+
+
+def _one(name: str, door: Door) -> dict[str, str | Missing]:
+    try:
+        return {name: _read(name, door)}
+    except Missing as why:
+        return {name: why}
+
+
+def _read(name: str, door: Door) -> str:
+    if name == "sysctl.txt":
+        return _sysctls()
+    if name == "resolv.conf":
+        return _resolv_conf(door)
+    if name not in PROGRAMS:
+        raise Missing("this agent does not know such a file")
+    program = PROGRAMS[name]
+    if program.if_listed and not _listed(program.if_listed):
+        return ""
+    return _output(program.argv)
+
+
+def _listed(name: str) -> bool:
+    try:
+        return bool((_NET / name).read_bytes().strip())
+    except OSError:
+        return False
+
+
+def _output(argv: tuple[str, ...], text: str = "") -> str:
+    try:
+        ended = subprocess.run(argv, input=text.encode(), capture_output=True, timeout=TIMEOUT)
+    except FileNotFoundError:
+        raise Missing(f"{argv[0]} is not installed here") from None
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Missing(f"{argv[0]}: {error}") from None
+    if ended.returncode:
+        why = ended.stderr.decode(errors="replace").strip()[-500:]
+        raise Missing(f"{' '.join(argv)} ended with {ended.returncode}: {why}")
+    return ended.stdout.decode(errors="replace")
+
+
+# --- ip ---------------------------------------------------------------------------------------
+
+
+def _ip(family: str, commands: dict[str, str]) -> dict[str, str | Missing]:
+    options = ("-j", "-d") if family == "-0" else ("-j", "-d", family)
+    lines = "\n".join(commands.values()) + "\n"
+    try:
+        answers = _documents(_output(("ip", *options, "-force", "-batch", "-"), lines))
+        if len(answers) != len(commands):
+            raise Missing("ip -batch answered not all of it")
+        return dict(zip(commands, answers, strict=True))
+    except Missing:
+        return {name: _alone(options, words) for name, words in commands.items()}
+
+
+def _alone(options: tuple[str, ...], words: str) -> str | Missing:
+    try:
+        return _output(("ip", *options, *words.split()))
+    except Missing as why:
+        return why
+
+
+def _documents(text: str) -> list[str]:
+    """The JSON documents that stand one behind the other."""
+    decoder, found, at = json.JSONDecoder(), [], 0
+    while text[at:].strip():
+        at += len(text[at:]) - len(text[at:].lstrip())
+        try:
+            end = decoder.raw_decode(text, at)[1]
+        except ValueError:
+            raise Missing("ip printed something that is not JSON") from None
+        found.append(text[at:end] + "\n")
+        at = end
+    return found
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def _sysctls() -> str:
+    lines = sorted(line for pattern in SYSCTLS for line in _sysctl_lines(pattern))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _sysctl_lines(pattern: str) -> Iterator[str]:
+    for path in _SYS.glob(pattern):
+        try:
+            value = " ".join(path.read_text().split())
+        except OSError:
+            continue  # write-only, or the interface went away
+        parts = path.relative_to(_SYS).parts
+        # As sysctl(8) prints it: the dot of an interface's name becomes a slash.
+        yield ".".join(part.replace(".", "/") for part in parts) + f" = {value}"
+
+
+def _resolv_conf(door: Door) -> str:
+    if not door.resolv_conf:
+        raise Missing("it is not known which resolv.conf is read there")
+    try:
+        return Path(door.resolv_conf).read_text(errors="replace")
+    except OSError as error:
+        raise Missing(f"{door.resolv_conf}: {error.strerror}") from None

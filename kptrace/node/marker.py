@@ -1,0 +1,206 @@
+"""The nft table that makes the kernel trace our probes, and only them.
+
+In: the probes (their cookies) and where UDP answers come from. Out: netlink messages for a table
+of flag OWNER: the kernel deletes it when the socket that made it closes, also on SIGKILL; nobody
+else can delete it; `nft flush ruleset` leaves it. It changes no rule of anybody's.
+
+``meta nftrace set 1`` sets skb->nf_trace, which nf_tables, iptables-nft and legacy ip_tables
+honour alike. The kernel clears that bit at veth crossings and on encapsulation, so prerouting
+and output of every namespace mark anew, the encapsulated packet too: by a look at what it
+carries.
+
+A rule here is a list of conditions, all about fixed places. ``Carrier`` says where the IP packet
+that holds the cookie stands, from the transport header of the packet that netfilter sees:
+
+    plain                 the packet itself
+    vxlan   UDP, VXLAN or Geneve without options, Ethernet: 8 + 8 + 14 bytes further
+    ipip    nothing between
+    quote   ICMP error: 8 bytes further
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
+from struct import pack
+from typing import NamedTuple
+
+from kptrace.model import Probe
+from kptrace.node.netlink import (
+    ACK,
+    CREATE,
+    EXCL,
+    REQUEST,
+    attribute,
+    be32,
+    message,
+    nested,
+    netfilter,
+    text,
+)
+from kptrace.wire.bpf import Source, text_mask
+from kptrace.wire.cookie import DNS_PORT, Block, blocks, label
+
+SUBSYSTEM = 10
+_NEWTABLE, _NEWCHAIN, _NEWRULE = 0, 3, 6
+_INET = 1
+_OWNER = 2
+_HOOKS = {"prerouting": 0, "output": 3}
+_PRIORITY = -350  # before raw (-300), after defragmentation (-400)
+_NETWORK, _TRANSPORT = 1, 2
+_NFTRACE, _NFPROTO, _L4PROTO = 12, 15, 16
+_ICMP, _IPIP, _TCP, _UDP, _IPV6, _ICMPV6 = 1, 4, 6, 17, 41, 58
+_V4, _V6 = 2, 10
+
+
+class Meta(NamedTuple):
+    key: int
+    value: int
+
+
+class Bytes(NamedTuple):
+    """These bytes of the packet, under the mask, have this value."""
+
+    base: int
+    offset: int
+    value: bytes
+    mask: bytes = b""
+
+
+Condition = Meta | Bytes
+
+
+class Carrier(NamedTuple):
+    """ip, l4: (base, offset) of the headers of the packet that holds the cookie."""
+
+    version: int
+    conditions: tuple[Condition, ...]
+    ip: tuple[int, int]
+    l4: tuple[int, int]
+    quote: bool = False
+
+
+def _plain(version: int) -> Carrier:
+    family = _V4 if version == 4 else _V6
+    return Carrier(version, (Meta(_NFPROTO, family),), (_NETWORK, 0), (_TRANSPORT, 0))
+
+
+def _inside(version: int, at: int, *conditions: Condition, quote: bool = False) -> Carrier:
+    """An IP packet ``at`` bytes behind the transport header, without options."""
+    size = 20 if version == 4 else 40
+    if version == 4:
+        conditions += (Bytes(_TRANSPORT, at, b"\x45"),)
+    return Carrier(version, conditions, (_TRANSPORT, at), (_TRANSPORT, at + size), quote)
+
+
+CARRIERS = (
+    _plain(4),
+    _plain(6),
+    _inside(4, 30, Meta(_L4PROTO, _UDP), Bytes(_TRANSPORT, 28, b"\x08\x00")),
+    _inside(6, 30, Meta(_L4PROTO, _UDP), Bytes(_TRANSPORT, 28, b"\x86\xdd")),
+    _inside(4, 0, Meta(_L4PROTO, _IPIP)),
+    _inside(6, 0, Meta(_L4PROTO, _IPV6)),
+    _inside(4, 8, Meta(_L4PROTO, _ICMP), quote=True),
+    _inside(6, 8, Meta(_L4PROTO, _ICMPV6), quote=True),
+)
+
+
+def table(name: str, probes: Iterable[Probe], sources: Iterable[Source] = ()) -> list[bytes]:
+    """The messages of one batch that make the table."""
+    rules = list(_rules(tuple(probes), tuple(sources)))
+    made = [_message(_NEWTABLE, text(1, name), be32(2, _OWNER))]
+    for chain, hook in _HOOKS.items():
+        place = nested(4, be32(1, hook), be32(2, _PRIORITY))
+        made.append(_message(_NEWCHAIN, text(1, name), text(3, chain), place, text(7, "filter")))
+        made += [_message(_NEWRULE, text(1, name), text(2, chain), rule) for rule in rules]
+    return made
+
+
+def _rules(probes: tuple[Probe, ...], sources: tuple[Source, ...]) -> Iterator[bytes]:
+    tcp = blocks(p.cookie for p in probes if p.flow.protocol == "tcp")
+    udp = blocks(p.cookie for p in probes if p.flow.protocol == "udp")
+    dns = udp if any(p.flow.dport == DNS_PORT for p in probes) else ()
+    for carrier in CARRIERS:
+        for block in tcp:
+            yield _rule(carrier, _TCP, _word(carrier, 4, block))
+            if not carrier.quote:  # which may end before the acknowledgement
+                yield _rule(carrier, _TCP, _word(carrier, 8, block))
+        for block in udp:
+            yield _rule(carrier, _UDP, _word(carrier, 8 + 4, block))
+        for block in dns:
+            yield _rule(carrier, _UDP, _text(carrier, 8 + 13, block))
+        for address, port in sources:
+            source = ip_address(address)
+            if not carrier.quote and source.version == carrier.version:
+                yield _rule(carrier, _UDP, *_from(carrier, source.packed, port))
+
+
+def _word(carrier: Carrier, offset: int, block: Block) -> Bytes:
+    base, at = carrier.l4
+    return Bytes(base, at + offset, pack("!I", block.base), pack("!I", block.mask))
+
+
+def _text(carrier: Carrier, offset: int, block: Block) -> Bytes:
+    base, at = carrier.l4
+    mask = text_mask(block.mask)
+    value = bytes(a & b for a, b in zip(label(block.base), mask, strict=True))
+    return Bytes(base, at + offset, value, mask)
+
+
+def _from(carrier: Carrier, address: bytes, port: int) -> tuple[Bytes, Bytes]:
+    ip, l4 = carrier.ip, carrier.l4
+    source = Bytes(ip[0], ip[1] + (12 if carrier.version == 4 else 8), address)
+    return source, Bytes(l4[0], l4[1], pack("!H", port))
+
+
+def _protocol(carrier: Carrier, number: int) -> Condition:
+    base, at = carrier.ip
+    if base == _NETWORK:
+        return Meta(_L4PROTO, number)
+    return Bytes(base, at + (9 if carrier.version == 4 else 6), bytes([number]))
+
+
+# --- nf_tables expressions --------------------------------------------------------------------
+
+
+def _rule(carrier: Carrier, protocol: int, *wanted: Condition) -> bytes:
+    conditions = (*carrier.conditions, _protocol(carrier, protocol), *wanted)
+    expressions = [e for condition in conditions for e in _expressions(condition)]
+    one = nested(2, _data(b"\x01"))
+    trace = (
+        _expression("immediate", be32(1, 1), one),
+        _expression("meta", be32(2, _NFTRACE), be32(3, 1)),
+    )
+    return nested(4, *expressions, *trace)
+
+
+def _expressions(condition: Condition) -> Iterator[bytes]:
+    if isinstance(condition, Meta):
+        yield _expression("meta", be32(1, 1), be32(2, condition.key))
+        yield _compare(bytes([condition.value]))
+        return
+    size = len(condition.value)
+    yield _expression(
+        "payload", be32(1, 1), be32(2, condition.base), be32(3, condition.offset), be32(4, size)
+    )
+    if condition.mask:
+        mask, xor = nested(4, _data(condition.mask)), nested(5, _data(bytes(size)))
+        yield _expression("bitwise", be32(1, 1), be32(2, 1), be32(3, size), mask, xor)
+    yield _compare(condition.value)
+
+
+def _compare(value: bytes) -> bytes:
+    return _expression("cmp", be32(1, 1), be32(2, 0), nested(3, _data(value)))
+
+
+def _expression(name: str, *attributes: bytes) -> bytes:
+    return nested(1, text(1, name), nested(2, *attributes))
+
+
+def _data(value: bytes) -> bytes:
+    return attribute(1, value)
+
+
+def _message(kind: int, *attributes: bytes) -> bytes:
+    flags = REQUEST | ACK | CREATE | (0x800 if kind == _NEWRULE else EXCL)
+    return message(SUBSYSTEM << 8 | kind, flags, netfilter(_INET, *attributes))
