@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Literal, overload
 
@@ -54,7 +54,10 @@ _ESCAPED = re.compile(r"\\(.)")
 
 
 class IptablesSave(Source):
-    """One file. ``name``: what to call it in errors; ``ipset``: finds the sets that rules name."""
+    """One file. ``name``: what to call it in errors; ``ipset``: finds the sets that rules name.
+
+    ages: of base chains, where nft tells them (nft.py)
+    """
 
     def __init__(
         self,
@@ -63,7 +66,9 @@ class IptablesSave(Source):
         backend: Backend,
         family: str,
         ipset: Callable[[str], Set | None] = lambda name: None,
+        ages: Mapping[tuple[Table, str], tuple[int, int]] | None = None,
     ) -> None:
+        self.ages = ages or {}
         self.text = text
         self.name = name
         self.family = family
@@ -103,6 +108,7 @@ class IptablesSave(Source):
             priority=_priority(table.name, hook),
             policy="drop" if policy == "DROP" else "accept",
             type=_type(table.name, hook),
+            age=self.ages.get((table, name), (0, 0)),
             packets=packets,
             bytes=octets,
         )

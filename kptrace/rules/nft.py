@@ -4,19 +4,20 @@ The text is decoded once into its objects; the expressions of a rule and the ele
 raw until the chain or set is asked for.
 
 Traps, seen in nft 1.0.6: ``dnat ip addr . port to ... map`` has no ``port`` (the map's data is a
-concatenation); an element with a comment or timeout is wrapped in ``elem``; the ``stateless``
-counters are null. Since 1.0.? a set's type can be ``{"typeof": expression}``.
+concatenation); an element with a comment or timeout is wrapped in ``elem``; ``-s`` leaves counters
+null. Newer ones can write a set's type as ``{"typeof": expression}``.
 
-iptables-nft's own tables are listed here too, but with ``xt`` objects that lack all parameters:
-what must be read from iptables-nft-save is left out with ``without``. It is the same kernel table
-when backend, family and name agree, so no guessing by content is needed. A table that
-iptables-nft-save does not tell is read here, its ``xt`` parts opaque.
+iptables-nft's own tables are listed here too, but with ``xt`` objects that lack all parameters.
+It is the same kernel table when backend, family and name agree, so no guessing by content is
+needed: the Ruleset takes such a table from iptables-nft-save, and from here only if that file is
+missing or does not know the table; then its ``xt`` parts are opaque. What only nft tells of it is
+the age of its chains (``ages``).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -108,9 +109,9 @@ class _Home:
 
 
 class NftRuleset(Source):
-    """One file. ``without``: tables that another source tells better."""
+    """One file. ``ages``: (table handle, chain handle) of each chain: the order of registration."""
 
-    def __init__(self, text: str, name: str, without: Collection[Table] = ()) -> None:
+    def __init__(self, text: str, name: str) -> None:
         self.name = name
         self._homes: dict[Table, _Home] = {}
         for each in self._decode(text):
@@ -120,8 +121,6 @@ class NftRuleset(Source):
             for table, home in self._homes.items()
             for chain in home.chains.values()
         }
-        for table in without:
-            self._homes.pop(table, None)
 
     def tables(self) -> Sequence[Table]:
         return tuple(self._homes)
@@ -254,7 +253,7 @@ def _listed(value: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _types(given: Json) -> tuple[str, ...]:
-    """``ipv4_addr`` or a list of such; since nft 1.1 also the expression whose type it is."""
+    """``ipv4_addr`` or a list of such; newer nft also the expression whose type it is."""
     if isinstance(given, dict):
         given = given["typeof"]
         parts = given.get("concat", [given])

@@ -175,7 +175,10 @@ class Plain(Source):
 
 
 class Ruleset:
-    """All tables of one namespace. ``missing``: files that were not there, so cannot be judged."""
+    """All tables of one namespace. Where two sources tell the same table, the first is believed.
+
+    missing: files that were not there, so what they would tell is not known
+    """
 
     def __init__(
         self,
@@ -184,7 +187,10 @@ class Ruleset:
         missing: Sequence[str] = (),
     ) -> None:
         self._sources = tuple(sources)
-        self._of = {table: source for source in self._sources for table in source.tables()}
+        self._of: dict[Table, Source] = {}
+        for source in self._sources:
+            for table in source.tables():
+                self._of.setdefault(table, source)
         self._hooks: dict[tuple[str, str], tuple[Chain, ...]] = {}
         self._chains: dict[tuple[Table, str], Chain | None] = {}
         self._sets: dict[tuple[Table | None, str], Set | None] = {}

@@ -1,0 +1,218 @@
+"""``ipset save`` text -> a Source of sets (ipset(8)); they belong to no table.
+
+A line is ``create NAME TYPE options`` or ``add NAME ELEMENT options``; names may hold spaces and
+commas, elements may not. Elements are parsed when their set is asked for.
+
+How the kernel looks a packet up is folded into the elements: with ``netmask 24`` it masks the
+packet's address first, so such an element is a prefix; ``bitmap:ip,mac`` without a MAC holds any.
+The type of a set of a type that is not known here, or that looks at bridge ports (``physdev:``),
+is left empty: what is in it for a packet is then unknown.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from kptrace.errors import BadDump
+from kptrace.rules.parts import Concat, Const, Expr, Prefix, Range, Wild
+from kptrace.rules.ruleset import Chain, Source, Table
+from kptrace.rules.sets import Element, Key, Members, Set
+from kptrace.rules.xt_option import number, protocol
+
+_CREATE = re.compile(r"create (.+?) ([a-z]+:[a-z,]+)(?: (.*))?")
+_OPTIONS = re.compile(r'"([^"]*)"|(\S+)')
+_HINT = "take it again with: ipset save"
+_ANY = Wild(start="")
+
+_TYPES = {"mac": "ether_addr", "iface": "ifname", "mark": "mark"}
+
+
+class IpsetSave(Source):
+    """One file. The lines of each set are found when it is opened, its elements when asked for."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self.name = name
+        self._created: dict[str, tuple[int, str, str]] = {}
+        self._added: dict[str, list[tuple[int, str]]] = {}
+        current = ""
+        for place, line in enumerate(text.split("\n"), start=1):
+            if line.startswith("add "):
+                if not line.startswith(f"add {current} ") or not current:
+                    current = self._owner(line, place)
+                self._added[current].append((place, line[len(current) + 5 :]))
+            elif found := _CREATE.fullmatch(line):
+                current, kind, options = found.groups()
+                if current in self._created:
+                    raise BadDump(name, place, f"set {current} for the second time", _HINT)
+                self._created[current] = (place, kind, options or "")
+                self._added[current] = []
+            elif line.strip():
+                raise BadDump(name, place, f"{line[:60]!r} neither creates nor adds", _HINT)
+
+    def tables(self) -> Sequence[Table]:
+        return ()
+
+    def base_chains(self, table: Table) -> Sequence[Chain]:
+        return ()
+
+    def chain(self, table: Table, name: str) -> Chain | None:
+        return None
+
+    def chain_names(self, table: Table) -> Sequence[str]:
+        return ()
+
+    def set_names(self, table: Table | None) -> Sequence[str]:
+        return tuple(self._created) if table is None else ()
+
+    def set(self, table: Table | None, name: str) -> Set | None:
+        if table is not None or name not in self._created:
+            return None
+        place, method, text = self._created[name]
+        options = self._options(text, place, _CREATE_FLAGS)
+        members: Members = (
+            Nested(self, self._names(name))
+            if method == "list:set"
+            else Members(
+                self._element(each, method, options, line) for line, each in self._added[name]
+            )
+        )
+        return Set(
+            name=name,
+            kind="set",
+            type=self._type(name, method, options),
+            members=members,
+            method=method,
+            flags=tuple(flag for flag in ("counters", "comment", "skbinfo") if flag in options),
+            timeout=int(options["timeout"]) if "timeout" in options else None,
+        )
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def _owner(self, line: str, place: int) -> str:
+        for name in sorted(self._created, key=len, reverse=True):
+            if line.startswith(f"add {name} "):
+                return name
+        raise BadDump(self.name, place, "an element of a set that was not created", _HINT)
+
+    def _names(self, name: str) -> list[str]:
+        return [text.split(" ")[0] for _, text in self._added[name]]
+
+    def _type(self, name: str, method: str, options: dict[str, str]) -> tuple[str, ...]:
+        if method == "list:set":
+            inner = {each.type for one in self._names(name) if (each := self.set(None, one))}
+            return inner.pop() if len(inner) == 1 else ()
+        if any("physdev:" in text for _, text in self._added[name]):
+            return ()
+        return types(method, options.get("family", "inet"))
+
+    def _element(self, text: str, method: str, options: dict[str, str], place: int) -> Element:
+        key, _, rest = text.partition(" ")
+        given = self._options(rest, place, _ADD_FLAGS)
+        try:
+            return Element(
+                key=_key(key, method, options, "wildcard" in given),
+                timeout=int(given["timeout"]) if "timeout" in given else None,
+                comment=given.get("comment", ""),
+                nomatch="nomatch" in given,
+            )
+        except (ValueError, KeyError) as error:
+            raise BadDump(self.name, place, f"{key!r} is no element: {error}", _HINT) from error
+
+    def _options(self, text: str, place: int, flags: frozenset[str]) -> dict[str, str]:
+        words = [quoted or plain for quoted, plain in _OPTIONS.findall(text)]
+        if text.count('"') % 2:
+            raise BadDump(self.name, place, "a quote that does not close", _HINT)
+        options: dict[str, str] = {}
+        turn = iter(words)
+        for word in turn:
+            options[word] = "" if word in flags else next(turn, "")
+        return options
+
+
+_CREATE_FLAGS = frozenset({"counters", "comment", "skbinfo", "forceadd"})
+_ADD_FLAGS = frozenset({"nomatch", "wildcard"})
+
+
+class Nested(Members):
+    """list:set: holds what one of its sets holds."""
+
+    def __init__(self, save: IpsetSave, names: Sequence[str]) -> None:
+        super().__init__(Element(key=Const(value=name)) for name in names)
+        self._save, self._names = save, names
+
+    @cached_property
+    def _inner(self) -> list[Set]:
+        return [found for name in self._names if (found := self._save.set(None, name))]
+
+    def lookup(self, key: Key) -> Element | None:
+        return next((found for each in self._inner if (found := each.members.lookup(key))), None)
+
+
+def types(method: str, family: str) -> tuple[str, ...]:
+    """``hash:ip,port`` -> the types of its places; empty for what is not known."""
+    storage, _, dimensions = method.partition(":")
+    address = "ipv6_addr" if family == "inet6" else "ipv4_addr"
+    ports = ("inet_service",) if storage == "bitmap" else ("inet_proto", "inet_service")
+    found: list[str] = []
+    for dimension in dimensions.split(","):
+        if dimension in ("ip", "net"):
+            found.append(address)
+        elif dimension == "port":
+            found += ports
+        elif dimension in _TYPES:
+            found.append(_TYPES[dimension])
+        else:
+            return ()
+    return tuple(found)
+
+
+def _key(text: str, method: str, options: dict[str, str], wildcard: bool) -> Expr:
+    storage, _, dimensions = method.partition(":")
+    given = text.split(",")
+    parts: list[Expr] = []
+    for index, dimension in enumerate(dimensions.split(",")):
+        if index >= len(given):
+            parts.append(_ANY)
+        elif dimension in ("ip", "net"):
+            parts.append(_address(given[index], options.get("netmask", "")))
+        elif dimension == "port" and storage == "hash":
+            name, _, port = given[index].partition(":")
+            parts += [Const(value=protocol(name)), _port(port)]
+        else:
+            parts.append(_PARTS[dimension](given[index]))
+            if dimension == "iface" and wildcard:
+                parts[-1] = Wild(start=given[index])
+    if len(given) > len(dimensions.split(",")):
+        raise ValueError("too many parts")
+    return parts[0] if len(parts) == 1 else Concat(parts=tuple(parts))
+
+
+def _address(text: str, netmask: str) -> Expr:
+    low, dash, high = text.partition("-")
+    if dash:
+        ipaddress.ip_address(high)
+        return Range(low=str(ipaddress.ip_address(low)), high=high)
+    address, _, length = text.partition("/")
+    bits = ipaddress.ip_address(address).max_prefixlen
+    size = int(length or netmask or bits)
+    if not 0 <= size <= bits:
+        raise ValueError("its prefix is too long")
+    return Const(value=address) if size == bits else Prefix(address=address, length=size)
+
+
+def _port(text: str) -> Expr:
+    low, dash, high = text.partition("-")
+    if dash and low.isdigit():
+        return Range(low=int(low), high=int(high))
+    return Const(value=int(text) if text.isdigit() else text)
+
+
+_PARTS: dict[str, Callable[[str], Expr]] = {
+    "port": _port,
+    "mac": lambda text: Const(value=text.lower()),
+    "iface": lambda text: Const(value=text),
+    "mark": lambda text: Const(value=number(text)),
+}
