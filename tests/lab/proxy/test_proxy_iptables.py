@@ -9,6 +9,7 @@ dumps come from a kernel with nfacct objects, and the renderer is told so (``nfa
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kptrace.kube.documents import Documents, read_folder
+from kptrace.kube.documents import Documents, read_documents, read_folder
 from kptrace.lab.proxy import iptables
 from kptrace.lab.proxy.port import ProxyNode
 from kptrace.model import Endpoint, Service, ServicePort
@@ -82,6 +83,32 @@ def compare(api: Path, node_folder: Path, family: Family) -> None:
 @pytest.mark.parametrize("dump", ["iptables-nft-default", "iptables-legacy-default"])
 def test_every_rule_of_a_real_node(dumps: Path, dump: str, node: str, family: Family) -> None:
     compare(dumps / "_api-matrix", dumps / dump / node, family)
+
+
+@pytest.mark.slow
+def test_every_rule_of_ten_thousand_services(dumps: Path) -> None:
+    """Above 1,000 endpoints: 61,021 chains without the comments that name endpoints."""
+    api = dumps / "_api-scale-10k"
+    documents = read_documents(
+        {
+            f"{kind}.json": gzip.decompress((api / f"{kind}-10k.json.gz").read_bytes())
+            for kind in ("services", "endpointslices")
+        }
+    )
+    node = ProxyNode(
+        name="node-a",
+        addresses=("172.30.0.11",),
+        zone="zone-a",
+        cluster_cidrs=("10.200.0.0/14",),
+        nfacct=True,
+    )
+    save = dumps / "scale-iptables-legacy-10k" / "iptables-save.txt.gz"
+    real = chains(gzip.decompress(save.read_bytes()).decode())
+    text = iptables.render(documents.services, documents.endpoints, node, "ip")
+    written = comparable(chains(text))
+    differing = [key for key, rules in comparable(real).items() if written.get(key) != rules]
+    assert differing == []
+    assert written.keys() == real.keys()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
