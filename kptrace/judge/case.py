@@ -6,13 +6,13 @@ it met, where it ended, and the one predicted branch that it took.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import msgspec
 
 from kptrace.judge.journey import Journey, journey
-from kptrace.judge.passage import Met, Passage, belongs, passages
+from kptrace.judge.passage import Met, Passage, passages
 from kptrace.kube.documents import Documents
 from kptrace.model import (
     Branch,
@@ -167,8 +167,8 @@ def cases(
             prediction=prediction,
             probe=probe,
             journey=mine,
-            passages=tuple(p for p in all_passages if _is(p, out, alone)),
-            answers=tuple(p for p in all_passages if p.packet and belongs(p, back)),
+            passages=tuple(_own(all_passages, out, mine.carriers, alone)),
+            answers=tuple(p for p in all_passages if p.packet and p.packet.flow in back),
             drops=tuple(d for d in _of(run.replies, Drop) if _lost(d, out, alone)),
             entries=entries,
             returned=returned,
@@ -189,13 +189,24 @@ def _nowhere(resolution: Resolution) -> Flow:
     return Flow(protocol=resolution.protocol, src="", dst=resolution.address, dport=resolution.port)
 
 
-def _is(passage: Passage, out: set[Flow], alone: bool) -> bool:
-    """A passage is the probe's if its packet says so; a packet that was not told can only be
-    the probe's where there is but one.
+def _own(
+    found: Iterable[Passage], out: set[Flow], carriers: frozenset[Flow], alone: bool
+) -> Iterator[Passage]:
+    """The passages of the probe itself, not of what followed it on the connection.
+
+    The rule trace shows 20 bytes of the transport header: of a tunnel's packet that is not enough
+    to see the probe inside, so the carrier is known by its 5-tuple. A packet that was not told at
+    all can only be the probe's where there is but one.
     """
-    if passage.packet is None:
-        return alone
-    return passage.packet.innermost.icmp is None and belongs(passage, out)
+    for passage in found:
+        packet = passage.packet
+        if packet is None:
+            if alone:
+                yield passage
+        elif packet.flow in carriers:
+            yield msgspec.structs.replace(passage, outer=True)
+        elif packet.flow in out and packet.icmp is None and packet.flags in ("", "S"):
+            yield passage
 
 
 def _lost(drop: Drop, out: set[Flow], alone: bool) -> bool:

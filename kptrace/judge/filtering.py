@@ -35,8 +35,8 @@ def _blocked_by(case: Case, passage: Passage, met: Met) -> Finding:
     if drop is not None:
         evidence.append(drop_report(case, drop))
     name = rule_name(met.ref)
-    if passage.packet is not None and _is_outer(passage.packet):
-        return _tunnel(passage.packet, node, name, met.ref, evidence)
+    if passage.outer:
+        return _tunnel(_carrier(case), node, name, met.ref, evidence)
     if passage.hook == "forward" and not met.ref.number:
         return Finding(
             cause="forward-policy-drop",
@@ -73,8 +73,9 @@ def _blocked_by(case: Case, passage: Passage, met: Met) -> Finding:
     )
 
 
-def _is_outer(packet: Packet) -> bool:
-    return packet.tunnel is not None
+def _carrier(case: Case) -> Packet:
+    """The tunnel's packet as it was last seen."""
+    return next(s.packet for s in reversed(case.journey.forward) if s.packet.tunnel)
 
 
 def _tunnel(
@@ -103,7 +104,7 @@ def _tunnel(
 def _blocked(case: Case, drop: Drop) -> Finding:
     """Only the drop report says it: some rule did, which one is not known."""
     evidence = [drop_report(case, drop), *last_seen(case), "no rule trace tells which rule it was"]
-    if drop.packet is not None and _is_outer(drop.packet):
+    if drop.packet is not None and drop.packet.tunnel is not None:
         return _tunnel(drop.packet, drop.node, "", None, evidence)
     predicted = case.branch.blame if case.branch and case.branch.cause else ""
     return Finding(

@@ -42,6 +42,11 @@ class Journey(Value):
         """The innermost 5-tuples that the probe had on its way, in order."""
         return tuple(dict.fromkeys(s.packet.innermost.flow for s in self.forward))
 
+    @property
+    def carriers(self) -> frozenset[Flow]:
+        """The 5-tuples of the packets that carried the probe through a tunnel."""
+        return frozenset(s.packet.flow for s in self.forward if s.packet.tunnel)
+
     def offset_us(self, node: str, time_ns: int) -> float | None:
         """Microseconds since the probe was first seen; None where nothing was seen."""
         if not self.forward:

@@ -15,7 +15,7 @@ from itertools import groupby
 
 import msgspec
 
-from kptrace.model import Flow, Packet, Place, RuleHit, RuleRef, Value
+from kptrace.model import Packet, Place, RuleHit, RuleRef, Value
 from kptrace.rules.parts import Dnat, Masquerade, Redirect, Reject, Snat, Verdict
 from kptrace.rules.ruleset import Chain, Rule, Table
 from kptrace.rules.words import describe
@@ -49,7 +49,10 @@ class Met(Value):
 
 
 class Passage(Value):
-    """hook: of the base chain (``prerouting``), empty where it is not known."""
+    """hook: of the base chain (``prerouting``), empty where it is not known.
+
+    outer: the packet here was the tunnel's, with the probe inside
+    """
 
     place: Place
     hook: str
@@ -57,6 +60,7 @@ class Passage(Value):
     chain: str
     met: tuple[Met, ...]
     packet: Packet | None = None
+    outer: bool = False
 
     @property
     def rules(self) -> tuple[Met, ...]:
@@ -169,8 +173,3 @@ def _met(hit: RuleHit, snapshot: Snapshot | None) -> Met:
         words=f"the chain's policy is {hit.verdict.upper()}" if text else "",
     )
     return Met(hit=hit, ref=ref)
-
-
-def belongs(passage: Passage, flows: Iterable[Flow]) -> bool:
-    """Whether the passage is of a packet with one of these innermost 5-tuples (or untold)."""
-    return passage.packet is None or passage.packet.innermost.flow in set(flows)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import msgspec
 
 from kptrace.judge.case import Case
-from kptrace.judge.passage import DNAT, SNAT, Met, Passage
+from kptrace.judge.passage import DNAT, SNAT, Met
 from kptrace.model import Flow, Hop, HopAction, Packet, RuleRef, Sighting, Step
 
 
@@ -99,15 +99,11 @@ def _rewriter(
     case: Case, node: str, kinds: tuple[type, ...], old: Flow
 ) -> tuple[Met, tuple[Met, ...]] | None:
     for passage in case.passages:
-        if passage.place.node == node and not _outer(passage):
+        if passage.place.node == node and not passage.outer:
             found = passage.rewriter(*kinds)
             if found:
                 return found
     return None
-
-
-def _outer(passage: Passage) -> bool:
-    return passage.packet is not None and passage.packet.tunnel is not None
 
 
 def _refs(found: tuple[Met, tuple[Met, ...]]) -> tuple[RuleRef, tuple[RuleRef, ...]]:
@@ -141,7 +137,7 @@ def _route(case: Case, after: Sighting) -> Iterator[Hop]:
     passed = tuple(
         met.ref
         for passage in case.passages
-        if passage.place == after.place and passage.hook == "forward" and not _outer(passage)
+        if passage.place == after.place and passage.hook == "forward" and not passage.outer
         for met in passage.rules
     )
     yield Hop(
