@@ -4,7 +4,7 @@ In: a door and the names of files. Out: a Fact each; what could not be read says
 ``missing``.
 
 Programs are started from a thread that stands in the place's namespace, and inherit it. The
-several ``ip`` files come from two runs of ``ip -batch``. Looking must not change the node:
+several ``ip`` files come from three runs of ``ip -batch``. Looking must not change the node:
 ``iptables-legacy`` and ``ipvsadm`` create tables or load modules by looking, so they are asked
 only where the kernel already lists something for them; otherwise the file is empty, which is the
 truth.
@@ -41,13 +41,13 @@ class Program(NamedTuple):
 
 
 _BATCHES = {
-    "-4": {
+    "-d": {
         "ip-link.json": "link show",
-        "ip-route.json": "route show table all",
-        "ip-rule.json": "rule show",
+        "ip-addr.json": "address show",
+        "ip-neigh.json": "neighbour show",
     },
+    "-4": {"ip-route.json": "route show table all", "ip-rule.json": "rule show"},
     "-6": {"ip6-route.json": "route show table all", "ip6-rule.json": "rule show"},
-    "-0": {"ip-addr.json": "address show", "ip-neigh.json": "neighbour show"},
 }
 PROGRAMS = {
     "bridge-fdb.json": Program(("bridge", "-j", "fdb", "show")),
@@ -89,10 +89,10 @@ def facts(request_id: int, door: Door, files: Iterable[str]) -> Iterator[Fact]:
     """As they come; ``ip`` first."""
     wanted = list(dict.fromkeys(files))
     work: list[Callable[[], dict[str, str | Missing]]] = []
-    for family, commands in _BATCHES.items():
+    for option, commands in _BATCHES.items():
         asked = {name: c for name, c in commands.items() if name in wanted}
         if asked:
-            work.append(partial(_ip, family, asked))
+            work.append(partial(_ip, option, asked))
     batched = {name for commands in _BATCHES.values() for name in commands}
     work += [partial(_one, name, door) for name in wanted if name not in batched]
     with ThreadPoolExecutor(_PARALLEL) as pool:
@@ -154,21 +154,20 @@ def _output(argv: tuple[str, ...], text: str = "") -> str:
 # --- ip ---------------------------------------------------------------------------------------
 
 
-def _ip(family: str, commands: dict[str, str]) -> dict[str, str | Missing]:
-    options = ("-j", "-d") if family == "-0" else ("-j", "-d", family)
-    lines = "\n".join(commands.values()) + "\n"
+def _ip(option: str, commands: dict[str, str]) -> dict[str, str | Missing]:
+    lines = "".join(f"{command}\n" for command in commands.values())
     try:
-        answers = _documents(_output(("ip", *options, "-force", "-batch", "-"), lines))
+        answers = _documents(_output(("ip", "-j", option, "-force", "-batch", "-"), lines))
         if len(answers) != len(commands):
             raise Missing("ip -batch answered not all of it")
         return dict(zip(commands, answers, strict=True))
     except Missing:
-        return {name: _alone(options, words) for name, words in commands.items()}
+        return {name: _alone(option, words) for name, words in commands.items()}
 
 
-def _alone(options: tuple[str, ...], words: str) -> str | Missing:
+def _alone(option: str, words: str) -> str | Missing:
     try:
-        return _output(("ip", *options, *words.split()))
+        return _output(("ip", "-j", option, *words.split()))
     except Missing as why:
         return why
 
