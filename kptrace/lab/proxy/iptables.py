@@ -47,42 +47,31 @@ def _comment(text: str) -> str:
     return f'-m comment --comment "{escaped}"'
 
 
-# kube-proxy inserts these at the top of the kernel's chains, each above the ones before, so that
-# the last of its list stands first
-_JUMPS: Mapping[str, tuple[tuple[str, str], ...]] = {
+# The jumps from the kernel's chains as they stand in the end (kube-proxy inserts each at the top):
+# chain, only new connections?, comment, target
+_FIREWALL = (True, "kubernetes load balancer firewall", "KUBE-PROXY-FIREWALL")
+_PORTALS = (True, "kubernetes service portals", "KUBE-SERVICES")
+_EXTERNAL = (True, "kubernetes externally-visible service portals", "KUBE-EXTERNAL-SERVICES")
+_JUMPS: Mapping[str, tuple[tuple[str, bool, str, str], ...]] = {
+    "mangle": (),
     "filter": (
-        ("INPUT", "-j KUBE-FIREWALL"),
-        ("INPUT", f"{_NEW} {_comment('kubernetes load balancer firewall')} -j KUBE-PROXY-FIREWALL"),
-        ("INPUT", f"{_comment('kubernetes health check service ports')} -j KUBE-NODEPORTS"),
-        (
-            "INPUT",
-            f"{_NEW} {_comment('kubernetes externally-visible service portals')}"
-            " -j KUBE-EXTERNAL-SERVICES",
-        ),
-        (
-            "FORWARD",
-            f"{_NEW} {_comment('kubernetes load balancer firewall')} -j KUBE-PROXY-FIREWALL",
-        ),
-        ("FORWARD", f"{_comment('kubernetes forwarding rules')} -j KUBE-FORWARD"),
-        ("FORWARD", f"{_NEW} {_comment('kubernetes service portals')} -j KUBE-SERVICES"),
-        (
-            "FORWARD",
-            f"{_NEW} {_comment('kubernetes externally-visible service portals')}"
-            " -j KUBE-EXTERNAL-SERVICES",
-        ),
-        ("OUTPUT", "-j KUBE-FIREWALL"),
-        (
-            "OUTPUT",
-            f"{_NEW} {_comment('kubernetes load balancer firewall')} -j KUBE-PROXY-FIREWALL",
-        ),
-        ("OUTPUT", f"{_NEW} {_comment('kubernetes service portals')} -j KUBE-SERVICES"),
+        ("INPUT", False, "", "KUBE-FIREWALL"),
+        ("INPUT", *_FIREWALL),
+        ("INPUT", False, "kubernetes health check service ports", "KUBE-NODEPORTS"),
+        ("INPUT", *_EXTERNAL),
+        ("FORWARD", *_FIREWALL),
+        ("FORWARD", False, "kubernetes forwarding rules", "KUBE-FORWARD"),
+        ("FORWARD", *_PORTALS),
+        ("FORWARD", *_EXTERNAL),
+        ("OUTPUT", False, "", "KUBE-FIREWALL"),
+        ("OUTPUT", *_FIREWALL),
+        ("OUTPUT", *_PORTALS),
     ),
     "nat": (
-        ("PREROUTING", f"{_comment('kubernetes service portals')} -j KUBE-SERVICES"),
-        ("OUTPUT", f"{_comment('kubernetes service portals')} -j KUBE-SERVICES"),
-        ("POSTROUTING", f"{_comment('kubernetes postrouting rules')} -j KUBE-POSTROUTING"),
+        ("PREROUTING", False, "kubernetes service portals", "KUBE-SERVICES"),
+        ("OUTPUT", False, "kubernetes service portals", "KUBE-SERVICES"),
+        ("POSTROUTING", False, "kubernetes postrouting rules", "KUBE-POSTROUTING"),
     ),
-    "mangle": (),
 }
 
 _FILTER_CHAINS = (
@@ -135,9 +124,11 @@ def render(
 def _table(name: str, chains: Chains, jumps: bool) -> str:
     hooked = _JUMPS[name] if jumps else ()
     # a policy of "-" leaves the one that is set
-    declared = [*dict.fromkeys(chain for chain, _ in hooked), *sorted(chains)]
+    declared = [*dict.fromkeys(chain for chain, *_ in hooked), *sorted(chains)]
     lines = [f"*{name}", *(f":{chain} - [0:0]" for chain in declared)]
-    lines += [f"-A {chain} {rule}" for chain, rule in hooked]
+    for chain, new, comment, target in hooked:
+        parts = (_NEW if new else "", comment and _comment(comment), f"-j {target}")
+        lines.append(f"-A {chain} {_words(parts)}")
     lines += [f"-A {chain} {rule}" for chain in sorted(chains) for rule in chains[chain]]
     return "\n".join([*lines, "COMMIT", ""])
 
