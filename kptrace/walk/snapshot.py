@@ -73,7 +73,7 @@ FILES = (
 _ESSENTIAL = ("ip-addr.json", "ip-route.json", "sysctl.txt")
 
 
-class Snapshot(Value, dict=True):
+class Snapshot(Value, dict=True, kw_only=True):
     """``missing``: names of the files that were not there."""
 
     place: Place

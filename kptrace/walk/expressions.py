@@ -1,0 +1,328 @@
+"""Expressions and matches of a rule, evaluated for one packet.
+
+In: a part of a rule's body, and the scene: packet, snapshot, choices. Out: a value, or whether the
+match is true. Chance (``statistic``, ``numgen``, ``jhash``) is picked by weight, what nobody here
+can know is guessed both ways; both through ``Choices``, so the caller reads as if it knew.
+
+A field that the packet does not have makes its Test false whatever the operator (parts.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from kptrace.rules.parts import (
+    Any,
+    Bits,
+    Chance,
+    Concat,
+    Const,
+    Elements,
+    Entries,
+    Entry,
+    EveryNth,
+    Expr,
+    Fib,
+    Field,
+    Hash,
+    Limit,
+    Lookup,
+    Masked,
+    Match,
+    NumGen,
+    Opaque,
+    Prefix,
+    Range,
+    Recent,
+    SetRef,
+    Socket,
+    Test,
+    Verdict,
+    Wild,
+)
+from kptrace.rules.ruleset import Rule
+from kptrace.rules.sets import Element, holds
+from kptrace.walk.choices import Choices
+from kptrace.walk.fields import ABSENT, UNKNOWN, Datum, Lack, read_field
+from kptrace.walk.network import address
+from kptrace.walk.routing import Query, address_type, lookup, reverse_path
+from kptrace.walk.skb import Skb
+from kptrace.walk.snapshot import Snapshot
+
+Plain = Datum | tuple[str | int, ...]
+Spread = list[tuple[float, Plain]]
+
+# a numgen of more values than this is not spread out but guessed
+_MANY = 1 << 16
+
+
+@dataclass
+class Scene:
+    """What a rule sees. ``remark``: called with words for what was taken as usual."""
+
+    skb: Skb
+    snapshot: Snapshot
+    choices: Choices
+    rule: Rule
+    remark: Callable[[str], None]
+
+    # --- matches ------------------------------------------------------------------------------
+
+    def matches(self, part: Match | Opaque) -> bool:
+        match part:
+            case Chance(probability=probability):
+                return self._toss(probability)
+            case EveryNth(every=every, negated=negated):
+                return self._toss(1 / max(every, 1)) != negated
+            case Limit(over=over):
+                return not over
+            case Recent():
+                return self._recent(part)
+            case Socket() | Opaque():
+                return self._guess(part)
+        likely = self._probability(part)
+        return self._guess(part) if likely is None else self._toss(likely)
+
+    def _toss(self, probability: float) -> bool:
+        likely = round(min(max(probability, 0.0), 1.0), 12)  # sums of 1/3 are not quite 1
+        return self.choices.pick([likely, 1 - likely]) == 0
+
+    def _guess(self, part: Match | Opaque) -> bool:
+        skb = self.skb
+        about = (skb.place, part, skb.packet, skb.iif, skb.oif, skb.physin, skb.physout)
+        return self.choices.guess(about) == 0
+
+    def _recent(self, part: Recent) -> bool:
+        """The list is in no save file; a client that was not there lately is the usual case."""
+        if part.action == "set":
+            return not part.negated
+        if part.action in ("rcheck", "update"):
+            self.remark(f"as a client that is not in the list {part.list}")
+        return part.negated
+
+    def _probability(self, part: Match) -> float | None:
+        """How likely the match is; None where nobody here can know."""
+        if isinstance(part, Any):
+            found = [self._probability(test) for test in part.tests]
+            if any(one == 1 for one in found):
+                return float(not part.negated)
+            return None if None in found else float(part.negated)
+        assert isinstance(part, Test)
+        total = 0.0
+        for weight, left in self.spread(part.left):
+            truth = self._compare(left, part.op, part.right)
+            if truth is None:
+                return None
+            total += weight * truth
+        return total
+
+    def _compare(self, left: Plain, op: str, right: Expr) -> bool | None:
+        if left is ABSENT:
+            return False
+        if left is UNKNOWN:
+            return None
+        match op:
+            case "==" | "!=":
+                inside = self._inside(left, right)
+                return None if inside is None else inside == (op == "==")
+            case "in" | "not in":
+                named = self._names(right)
+                if named is None or not isinstance(left, frozenset):
+                    return None
+                return bool(left & named) == (op == "in")
+            case _:
+                return _ordered(left, op, self.value(right))
+
+    def _inside(self, left: Plain, right: Expr) -> bool | None:
+        """Whether the value is one of those that the right side stands for."""
+        match right:
+            case Elements(items=items):
+                return _either(self._inside(left, item) for item in items)
+            case SetRef():
+                return self._member(left, right)
+            case Concat(parts=parts) if isinstance(left, tuple):
+                if len(parts) != len(left):
+                    return False
+                return _both(self._inside(*pair) for pair in zip(left, parts, strict=True))
+            case Const(value=value) if isinstance(left, frozenset):
+                return value in left
+            case Const() | Prefix() | Masked() | Range() | Wild():
+                if isinstance(left, (tuple, frozenset, Lack)):
+                    return False
+                return holds(right, left)
+        other = self.value(right)
+        return None if isinstance(other, Lack) else left == other
+
+    def _member(self, left: Plain, ref: SetRef) -> bool | None:
+        found = self.snapshot.ruleset.named(self.rule, ref)
+        if found is None or isinstance(left, (frozenset, Lack)):
+            return None
+        key = left if isinstance(left, tuple) else (left,)
+        return found.members.lookup(key) is not None
+
+    def _names(self, right: Expr) -> frozenset[str] | None:
+        items = right.items if isinstance(right, Elements) else (right,)
+        names = [item.value for item in items if isinstance(item, Const)]
+        return frozenset(map(str, names)) if len(names) == len(items) else None
+
+    # --- values -------------------------------------------------------------------------------
+
+    def value(self, expr: Expr) -> Plain:
+        """One value; where there are several by chance, one of them is picked."""
+        spread = self.spread(expr)
+        if len(spread) == 1:
+            return spread[0][1]
+        return spread[self.choices.pick([weight for weight, _ in spread])][1]
+
+    def spread(self, expr: Expr) -> Spread:
+        """Every value that the expression can have, each with its weight."""
+        match expr:
+            case NumGen(mod=mod, offset=offset) | Hash(mod=mod, offset=offset):
+                if not 0 < mod <= _MANY:
+                    return [(1.0, UNKNOWN)]
+                return [(1 / mod, number + offset) for number in range(mod)]
+            case Bits(left=left, right=right, op=op):
+                mask = self.value(right)
+                return [(weight, _bits(op, one, mask)) for weight, one in self.spread(left)]
+            case Lookup(key=key, map=entries):
+                return self._looked_up(key, entries)
+        return [(1.0, self._single(expr))]
+
+    def _single(self, expr: Expr) -> Plain:
+        match expr:
+            case Const(value=value):
+                return value
+            case Field(key=key):
+                return read_field(key, self.skb, self.snapshot)
+            case Concat(parts=parts):
+                return _joined([self.value(part) for part in parts])
+            case Fib():
+                return self._fib(expr)
+            case Range(low=low, high=high):
+                return low if low == high else UNKNOWN
+            case _:
+                return UNKNOWN
+
+    def _looked_up(self, key: Expr, entries: SetRef | Entries) -> Spread:
+        spread: Spread = []
+        for weight, element in self.elements(key, entries):
+            if isinstance(element, Lack):
+                spread.append((weight, element))
+            elif isinstance(element.data, Verdict) or element.data is None:
+                spread.append((weight, UNKNOWN))
+            else:
+                spread.append((weight, self.value(element.data)))
+        return spread
+
+    def elements(
+        self, key: Expr, entries: SetRef | Entries
+    ) -> list[tuple[float, Element | Entry | Lack]]:
+        """The entries of a map that a key can meet: ABSENT: none, UNKNOWN: nobody can tell.
+
+        Values by chance that meet the same entry are one possibility.
+        """
+        found: list[tuple[float, Element | Entry | Lack]] = []
+        for weight, value in self.spread(key):
+            entry = self._entry(value, entries)
+            if found and found[-1][1] is entry:
+                weight += found.pop()[0]
+            found.append((weight, entry))
+        return found
+
+    def _entry(self, key: Plain, entries: SetRef | Entries) -> Element | Entry | Lack:
+        if isinstance(key, Lack):
+            return key
+        if isinstance(entries, Entries):
+            for entry in entries.items:
+                inside = self._inside(key, entry.key)
+                if inside is None:
+                    return UNKNOWN
+                if inside:
+                    return entry
+            return ABSENT
+        found = self.snapshot.ruleset.named(self.rule, entries)
+        if found is None or isinstance(key, frozenset):
+            return UNKNOWN
+        return found.members.lookup(key if isinstance(key, tuple) else (key,)) or ABSENT
+
+    def _fib(self, fib: Fib) -> Plain:
+        skb, flags = self.skb, set(fib.flags)
+        interface = skb.iif if "iif" in flags else skb.oif if "oif" in flags else ""
+        backwards = "saddr" in flags
+        if fib.result == "type":
+            asked = skb.flow.src if backwards else skb.flow.dst
+            return address_type(self.snapshot, asked, interface)
+        query = Query(flow=skb.flow, mark=skb.mark if "mark" in flags else 0, oif=interface)
+        found = (reverse_path if backwards else lookup)(self.snapshot, query)
+        way = found.nexthops[0].interface if found.usable else ""
+        if skb.iif == "lo":  # nft_fib_is_loopback: it came from here
+            way = "lo"
+        match fib.result:
+            case "check":
+                return int(bool(way))
+            case "oif":
+                return way or 0
+            case "oifname":
+                return way
+            case _:
+                return UNKNOWN
+
+
+def _joined(values: list[Plain]) -> Plain:
+    joined: list[str | int] = []
+    for value in values:
+        if isinstance(value, Lack):
+            # one place that the packet lacks makes the whole key none of its
+            return ABSENT if ABSENT in values else UNKNOWN
+        if isinstance(value, frozenset):
+            return UNKNOWN
+        joined += value if isinstance(value, tuple) else (value,)
+    return tuple(joined)
+
+
+def _either(found: Iterable[bool | None]) -> bool | None:
+    seen = list(found)
+    return True if True in seen else None if None in seen else False
+
+
+def _both(found: Iterable[bool | None]) -> bool | None:
+    seen = list(found)
+    return False if False in seen else None if None in seen else True
+
+
+def _ordered(left: Plain, op: str, right: Plain) -> bool | None:
+    one, other = _number(left), _number(right)
+    if one is None or other is None:
+        return None
+    return {"<": one < other, ">": one > other, "<=": one <= other, ">=": one >= other}[op]
+
+
+def _number(value: Plain) -> int | None:
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        try:
+            return int(address(value))
+        except ValueError:
+            return None
+    return None
+
+
+def _bits(op: str, left: Plain, right: Plain) -> Plain:
+    if isinstance(left, Lack) or isinstance(right, Lack):
+        return ABSENT if ABSENT in (left, right) else UNKNOWN
+    one, other = _number(left), _number(right)
+    if one is None or other is None:
+        return UNKNOWN
+    result = {
+        "and": one & other,
+        "or": one | other,
+        "xor": one ^ other,
+        "lshift": one << min(other, 128),
+        "rshift": one >> min(other, 128),
+    }[op]
+    if isinstance(left, str):  # an address stays one
+        whole = type(address(left))
+        return str(whole(result & (1 << address(left).max_prefixlen) - 1))
+    return result & 0xFFFFFFFF

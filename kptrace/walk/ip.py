@@ -1,0 +1,132 @@
+"""The IP layer: sending, receiving, forwarding, with the hooks in the kernel's order.
+
+``output``: route, OUTPUT, again a route if a rule changed address or mark (ip_route_me_harder),
+POSTROUTING. ``receive``: PREROUTING, route, then INPUT or (TTL, FORWARD, POSTROUTING).
+"""
+
+from __future__ import annotations
+
+from kptrace.model import Outcome
+from kptrace.walk.network import address
+from kptrace.walk.routing import Decision, Query, lookup, route_input, source_address
+from kptrace.walk.skb import Skb
+from kptrace.walk.stages import Arrived, End, Input, Local, Output, Stage, Transmit
+from kptrace.walk.story import Story
+
+
+def output(story: Story, stage: Output) -> Stage | Arrived:
+    skb = stage.skb
+    found = _route_out(story, skb)
+    if not skb.flow.src:
+        skb.set_source(source_address(story.at(skb), found, skb.hop, skb.flow.dst), skb.flow.sport)
+        if not story.sent_flow.src:
+            story.sent_flow = skb.flow
+    before = skb.flow, skb.mark
+    story.hook("output", skb)
+    if (skb.flow, skb.mark) != before:
+        found = _route_out(story, skb)
+    _check_loopback_source(story, skb)
+    _note_route(story, skb, found)
+    story.hook("postrouting", skb)
+    return _send(story, skb, found)
+
+
+def receive(story: Story, stage: Input) -> Stage | Arrived:
+    skb = stage.skb
+    if not skb.prerouted:
+        story.hook("prerouting", skb)
+    skb.prerouted = False
+    if skb.socket or skb.iif == "lo":
+        return _deliver(story, skb)
+    query = Query(flow=skb.flow, mark=skb.mark, iif=skb.iif)
+    found = route_input(story.at(skb), query)
+    if found.fault:
+        where = f"{skb.place.node}: {found.words}"
+        raise story.end(skb, Outcome.DROPPED, found.fault, where, found.words)
+    if found.type in ("local", "broadcast", "multicast", "anycast"):
+        return _deliver(story, skb)
+    if not found.usable:
+        raise no_route(story, skb, found)
+    return _forward(story, skb, found)
+
+
+def _forward(story: Story, skb: Skb, found: Decision) -> Stage | Arrived:
+    if skb.packet.ttl <= 1:
+        words = "its TTL is used up: the nodes send it in a circle"
+        raise story.end(skb, Outcome.DROPPED, "routing-loop", found.text, words)
+    skb.set_ttl(skb.packet.ttl - 1)
+    skb.hop = story.pick_hop(skb, found)
+    skb.oif = skb.hop.interface
+    _note_route(story, skb, found)
+    _check_mtu(story, skb, found)
+    story.hook("forward", skb)
+    story.hook("postrouting", skb)
+    return _send(story, skb, found)
+
+
+def _deliver(story: Story, skb: Skb) -> Stage:
+    skb.oif = ""
+    story.hook("input", skb)
+    return Local(skb)
+
+
+def _route_out(story: Story, skb: Skb) -> Decision:
+    found = lookup(story.at(skb), Query(flow=skb.flow, mark=skb.mark))
+    if not found.usable:
+        raise no_route(story, skb, found)
+    skb.hop = story.pick_hop(skb, found)
+    skb.oif = "lo" if found.local else skb.hop.interface
+    return found
+
+
+def _send(story: Story, skb: Skb, found: Decision) -> Stage | Arrived:
+    snapshot = story.at(skb)
+    if found.local:
+        story.note("seen", skb, "lo", "out")
+        skb.iif, skb.oif = "lo", ""
+        story.note("seen", skb, "lo", "in")
+        return Input(skb)
+    link = snapshot.link(skb.oif)
+    if link is None:
+        words = f"the route leads out of {skb.oif}, which does not exist"
+        raise story.end(skb, Outcome.DROPPED, "link-down", skb.oif, words, skb.oif)
+    return Transmit(skb, link)
+
+
+def _note_route(story: Story, skb: Skb, found: Decision) -> None:
+    story.note("route", skb, skb.oif, words=found.text)
+
+
+def no_route(story: Story, skb: Skb, found: Decision) -> End:
+    """The route that kills it, or that there is none, and what that means."""
+    node, text = skb.place.node, found.text
+    if found.type in ("blackhole", "unreachable", "prohibit"):
+        outcome = Outcome.DROPPED if found.type == "blackhole" else Outcome.REJECTED
+        words = found.words or f"the route is {text}"
+        return story.end(skb, outcome, "blackhole-route", f"{node}: {text}", words)
+    dst = skb.flow.dst
+    words = f"no route to {dst}"
+    if dst == story.asked.dst and not story.replying and story.world.is_service(dst):
+        words += ", a Service's address that no rule translated"
+        return story.end(skb, Outcome.NOT_PROGRAMMED, "proxy-rules-missing", dst, words)
+    cause = "no-route" if skb.place.pod else "pod-route-missing"
+    return story.end(skb, Outcome.REJECTED, cause, f"{node}: no route to {dst}", words)
+
+
+def _check_loopback_source(story: Story, skb: Skb) -> None:
+    """A packet from 127.0.0.0/8 may leave only with route_localnet (__mkroute_output)."""
+    if skb.oif == "lo" or not skb.flow.src or not address(skb.flow.src).is_loopback:
+        return
+    snapshot = story.at(skb)
+    told = [snapshot.conf(4, name, "route_localnet") for name in ("all", skb.oif)]
+    if skb.family == 6 or (snapshot.sysctls is not None and not any(told)):
+        words = f"{skb.flow.src} may not leave by {skb.oif}: route_localnet is 0"
+        raise story.end(skb, Outcome.REJECTED, "martian", skb.oif, words, skb.oif)
+
+
+def _check_mtu(story: Story, skb: Skb, found: Decision) -> None:
+    link = story.at(skb).link(skb.oif)
+    mtu = (found.route.mtu if found.route else 0) or (link.mtu if link else 0)
+    if mtu and skb.packet.length > mtu:
+        words = f"{skb.packet.length} bytes do not fit the {mtu} of {skb.oif}"
+        raise story.end(skb, Outcome.REJECTED, "mtu", skb.oif, words, skb.oif)

@@ -1,0 +1,309 @@
+"""The hooks of one namespace: every base chain in the kernel's order, conntrack and NAT between.
+
+In: a hook and a packet. Out: None when the packet passes, else Killed with the rule or policy that
+did it. Each rule that matched is noted as a Step. The packet is changed as the rules say.
+
+Theory (nf_conntrack_proto.c, nf_nat_proto.c, nf_nat_core.c): conntrack runs at -200 in prerouting
+and output. All chains of type nat hang on one dispatcher at -100 (prerouting, output) and 100
+(input, postrouting), whatever their own priorities, which only order them among themselves. It
+asks them for the first packet of a connection, once for each side (destination, source), until one
+has set up a translation; every packet is then translated as the connection says.
+
+Two nat tables at one priority: the one registered later is asked first and its answer stands. A
+saved text does not tell which that was (legacy against nft), so where both would act, both ways
+are walked and the branch is uncertain.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from kptrace.model import RuleRef, Step, Value
+from kptrace.rules.parts import (
+    Any,
+    Chance,
+    EveryNth,
+    Limit,
+    Opaque,
+    Recent,
+    Socket,
+    Test,
+    Verdict,
+)
+from kptrace.rules.ruleset import Chain, Rule
+from kptrace.rules.words import describe
+from kptrace.walk.choices import Choices, explore
+from kptrace.walk.conntrack import Conntrack
+from kptrace.walk.expressions import Scene
+from kptrace.walk.skb import Skb
+from kptrace.walk.snapshot import Snapshot
+from kptrace.walk.statements import Done, Effect, Refusal, Unmatched, act
+
+_MATCHES = (Test, Any, Chance, EveryNth, Recent, Limit, Socket)
+_CONNTRACK, _NAT_DST, _NAT_SRC = -200, -100, 100
+_DESTINATION = frozenset({"prerouting", "output"})
+# a kernel lets no chain be entered by way of itself; a hostile text may claim it
+_VISITS = 1000
+_WAYS = 64  # to find out whether a nat table would act at all
+
+
+class Killed(Value):
+    """The packet ended in a hook. ``rule`` is None where the chain's policy did it.
+
+    reply: what REJECT sends (``icmp port-unreachable``, ``tcp reset``); empty: nothing
+    via_map: the verdict maps that led there
+    """
+
+    hook: str
+    ref: RuleRef
+    rule: Rule | None = None
+    reply: str = ""
+    via_map: tuple[str, ...] = ()
+
+
+Note = Callable[[Step], None]
+
+
+class Netfilter:
+    def __init__(
+        self, snapshot: Snapshot, choices: Choices, note: Note, remark: Callable[[str], None]
+    ) -> None:
+        self.snapshot = snapshot
+        self.conntrack = Conntrack()
+        self._choices = choices
+        self._note = note
+        self._remark = remark
+
+    def run(self, hook: str, skb: Skb) -> Killed | None:
+        chains = self.snapshot.ruleset.base_chains("ip6" if skb.family == 6 else "ip", hook)
+        for stage in self._stages(hook, chains):
+            killed = stage(skb)
+            if killed:
+                return killed
+        if hook in ("input", "postrouting") and skb.tracked and not skb.untracked:
+            self.conntrack.confirm(skb.tracked.connection)
+        return None
+
+    def _stages(
+        self, hook: str, chains: Sequence[Chain]
+    ) -> Iterator[Callable[[Skb], Killed | None]]:
+        """What runs at the hook, by priority."""
+        plain = [chain for chain in chains if chain.type != "nat"]
+        nat = [chain for chain in chains if chain.type == "nat"]
+        stages: list[tuple[int, Callable[[Skb], Killed | None]]] = [
+            (chain.priority, partial(self._base, chain)) for chain in plain
+        ]
+        if hook in _DESTINATION:
+            stages.append((_CONNTRACK, self._track))
+        if hook != "forward":
+            priority = _NAT_DST if hook in _DESTINATION else _NAT_SRC
+            stages.append((priority, lambda skb: self._nat(hook, nat, skb)))
+        for _, stage in sorted(stages, key=lambda one: one[0]):
+            yield stage
+
+    # --- conntrack and NAT --------------------------------------------------------------------
+
+    def _track(self, skb: Skb) -> None:
+        if skb.tracked is None and not skb.untracked:
+            skb.tracked = self.conntrack.track(skb.flow)
+
+    def _nat(self, hook: str, chains: Sequence[Chain], skb: Skb) -> Killed | None:
+        tracked = skb.tracked
+        if tracked is None or skb.untracked:
+            return None
+        entry = tracked.connection
+        side = "dnat_done" if hook in _DESTINATION else "snat_done"
+        if tracked.state == "new" and not getattr(entry, side):
+            killed = self._first(chains, side, skb)
+            if killed:
+                return killed
+            setattr(entry, side, True)
+        self._apply(hook, skb)
+        return None
+
+    def _first(self, chains: Sequence[Chain], side: str, skb: Skb) -> Killed | None:
+        assert skb.tracked is not None
+        for chain in self._in_order(chains, side, skb):
+            killed = self._base(chain, skb)
+            if killed or getattr(skb.tracked.connection, side):
+                return killed
+        return None
+
+    def _apply(self, hook: str, skb: Skb) -> None:
+        """The connection's translation, for the packets that no rule is asked about."""
+        assert skb.tracked is not None
+        entry, original = skb.tracked.connection, skb.tracked.direction == "original"
+        if hook in _DESTINATION and (entry.dnat if original else entry.snat):
+            wanted, old = skb.tracked.destination(), (skb.flow.dst, skb.flow.dport)
+            if wanted != old:
+                skb.set_destination(*wanted)
+                self._step(skb, hook, "dnat", words=_back(original, old[0], wanted[0]))
+        elif hook not in _DESTINATION and (entry.snat if original else entry.dnat):
+            wanted, old = skb.tracked.source(), (skb.flow.src, skb.flow.sport)
+            if wanted != old:
+                skb.set_source(*wanted)
+                self._step(skb, hook, "snat", words=_back(original, old[0], wanted[0]))
+
+    def _in_order(self, chains: Sequence[Chain], side: str, skb: Skb) -> list[Chain]:
+        """Of chains with one priority whose age is not known, those that act decide the order."""
+        ordered: list[Chain] = []
+        left = [chain for chain in chains if len(chain.rules)]
+        while left:
+            same = [chain for chain in left if chain.priority == left[0].priority]
+            left = [chain for chain in left if chain not in same]
+            if _ages_known(same):
+                ordered += same
+                continue
+            active = [chain for chain in same if self._would_act(chain, side, skb)]
+            if len(active) > 1:
+                tables = " and ".join(f"{c.table.backend} {c.table.name}" for c in active)
+                self._remark(f"both {tables} would translate: the table loaded last wins")
+                about = ("nat order", skb.place, tuple(c.table for c in active))
+                turn = self._choices.guess(about, len(active))
+                active = active[turn:] + active[:turn]
+            ordered += [chain for chain in same if chain not in active] + active
+        return ordered
+
+    def _would_act(self, chain: Chain, side: str, skb: Skb) -> bool:
+        def story(choices: Choices) -> bool:
+            probe = copy.deepcopy(skb)
+            assert probe.tracked is not None
+            shadow = Netfilter(self.snapshot, choices, lambda step: None, lambda words: None)
+            killed = shadow._base(chain, probe)
+            return killed is not None or getattr(probe.tracked.connection, side)
+
+        return any(told.result for told in explore(story, _WAYS)[0])
+
+    # --- chains and rules ---------------------------------------------------------------------
+
+    def _base(self, base: Chain, skb: Skb) -> Killed | None:
+        """One base chain from its first rule to a verdict or its policy."""
+        hook = base.hook
+        frames = [iter(base.rules.toward(skb.flow.dst))]
+        visits: Counter[str] = Counter()
+        maps: tuple[str, ...] = ()
+        while frames:
+            rule = next(frames[-1], None)
+            if rule is None:
+                frames.pop()
+                continue
+            effect, via_map = self._rule(rule, hook, skb)
+            maps += via_map
+            match effect:
+                case Refusal(reply=reply):
+                    return Killed(hook=hook, ref=_ref(rule), rule=rule, reply=reply, via_map=maps)
+                case Verdict(kind="accept"):
+                    return None
+                case Verdict(kind="drop"):
+                    return Killed(hook=hook, ref=_ref(rule), rule=rule, via_map=maps)
+                case Verdict(kind="return"):
+                    frames.pop()
+                case Verdict(kind="jump" | "goto" as kind, chain=name):
+                    self._enter(frames, kind, name, base, visits, skb)
+                case Verdict(kind="queue"):
+                    self._doubt("a program in user space decides (queue), taken as accepted")
+                    return None
+        if base.policy == "accept":
+            return None
+        ref = _policy_ref(base)
+        self._step(skb, hook, "dropped", ref)
+        return Killed(hook=hook, ref=ref)
+
+    def _enter(
+        self,
+        frames: list[Iterator[Rule]],
+        kind: str,
+        name: str,
+        base: Chain,
+        visits: Counter[str],
+        skb: Skb,
+    ) -> None:
+        if kind == "goto":
+            frames.pop()
+        chain = self.snapshot.ruleset.chain(base.table, name)
+        visits[name] += 1
+        if chain is None or visits[name] > _VISITS or len(frames) > _VISITS:
+            self._doubt(f"chain {name} of {base.table.name} cannot be followed")
+            return
+        frames.append(iter(chain.rules.toward(skb.flow.dst)))
+
+    def _rule(self, rule: Rule, hook: str, skb: Skb) -> tuple[Effect, tuple[str, ...]]:
+        """The body from left to right. What it did is noted when no match was false."""
+        scene = Scene(skb, self.snapshot, self._choices, rule, self._remark)
+        done = Done()
+        effect: Effect = None
+        for part in rule.body:
+            if isinstance(part, Opaque):
+                if part.match and not scene.matches(part):
+                    return None, ()
+                if not part.match:
+                    self._doubt(f"nobody here knows what `{part.text}` does")
+            elif isinstance(part, _MATCHES):
+                if not scene.matches(part):
+                    return None, ()
+            else:
+                effect = act(part, scene, done)
+                if isinstance(effect, Unmatched):
+                    return None, ()
+                if effect is not None and not _continues(effect):
+                    break
+        action = done.action
+        if isinstance(effect, Refusal):
+            action = "rejected"
+        elif isinstance(effect, Verdict) and effect.kind == "drop":
+            action = "dropped"
+        self._step(skb, hook, action, _ref(rule))
+        return effect, done.via_map
+
+    def _step(
+        self, skb: Skb, hook: str, action: str, rule: RuleRef | None = None, words: str = ""
+    ) -> None:
+        self._note(
+            Step(
+                place=skb.place,
+                action=action,  # type: ignore[arg-type]
+                packet=skb.packet,
+                interface=skb.oif if hook in ("output", "postrouting") else skb.iif,
+                hook=hook,
+                rule=rule,
+                words=words or (rule.words if rule else ""),
+                certain=self._choices.certain,
+            )
+        )
+
+    def _doubt(self, words: str) -> None:
+        self._choices.certain = False
+        self._remark(words)
+
+
+def _continues(effect: Effect) -> bool:
+    return isinstance(effect, Verdict) and effect.kind == "continue"
+
+
+def _ages_known(chains: Sequence[Chain]) -> bool:
+    ages = {chain.age for chain in chains}
+    nft = all(chain.table.backend == "nft" for chain in chains)
+    return len(chains) == 1 or (nft and (0, 0) not in ages and len(ages) == len(chains))
+
+
+def _ref(rule: Rule) -> RuleRef:
+    return rule.ref(describe(rule))
+
+
+def _policy_ref(chain: Chain) -> RuleRef:
+    return RuleRef(
+        backend=chain.table.backend,
+        family=chain.table.family,
+        table=chain.table.name,
+        chain=chain.name,
+        number=0,
+        text=f"policy {chain.policy}",
+        words=f"the chain's policy is {chain.policy.upper()}",
+    )
+
+
+def _back(original: bool, old: str, new: str) -> str:
+    return f"{old} => {new}, as the connection's first packet" + ("" if original else ", undone")

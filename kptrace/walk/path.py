@@ -1,0 +1,274 @@
+"""What will become of a packet: ``predict``.
+
+In: the packet as its sender makes it, where it starts, and the World. Out: a Prediction with one
+Branch for each way it can go. A branch holds the packet's steps up to its end and, when it was
+delivered, those of the answer, from the first step with the action ``reply``. An answer that does
+not come back makes the branch undelivered: for its sender it is.
+
+A source or target whose namespace is in no snapshot is entered and left at its node's device; a
+packet that leaves for a place that was not looked at ends as ``inconclusive``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from kptrace.model import Branch, Endpoint, Flow, Outcome, Packet, Place, Prediction
+from kptrace.walk import bridge, device, ip, tunnel
+from kptrace.walk.choices import Choices, Told, explore
+from kptrace.walk.network import Link, address
+from kptrace.walk.skb import Skb
+from kptrace.walk.snapshot import Snapshot
+from kptrace.walk.stages import (
+    Arrived,
+    Cross,
+    End,
+    Frame,
+    Input,
+    Local,
+    Output,
+    Receive,
+    Stage,
+    Transmit,
+)
+from kptrace.walk.story import Story
+from kptrace.walk.world import World
+
+_STAGES: dict[type, Callable[[Story, Any], Stage | Arrived]] = {
+    Output: ip.output,
+    Input: ip.receive,
+    Local: tunnel.deliver,
+    Transmit: device.transmit,
+    Cross: device.cross,
+    Receive: device.receive,
+    Frame: bridge.switch,
+}
+# a packet crosses about ten devices; the TTL ends circles of nodes, this one of bridges
+_STAGES_AT_MOST = 1000
+
+
+def predict(
+    packet: Packet,
+    source: Place | None,
+    world: World,
+    ingress: tuple[Place, str] | None = None,
+) -> Prediction:
+    """source: the sender's place, None for one outside; then ``ingress`` says where it comes in.
+
+    ``packet.flow.src`` may be empty: the kernel chooses. Ports that are 0 are not known.
+    """
+    packet = _as_first(packet)
+    missing: list[str] = []
+
+    def story(choices: Choices) -> Branch:
+        told = Story(world, choices, packet.flow)
+        branch = _tell(told, packet, source, ingress)
+        missing.extend(one for one in told.missing if one not in missing)
+        return branch
+
+    told, left = explore(story)
+    return Prediction(branches=_branches(told, left), missing=tuple(missing))
+
+
+def _as_first(packet: Packet) -> Packet:
+    flow = packet.flow
+    texts = {name: str(address(text)) if text else "" for name, text in
+             (("src", flow.src), ("dst", flow.dst))}  # fmt: skip
+    flags = packet.flags or ("S" if flow.protocol == "tcp" else "")
+    return msgspec.structs.replace(packet, flow=msgspec.structs.replace(flow, **texts), flags=flags)
+
+
+def _branches(told: list[Told[Branch]], left: float) -> tuple[Branch, ...]:
+    """Ways that look alike are one; the likeliest first."""
+    merged: dict[Branch, float] = {}
+    for one in told:
+        branch = msgspec.structs.replace(one.result, weight=0.0)
+        merged[branch] = merged.get(branch, 0.0) + one.weight
+    if left > 0:
+        words = "there are more ways than can be told apart"
+        rest = Branch(
+            weight=0.0, steps=(), outcome=Outcome.INCONCLUSIVE, certain=False, words=words
+        )
+        merged[rest] = left
+    total = sum(merged.values())
+    branches = [
+        msgspec.structs.replace(branch, weight=weight / total) for branch, weight in merged.items()
+    ]
+    return tuple(sorted(branches, key=lambda branch: -branch.weight))
+
+
+def _tell(
+    story: Story, packet: Packet, source: Place | None, ingress: tuple[Place, str] | None
+) -> Branch:
+    try:
+        arrived = _run(story, _start(story, packet, source, ingress))
+        reached = _reached(story, arrived)
+        delivered = reached.outcome is Outcome.DELIVERED
+        return _branch(story, _answered(story, arrived, source) if delivered else reached)
+    except End as end:
+        return _branch(story, end)
+
+
+def _run(story: Story, stage: Stage | Arrived) -> Arrived:
+    for _ in range(_STAGES_AT_MOST):
+        if isinstance(stage, Arrived):
+            return stage
+        stage = _STAGES[type(stage)](story, stage)
+    assert not isinstance(stage, Arrived)
+    raise End(Outcome.INCONCLUSIVE, "", "", "the packet goes round and round")
+
+
+# --- the beginning ----------------------------------------------------------------------------
+
+
+def _start(
+    story: Story, packet: Packet, source: Place | None, ingress: tuple[Place, str] | None
+) -> Stage | Arrived:
+    if source is not None and source in story.world.snapshots:
+        skb = Skb(place=source, packet=packet)
+        story.note("sent", skb)
+        return Output(skb)
+    if source is not None:
+        story.lacks(f"{source.node}/{source.netns}: its own namespace")
+        return _from_unseen(story, packet, Place(node=source.node))
+    if ingress is None:
+        raise End(Outcome.INCONCLUSIVE, "", "", "where the packet comes in is not known")
+    place, interface = ingress
+    snapshot = story.world.snapshot(place)
+    link = snapshot.link(interface) if snapshot else None
+    if link is None:
+        words = f"{place.node} {interface} was not looked at"
+        raise End(Outcome.INCONCLUSIVE, "", "", words)
+    return Receive(Skb(place=place, packet=packet, mac=link.mac), link)
+
+
+def _from_unseen(story: Story, packet: Packet, node: Place) -> Stage | Arrived:
+    """From a pod whose namespace was not looked at: it comes in by its device on the node."""
+    snapshot = story.world.snapshot(node)
+    port = _device_of(snapshot, packet.flow.src) if snapshot and packet.flow.src else None
+    if snapshot is None or port is None:
+        words = f"the device of {packet.flow.src or 'the source'} on {node.node} is not known"
+        story.choices.certain = False
+        raise End(Outcome.INCONCLUSIVE, "", "", words)
+    skb = Skb(place=node, packet=packet, mac=port.mac)
+    master = snapshot.link(port.master) if port.master else None
+    if master is not None:
+        on_link = any(
+            address(packet.flow.dst) in route.destination and not route.default
+            for route in snapshot.table("main", skb.family)
+            if [hop.interface for hop in route.nexthops if not hop.gateway] == [master.name]
+        )
+        if on_link and not snapshot.holds(packet.flow.dst):
+            device.resolve(story, skb, master)
+        else:
+            skb.mac = master.mac
+    return Receive(skb, port)
+
+
+def _device_of(snapshot: Snapshot, text: str) -> Link | None:
+    """The device behind which a pod is: its own route's, or the bridge port with its address."""
+    for entry in snapshot.neighbours:
+        if entry.address != text or not entry.mac:
+            continue
+        port = snapshot.link(snapshot.port_of(entry.interface, entry.mac) or entry.interface)
+        if port is not None and port.kind != "bridge":
+            return port
+    wanted = address(text)
+    for route in snapshot.table("main", wanted.version):
+        if wanted in route.destination and route.destination.num_addresses == 1:
+            return snapshot.link(route.nexthops[0].interface) if route.nexthops else None
+    for route in snapshot.table("main", wanted.version):
+        if wanted in route.destination and route.nexthops and not route.default:
+            bridge_ = snapshot.link(route.nexthops[0].interface)
+            ports = snapshot.ports(bridge_.name) if bridge_ and bridge_.kind == "bridge" else ()
+            if ports:  # any port will do: they differ by name alone
+                return ports[0]
+    return None
+
+
+# --- the end, and the way back ----------------------------------------------------------------
+
+
+def _reached(story: Story, arrived: Arrived) -> End:
+    """What it means that a socket's host has the packet."""
+    skb, flow = arrived.skb, arrived.skb.flow
+    place = arrived.place
+    untouched = flow.dst == story.asked.dst and flow.dport == story.asked.dport
+    if place is not None and not place.pod and untouched and not skb.socket:
+        known = story.world.endpoint(flow.dst, flow.dport, flow.protocol)
+        if known is None and flow.dport in story.world.node_ports:
+            words = f"no rule translated port {flow.dport}; the node itself got the packet"
+            return story.end(skb, Outcome.NOT_PROGRAMMED, "proxy-rules-missing", flow.dst, words)
+    here = Skb(place=place or skb.place, packet=skb.packet)
+    story.note("delivered", here, skb.iif)
+    return End(Outcome.DELIVERED)
+
+
+def _answered(story: Story, arrived: Arrived, source: Place | None) -> End:
+    """The answer's way; an answer that does not arrive as its sender expects it is a failure."""
+    story.replying = True
+    sent = arrived.skb.packet
+    flags = "SA" if sent.flow.protocol == "tcp" else ""
+    packet = Packet(flow=sent.flow.reverse, flags=flags)
+    skb = Skb(place=arrived.place or arrived.skb.place, packet=packet)
+    story.note("reply", skb)
+    try:
+        if arrived.unseen:
+            back = _run(story, _from_unseen_port(story, arrived, packet))
+        else:
+            back = _run(story, Output(skb))
+    except End as end:
+        if end.outcome is Outcome.INCONCLUSIVE:
+            words = f"the way back is not known: {end.words}"
+            return End(Outcome.DELIVERED, words=words)
+        words = f"the packet arrives, but its answer does not: {end.words}"
+        return End(Outcome.DROPPED, end.cause, end.blame, words)
+    return _returned(story, back, source)
+
+
+def _from_unseen_port(story: Story, arrived: Arrived, packet: Packet) -> Stage | Arrived:
+    return _from_unseen(story, packet, arrived.skb.place)
+
+
+def _returned(story: Story, back: Arrived, source: Place | None) -> End:
+    expected = story.sent_flow.reverse
+    if back.skb.flow == expected and (source is None or back.place in (None, source)):
+        return End(Outcome.DELIVERED)
+    got = f"{back.skb.flow.src}:{back.skb.flow.sport}"
+    words = f"the answer reaches its sender from {got}, not from {expected.src}:{expected.sport}"
+    if story.bypassed:
+        blame = story.bypassed[-1]
+        return story.end(back.skb, Outcome.DROPPED, "bridge-nf-off", blame, f"{words} ({blame})")
+    return story.end(back.skb, Outcome.DROPPED, "reply-not-translated", got, words)
+
+
+def _branch(story: Story, end: End) -> Branch:
+    words = "; ".join([*([end.words] if end.words else []), *story.remarks])
+    return Branch(
+        weight=1.0,
+        steps=tuple(story.steps),
+        outcome=end.outcome,
+        certain=story.choices.certain,
+        backend=_backend(story),
+        cause=end.cause,
+        blame=end.blame,
+        words=words,
+    )
+
+
+def _backend(story: Story) -> Endpoint | None:
+    """The last destination that rules gave the packet on its way out, or an endpoint's own."""
+    flow: Flow | None = None
+    for step in story.steps:
+        if step.action == "reply":
+            break
+        if step.action == "dnat" or (step.action == "delivered" and flow is None):
+            flow = step.packet.innermost.flow
+    if flow is None:
+        flow = story.asked
+        return story.world.endpoint(flow.dst, flow.dport, flow.protocol)
+    known = story.world.endpoint(flow.dst, flow.dport, flow.protocol)
+    return known or Endpoint(address=flow.dst, port=flow.dport, protocol=flow.protocol)

@@ -1,0 +1,74 @@
+"""A packet on its way, with what the kernel keeps beside it (``struct sk_buff``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from kptrace.model import Flow, Packet, Place
+from kptrace.walk.conntrack import Tracked
+from kptrace.walk.network import Link, Nexthop
+
+
+@dataclass
+class Skb:
+    """The packet as it is now and where it is; the walk changes it as the kernel would.
+
+    physin, physout: bridge ports, while br_netfilter passes the frame through the IP hooks
+    hop: where the route sends it; ``mac``: the frame's destination, empty where unknown
+    toward: who has that link address, where known; ``unseen``: a pod that nobody looked into
+    inner_mac: of the frame that a tunnel's packet carries
+    prerouted: PREROUTING was run on the bridge already
+    unknown: fields (``meta mark``) that were set to something nobody here can compute
+    socket: a TPROXY rule hands it to this (address, port)
+    """
+
+    place: Place
+    packet: Packet
+    iif: str = ""
+    oif: str = ""
+    physin: str = ""
+    physout: str = ""
+    hop: Nexthop | None = None
+    mac: str = ""
+    inner_mac: str = ""
+    toward: tuple[Place, Link] | None = None
+    unseen: bool = False
+    tracked: Tracked | None = None
+    untracked: bool = False
+    prerouted: bool = False
+    unknown: set[str] = field(default_factory=set)
+    socket: tuple[str, int] | None = None
+
+    @property
+    def flow(self) -> Flow:
+        return self.packet.flow
+
+    @property
+    def family(self) -> int:
+        return 6 if self.packet.flow.ipv6 else 4
+
+    @property
+    def mark(self) -> int:
+        return self.packet.mark
+
+    @property
+    def translated(self) -> bool:
+        """A rule of this namespace gave it a new destination."""
+        return self.tracked is not None and self.tracked.connection.dnat
+
+    def set_mark(self, mark: int) -> None:
+        self.packet = msgspec.structs.replace(self.packet, mark=mark)
+
+    def set_ttl(self, ttl: int) -> None:
+        self.packet = msgspec.structs.replace(self.packet, ttl=ttl)
+
+    def set_destination(self, dst: str, dport: int) -> None:
+        self._set_flow(msgspec.structs.replace(self.flow, dst=dst, dport=dport))
+
+    def set_source(self, src: str, sport: int) -> None:
+        self._set_flow(msgspec.structs.replace(self.flow, src=src, sport=sport))
+
+    def _set_flow(self, flow: Flow) -> None:
+        self.packet = msgspec.structs.replace(self.packet, flow=flow)

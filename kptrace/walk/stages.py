@@ -1,0 +1,90 @@
+"""The stages of a packet's way through one kernel, and how it can end.
+
+A walk goes from stage to stage; each is a place in the kernel's source where a packet waits for
+the next function. They are data, so that no stage has to call the next one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kptrace.model import Outcome, Place
+from kptrace.walk.network import Link
+from kptrace.walk.skb import Skb
+
+
+@dataclass
+class Output:
+    """A local socket or a tunnel sends it (``ip_local_out``)."""
+
+    skb: Skb
+
+
+@dataclass
+class Receive:
+    """It comes in by a device (``netif_receive_skb``)."""
+
+    skb: Skb
+    link: Link
+
+
+@dataclass
+class Input:
+    """The IP layer has it (``ip_rcv``)."""
+
+    skb: Skb
+
+
+@dataclass
+class Transmit:
+    """The IP layer hands it to a device (``neigh_output``); ``skb.hop`` says for whom."""
+
+    skb: Skb
+    link: Link
+
+
+@dataclass
+class Frame:
+    """A bridge has it (``br_handle_frame``); ``port`` is None where the node itself sent it."""
+
+    skb: Skb
+    bridge: Link
+    port: Link | None = None
+
+
+@dataclass
+class Cross:
+    """It leaves this namespace by a device (``dev_queue_xmit``)."""
+
+    skb: Skb
+    link: Link
+
+
+@dataclass
+class Local:
+    """The transport layer has it (``ip_local_deliver_finish``): a tunnel's or a socket's."""
+
+    skb: Skb
+
+
+@dataclass
+class Arrived:
+    """A socket has it. ``unseen``: a pod whose own namespace was not looked at, or one outside."""
+
+    skb: Skb
+    place: Place | None
+    unseen: bool = False
+
+
+Stage = Output | Receive | Input | Transmit | Frame | Cross | Local
+
+
+class End(Exception):
+    """The packet goes no further. ``cause`` is a stable id, ``blame`` the object that did it."""
+
+    def __init__(self, outcome: Outcome, cause: str = "", blame: str = "", words: str = "") -> None:
+        super().__init__(words)
+        self.outcome = outcome
+        self.cause = cause
+        self.blame = blame
+        self.words = words

@@ -1,0 +1,107 @@
+"""Story: one straight walk of one packet through the world, and what is noted on the way.
+
+It holds what all stages share: the world, the choices of this walk, each namespace's netfilter
+with its connections, the steps so far. The stages themselves are in ``ip.py``, ``device.py``,
+``bridge.py`` and ``tunnel.py``.
+"""
+
+from __future__ import annotations
+
+from kptrace.model import Flow, Outcome, Place, Step, StepAction
+from kptrace.walk.choices import Choices
+from kptrace.walk.netfilter import Netfilter
+from kptrace.walk.network import Nexthop
+from kptrace.walk.routing import Decision
+from kptrace.walk.skb import Skb
+from kptrace.walk.snapshot import Snapshot
+from kptrace.walk.stages import End
+from kptrace.walk.verdicts import judge
+from kptrace.walk.world import World
+
+
+class Story:
+    """asked: the flow that is asked about; ``sent_flow``: it, with the source that was chosen.
+    replying: now the answer is under way
+
+    bypassed: bridges that a frame crossed without netfilter
+    """
+
+    def __init__(self, world: World, choices: Choices, asked: Flow) -> None:
+        self.world = world
+        self.choices = choices
+        self.asked = asked
+        self.steps: list[Step] = []
+        self.remarks: list[str] = []
+        self.missing: list[str] = []
+        self.bypassed: list[str] = []
+        self.replying = False
+        self.sent_flow = asked
+        self._netfilter: dict[Place, Netfilter] = {}
+
+    def at(self, skb: Skb) -> Snapshot:
+        return self.world.snapshots[skb.place]
+
+    def remark(self, words: str) -> None:
+        if words not in self.remarks:
+            self.remarks.append(words)
+
+    def lacks(self, what: str) -> None:
+        if what not in self.missing:
+            self.missing.append(what)
+
+    def netfilter(self, place: Place) -> Netfilter:
+        if place not in self._netfilter:
+            snapshot = self.world.snapshots[place]
+            for name in (*snapshot.missing, *snapshot.ruleset.missing):
+                self.lacks(f"{place.node}/{place.netns}: {name}")
+            self._netfilter[place] = Netfilter(
+                snapshot, self.choices, self.steps.append, self.remark
+            )
+        return self._netfilter[place]
+
+    def hook(self, name: str, skb: Skb) -> None:
+        """Run a hook; when it kills the packet, say why in the words of the catalogue."""
+        killed = self.netfilter(skb.place).run(name, skb)
+        if killed is not None:
+            raise judge(killed, skb)
+
+    def note(
+        self,
+        action: StepAction,
+        skb: Skb,
+        interface: str = "",
+        direction: str = "",
+        hook: str = "",
+        words: str = "",
+    ) -> None:
+        self.steps.append(
+            Step(
+                place=skb.place,
+                action=action,
+                packet=skb.packet,
+                interface=interface,
+                direction=direction,  # type: ignore[arg-type]
+                hook=hook,
+                words=words,
+                certain=self.choices.certain,
+            )
+        )
+
+    def end(
+        self, skb: Skb, outcome: Outcome, cause: str, blame: str, words: str, interface: str = ""
+    ) -> End:
+        """Note the end where it happens, and give the End to raise."""
+        if outcome is Outcome.INCONCLUSIVE:
+            self.choices.certain = False
+        else:
+            rejected = outcome in (Outcome.REJECTED, Outcome.NO_ENDPOINTS)
+            self.note("rejected" if rejected else "dropped", skb, interface or skb.iif, words=words)
+        return End(outcome, cause, blame, words)
+
+    def pick_hop(self, skb: Skb, found: Decision) -> Nexthop:
+        """One of the route's nexthops, by weight."""
+        if not found.certain:
+            self.choices.certain = False
+            self.remark(f"a policy rule of {skb.place.node} cannot be evaluated")
+        hops = found.nexthops
+        return hops[self.choices.pick([float(hop.weight) for hop in hops])]

@@ -1,0 +1,43 @@
+"""What a rule's drop or reject means: which cause of the catalogue, which object is to blame.
+
+In: Killed, from the hooks. Out: the End of the walk. kube-proxy says in its comments (iptables) or
+in the names of its verdict maps and chains (nftables) why it refuses; whatever else drops is a
+rule or a policy by its own name. A tunnel's packet that dies in a hook is the tunnel's matter.
+"""
+
+from __future__ import annotations
+
+from kptrace.model import Outcome
+from kptrace.walk.netfilter import Killed
+from kptrace.walk.skb import Skb
+from kptrace.walk.stages import End
+
+_NO_ENDPOINTS = ("no-endpoint-services", "no-endpoint-nodeports")
+
+
+def judge(killed: Killed, skb: Skb) -> End:
+    ref = killed.ref
+    blame = f"{ref.table} {ref.chain} {ref.number or 'policy'}: {ref.text}"
+    words = f"{ref.words or ref.text} ({ref.table} {ref.chain})"
+    outcome, cause = _classify(killed, skb)
+    return End(outcome, cause, blame, words)
+
+
+def _classify(killed: Killed, skb: Skb) -> tuple[Outcome, str]:
+    refused = Outcome.REJECTED if killed.reply else Outcome.DROPPED
+    if skb.packet.tunnel is not None:
+        return refused, "tunnel-port-blocked"
+    if killed.rule is None:
+        return refused, "forward-policy-drop" if killed.hook == "forward" else "policy-drop"
+    comment = killed.rule.comment
+    if "has no local endpoints" in comment:
+        return Outcome.DROPPED, "no-local-endpoints"
+    if "has no endpoints" in comment:
+        return Outcome.NO_ENDPOINTS, "no-endpoints"
+    if any(name in _NO_ENDPOINTS for name in killed.via_map):
+        if killed.reply:
+            return Outcome.NO_ENDPOINTS, "no-endpoints"
+        return Outcome.DROPPED, "no-local-endpoints"
+    if killed.ref.table == "kube-proxy" and killed.ref.chain == "cluster-ips-check":
+        return Outcome.NOT_PROGRAMMED, "proxy-rules-missing"
+    return refused, "rule-reject" if killed.reply else "rule-drop"
