@@ -183,8 +183,11 @@ def _crossings(sightings: tuple[Sighting, ...]) -> Iterator[Crossing]:
 
 
 def _identity(packet: Packet) -> object:
+    """What a packet keeps on the wire and nowhere else: every router that it passes lowers its TTL,
+    so the same packet further on is not taken for the one that left.
+    """
     inner = packet.innermost
-    return (packet.flow, packet.ip_id, inner.flow, inner.ip_id, inner.flags, inner.icmp)
+    return (packet.flow, packet.ip_id, packet.ttl, inner.flow, inner.ip_id, inner.ttl, inner.flags)
 
 
 def _shift(node: str, known: str, known_shift: int, crossings: Iterable[Crossing]) -> int:
@@ -192,10 +195,10 @@ def _shift(node: str, known: str, known_shift: int, crossings: Iterable[Crossing
     latest: int | None = None
     for left, reached, time_left, time_reached in crossings:
         if (left, reached) == (known, node):
-            bound = time_left + known_shift - time_reached
+            bound = time_left + known_shift - time_reached + 1  # it takes some time
             earliest = bound if earliest is None else max(earliest, bound)
         elif (left, reached) == (node, known):
-            bound = time_reached + known_shift - time_left
+            bound = time_reached + known_shift - time_left - 1
             latest = bound if latest is None else min(latest, bound)
     if (earliest is None or earliest <= 0) and (latest is None or latest >= 0):
         return 0
