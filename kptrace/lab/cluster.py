@@ -78,7 +78,11 @@ def _make(lab: Lab) -> Lab:
         namespace.create(name)
     servers = _start_servers(lab)
     try:
-        for step in topology.recipes(plan):
+        steps = topology.recipes(plan)
+        # a device takes its namespace's defaults when it is made, which may be from another one
+        for recipe in (recipe for step in steps for recipe in step):
+            machine.write_sysctls(recipe.sysctls, recipe.netns)
+        for step in steps:
             _all_at_once(_carry_out, step)
         view = rules.healthy(plan)
         _all_at_once(lambda node: rules.install(plan, node, view), plan.nodes)
@@ -105,7 +109,6 @@ def _write_documents(lab: Lab) -> None:
 
 
 def _carry_out(recipe: topology.Recipe) -> None:
-    machine.write_sysctls(recipe.sysctls, recipe.netns)
     machine.batch("ip", recipe.links, recipe.netns)
     machine.batch("bridge", recipe.fdb, recipe.netns)
 

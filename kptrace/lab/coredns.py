@@ -15,7 +15,11 @@ STARTED = b"CoreDNS-"
 
 
 def corefile(zone_file: Path) -> str:
-    return f"{DOMAIN}:53 {{\n    errors\n    file {zone_file} {DOMAIN}\n}}\n"
+    """The lab's world ends at its domain: no other name exists."""
+    return (
+        f"{DOMAIN}:53 {{\n    errors\n    file {zone_file} {DOMAIN}\n}}\n"
+        ".:53 {\n    errors\n    template ANY ANY {\n        rcode NXDOMAIN\n    }\n}\n"
+    )
 
 
 def start(binary: str, pod: PodPlan, zone: Zone, directory: Path) -> subprocess.Popen[bytes]:

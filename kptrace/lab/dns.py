@@ -1,9 +1,10 @@
 """A DNS server without its sockets: a query's bytes in, the answer's bytes out.
 
-It stands in for CoreDNS where no ``coredns`` binary is installed, and answers as CoreDNS does with
-the cluster's zone and no upstream: authoritative for ``cluster.local`` (NXDOMAIN and empty answers
-with the zone's SOA), REFUSED for everything else. An answer that does not fit into what the asker
-can take over UDP is truncated to nothing with TC set, so that the asker comes back over TCP.
+It stands in for CoreDNS where no ``coredns`` binary is installed: authoritative for
+``cluster.local`` (NXDOMAIN and empty answers carry the zone's SOA), and since the lab's world ends
+there, NXDOMAIN for everything else, so that a resolver's search comes to an end. An answer that is
+too long for what the asker takes over UDP is truncated to nothing with TC set, so that the asker
+comes back over TCP.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def answer(zone: Zone, query: bytes, transport: str) -> bytes | None:
 def _fill(reply: dns.message.Message, zone: Zone, question: dns.rrset.RRset) -> None:
     name = question.name.to_text(omit_final_dot=True).lower()
     if name != DOMAIN and not name.endswith(f".{DOMAIN}"):
-        reply.set_rcode(dns.rcode.REFUSED)
+        reply.set_rcode(dns.rcode.NXDOMAIN)
         return
     reply.flags |= dns.flags.AA
     kinds = zone.records.get(name)

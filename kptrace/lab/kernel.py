@@ -94,7 +94,9 @@ def _match(plan: Plan, what: str, option: str, table: str, rule: str) -> Feature
     """A rule in a chain of its own, so that no hook of the table matters."""
     text = f"*{table}\n:TRY - [0:0]\n-A TRY {rule}\nCOMMIT\n"
     program = machine.iptables(plan.proxy, 0, "restore")
-    return Feature(what=what, option=f"CONFIG_{option}", argv=(program, "--noflush"), stdin=text)
+    return Feature(
+        what=what, option=f"CONFIG_{option}", argv=(program, "--noflush", "--wait"), stdin=text
+    )
 
 
 def explain(plan: Plan, failure: KptraceError) -> KptraceError:

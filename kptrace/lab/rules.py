@@ -9,17 +9,12 @@ second loading of the same view changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from kptrace.kube.documents import read_documents
 from kptrace.lab import machine, manifests, topology
 from kptrace.lab.plan import POD_NETWORK, SERVICE_NETWORK, NodePlan, Plan
-from kptrace.lab.proxy import iptables, nftables
+from kptrace.lab.proxy.load import COMMANDS, FAMILIES, Load, Mode, loads
 from kptrace.lab.proxy.port import ProxyNode
 from kptrace.model import Endpoint, Service, Value
-from kptrace.rules.programmed import Family
-
-FAMILIES: tuple[Family, ...] = ("ip", "ip6")
 
 
 class View(Value):
@@ -36,29 +31,18 @@ def healthy(plan: Plan) -> View:
 
 def install(plan: Plan, node: NodePlan, view: View) -> None:
     """Everything on a node without rules: kube-proxy's, then Flannel's behind them."""
-    load(plan, node, view)
+    for load in _loads(plan, node, view):
+        machine.run(load.command, load.text, node.netns)
     for family, _ in enumerate(FAMILIES):
         restore(plan, node, family, topology.flannel_rules(node, family))
 
 
-def load(plan: Plan, node: NodePlan, view: View) -> None:
-    if plan.proxy == "nftables":
-        text = "".join(nftables.render(*_of(plan, node, view), family) for family in FAMILIES)
-        machine.run(("nft", "-f", "-"), text, node.netns)
-        return
-    for number, family in enumerate(FAMILIES):
-        restore(plan, node, number, iptables.render(*_of(plan, node, view), family))
-
-
 def reload(plan: Plan, node: NodePlan, old: View, new: View) -> None:
     """From one view to another on a node that has rules."""
-    if plan.proxy == "nftables":
-        load(plan, node, new)
-        return
-    for number, family in enumerate(FAMILIES):
-        before = iptables.render(*_of(plan, node, old), family, jumps=False)
-        after = iptables.render(*_of(plan, node, new), family, jumps=False)
-        restore(plan, node, number, with_deletions(before, after))
+    before, after = (_loads(plan, node, view, again=True) for view in (old, new))
+    for was, load in zip(before, after, strict=True):
+        text = load.text if plan.proxy == "nftables" else with_deletions(was.text, load.text)
+        machine.run(load.command, text, node.netns)
 
 
 def with_deletions(before: str, after: str) -> str:
@@ -92,21 +76,17 @@ def chains(text: str) -> dict[tuple[str, str], None]:
 
 
 def restore(plan: Plan, node: NodePlan, family: int, text: str) -> None:
-    program = machine.iptables(plan.proxy, family, "restore")
-    machine.run((program, "--noflush"), text, node.netns)
+    """A text for iptables-restore, by the backend that this lab uses."""
+    backend: Mode = "iptables" if plan.proxy == "nftables" else plan.proxy
+    machine.run(COMMANDS[backend, FAMILIES[family]], text, node.netns)
 
 
-def _of(
-    plan: Plan, node: NodePlan, view: View
-) -> tuple[Sequence[Service], Mapping[str, Sequence[Endpoint]], ProxyNode]:
-    return (
-        view.services,
-        view.endpoints,
-        ProxyNode(
-            name=node.name,
-            addresses=node.addresses,
-            zone=node.zone,
-            cluster_cidrs=POD_NETWORK,
-            service_cidrs=SERVICE_NETWORK,
-        ),
+def _loads(plan: Plan, node: NodePlan, view: View, *, again: bool = False) -> tuple[Load, ...]:
+    proxy_node = ProxyNode(
+        name=node.name,
+        addresses=node.addresses,
+        zone=node.zone,
+        cluster_cidrs=POD_NETWORK,
+        service_cidrs=SERVICE_NETWORK,
     )
+    return loads(plan.proxy, view.services, view.endpoints, proxy_node, again=again)

@@ -24,7 +24,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -41,10 +41,13 @@ IDLE_SECONDS = 60.0
 BACKLOG = 128
 
 
+Doing = Literal["open", "close"]
+
+
 class Order(Value):
     """What the control socket understands."""
 
-    do: Literal["open", "close"]
+    do: Doing
     pod: str
     protocol: str
     port: int
@@ -174,15 +177,18 @@ def _bind(listener: Listener) -> socket.socket:
 
 
 class Datagrams(asyncio.DatagramProtocol):
+    transport: asyncio.DatagramTransport
+
     def __init__(self, answer: Callable[[bytes], bytes | None]) -> None:
         self.answer = answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        # asyncio's own is none of its DatagramTransport class
+        self.transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         reply = self.answer(data)
-        if reply is not None and isinstance(self.transport, asyncio.DatagramTransport):
+        if reply is not None:
             self.transport.sendto(reply, addr)
 
 

@@ -1,7 +1,7 @@
 """What makes the lab's network: the plan in, lines for ``ip -batch``, sysctls and rules out; pure.
 
-Each network namespace gets a ``Recipe``, carried out in the order underlay, nodes, pods, because a
-veth is made in the node and its other end lands in the pod. What a node holds is what Flannel and
+Each network namespace gets a ``Recipe``. The links come in the order underlay, nodes, pods, because
+a veth is made in the node and its other end lands in the pod. What a node holds is what Flannel and
 the bridge plugin leave on one (pkg/backend/vxlan, pkg/trafficmngr/iptables; plugins/main/bridge):
 
 vxlan     flannel.1 with the lease's network address /32 (so that no broadcast route appears), no
@@ -37,7 +37,7 @@ FDB_FLAGS = "self permanent"
 
 
 class Recipe(Value):
-    """One namespace: sysctls first, then lines of ``ip -batch``, then of ``bridge -batch``."""
+    """One namespace: its sysctls, lines for ``ip -batch`` and then for ``bridge -batch``."""
 
     netns: str
     sysctls: tuple[tuple[str, str], ...]
@@ -71,7 +71,6 @@ NODE_SYSCTLS = (
 )
 # kube-proxy's iptables mode lets 127.0.0.1 reach node ports (proxier.go, localhostNodePorts)
 LOCALHOST_NODE_PORTS = (("net.ipv4.conf.all.route_localnet", "1"),)
-# What is bound before its address is there (the servers start while links are being made)
 POD_SYSCTLS = (*COMMON, ("net.ipv4.ip_forward", "0"))
 
 

@@ -1,0 +1,106 @@
+"""``kptrace lab``: the verbs of the lab on the command line.
+
+Only words stand here; what they do is in the modules that each command imports. Errors are raised
+as they are in kptrace.errors, for ``kptrace.cli`` to print.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="A cluster of network namespaces on this machine, and faults to put into it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+
+Name = Annotated[str, typer.Option("--name", help="Which lab; several can stand side by side.")]
+
+
+@app.command()
+def up(
+    name: Name = "default",
+    nodes: Annotated[int, typer.Option(help="How many nodes, 2 to 9.")] = 2,
+    proxy: Annotated[
+        str, typer.Option(help="kube-proxy's mode: iptables, iptables-legacy or nftables.")
+    ] = "iptables",
+    network: Annotated[str, typer.Option(help="Flannel's backend: vxlan or host-gw.")] = "vxlan",
+) -> None:
+    """Make a lab: nodes, pods with servers, DNS, Services and kube-proxy's rules for them."""
+    from kptrace.lab import cluster, plan
+
+    lab = cluster.up(plan.plan(name, nodes, proxy, network))
+    flag, option = ("--lab", "") if name == "default" else (f"--lab-name {name}", f" --name {name}")
+    typer.echo(
+        f"lab {name} is up: {nodes} nodes, {len(lab.plan.pods)} pods,"
+        f" proxy {proxy}, network {network}\n"
+        f"  look:   kptrace lab status{option}\n"
+        f"  trace:  kptrace svc/remote -n shop --from pod/client {flag}\n"
+        f"  break:  kptrace lab faults{option}"
+    )
+
+
+@app.command()
+def down(name: Name = "default") -> None:
+    """Remove a lab, also one that is half made; nothing of it stays."""
+    from kptrace.lab import cluster
+
+    cluster.down(name)
+    typer.echo(f"lab {name} is gone")
+
+
+@app.command()
+def status(
+    name: Name = "default",
+    output: Annotated[str, typer.Option("-o", "--output", help="text or json.")] = "text",
+) -> None:
+    """List a lab's nodes, Services and pods with their addresses, and its faults."""
+    import msgspec
+
+    from kptrace.errors import Usage
+    from kptrace.lab import state
+    from kptrace.lab import status as lab_status
+
+    if output not in ("text", "json"):
+        raise Usage(f"-o {output!r} is none of: text, json")
+    found = lab_status.status(state.load(name))
+    if output == "json":
+        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+    else:
+        typer.echo(lab_status.text(found))
+
+
+@app.command("break")
+def break_(
+    fault: Annotated[str, typer.Argument(help="Its name: see kptrace lab faults.")],
+    name: Name = "default",
+) -> None:
+    """Put a fault into a lab."""
+    from kptrace.lab import faults
+
+    found = faults.find(fault)
+    faults.inject(name, found)
+    typer.echo(f"broken: {found.words}\n  see it: {faults.how_to_see(found, name)}")
+
+
+@app.command()
+def heal(
+    fault: Annotated[str, typer.Argument(help="Its name; without one, all faults.")] = "",
+    name: Name = "default",
+) -> None:
+    """Take a fault out of a lab again, or all of them."""
+    from kptrace.lab import faults
+
+    healed = faults.heal(name, fault)
+    typer.echo(f"healed: {', '.join(one.name for one in healed) or 'nothing was broken'}")
+
+
+@app.command("faults")
+def faults_(name: Name = "default") -> None:
+    """List what can be broken, and how to see it."""
+    from kptrace.lab import faults
+
+    typer.echo(faults.listing(name))

@@ -1,0 +1,201 @@
+"""The ways in which a fault damages a lab, each with the way back.
+
+A ``Damage`` looks at what stands there (``before``, kept in the state file, so that another process
+can heal it), does its harm, and undoes it. ``undo`` puts back what was there and nothing else, and
+it may come after an ``inflict`` that was killed half-way: what is in place already is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from kptrace.lab import machine, rules, servers
+from kptrace.lab.plan import NodePlan
+from kptrace.lab.rules import View
+from kptrace.lab.shop import Listener
+from kptrace.lab.state import Lab
+from kptrace.lab.topology import FDB_FLAGS, TUNNELS
+from kptrace.model import Value
+
+Before = dict[str, str]
+
+
+class Damage(Protocol):
+    def before(self, lab: Lab, node: NodePlan) -> Before: ...
+
+    def inflict(self, lab: Lab, node: NodePlan) -> None: ...
+
+    def undo(self, lab: Lab, node: NodePlan, before: Before) -> None: ...
+
+
+class Sysctl(Value):
+    """A kernel setting of the node has another value."""
+
+    name: str
+    value: str
+
+    def before(self, lab: Lab, node: NodePlan) -> Before:
+        return {self.name: machine.read_sysctl(self.name, node.netns)}
+
+    def inflict(self, lab: Lab, node: NodePlan) -> None:
+        machine.write_sysctls([(self.name, self.value)], node.netns)
+
+    def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
+        machine.write_sysctls(before.items(), node.netns)
+
+
+class AppendedRule(Value):
+    """A rule more at the end of a chain of ``filter``, for both families."""
+
+    chain: str
+    rule: tuple[str, ...]
+
+    def before(self, lab: Lab, node: NodePlan) -> Before:
+        return {}
+
+    def inflict(self, lab: Lab, node: NodePlan) -> None:
+        for family in (0, 1):
+            _iptables(lab, node, family, "-A", self.chain, *self.rule)
+
+    def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
+        for family in (0, 1):
+            with suppress(machine.CommandFailed):
+                _iptables(lab, node, family, "-D", self.chain, *self.rule)
+
+
+class ForwardPolicy(Value):
+    """FORWARD drops by default, and Flannel's chain no longer accepts before the policy comes.
+
+    As on a node whose firewall was set up by somebody who knew of no pods.
+    """
+
+    policy: str
+    jump: str = "-j FLANNEL-FWD"
+
+    def before(self, lab: Lab, node: NodePlan) -> Before:
+        return {str(family): _iptables(lab, node, family, "-S", "FORWARD") for family in (0, 1)}
+
+    def inflict(self, lab: Lab, node: NodePlan) -> None:
+        for family in (0, 1):
+            _, place = self._read(_iptables(lab, node, family, "-S", "FORWARD"))
+            _iptables(lab, node, family, "-P", "FORWARD", self.policy)
+            if place:
+                _iptables(lab, node, family, "-D", "FORWARD", str(place))
+
+    def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
+        for family in (0, 1):
+            policy, place = self._read(before[str(family)])
+            now = _iptables(lab, node, family, "-S", "FORWARD")
+            _iptables(lab, node, family, "-P", "FORWARD", policy)
+            if place and not self._read(now)[1]:
+                last = min(place, now.count("\n-A ") + 1)
+                jump = before[str(family)].splitlines()[place]
+                text = jump.replace("-A FORWARD", f"-I FORWARD {last}", 1)
+                rules.restore(lab.plan, node, family, f"*filter\n{text}\nCOMMIT\n")
+
+    def _read(self, listing: str) -> tuple[str, int]:
+        """The policy, and which rule the jump is; 0 when there is none."""
+        first, *lines = listing.splitlines()
+        places = [number for number, line in enumerate(lines, 1) if line.endswith(self.jump)]
+        return first.split()[-1], next(iter(places), 0)
+
+
+class Route(Value):
+    """The node has no route to the pods of ``to``."""
+
+    to: str
+
+    def _cidr(self, lab: Lab) -> str:
+        return lab.plan.node(self.to).pod_cidrs[0]
+
+    def before(self, lab: Lab, node: NodePlan) -> Before:
+        shown = machine.run(("ip", "route", "show", "exact", self._cidr(lab)), netns=node.netns)
+        return {"route": shown.strip()}
+
+    def inflict(self, lab: Lab, node: NodePlan) -> None:
+        machine.run(("ip", "route", "del", self._cidr(lab)), netns=node.netns)
+
+    def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
+        machine.batch("ip", [f"route replace {before['route']}"], node.netns)
+
+
+class Fdb(Value):
+    """The tunnel's entry for ``to`` leads to another address, or is gone when ``dst`` is empty."""
+
+    to: str
+    dst: str = ""
+
+    def _entry(self, lab: Lab) -> str:
+        return f"{lab.plan.node(self.to).vtep_macs[0]} dev {TUNNELS[0]}"
+
+    def before(self, lab: Lab, node: NodePlan) -> Before:
+        mac = lab.plan.node(self.to).vtep_macs[0]
+        shown = machine.run(("bridge", "fdb", "show", "dev", TUNNELS[0]), netns=node.netns)
+        words = next(line.split() for line in shown.splitlines() if line.startswith(mac))
+        return {"dst": words[words.index("dst") + 1]}
+
+    def inflict(self, lab: Lab, node: NodePlan) -> None:
+        order = f"replace {self._entry(lab)} dst {self.dst} {FDB_FLAGS}"
+        self._run(order if self.dst else f"del {self._entry(lab)}", node)
+
+    def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
+        self._run(f"replace {self._entry(lab)} dst {before['dst']} {FDB_FLAGS}", node)
+
+    def _run(self, order: str, node: NodePlan) -> None:
+        machine.batch("bridge", [f"fdb {order}"], node.netns)
+
+
+class ClosedPort(Value):
+    """The pod runs, but nothing listens on its port."""
+
+    pod: str
+    listener: Listener
+
+    def before(self, lab: Lab, node: NodePlan) -> Before:
+        return {}
+
+    def inflict(self, lab: Lab, node: NodePlan) -> None:
+        self._order(lab, "close")
+
+    def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
+        self._order(lab, "open")
+
+    def _order(self, lab: Lab, do: servers.Doing) -> None:
+        order = servers.Order(
+            do=do, pod=self.pod, protocol=self.listener.protocol, port=self.listener.port
+        )
+        servers.control(lab, order)
+
+
+class Belief(Value):
+    """kube-proxy writes rules for a cluster that is not as the API says (or the API itself lies).
+
+    believe: from the view of the healthy cluster to the one that the node has
+    everywhere: on all nodes, because the API says so too
+    """
+
+    believe: Callable[[View], View]
+    everywhere: bool = False
+
+    def before(self, lab: Lab, node: NodePlan) -> Before:
+        return {}
+
+    def inflict(self, lab: Lab, node: NodePlan) -> None:
+        true = rules.healthy(lab.plan)
+        for one in self._nodes(lab, node):
+            rules.reload(lab.plan, one, true, self.believe(true))
+
+    def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
+        true = rules.healthy(lab.plan)
+        for one in self._nodes(lab, node):
+            rules.reload(lab.plan, one, self.believe(true), true)
+
+    def _nodes(self, lab: Lab, node: NodePlan) -> tuple[NodePlan, ...]:
+        return lab.plan.nodes if self.everywhere else (node,)
+
+
+def _iptables(lab: Lab, node: NodePlan, family: int, *words: str) -> str:
+    program = machine.iptables(lab.plan.proxy, family)
+    return machine.run((program, "--wait", *words), netns=node.netns)
