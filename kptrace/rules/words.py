@@ -1,0 +1,321 @@
+"""One rule in plain English, short: ``describe(rule)``.
+
+What kube-proxy, Flannel and Calico write is known by the names of their chains and by kube-proxy's
+comments (proxier.go of each mode); everything else is told by what it does and why it matched.
+The words are for a rule that matched: ``marks it for masquerade because the source is outside
+10.244.0.0/16``. Comments and names are data of others: they are quoted, never trusted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from kptrace.rules.conditions import because, chance, condition, hexadecimal, value
+from kptrace.rules.naming import read_nftables_name
+from kptrace.rules.parts import (
+    Assign,
+    Bits,
+    Chance,
+    Concat,
+    Const,
+    Dnat,
+    Entries,
+    Expr,
+    Field,
+    Hash,
+    Log,
+    Lookup,
+    Masquerade,
+    NoTrack,
+    NumGen,
+    Opaque,
+    Part,
+    Recent,
+    Redirect,
+    Reject,
+    SetRef,
+    SetUpdate,
+    Snat,
+    Test,
+    Tproxy,
+    Verdict,
+    VerdictMap,
+)
+from kptrace.rules.ruleset import Rule
+
+MASQUERADE_CHAINS = frozenset({"KUBE-MARK-MASQ", "mark-for-masquerade", "CNI-HOSTPORT-SETMARK"})
+
+_CHAINS = {
+    "KUBE-SERVICES": "to the Services",
+    "KUBE-NODEPORTS": "to the NodePorts",
+    "KUBE-NODE-PORT": "to the NodePorts",
+    "KUBE-EXTERNAL-SERVICES": "to Services' external addresses without endpoints",
+    "KUBE-POSTROUTING": "to kube-proxy's masquerading",
+    "KUBE-FORWARD": "to kube-proxy's forwarding rules",
+    "KUBE-FIREWALL": "to the kubelet's firewall",
+    "KUBE-PROXY-FIREWALL": "to load balancers' source ranges",
+    "KUBE-SOURCE-RANGES-FIREWALL": "to load balancers' source ranges",
+    "KUBE-LOAD-BALANCER": "to the load balancers",
+    "KUBE-IPVS-FILTER": "to the guard of the Services' addresses",
+    "FLANNEL-FWD": "to Flannel's forwarding rules",
+    "FLANNEL-POSTRTG": "to Flannel's masquerading",
+    "CNI-HOSTPORT-DNAT": "to the host ports",
+    "CNI-HOSTPORT-MASQ": "to the host ports' masquerading",
+    "CNI-FORWARD": "to the CNI's forwarding rules",
+    "DOCKER": "to Docker's rules",
+    "DOCKER-USER": "to the administrator's rules for Docker",
+    "services": "to the Services",
+    "masquerading": "to kube-proxy's masquerading",
+    "service-endpoints-check": "to the check for Services without endpoints",
+    "endpoints-check": "to the check for Services without endpoints",
+    "nodeport-endpoints-check": "to the check for NodePorts without endpoints",
+    "cluster-ips-check": "to the check for ports that no Service has",
+    "firewall-check": "to load balancers' source ranges",
+    "reject-chain": "to be rejected",
+    "cali-from-wl-dispatch": "to the sending pod's policy",
+    "cali-to-wl-dispatch": "to the receiving pod's policy",
+    "cali-wl-to-host": "to the rules from pods to this node",
+}
+_CALICO = {
+    "cali-fw-": "to egress policy of the pod at ",
+    "cali-tw-": "to ingress policy of the pod at ",
+    "cali-po-": "to egress policy ",
+    "cali-pi-": "to ingress policy ",
+    "cali-pro-": "to egress profile ",
+    "cali-pri-": "to ingress profile ",
+}
+_MAPS = {
+    "service-ips": "finds the Service by address and port",
+    "service-nodeports": "finds the Service by NodePort",
+    "no-endpoint-services": "asks whether the Service has no endpoints",
+    "no-endpoint-nodeports": "asks whether the NodePort's Service has no endpoints",
+    "firewall-ips": "asks whether a load balancer limits its sources",
+}
+_SERVICE_CHAIN = re.compile(r"KUBE-(SVC|SVL|EXT|FW)-[A-Z2-7]{16}")
+_BACKEND_CHAIN = re.compile(r"KUBE-SEP-[A-Z2-7]{16}")
+_TO_BACKEND = re.compile(r".+ -> (\S+)")
+_SERVICE_NAME = re.compile(r"[a-z0-9.-]+/[a-z0-9.-]+(:[a-z0-9-]+)?")
+_HASH_COMMENT = re.compile(r"cali:\S+ ?")
+_DULL = frozenset({"flanneld masq", "flanneld forward", "kubernetes forwarding rules"})
+_MANY = 3
+_ROOM = 90
+
+
+def describe(rule: Rule) -> str:
+    """What a rule that matched does, and why it matched where that tells more."""
+    said = _known(rule) or _generic(rule)
+    return said if len(said) <= _ROOM else said[: _ROOM - 1] + "…"
+
+
+def _known(rule: Rule) -> str:
+    """Rules that pick a Service, a backend, or mark for masquerade."""
+    for part in rule.body:
+        match part:
+            case Verdict(kind="jump" | "goto", chain=chain):
+                return _toward(rule, chain)
+            case VerdictMap(key=NumGen() | Hash(), map=Entries(items=items)):
+                return _choice([_backend_name(entry.data) for entry in items])
+            case VerdictMap(map=SetRef(name=name)) if name in _MAPS:
+                return _MAPS[name]
+            case Dnat(addr=Lookup(key=NumGen() | Hash(), map=Entries(items=items))):
+                return _choice([_address(entry.data) for entry in items])
+    return ""
+
+
+def _toward(rule: Rule, chain: str) -> str:
+    if chain in MASQUERADE_CHAINS:
+        return _with_reason("marks it for masquerade", rule)
+    if _BACKEND_CHAIN.fullmatch(chain):
+        return _backend(rule, chain)
+    if _SERVICE_CHAIN.fullmatch(chain):
+        return _service(rule, chain)
+    name = read_nftables_name(chain)
+    if name is None:
+        return _generic(rule)
+    if name.kind == "endpoint":
+        sticky = any(
+            isinstance(part, Test) and _names(part.right, "affinity-") for part in rule.body
+        )
+        return f"{'same backend as before' if sticky else 'backend'} {_backend_name(chain)}"
+    port = f":{name.port}" if name.port else ""
+    ways = {"local": ", local endpoints", "external": " from outside", "firewall": ", its sources"}
+    return f"{name.namespace}/{name.name}{port}{ways.get(name.kind, '')}"
+
+
+def _names(expr: Expr, start: str) -> bool:
+    return isinstance(expr, SetRef) and expr.name.startswith(start)
+
+
+def _backend(rule: Rule, chain: str) -> str:
+    """A rule of a Service's chain: the backend by comment, which big clusters do not have."""
+    told = _TO_BACKEND.fullmatch(rule.comment)
+    backend = f"backend {told.group(1) if told else chain}"
+    for part in rule.body:
+        if isinstance(part, Recent):
+            return f"same {backend} as within the last {part.seconds} s"
+        if isinstance(part, Chance):
+            return f"{chance(part.probability)} (of those left): {backend}"
+    return f"all that are left: {backend}"
+
+
+def _service(rule: Rule, chain: str) -> str:
+    """A rule that leads to a Service's chain, or from one of its chains to another."""
+    comment = rule.comment
+    if not comment:
+        return _with_reason(f"goes on to {chain}", rule)
+    ports = (part for part in rule.body if isinstance(part, Test))
+    port = next((value(each.right) for each in ports if _is_port(each.left)), "")
+    if _SERVICE_NAME.fullmatch(comment) and port:
+        return f"{comment} NodePort {port}"
+    return comment
+
+
+def _is_port(expr: Expr) -> bool:
+    return isinstance(expr, Field) and expr.key.endswith(" dport")
+
+
+def _choice(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"the only backend {names[0]}"
+    if len(names) <= _MANY:
+        return f"1 in {len(names)} chance each: {', '.join(names)}"
+    return f"1 in {len(names)} chance each: {', '.join(names[:2])}, … ({len(names)} backends)"
+
+
+def _backend_name(data: object) -> str:
+    chain = data.chain if isinstance(data, Verdict) else str(data)
+    name = read_nftables_name(chain)
+    if name is None or not name.address:
+        return chain
+    return _joined(name.address, name.endpoint_port)
+
+
+def _address(expr: object) -> str:
+    match expr:
+        case Concat(parts=(Const(value=address), Const(value=port))):
+            return _joined(address, port)
+        case Const(value=address):
+            return str(address)
+        case _:
+            return "somewhere"
+
+
+def _joined(address: str | int, port: str | int) -> str:
+    return f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
+
+
+# --- everything else --------------------------------------------------------------------------
+
+
+def _generic(rule: Rule) -> str:
+    actions = [said for part in rule.body if (said := _action(part))]
+    action = " and ".join(actions) or "counts it"
+    comment = _HASH_COMMENT.sub("", rule.comment).strip()
+    if comment and comment not in _DULL and _ends(rule):
+        return f"{action}: {comment}"
+    return _with_reason(action, rule)
+
+
+def _ends(rule: Rule) -> bool:
+    """Rules that throw away: their comment says best why."""
+    return any(
+        isinstance(part, Reject) or (isinstance(part, Verdict) and part.kind == "drop")
+        for part in rule.body
+    )
+
+
+def _with_reason(action: str, rule: Rule) -> str:
+    """With as many conditions as there is room for, the first first."""
+    said: list[Part] = []
+    for part in rule.body:
+        if condition(part) and len(action) + len(because([*said, part])) <= _ROOM - 10:
+            said.append(part)
+    reason = because(said)
+    return f"{action} because {reason}" if reason else action
+
+
+def _action(part: Part) -> str:
+    if isinstance(part, Verdict):
+        return _verdict(part)
+    if isinstance(part, Opaque):
+        return "" if part.match else f"does what is not known here: {part.text}"
+    say = _ACTIONS.get(type(part))
+    return say(part) if say else ""
+
+
+def _verdict(verdict: Verdict) -> str:
+    if verdict.kind in ("jump", "goto"):
+        return f"goes on {_place(verdict.chain)}"
+    return _VERDICTS[verdict.kind]
+
+
+def _place(chain: str) -> str:
+    for start, words in _CALICO.items():
+        if chain.startswith(start):
+            return words + chain.removeprefix(start)
+    return _CHAINS.get(chain, f"to {chain}")
+
+
+_VERDICTS = {
+    "accept": "lets it pass",
+    "drop": "drops it",
+    "return": "leaves the chain",
+    "continue": "goes on",
+    "queue": "hands it to a program",
+}
+
+
+def _assign(part: Assign) -> str:
+    """kube-proxy's ``mark | 0x4000`` and ``mark ^ 0x4000`` by what they mean."""
+    key = part.field.key
+    match part.value:
+        case Bits(op="or", left=Field(key=same), right=Const(value=0x4000)) if same == key:
+            return "marks it for masquerade"
+        case Bits(op="xor", left=Bits(op="and"), right=Const(value=0x4000)):
+            return "marks it for masquerade"
+        case Bits(op="xor", left=Field(key=same), right=bits) if same == key:
+            return f"flips {hexadecimal(bits)} of {_ASSIGNED.get(key, key)}"
+        case Bits():
+            return f"changes bits of {_ASSIGNED.get(key, key)}"
+        case Field(key=other):
+            return f"sets {_ASSIGNED.get(key, key)} to {_ASSIGNED.get(other, other)}"
+        case Const() as const if key == "meta nftrace":
+            return "traces it" if const.value else "does not trace it"
+        case given:
+            shown = hexadecimal(given) if key.endswith(" mark") else value(given)
+            return f"sets {_ASSIGNED.get(key, key)} to {shown}"
+
+
+_ASSIGNED = {"meta mark": "the mark", "ct mark": "the connection's mark", "ct zone": "the zone"}
+
+
+def _translated(word: str, part: Dnat | Snat) -> str:
+    addr = value(part.addr) if part.addr else ""
+    port = value(part.port) if part.port else ""
+    if isinstance(part.addr, Lookup):
+        return f"{word} to what a map gives"
+    return f"{word} to {_joined(addr, port) if port else addr}"
+
+
+_ACTIONS: dict[type, Callable[..., str]] = {
+    Dnat: lambda part: _translated("DNAT", part),
+    Snat: lambda part: _translated("SNAT", part),
+    Masquerade: lambda part: "masquerades it as this node",
+    Redirect: lambda part: (
+        f"redirects it to port {value(part.port)} of this node"
+        if part.port
+        else "redirects it to this node"
+    ),
+    Reject: lambda part: "rejects it",
+    Assign: _assign,
+    NoTrack: lambda part: "keeps it out of conntrack",
+    Tproxy: lambda part: "hands it to a local proxy",
+    Log: lambda part: "logs it",
+    SetUpdate: lambda part: (
+        "remembers the client"
+        if part.set.name.startswith("affinity-")
+        else f"{part.op}s it in set {part.set.name}"
+    ),
+    VerdictMap: lambda part: "does what a map says for it",
+}
