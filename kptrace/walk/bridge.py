@@ -45,14 +45,15 @@ def switch(story: Story, stage: Frame) -> Stage | Arrived:
         return Input(skb)
     out = _port_toward(story, skb, bridge)
     if out is None:
-        return _flooded(story, skb, bridge)
+        _check_flooded(story, skb, bridge)
     if port is not None:
-        _check_ports(story, skb, port, out)
+        if out is not None:
+            _check_ports(story, skb, port, out)
         if off:
             story.bypassed.append(f"{skb.place.node}: {off}")
         else:
             _bridged_hooks(story, skb, bridge, port, out)
-    return Cross(skb, out)
+    return Cross(skb, out) if out else hand_over(story, skb, bridge)
 
 
 def _prerouting(story: Story, skb: Skb, bridge: Link, port: Link) -> None:
@@ -88,17 +89,15 @@ def _port_toward(story: Story, skb: Skb, bridge: Link) -> Link | None:
     return snapshot.link(learned) if learned else None
 
 
-def _flooded(story: Story, skb: Skb, bridge: Link) -> Arrived:
-    """No port is known for it: it goes out of all, and the one that has the address takes it."""
+def _check_flooded(story: Story, skb: Skb, bridge: Link) -> None:
+    """No port is known for it: it goes out of all, and a pod nobody looked into may take it."""
     if not skb.unseen and skb.mac and _all_seen(story, skb, bridge):
         words = f"no port of {bridge.name} leads to {skb.mac}"
         blame = f"{skb.place.node}: {bridge.name}"
         raise story.end(skb, Outcome.DROPPED, "neighbour-failed", blame, words, bridge.name)
-    pod = story.world.pod_at(skb.flow.dst)
-    if pod is None:
+    if story.world.pod_at(skb.flow.dst) is None:
         words = f"the port of {bridge.name} that leads to {skb.flow.dst} is not known"
         raise story.end(skb, Outcome.INCONCLUSIVE, "", bridge.name, words)
-    return hand_over(story, skb, bridge)
 
 
 def _all_seen(story: Story, skb: Skb, bridge: Link) -> bool:
@@ -118,9 +117,11 @@ def _check_ports(story: Story, skb: Skb, port: Link, out: Link) -> None:
         raise story.end(skb, Outcome.DROPPED, "port-isolated", blame, words, port.name)
 
 
-def _bridged_hooks(story: Story, skb: Skb, bridge: Link, port: Link, out: Link) -> None:
+def _bridged_hooks(story: Story, skb: Skb, bridge: Link, port: Link, out: Link | None) -> None:
     skb.iif = skb.oif = bridge.name
-    skb.physin, skb.physout = port.name, out.name
+    skb.physin, skb.physout = port.name, out.name if out else "?"
+    if out is None:
+        skb.unknown.add("physdev out")
     story.hook("forward", skb)
     skb.iif = ""
     story.hook("postrouting", skb)

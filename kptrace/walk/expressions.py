@@ -98,7 +98,7 @@ class Scene:
         if part.action == "set":
             return not part.negated
         if part.action in ("rcheck", "update"):
-            self.remark(f"as a client that is not in the list {part.list}")
+            self.remark("as a client that its lists of recent ones do not hold (no dump has them)")
         return part.negated
 
     def _probability(self, part: Match) -> float | None:

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from kptrace.model import Outcome
 from kptrace.walk.network import address
-from kptrace.walk.routing import Decision, Query, lookup, route_input, source_address
+from kptrace.walk.routing import (
+    Decision,
+    Query,
+    lookup,
+    may_route_localnet,
+    route_input,
+    source_address,
+)
 from kptrace.walk.skb import Skb
 from kptrace.walk.stages import Arrived, End, Input, Local, Output, Stage, Transmit
 from kptrace.walk.story import Story
@@ -117,9 +124,7 @@ def _check_loopback_source(story: Story, skb: Skb) -> None:
     """A packet from 127.0.0.0/8 may leave only with route_localnet (__mkroute_output)."""
     if skb.oif == "lo" or not skb.flow.src or not address(skb.flow.src).is_loopback:
         return
-    snapshot = story.at(skb)
-    told = [snapshot.conf(4, name, "route_localnet") for name in ("all", skb.oif)]
-    if skb.family == 6 or (snapshot.sysctls is not None and not any(told)):
+    if skb.family == 6 or not may_route_localnet(story.at(skb), skb.oif):
         words = f"{skb.flow.src} may not leave by {skb.oif}: route_localnet is 0"
         raise story.end(skb, Outcome.REJECTED, "martian", skb.oif, words, skb.oif)
 

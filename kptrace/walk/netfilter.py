@@ -306,4 +306,5 @@ def _policy_ref(chain: Chain) -> RuleRef:
 
 
 def _back(original: bool, old: str, new: str) -> str:
-    return f"{old} => {new}, as the connection's first packet" + ("" if original else ", undone")
+    how = "as its first packet was" if original else "conntrack takes the translation back"
+    return f"{old} => {new}, {how}"

@@ -235,7 +235,7 @@ def _from_unseen_port(story: Story, arrived: Arrived, packet: Packet) -> Stage |
 
 def _returned(story: Story, back: Arrived, source: Place | None) -> End:
     expected = story.sent_flow.reverse
-    if back.skb.flow == expected and (source is None or back.place in (None, source)):
+    if back.skb.flow == expected and (back.unseen or back.place == source):
         return End(Outcome.DELIVERED)
     got = f"{back.skb.flow.src}:{back.skb.flow.sport}"
     words = f"the answer reaches its sender from {got}, not from {expected.src}:{expected.sport}"

@@ -92,13 +92,18 @@ def route_input(snapshot: Snapshot, query: Query) -> Decision:
     if query.family == 4 and (fault := _bad_source(snapshot, query)):
         return _faulty(found, "rp-filter", fault)
     loopback = address(flow.dst).is_loopback and not _is_loopback(snapshot, query.iif)
-    if loopback and not _either(snapshot, query.iif, "route_localnet"):
+    if loopback and not may_route_localnet(snapshot, query.iif):
         return _faulty(found, "martian", f"{flow.dst} came in by {query.iif}: route_localnet is 0")
     if found.type in ("local", "broadcast", "multicast", "anycast"):
         return found
     if (off := forwarding_off(snapshot, query.family, query.iif)) and found.type != "blackhole":
         return _faulty(found, "ip-forward-off", off)
     return found
+
+
+def may_route_localnet(snapshot: Snapshot, interface: str) -> bool:
+    """Whether 127.0.0.0/8 may cross the interface; kube-proxy turns it on for NodePorts."""
+    return snapshot.sysctls is None or _either(snapshot, interface, "route_localnet")
 
 
 def forwarding_off(snapshot: Snapshot, family: int, interface: str) -> str:
