@@ -49,8 +49,9 @@ from kptrace.protocol import (
     Watch,
 )
 from kptrace.run import Run, facts_of
-from kptrace.walk.path import World, predict
+from kptrace.walk.path import predict
 from kptrace.walk.snapshot import Snapshot, read_snapshot
+from kptrace.walk.world import World
 from kptrace.wire.cookie import cookies, payload
 
 FILES = (
@@ -348,8 +349,30 @@ def _predict(
         return Prediction()
     flow = _flow(source, resolution, documents)
     packet = Packet(flow=flow, flags="S" if flow.protocol == "tcp" else "")
-    endpoints = tuple(e for behind in documents.endpoints.values() for e in behind)
-    return predict(packet, source.place, World(snapshots=snapshots, endpoints=endpoints))
+    return predict(packet, source.place, _world(documents, snapshots))
+
+
+def _world(documents: Documents, snapshots: Mapping[Place, Snapshot]) -> World:
+    services = documents.services
+    known = (
+        None
+        if "services.json" in documents.missing
+        else frozenset(
+            address
+            for service in services
+            for address in (
+                *service.cluster_ips,
+                *service.external_ips,
+                *service.load_balancer_ips,
+            )
+        )
+    )
+    return World(
+        snapshots=snapshots,
+        endpoints=tuple(e for behind in documents.endpoints.values() for e in behind),
+        services=known,
+        node_ports=frozenset(p.node_port for s in services for p in s.ports if p.node_port),
+    )
 
 
 def _snapshots(texts: Mapping[Place, Mapping[str, str]]) -> dict[Place, Snapshot]:

@@ -33,6 +33,12 @@ class Met(Value):
         return self.rule is not None and any(isinstance(part, kinds) for part in self.rule.body)
 
     @property
+    def accepts(self) -> bool:
+        return self.rule is not None and any(
+            isinstance(part, Verdict) and part.kind == "accept" for part in self.rule.body
+        )
+
+    @property
     def drops(self) -> bool:
         """It threw the packet away without a word.
 
@@ -79,11 +85,27 @@ class Passage(Value):
 
     def rewriter(self, *kinds: type) -> tuple[Met, tuple[Met, ...]] | None:
         """The rule that did such a NAT, and the rules that led to it."""
-        rules = self.rules
-        for index, met in enumerate(rules):
+        for met in self.rules:
             if met.does(*kinds):
-                return met, rules[:index]
+                return met, self.leading_to(met)
         return None
+
+    def leading_to(self, met: Met) -> tuple[Met, ...]:
+        """The jumps by which the walk came to this rule, without the detours that returned."""
+        path: list[Met] = []
+        for each in self.rules:
+            while each.hit.chain in [p.hit.chain for p in path]:
+                path.pop()
+            if each is met:
+                break
+            path.append(each)
+        return tuple(path)
+
+    @property
+    def accepted_by(self) -> Met | None:
+        """The rule that let the packet pass, where one did (not the policy)."""
+        accepting = [met for met in self.rules if met.hit.verdict in ("accept", "") and met.accepts]
+        return accepting[-1] if accepting else None
 
 
 DNAT = (Dnat, Redirect)

@@ -37,7 +37,7 @@ def forward_hops(case: Case, delivered: bool) -> tuple[Hop, ...]:
             action = "decap"
         if sighting is last and delivered:
             action = "delivered"
-        hops.append(_hop(case, sighting, action, _seen_words(sighting, action, previous)))
+        hops.append(_hop(case, sighting, action, _seen_words(case, sighting, action, previous)))
         previous = sighting
     return tuple(hops)
 
@@ -138,7 +138,8 @@ def _route(case: Case, after: Sighting) -> Iterator[Hop]:
         met.ref
         for passage in case.passages
         if passage.place == after.place and passage.hook == "forward" and not passage.outer
-        for met in passage.rules
+        if (by := passage.accepted_by) is not None
+        for met in (*passage.leading_to(by), by)
     )
     yield Hop(
         node=after.place.node,
@@ -193,8 +194,12 @@ def _hop(case: Case, sighting: Sighting, action: HopAction, words: str) -> Hop:
     )
 
 
-def _seen_words(sighting: Sighting, action: HopAction, previous: Sighting | None) -> str:
-    if sighting.other_host:
+def _seen_words(
+    case: Case, sighting: Sighting, action: HopAction, previous: Sighting | None
+) -> str:
+    link = case.link(sighting.place, sighting.interface)
+    # A bridge port passes on what is for other MACs; anything else throws it away.
+    if sighting.other_host and not (link and link.master):
         return f"addressed to {sighting.dst_mac or 'another MAC'}, which is not this interface's"
     if action == "decap" and previous is not None and previous.packet.tunnel:
         tunnel = previous.packet.tunnel

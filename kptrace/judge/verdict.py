@@ -26,6 +26,8 @@ from kptrace.model import (
     Outcome,
     Packet,
     Share,
+    Sighting,
+    Step,
     Trace,
 )
 from kptrace.run import Run
@@ -61,7 +63,6 @@ def judge(run: Run, cases: tuple[Case, ...]) -> Trace:
     names = tuple(compare(run.resolution.dns, run.resolution.service))
     if any(finding.severity == "error" for finding in names) or not run.resolution.address:
         outcome = Outcome.UNRESOLVED
-    returned = case.returned
     return Trace(
         target=run.question.target,
         source=run.source,
@@ -79,8 +80,18 @@ def judge(run: Run, cases: tuple[Case, ...]) -> Trace:
             agreement=_agreement(case),
         ),
         summary=_summary(case, outcome, (*names, *findings), len(undelivered), len(cases)),
-        elapsed_us=float(returned.elapsed_us) if returned and _answered(case) else None,
+        elapsed_us=_elapsed(case),
     )
+
+
+def _elapsed(case: Case) -> float | None:
+    """Until the answer reached the sender, by the taps; else as the sender's program saw it."""
+    if not _answered(case) or case.returned is None:
+        return None
+    for sighting in case.journey.back:
+        if sighting.place == case.source.place and sighting.direction == "in":
+            return case.journey.offset_us(sighting.place.node, sighting.time_ns)
+    return float(case.returned.elapsed_us)
 
 
 def _answered(case: Case) -> bool:
@@ -204,14 +215,35 @@ def _ending(case: Case) -> Iterator[Hop]:
 
 def _agreement(case: Case) -> Agreement | None:
     """How many of the predicted crossings were seen, and the first that was not."""
-    steps = [s for s in (case.branch.steps if case.branch else ()) if s.action == "seen"]
-    if not steps:
+    out, back = _crossings(case)
+    if not out:
         return None
-    missed = [s for s in steps if case.seen(s.place, s.interface, s.direction) is None]
+    missed = _missed(out, case.journey.forward) + _missed(back, case.journey.back)
     parted = ""
     if missed:
-        parted = f"{missed[0].interface} of {step_place(missed[0])}, going {missed[0].direction}"
-    return Agreement(predicted=len(steps), seen=len(steps) - len(missed), parted=parted)
+        answer = "" if missed[0] in out else "the answer on "
+        where = f"{missed[0].interface} of {step_place(missed[0])}"
+        parted = f"{answer}{where}, going {missed[0].direction}"
+    predicted = len(out) + len(back)
+    return Agreement(predicted=predicted, seen=predicted - len(missed), parted=parted)
+
+
+def _crossings(case: Case) -> tuple[list[Step], list[Step]]:
+    """The predicted crossings of the probe and those of its answer."""
+    out: list[Step] = []
+    back: list[Step] = []
+    into = out
+    for step in case.branch.steps if case.branch else ():
+        if step.action == "reply":
+            into = back
+        elif step.action == "seen":
+            into.append(step)
+    return out, back
+
+
+def _missed(steps: list[Step], sightings: tuple[Sighting, ...]) -> list[Step]:
+    seen = {(s.place, s.interface, s.direction) for s in sightings}
+    return [s for s in steps if (s.place, s.interface, s.direction) not in seen]
 
 
 Judged = tuple[Case, Outcome, tuple[Finding, ...]]
