@@ -129,14 +129,19 @@ def _test(test: Test) -> str:
                 f"{key.replace('dport', 'port').replace('sport', 'source port')}", test
             )
         case Concat(parts=parts):
-            things = ", ".join(_thing(each).removeprefix("the ") for each in parts)
-            return f"{things} {'is' if yes else 'is not'} in {_set(test.right)}"
+            things = " and ".join(_thing(each).removeprefix("the ") for each in _telling(parts))
+            return f"{things} {'are' if yes else 'are not'} in {_set(test.right)}"
         case Field(key=key) if key.startswith("physdev is-"):
             which = {"in": "came in by", "out": "leaves by", "bridged": "crosses"}
             verb = which.get(key.removeprefix("physdev is-"), "uses")
             return f"it {verb} {'a' if yes else 'no'} bridge{'' if 'bridged' in key else ' port'}"
         case left:
             return _compared(_thing(left), test)
+
+
+def _telling(parts: Sequence[Expr]) -> list[Expr]:
+    """A port stands for its protocol too."""
+    return [part for part in parts if part != Field(key="meta l4proto")]
 
 
 def _thing(expr: Expr) -> str:

@@ -24,7 +24,7 @@ import msgspec
 
 from kptrace.errors import BadDump
 from kptrace.model import Value
-from kptrace.rules import nft_expr, nft_text
+from kptrace.rules import nft_expr, nft_statement, nft_text
 from kptrace.rules.nft_expr import Json
 from kptrace.rules.parts import Expr, Field, Wild
 from kptrace.rules.ruleset import Chain, Rule, Rules, Source, Table
@@ -211,7 +211,7 @@ class NftRuleset(Source):
             chain=json.chain,
             number=number,
             text=nft_text.line(statements, table.family, json.comment),
-            body=nft_expr.body(statements),
+            body=nft_statement.body(statements),
             comment=json.comment,
             handle=json.handle,
             packets=counter.get("packets") if counter else None,

@@ -1,55 +1,35 @@
-"""One rule of ``nft -j`` JSON -> its parts. libnftables-json(5) is the grammar.
+"""Expressions of ``nft -j`` JSON -> Expr (libnftables-json(5), "Expressions").
 
-Comes in: the decoded ``expr`` list of a rule. Goes out: its body. Each statement and expression
-has its entry in a table; what is not in the table becomes Opaque with its own JSON.
-
-Constants are turned into parts.py's canonical values by the field that they are compared with
-(``echo-request`` -> 8, ``syn`` -> 2), elements of named sets by the set's type.
+Each has its entry in a table; what is not there becomes OpaqueExpr with its own JSON. Constants are
+turned into parts.py's canonical values by the field that they are compared with (``echo-request``
+-> 8, ``syn`` -> 2), elements of named sets by the set's type.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 from kptrace.rules.parts import (
-    Assign,
     Bits,
     Concat,
     Const,
-    Count,
-    Dnat,
     Elements,
     Entries,
     Entry,
     Expr,
     Fib,
     Field,
-    Harmless,
     Hash,
-    Limit,
-    Log,
     Lookup,
-    Masquerade,
-    NoTrack,
     NumGen,
-    Op,
-    Opaque,
     OpaqueExpr,
-    Part,
     Payload,
     Prefix,
     Range,
-    Redirect,
-    Reject,
     SetRef,
-    SetUpdate,
-    Snat,
-    Test,
-    Tproxy,
     Verdict,
-    VerdictMap,
     Wild,
 )
 from kptrace.rules.xt_match import TCP_FLAGS
@@ -62,23 +42,7 @@ class Strange(Exception):
     """JSON that is not of the shape that we know."""
 
 
-def body(statements: Sequence[Json]) -> tuple[Part, ...]:
-    return tuple(_statement(each) for each in statements)
-
-
-def _statement(given: Json) -> Part:
-    name, value = _single(given)
-    reader = _STATEMENTS.get(name)
-    try:
-        if reader is not None:
-            return reader(value)
-    except (Strange, KeyError, TypeError, ValueError, IndexError, AttributeError):
-        pass
-    ends = name not in _NO_MATCH and not (name == "xt" and _is_target(value))
-    return Opaque(text=json.dumps(given, sort_keys=True), match=ends)
-
-
-def _single(given: Json) -> tuple[str, Json]:
+def single(given: Json) -> tuple[str, Json]:
     """nft writes each thing as an object with one key; a bare text is a thing without arguments."""
     if isinstance(given, str):
         return given, None
@@ -100,7 +64,7 @@ def expression(given: Json, kind: str = "") -> Expr:
         return SetRef(name=given[1:]) if given.startswith("@") else constant(given, kind)
     if isinstance(given, list):
         return Elements(items=tuple(expression(each, kind) for each in given))
-    name, value = _single(given)
+    name, value = single(given)
     reader = _EXPRESSIONS.get(name)
     if reader is None:
         return OpaqueExpr(text=json.dumps(given, sort_keys=True))
@@ -203,13 +167,13 @@ def _binary(op: str) -> Callable[[Json, str], Expr]:
         result = expression(left, kind)
         for each in rest:
             right = expression(each, kind_of(result) or kind)
-            result = Bits(op=op, left=result, right=_ored(right))  # type: ignore[arg-type]
+            result = Bits(op=op, left=result, right=ored(right))  # type: ignore[arg-type]
         return result
 
     return read
 
 
-def _ored(flags: Expr) -> Expr:
+def ored(flags: Expr) -> Expr:
     """A list of flags that are numbers is their sum: ``tcp flags & (fin | syn)``."""
     if isinstance(flags, Elements):
         values = [item.value for item in flags.items if isinstance(item, Const)]
@@ -220,18 +184,18 @@ def _ored(flags: Expr) -> Expr:
 
 
 def _concat(value: Json, kind: str) -> Expr:
-    kinds = kind.split(" . ") if " . " in kind else [""] * len(value)
-    if len(kinds) != len(value):
+    each = kind.split(" . ") if " . " in kind else [""] * len(value)
+    if len(each) != len(value):
         raise Strange("a concatenation of another length")
-    return Concat(parts=tuple(map(expression, value, kinds)))
+    return Concat(parts=tuple(map(expression, value, each)))
 
 
 def _map(value: Json, kind: str) -> Expr:
     key = expression(value["key"])
-    return Lookup(key=key, map=_mapping(value["data"], _kinds(key)))
+    return Lookup(key=key, map=mapping(value["data"], kinds(key)))
 
 
-def _mapping(given: Json, kind: str) -> SetRef | Entries:
+def mapping(given: Json, kind: str) -> SetRef | Entries:
     if isinstance(given, str):
         if not given.startswith("@"):
             raise Strange("a map's name without @")
@@ -243,18 +207,18 @@ def _mapping(given: Json, kind: str) -> SetRef | Entries:
 
 
 def _bare(element: Json) -> Json:
-    return element["elem"]["val"] if _single(element)[0] == "elem" else element
+    return element["elem"]["val"] if single(element)[0] == "elem" else element
 
 
 def datum(given: Json, kind: str = "") -> Expr | Verdict:
     """What a map gives: a verdict or a value."""
-    name, value = _single(given)
-    if isinstance(given, dict) and name in _VERDICTS:
-        return _verdict(name, value)
+    name, value = single(given)
+    if isinstance(given, dict) and name in VERDICTS:
+        return verdict(name, value)
     return expression(given, kind)
 
 
-def _kinds(expr: Expr) -> str:
+def kinds(expr: Expr) -> str:
     """The kind of a key, of each of its parts if it is a concatenation."""
     if isinstance(expr, Concat):
         return " . ".join(kind_of(part) for part in expr.parts)
@@ -274,7 +238,7 @@ def _hash(name: str) -> Callable[[Json, str], Expr]:
     return read
 
 
-def _as_list(value: Json) -> tuple[str, ...]:
+def listed(value: Json) -> tuple[str, ...]:
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else tuple(value)
@@ -316,7 +280,7 @@ _EXPRESSIONS: dict[str, Callable[[Json, str], Expr]] = {
     ),
     "jhash": _hash("jhash"),
     "symhash": _hash("symhash"),
-    "fib": lambda value, _: Fib(result=value["result"], flags=_as_list(value["flags"])),
+    "fib": lambda value, _: Fib(result=value["result"], flags=listed(value["flags"])),
     "&": _binary("and"),
     "|": _binary("or"),
     "^": _binary("xor"),
@@ -324,158 +288,11 @@ _EXPRESSIONS: dict[str, Callable[[Json, str], Expr]] = {
     ">>": _binary("rshift"),
 }
 
-# --- statements -------------------------------------------------------------------------------
 
-_OPERATORS = {"==", "!=", "<", ">", "<=", ">="}
-
-
-def _match(value: Json) -> Part:
-    op, left = value["op"], expression(value["left"])
-    right = expression(value["right"], _kinds(left))
-    if isinstance(value["right"], list):
-        right = _ored(right)
-    if op in ("in", "!"):
-        return _any_bit(left, right, wanted=op == "in")
-    if op not in _OPERATORS or (isinstance(value["right"], list) and right != _ored(right)):
-        raise Strange(op)
-    return Test(left=left, op=cast(Op, op), right=right)
-
-
-def _any_bit(left: Expr, right: Expr, wanted: bool) -> Part:
-    """Flags: any of them set. Where they are numbers that is an arithmetic test."""
-    bits = _ored(right)
-    if isinstance(bits, Const) and isinstance(bits.value, int):
-        masked = Bits(op="and", left=left, right=bits)
-        return Test(left=masked, op="!=" if wanted else "==", right=Const(value=0))
-    items = right if isinstance(right, Elements) else Elements(items=(right,))
-    return Test(left=left, op="in" if wanted else "not in", right=items)
-
-
-def _verdict(name: str, value: Json) -> Verdict:
+def verdict(name: str, value: Json) -> Verdict:
     if name in ("jump", "goto"):
         return Verdict(kind=name, chain=value["target"])  # type: ignore[arg-type]
     return Verdict(kind=name)  # type: ignore[arg-type]
 
 
-_VERDICTS = ("accept", "drop", "continue", "return", "jump", "goto", "queue")
-
-
-def _vmap(value: Json) -> Part:
-    key = expression(value["key"])
-    return VerdictMap(key=key, map=_mapping(value["data"], _kinds(key)))
-
-
-def _nat(kind: Callable[..., Part]) -> Callable[[Json], Part]:
-    def read(value: Json) -> Part:
-        return kind(
-            addr=expression(value["addr"]) if "addr" in value else None,
-            port=expression(value["port"]) if "port" in value else None,
-            flags=_as_list(value.get("flags")) + _as_list(value.get("type_flags")),
-        )
-
-    return read
-
-
-def _port_nat(kind: Callable[..., Part]) -> Callable[[Json], Part]:
-    def read(value: Json) -> Part:
-        given = value or {}
-        port = expression(given["port"]) if "port" in given else None
-        return kind(port=port, flags=_as_list(given.get("flags")))
-
-    return read
-
-
-def _reject(value: Json) -> Part:
-    """Without arguments: icmpx port-unreachable (reject_stmt_evaluate)."""
-    given = value or {}
-    kind = given.get("type", "icmpx")
-    if kind == "tcp reset":
-        return Reject(reply=kind)
-    return Reject(reply=f"{kind} {given.get('expr', 'port-unreachable')}")
-
-
-def _mangle(value: Json) -> Part:
-    target = expression(value["key"])
-    if not isinstance(target, Field):
-        raise Strange("an assignment to something else")
-    return Assign(field=target, value=expression(value["value"], target.key))
-
-
-def _limit(value: Json) -> Part:
-    if isinstance(value, str):
-        return Limit(rate=value)
-    rate = f"{value['rate']}{value.get('rate_unit', '')}/{value['per']}"
-    return Limit(rate=rate, burst=value.get("burst", 0), over=bool(value.get("inv")))
-
-
-def _set_update(value: Json) -> Part:
-    if any(_single(each)[0] != "counter" for each in value.get("stmt", ())):
-        raise Strange("a statement in the element may end the rule")
-    element = value["elem"]
-    inner = element["elem"] if _single(element)[0] == "elem" else {"val": element}
-    return SetUpdate(
-        op=value["op"],
-        set=SetRef(name=(value.get("set") or value["map"]).removeprefix("@")),
-        key=expression(inner["val"]),
-        timeout=inner.get("timeout"),
-        data=datum(value["data"]) if "data" in value else None,
-    )
-
-
-def _tproxy(value: Json) -> Part:
-    return Tproxy(
-        addr=expression(value["addr"]) if "addr" in value else None,
-        port=expression(value["port"]) if "port" in value else None,
-    )
-
-
-def _log(value: Json) -> Part:
-    given = value or {}
-    return Log(prefix=given.get("prefix", ""), group=given.get("group"))
-
-
-def _counter(value: Json) -> Part:
-    return Count(name=value if isinstance(value, str) else "")
-
-
-def _xt(value: Json) -> Part:
-    """What iptables-nft wrote. Only the name is told; of these a comment is always true."""
-    if value["name"] != "comment":
-        raise Strange(value["name"])
-    return Harmless(text="xt comment")
-
-
-def _is_target(value: Json) -> bool:
-    return isinstance(value, dict) and value.get("type") == "target"
-
-
-def _harmless(name: str) -> Callable[[Json], Part]:
-    return lambda value: Harmless(text=f"{name} {json.dumps(value, sort_keys=True)}")
-
-
-def _verdicts(name: str) -> Callable[[Json], Part]:
-    return lambda value: _verdict(name, value)
-
-
-_HARMLESS: Iterable[str] = ("ct helper", "ct timeout", "ct expectation", "flow", "dup", "last")
-_STATEMENTS: dict[str, Callable[[Json], Part]] = {
-    **{name: _verdicts(name) for name in _VERDICTS},
-    **{name: _harmless(name) for name in _HARMLESS},
-    "match": _match,
-    "vmap": _vmap,
-    "dnat": _nat(Dnat),
-    "snat": _nat(Snat),
-    "masquerade": _port_nat(Masquerade),
-    "redirect": _port_nat(Redirect),
-    "reject": _reject,
-    "mangle": _mangle,
-    "counter": _counter,
-    "limit": _limit,
-    "set": _set_update,
-    "map": _set_update,
-    "notrack": lambda value: NoTrack(),
-    "tproxy": _tproxy,
-    "log": _log,
-    "xt": _xt,
-}
-_NO_MATCH = frozenset({"fwd", "synproxy", "secmark", "reset", "mangle", "dnat", "snat", "tproxy"})
+VERDICTS = ("accept", "drop", "continue", "return", "jump", "goto", "queue")

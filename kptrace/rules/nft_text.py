@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
-Json = Any
+from kptrace.rules.nft_expr import VERDICTS, Json, single
 
 
 def line(statements: Sequence[Json], family: str, comment: str = "") -> str:
@@ -27,7 +26,7 @@ _REASONS = {"ip": "icmp", "ip6": "icmpv6"}
 
 
 def statement(given: Json) -> str:
-    name, value = _single(given)
+    name, value = single(given)
     printer = _STATEMENTS.get(name)
     try:
         if printer is not None:
@@ -47,17 +46,9 @@ def expression(given: Json, kind: str = "") -> str:
         return f'"{given}"' if kind in _QUOTED and not given.startswith("@") else given
     if isinstance(given, list):
         return ",".join(expression(each, kind) for each in given)
-    name, value = _single(given)
+    name, value = single(given)
     printer = _EXPRESSIONS.get(name)
     return printer(value, kind) if printer else json.dumps(given, sort_keys=True)
-
-
-def _single(given: Json) -> tuple[str, Json]:
-    if isinstance(given, str):
-        return given, None
-    if isinstance(given, dict) and len(given) == 1:
-        return next(iter(given.items()))
-    return "", given
 
 
 _QUOTED = ("iifname", "oifname", "iif", "oif", "meta ibrname", "meta obrname", "ct helper")
@@ -70,7 +61,7 @@ _BITMASKS = ("ct state", "ct status", "tcp flags")
 
 def _kind(given: Json) -> str:
     """The field whose values an expression has, as printed."""
-    name, value = _single(given)
+    name, value = single(given)
     if name in _BINARY:
         return _kind(value[0])
     return expression(given) if name in ("meta", "ct", "payload") else ""
@@ -102,7 +93,7 @@ def _operand(given: Json, kind: str) -> str:
     if isinstance(given, list):
         return "(" + " | ".join(expression(each, kind) for each in given) + ")"
     text = expression(given, kind)
-    return f"({text})" if _single(given)[0] in _BINARY else text
+    return f"({text})" if single(given)[0] in _BINARY else text
 
 
 def _set(value: Json, kind: str) -> str:
@@ -118,8 +109,8 @@ def _element(given: Json, kind: str) -> str:
 
 
 def _datum(given: Json) -> str:
-    name, _ = _single(given)
-    return statement(given) if isinstance(given, dict) and name in _VERDICTS else expression(given)
+    name, _ = single(given)
+    return statement(given) if isinstance(given, dict) and name in VERDICTS else expression(given)
 
 
 def _elem(value: Json, kind: str) -> str:
@@ -205,7 +196,7 @@ def _match(value: Json) -> str:
 
 def _says_equal(left: Json, right: Json, kind: str) -> bool:
     """nft prints ``==`` only where leaving it out would mean "has one of these bits"."""
-    return _single(left)[0] in _BINARY or (kind in _BITMASKS and not isinstance(right, dict))
+    return single(left)[0] in _BINARY or (kind in _BITMASKS and not isinstance(right, dict))
 
 
 def _target(name: str) -> Callable[[Json], str]:
@@ -295,7 +286,6 @@ def _bare(name: str) -> Callable[[Json], str]:
     return lambda value: name
 
 
-_VERDICTS = ("accept", "drop", "continue", "return", "jump", "goto", "queue")
 _STATEMENTS: dict[str, Callable[[Json], str]] = {
     "match": _match,
     "vmap": lambda value: _mapping("vmap")(value, ""),

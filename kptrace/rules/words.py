@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from kptrace.rules.chain_words import CALICO, CHAINS, MAPS
 from kptrace.rules.conditions import because, chance, condition, hexadecimal, value
 from kptrace.rules.naming import read_nftables_name
 from kptrace.rules.parts import (
@@ -46,52 +47,9 @@ from kptrace.rules.ruleset import Rule
 
 MASQUERADE_CHAINS = frozenset({"KUBE-MARK-MASQ", "mark-for-masquerade", "CNI-HOSTPORT-SETMARK"})
 
-_CHAINS = {
-    "KUBE-SERVICES": "to the Services",
-    "KUBE-NODEPORTS": "to the NodePorts",
-    "KUBE-NODE-PORT": "to the NodePorts",
-    "KUBE-EXTERNAL-SERVICES": "to Services' external addresses without endpoints",
-    "KUBE-POSTROUTING": "to kube-proxy's masquerading",
-    "KUBE-FORWARD": "to kube-proxy's forwarding rules",
-    "KUBE-FIREWALL": "to the kubelet's firewall",
-    "KUBE-PROXY-FIREWALL": "to load balancers' source ranges",
-    "KUBE-SOURCE-RANGES-FIREWALL": "to load balancers' source ranges",
-    "KUBE-LOAD-BALANCER": "to the load balancers",
-    "KUBE-IPVS-FILTER": "to the guard of the Services' addresses",
-    "FLANNEL-FWD": "to Flannel's forwarding rules",
-    "FLANNEL-POSTRTG": "to Flannel's masquerading",
-    "CNI-HOSTPORT-DNAT": "to the host ports",
-    "CNI-HOSTPORT-MASQ": "to the host ports' masquerading",
-    "CNI-FORWARD": "to the CNI's forwarding rules",
-    "DOCKER": "to Docker's rules",
-    "DOCKER-USER": "to the administrator's rules for Docker",
-    "services": "to the Services",
-    "masquerading": "to kube-proxy's masquerading",
-    "service-endpoints-check": "to the check for Services without endpoints",
-    "endpoints-check": "to the check for Services without endpoints",
-    "nodeport-endpoints-check": "to the check for NodePorts without endpoints",
-    "cluster-ips-check": "to the check for ports that no Service has",
-    "firewall-check": "to load balancers' source ranges",
-    "reject-chain": "to be rejected",
-    "cali-from-wl-dispatch": "to the sending pod's policy",
-    "cali-to-wl-dispatch": "to the receiving pod's policy",
-    "cali-wl-to-host": "to the rules from pods to this node",
-}
-_CALICO = {
-    "cali-fw-": "to egress policy of the pod at ",
-    "cali-tw-": "to ingress policy of the pod at ",
-    "cali-po-": "to egress policy ",
-    "cali-pi-": "to ingress policy ",
-    "cali-pro-": "to egress profile ",
-    "cali-pri-": "to ingress profile ",
-}
-_MAPS = {
-    "service-ips": "finds the Service by address and port",
-    "service-nodeports": "finds the Service by NodePort",
-    "no-endpoint-services": "asks whether the Service has no endpoints",
-    "no-endpoint-nodeports": "asks whether the NodePort's Service has no endpoints",
-    "firewall-ips": "asks whether a load balancer limits its sources",
-}
+_UNMARKING_CHAINS = frozenset({"KUBE-POSTROUTING", "masquerading"})
+_MARKS = "marks it for masquerade"
+
 _SERVICE_CHAIN = re.compile(r"KUBE-(SVC|SVL|EXT|FW)-[A-Z2-7]{16}")
 _BACKEND_CHAIN = re.compile(r"KUBE-SEP-[A-Z2-7]{16}")
 _TO_BACKEND = re.compile(r".+ -> (\S+)")
@@ -100,6 +58,7 @@ _HASH_COMMENT = re.compile(r"cali:\S+ ?")
 _DULL = frozenset({"flanneld masq", "flanneld forward", "kubernetes forwarding rules"})
 _MANY = 3
 _ROOM = 90
+_ROOM_FOR_REASONS = 66
 
 
 def describe(rule: Rule) -> str:
@@ -116,8 +75,8 @@ def _known(rule: Rule) -> str:
                 return _toward(rule, chain)
             case VerdictMap(key=NumGen() | Hash(), map=Entries(items=items)):
                 return _choice([_backend_name(entry.data) for entry in items])
-            case VerdictMap(map=SetRef(name=name)) if name in _MAPS:
-                return _MAPS[name]
+            case VerdictMap(map=SetRef(name=name)) if name in MAPS:
+                return MAPS[name]
             case Dnat(addr=Lookup(key=NumGen() | Hash(), map=Entries(items=items))):
                 return _choice([_address(entry.data) for entry in items])
     return ""
@@ -125,7 +84,7 @@ def _known(rule: Rule) -> str:
 
 def _toward(rule: Rule, chain: str) -> str:
     if chain in MASQUERADE_CHAINS:
-        return _with_reason("marks it for masquerade", rule)
+        return _with_reason(_MARKS, rule)
     if _BACKEND_CHAIN.fullmatch(chain):
         return _backend(rule, chain)
     if _SERVICE_CHAIN.fullmatch(chain):
@@ -156,19 +115,27 @@ def _backend(rule: Rule, chain: str) -> str:
             return f"same {backend} as within the last {part.seconds} s"
         if isinstance(part, Chance):
             return f"{chance(part.probability)} (of those left): {backend}"
-    return f"all that are left: {backend}"
+    return f"the only backend left: {backend.removeprefix('backend ')}"
 
 
 def _service(rule: Rule, chain: str) -> str:
     """A rule that leads to a Service's chain, or from one of its chains to another."""
     comment = rule.comment
     if not comment:
-        return _with_reason(f"goes on to {chain}", rule)
+        return _with_reason(f"goes on to {_PARTS_OF_SERVICE[chain[5:8]]} ({chain})", rule)
     ports = (part for part in rule.body if isinstance(part, Test))
     port = next((value(each.right) for each in ports if _is_port(each.left)), "")
     if _SERVICE_NAME.fullmatch(comment) and port:
         return f"{comment} NodePort {port}"
     return comment
+
+
+_PARTS_OF_SERVICE = {
+    "SVC": "its endpoints",
+    "SVL": "its endpoints on this node",
+    "EXT": "its way in from outside",
+    "FW-": "its source ranges",
+}
 
 
 def _is_port(expr: Expr) -> bool:
@@ -209,9 +176,11 @@ def _joined(address: str | int, port: str | int) -> str:
 
 
 def _generic(rule: Rule) -> str:
-    actions = [said for part in rule.body if (said := _action(part))]
-    action = " and ".join(actions) or "counts it"
+    actions = [said for part in rule.body if (said := _action(part, rule.chain))]
     comment = _HASH_COMMENT.sub("", rule.comment).strip()
+    action = " and ".join(actions) or comment or "counts it"
+    if any(isinstance(part, Dnat | Snat) for part in rule.body):
+        return action
     if comment and comment not in _DULL and _ends(rule):
         return f"{action}: {comment}"
     return _with_reason(action, rule)
@@ -226,18 +195,36 @@ def _ends(rule: Rule) -> bool:
 
 
 def _with_reason(action: str, rule: Rule) -> str:
-    """With as many conditions as there is room for, the first first."""
+    """With as many conditions as there is room for, the telling ones first."""
+    if rule.chain.startswith(("KUBE-SEP-", "endpoint-")) and action == _MARKS:
+        return f"{action} because the source is the backend itself"
+    conditions = [part for part in rule.body if condition(part)]
     said: list[Part] = []
-    for part in rule.body:
-        if condition(part) and len(action) + len(because([*said, part])) <= _ROOM - 10:
-            said.append(part)
+    for part in sorted(conditions, key=_weight):
+        more = [each for each in conditions if each in said or each is part]
+        if not said or len(action) + len(because(more)) <= _ROOM_FOR_REASONS:
+            said = more
     reason = because(said)
     return f"{action} because {reason}" if reason else action
 
 
-def _action(part: Part) -> str:
+def _weight(part: Part) -> int:
+    """Who sent it and in what state tells more than where it goes, which the reader knows."""
+    match part:
+        case Test(left=Field(key=key)):
+            return next((weight for end, weight in _WEIGHTS.items() if key.endswith(end)), 0)
+        case _:
+            return 0
+
+
+_WEIGHTS = {" dport": 2, " daddr": 3, " l4proto": 4}
+
+
+def _action(part: Part, chain: str) -> str:
     if isinstance(part, Verdict):
         return _verdict(part)
+    if isinstance(part, Assign):
+        return _assign(part, chain)
     if isinstance(part, Opaque):
         return "" if part.match else f"does what is not known here: {part.text}"
     say = _ACTIONS.get(type(part))
@@ -251,10 +238,10 @@ def _verdict(verdict: Verdict) -> str:
 
 
 def _place(chain: str) -> str:
-    for start, words in _CALICO.items():
+    for start, words in CALICO.items():
         if chain.startswith(start):
             return words + chain.removeprefix(start)
-    return _CHAINS.get(chain, f"to {chain}")
+    return CHAINS.get(chain, f"to {chain}")
 
 
 _VERDICTS = {
@@ -266,25 +253,44 @@ _VERDICTS = {
 }
 
 
-def _assign(part: Assign) -> str:
-    """kube-proxy's ``mark | 0x4000`` and ``mark ^ 0x4000`` by what they mean."""
+def _assign(part: Assign, chain: str) -> str:
+    """kube-proxy's masquerade mark by what it means; it clears it before it masquerades."""
     key = part.field.key
+    thing = _ASSIGNED.get(key, key)
+    mark = key == "meta mark"
     match part.value:
-        case Bits(op="or", left=Field(key=same), right=Const(value=0x4000)) if same == key:
-            return "marks it for masquerade"
-        case Bits(op="xor", left=Bits(op="and"), right=Const(value=0x4000)):
-            return "marks it for masquerade"
-        case Bits(op="xor", left=Field(key=same), right=bits) if same == key:
-            return f"flips {hexadecimal(bits)} of {_ASSIGNED.get(key, key)}"
+        case Bits(op="xor") if mark and chain in _UNMARKING_CHAINS:
+            return "clears the masquerade mark"
+        case Bits() if mark and chain in MASQUERADE_CHAINS:
+            return _MARKS
+        case Bits(op="or", left=Field(), right=Const(value=0x4000)) if mark:
+            return _MARKS
+        case Bits(op="or", left=Field(), right=bits):
+            return f"sets {hexadecimal(bits)} of {thing}"
+        case Bits(
+            op="xor", left=Bits(op="and", right=Const(value=int(kept))), right=Const() as bits
+        ):
+            return _changed(thing, ~kept & 0xFFFFFFFF, bits)
+        case Bits(op="xor", left=Field(), right=bits):
+            return f"flips {hexadecimal(bits)} of {thing}"
         case Bits():
-            return f"changes bits of {_ASSIGNED.get(key, key)}"
+            return f"changes bits of {thing}"
         case Field(key=other):
-            return f"sets {_ASSIGNED.get(key, key)} to {_ASSIGNED.get(other, other)}"
+            return f"sets {thing} to {_ASSIGNED.get(other, other)}"
         case Const() as const if key == "meta nftrace":
             return "traces it" if const.value else "does not trace it"
         case given:
             shown = hexadecimal(given) if key.endswith(" mark") else value(given)
-            return f"sets {_ASSIGNED.get(key, key)} to {shown}"
+            return f"sets {thing} to {shown}"
+
+
+def _changed(thing: str, mask: int, bits: Const) -> str:
+    """``--set-xmark BITS/MASK``"""
+    if bits.value == 0:
+        return f"clears {mask:#x} of {thing}"
+    if bits.value == mask:
+        return f"sets {mask:#x} of {thing}"
+    return f"sets {hexadecimal(bits)}/{mask:#x} of {thing}"
 
 
 _ASSIGNED = {"meta mark": "the mark", "ct mark": "the connection's mark", "ct zone": "the zone"}
@@ -308,7 +314,6 @@ _ACTIONS: dict[type, Callable[..., str]] = {
         else "redirects it to this node"
     ),
     Reject: lambda part: "rejects it",
-    Assign: _assign,
     NoTrack: lambda part: "keeps it out of conntrack",
     Tproxy: lambda part: "hands it to a local proxy",
     Log: lambda part: "logs it",
