@@ -52,7 +52,9 @@ class Story:
     def netfilter(self, place: Place) -> Netfilter:
         if place not in self._netfilter:
             snapshot = self.world.snapshots[place]
-            for name in (*snapshot.missing, *snapshot.ruleset.missing):
+            # a pod's own rulesets are dumped only where something is known to write them
+            rulesets = () if place.pod else snapshot.ruleset.missing
+            for name in (*snapshot.missing, *rulesets):
                 self.lacks(f"{place.node}/{place.netns}: {name}")
             self._netfilter[place] = Netfilter(
                 snapshot, self.choices, self.steps.append, self.remark

@@ -54,7 +54,8 @@ def _far_end(story: Story, skb: Skb, link: Link, vxlan: Vxlan) -> str:
         return entry.mac
     if vxlan.learning or vxlan.external:
         home = story.world.home(wanted)
-        far = _device(story.world.snapshots[home], vxlan.port, vxlan.vni) if home else None
+        held = story.world.snapshots[home].holds(wanted) if home else None
+        far = story.world.snapshots[home].link(held.interface) if home and held else None
         if far is not None:  # it asks over the tunnel, and the far end answers
             return far.mac
     words = f"{link.name} has no link address for {wanted} and does not ask for it"
@@ -108,17 +109,21 @@ def _taking(snapshot: Snapshot, packet: Packet) -> Link | None:
     tunnel = packet.tunnel
     assert tunnel is not None
     if tunnel.kind == "vxlan":
-        return _device(snapshot, packet.flow.dport, tunnel.vni)
+        return _device(snapshot, packet.flow.dport, tunnel.vni, 6 if packet.flow.ipv6 else 4)
     found = [link for link in snapshot.links if link.ipip is not None]
     near = [one for one in found if one.ipip and one.ipip.remote in ("", packet.flow.src)]
     exact = [one for one in near if one.ipip and one.ipip.remote]
     return next(iter(exact or [one for one in near if one.up] or near), None)
 
 
-def _device(snapshot: Snapshot, port: int, vni: int | None) -> Link | None:
+def _device(snapshot: Snapshot, port: int, vni: int | None, family: int) -> Link | None:
+    """The device whose socket has the port: one for each family (vxlan_open)."""
     for link in snapshot.links:
         vxlan = link.vxlan
-        if vxlan and vxlan.port == port and (vxlan.external or vni in (None, vxlan.vni)):
+        if vxlan is None or vxlan.port != port or not (vxlan.external or vni in (None, vxlan.vni)):
+            continue
+        own = vxlan.local or vxlan.remote
+        if not own or (":" in own) == (family == 6):
             return link
     return None
 
