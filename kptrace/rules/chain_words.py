@@ -1,7 +1,7 @@
 """Where a chain leads, by the names that kube-proxy, Flannel, Calico, CNI plugins and Docker use.
 
-Sources: kube-proxy's proxier.go of each mode, Flannel's pkg/trafficmngr, Felix's rules/rule_defs.go,
-containernetworking's portmap and firewall.
+Sources: kube-proxy's proxier.go of each mode, Flannel's trafficmngr, Felix's rule_defs.go, the
+portmap and firewall of containernetworking.
 """
 
 CHAINS = {
