@@ -152,8 +152,9 @@ def cases(
     probes = run.probes or (Probe(cookie=0, flow=_nowhere(run.resolution)),)
     found = []
     for probe in probes:
-        mine = journey(probe, sightings, snapshots, run.source.place.node)
         returned = next((r for r in _of(run.replies, Returned) if r.cookie == probe.cookie), None)
+        sent = returned.flow if returned else None
+        mine = journey(probe, sightings, snapshots, run.source.place.node, sent)
         entries = _entries(_of(run.replies, ConntrackEntry), returned, mine)
         out = set(mine.flows) | {e.original for e in entries}
         back = {flow.reverse for flow in out}

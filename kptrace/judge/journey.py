@@ -61,9 +61,11 @@ def journey(
     sightings: Iterable[Sighting],
     snapshots: Mapping[Place, Snapshot],
     source_node: str,
+    sent: Flow | None = None,
 ) -> Journey:
+    """sent: the 5-tuple as the sender had it, which no tap shows when it was a node."""
     mine = [s for s in sightings if s.cookie in (probe.cookie, 0)]
-    forward, back = _split(probe, mine)
+    forward, back = _split(probe, mine, sent)
     shifts = clock_shifts([*forward, *back], source_node)
 
     def moment(sighting: Sighting) -> tuple[int, int, int]:
@@ -86,22 +88,24 @@ def is_reply(packet: Packet, cookie: int) -> bool:
     return answered and ("S" in inner.flags or "R" in inner.flags)
 
 
-def _split(probe: Probe, sightings: list[Sighting]) -> tuple[list[Sighting], list[Sighting]]:
+def _split(
+    probe: Probe, sightings: list[Sighting], sent: Flow | None
+) -> tuple[list[Sighting], list[Sighting]]:
     if probe.flow.protocol == "tcp":
         forward = [s for s in sightings if s.packet.innermost.flags == "S"]
         return forward, [s for s in sightings if is_reply(s.packet, probe.cookie)]
-    return _split_datagrams(probe, sightings)
+    return _split_datagrams(probe, sightings, sent)
 
 
 def _split_datagrams(
-    probe: Probe, sightings: list[Sighting]
+    probe: Probe, sightings: list[Sighting], sent: Flow | None
 ) -> tuple[list[Sighting], list[Sighting]]:
     """A UDP answer may carry the cookie too (DNS echoes the question): what runs against a flow
     that the probe had is an answer, everything else with the cookie is the probe.
     """
     forward: list[Sighting] = []
     rest: list[Sighting] = []
-    known: set[Flow] = set()
+    known: set[Flow] = {sent} if sent else set()
     for sighting in sorted(sightings, key=lambda s: s.time_ns):
         inner = sighting.packet.innermost
         if inner.icmp is not None:

@@ -24,7 +24,9 @@ from kptrace.model import Flow, Hop, HopAction, Packet, RuleRef, Sighting, Step
 def forward_hops(case: Case, delivered: bool) -> tuple[Hop, ...]:
     """The way out. ``delivered``: the last sighting is the backend's, and it took the packet."""
     hops: list[Hop] = []
-    previous: Sighting | None = None
+    previous = _socket(case)
+    if previous is not None:
+        hops.append(_hop(case, previous, "sent", "by a socket of the node"))
     last = case.last
     for sighting in case.journey.forward:
         if previous is not None:
@@ -40,6 +42,17 @@ def forward_hops(case: Case, delivered: bool) -> tuple[Hop, ...]:
         hops.append(_hop(case, sighting, action, _seen_words(case, sighting, action, previous)))
         previous = sighting
     return tuple(hops)
+
+
+def _socket(case: Case) -> Sighting | None:
+    """Where a node's own packet begins, before OUTPUT: no tap shows it, but its socket knows."""
+    if case.source.place.pod or case.returned is None or not case.journey.forward:
+        return None
+    first = case.journey.forward[0]
+    packet = msgspec.structs.replace(first.packet.innermost, flow=case.returned.flow)
+    return msgspec.structs.replace(
+        first, interface="", ifindex=0, direction="out", packet=packet, frame=b""
+    )
 
 
 def back_hops(case: Case) -> tuple[Hop, ...]:
@@ -60,7 +73,8 @@ def _between(case: Case, before: Sighting, after: Sighting) -> Iterator[Hop]:
     old, new = before.packet.innermost.flow, after.packet.innermost.flow
     if (old.dst, old.dport) != (new.dst, new.dport):
         yield _nat(case, before, after, "dnat")
-    if before.place == after.place and before.direction == "in" and after.direction == "out":
+    arrived = before.direction == "in" or not before.interface
+    if before.place == after.place and arrived and after.direction == "out":
         yield from _route(case, after)
     if (old.src, old.sport) != (new.src, new.sport):
         yield _nat(case, before, after, "snat")
