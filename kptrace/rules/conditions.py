@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from kptrace.rules.parts import (
     Any,
     Bits,
-    Chance,
     Concat,
     Const,
     Elements,
@@ -20,6 +19,7 @@ from kptrace.rules.parts import (
     Fib,
     Field,
     Limit,
+    Masked,
     Opaque,
     Part,
     Prefix,
@@ -85,8 +85,6 @@ def condition(part: Part) -> str:
         case Any(tests=tests, negated=negated):
             either = " or ".join(map(_test, tests))
             return f"not ({either})" if negated else either
-        case Chance(probability=probability):
-            return f"by {chance(probability)}"
         case EveryNth(every=every):
             return f"it is one in {every}"
         case Recent(action="set"):
@@ -103,9 +101,12 @@ def condition(part: Part) -> str:
             return ""
 
 
+_LEAST = 2**-31  # the least that xt_statistic can keep
+
+
 def chance(probability: float) -> str:
     """iptables keeps 31 bits of a probability, so thirds come back a little off."""
-    share = round(1 / probability) if probability > 0 else 0
+    share = round(1 / probability) if probability > _LEAST else 0
     if share and abs(probability * share - 1) < 1e-6:
         return f"1 in {share} chance"
     return f"{probability:.0%} chance"
@@ -200,6 +201,7 @@ def hexadecimal(expr: Expr) -> str:
 
 
 _SHOWN: dict[type, Callable[..., str]] = {
+    Masked: lambda expr: f"{expr.address}/{expr.mask}",
     Const: lambda expr: str(expr.value),
     Prefix: lambda expr: f"{expr.address}/{expr.length}",
     Range: lambda expr: f"{expr.low}-{expr.high}",

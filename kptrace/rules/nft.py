@@ -33,6 +33,10 @@ from kptrace.rules.sets import Element, Members, Set
 _HINT = "take it again with: nft -j list ruleset"
 
 
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+_UNREADABLE += (nft_expr.Strange,)
+
+
 class _TableJson(Value):
     family: str
     name: str
@@ -159,7 +163,7 @@ class NftRuleset(Source):
             return None
         try:
             return self._set(self._homes[table], json)
-        except (ValueError, KeyError, TypeError, nft_expr.Strange) as error:
+        except _UNREADABLE as error:
             raise BadDump(self.name, 0, f"set {name} of {table.name}: {error}", _HINT) from error
 
     def set_names(self, table: Table | None) -> Sequence[str]:
@@ -171,7 +175,7 @@ class NftRuleset(Source):
         data = text.encode()
         try:
             return msgspec.json.decode(data, type=_Document).nftables
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             byte = re.search(r"byte (\d+)", str(error))
             line = data.count(b"\n", 0, int(byte.group(1))) + 1 if byte else 0
             raise BadDump(self.name, line, str(error), _HINT) from error
@@ -205,17 +209,22 @@ class NftRuleset(Source):
         statements = _decoded(json.expr)
         if not isinstance(statements, list):
             raise BadDump(self.name, 0, f"rule {number} of {json.chain} has no expr list", _HINT)
-        counter = next((each["counter"] for each in statements if _counts(each)), None)
+        try:
+            text = nft_text.line(statements, table.family, json.comment)
+            body = nft_statement.body(statements)
+        except RecursionError as error:
+            raise BadDump(self.name, 0, f"rule {number} of {json.chain} is too deep") from error
+        counter = next((each["counter"] for each in statements if _counts(each)), {})
         return Rule(
             table=table,
             chain=json.chain,
             number=number,
-            text=nft_text.line(statements, table.family, json.comment),
-            body=nft_statement.body(statements),
+            text=text,
+            body=body,
             comment=json.comment,
             handle=json.handle,
-            packets=counter.get("packets") if counter else None,
-            bytes=counter.get("bytes") if counter else None,
+            packets=counter.get("packets"),
+            bytes=counter.get("bytes"),
             source=self.name,
         )
 

@@ -61,7 +61,7 @@ def _statement(given: Json) -> Part:
     try:
         if reader is not None:
             return reader(value)
-    except (Strange, KeyError, TypeError, ValueError, IndexError, AttributeError):
+    except (Strange, LookupError, TypeError, ValueError, AttributeError):
         pass
     ends = name not in _NO_MATCH and not (name == "xt" and _is_target(value))
     return Opaque(text=json.dumps(given, sort_keys=True), match=ends)

@@ -31,7 +31,7 @@ def statement(given: Json) -> str:
     try:
         if printer is not None:
             return printer(value)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError):
         pass
     return json.dumps(given, sort_keys=True)
 

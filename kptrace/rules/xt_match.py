@@ -33,6 +33,7 @@ from kptrace.rules.xt_option import (
     Context,
     Option,
     Unknown,
+    address,
     choice,
     field,
     flags,
@@ -106,13 +107,7 @@ def _multiport(options: Sequence[Option], context: Context) -> Iterable[Part]:
 
 
 def _conntrack_field(key: str) -> Callable[[Option, Context], Part]:
-    def read(option: Option, context: Context) -> Part:
-        address, _, length = option.arg.partition("/")
-        if length not in ("", "32", "128"):
-            raise Unknown(option.text)
-        return test(key, option, Const(value=address))
-
-    return read
+    return lambda option, _: test(key, option, address(option.arg))
 
 
 def _conntrack_port(key: str) -> Callable[[Option, Context], Part]:
@@ -216,6 +211,8 @@ def _statistic(options: Sequence[Option], context: Context) -> Iterable[Part]:
     if mode == "random" and set(given) == {"--mode", "--probability"}:
         option = given["--probability"]
         probability = float(option.arg)
+        if not 0 <= probability <= 1:
+            raise Unknown(option.text)
         yield Chance(probability=1 - probability if option.negated else probability)
     elif mode == "nth" and set(given) <= {"--mode", "--every", "--packet"}:
         packet = given.get("--packet")

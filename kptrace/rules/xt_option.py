@@ -6,7 +6,18 @@ from collections.abc import Callable
 from functools import cache
 
 from kptrace.model import Value
-from kptrace.rules.parts import PROTOCOLS, Bits, Const, Elements, Expr, Field, Range, Test
+from kptrace.rules.parts import (
+    PROTOCOLS,
+    Bits,
+    Const,
+    Elements,
+    Expr,
+    Field,
+    Masked,
+    Prefix,
+    Range,
+    Test,
+)
 from kptrace.rules.sets import Set
 
 
@@ -77,6 +88,16 @@ def numbers(text: str, low_default: int = 0, high_default: int = 65535) -> Expr:
     return Range(
         low=number(low) if low else low_default, high=number(high) if high else high_default
     )
+
+
+def address(text: str) -> Expr:
+    """iptables-save prints ``ADDRESS/LENGTH``, or ``ADDRESS/MASK`` for a mask with holes."""
+    given, _, mask = text.partition("/")
+    if not mask or mask == ("128" if ":" in given else "32"):
+        return Const(value=given)
+    if mask.isdigit():
+        return Prefix(address=given, length=int(mask))
+    return Masked(address=given, mask=mask)
 
 
 def choice(items: list[Expr]) -> Expr:

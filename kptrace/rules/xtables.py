@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kptrace.model import Value
-from kptrace.rules.parts import Const, Expr, Masked, Opaque, Part, Prefix, Test, Verdict, Wild
+from kptrace.rules.parts import Const, Expr, Opaque, Part, Test, Verdict, Wild
 from kptrace.rules.sets import Set
 from kptrace.rules.xt_match import MATCHES
-from kptrace.rules.xt_option import Context, Option, Unknown, field, protocol
+from kptrace.rules.xt_option import Context, Option, Unknown, address, field, protocol
 from kptrace.rules.xt_target import TARGETS, VERDICTS
 
 
@@ -89,7 +89,7 @@ def _compile(
     try:
         if reader is not None:
             return list(reader(options, context))
-    except (Unknown, ValueError, IndexError):
+    except (Unknown, ValueError, LookupError):
         pass
     return [Opaque(text=_text(f"-m {module}", options))]
 
@@ -106,7 +106,7 @@ def _target(
     try:
         if reader is not None:
             return list(reader(options, context))
-    except (Unknown, ValueError, IndexError):
+    except (Unknown, ValueError, LookupError):
         pass
     return [Opaque(text=_text(module, options), match=False)]
 
@@ -129,23 +129,13 @@ def _core(option: Option, context: Context) -> Part:
     return Opaque(text=option.text)
 
 
-def _address(text: str) -> Expr:
-    """iptables-save prints ``ADDRESS/LENGTH``, or ``ADDRESS/MASK`` for a mask with holes."""
-    address, _, mask = text.partition("/")
-    if not mask or mask == ("128" if ":" in address else "32"):
-        return Const(value=address)
-    if mask.isdigit():
-        return Prefix(address=address, length=int(mask))
-    return Masked(address=address, mask=mask)
-
-
 def _interface(name: str) -> Expr:
     return Wild(start=name[:-1]) if name.endswith("+") else Const(value=name)
 
 
 _CORE: dict[str, Callable[[str, Context], tuple[str, Expr]]] = {
-    "-s": lambda text, context: (f"{context.family} saddr", _address(text)),
-    "-d": lambda text, context: (f"{context.family} daddr", _address(text)),
+    "-s": lambda text, context: (f"{context.family} saddr", address(text)),
+    "-d": lambda text, context: (f"{context.family} daddr", address(text)),
     "-i": lambda text, context: ("meta iifname", _interface(text)),
     "-o": lambda text, context: ("meta oifname", _interface(text)),
     "-p": lambda text, context: ("meta l4proto", Const(value=protocol(text))),
