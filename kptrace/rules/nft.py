@@ -25,7 +25,7 @@ import msgspec
 from kptrace.errors import BadDump
 from kptrace.model import Value
 from kptrace.rules import nft_expr, nft_statement, nft_text
-from kptrace.rules.nft_expr import Json
+from kptrace.rules.nft_expr import Json, Strange
 from kptrace.rules.parts import Expr, Field, Wild
 from kptrace.rules.ruleset import Chain, Rule, Rules, Source, Table
 from kptrace.rules.sets import Element, Members, Set
@@ -33,8 +33,7 @@ from kptrace.rules.sets import Element, Members, Set
 _HINT = "take it again with: nft -j list ruleset"
 
 
-_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-_UNREADABLE += (nft_expr.Strange,)
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, Strange)
 
 
 class _TableJson(Value):
@@ -214,7 +213,9 @@ class NftRuleset(Source):
             body = nft_statement.body(statements)
         except RecursionError as error:
             raise BadDump(self.name, 0, f"rule {number} of {json.chain} is too deep") from error
-        counter = next((each["counter"] for each in statements if _counts(each)), {})
+        counter: dict[str, int] = next(
+            (each["counter"] for each in statements if _counts(each)), {}
+        )
         return Rule(
             table=table,
             chain=json.chain,

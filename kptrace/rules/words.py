@@ -24,6 +24,7 @@ from kptrace.rules.parts import (
     Entries,
     Expr,
     Field,
+    Harmless,
     Hash,
     Log,
     Lookup,
@@ -179,6 +180,9 @@ def _generic(rule: Rule) -> str:
     actions = [said for part in rule.body if (said := _action(part, rule.chain))]
     comment = _HASH_COMMENT.sub("", rule.comment).strip()
     action = " and ".join(actions) or comment or "counts it"
+    for part in rule.body:
+        if isinstance(part, Chance):
+            return f"{chance(part.probability)}: {action}"
     if any(isinstance(part, Dnat | Snat) for part in rule.body):
         return action
     if comment and comment not in _DULL and _ends(rule):
@@ -304,6 +308,14 @@ def _translated(word: str, part: Dnat | Snat) -> str:
     return f"{word} to {_joined(addr, port) if port else addr}"
 
 
+_UPDATES = {"add": "adds it to", "update": "keeps it in", "delete": "deletes it from"}
+_NOTES = {
+    "TCPMSS": "limits the segment size",
+    "CHECKSUM": "fills in the checksum",
+    "TEE": "sends a copy elsewhere",
+    "dup": "sends a copy elsewhere",
+    "flow": "lets a flowtable take the connection over",
+}
 _ACTIONS: dict[type, Callable[..., str]] = {
     Dnat: lambda part: _translated("DNAT", part),
     Snat: lambda part: _translated("SNAT", part),
@@ -320,7 +332,8 @@ _ACTIONS: dict[type, Callable[..., str]] = {
     SetUpdate: lambda part: (
         "remembers the client"
         if part.set.name.startswith("affinity-")
-        else f"{part.op}s it in set {part.set.name}"
+        else f"{_UPDATES.get(part.op, part.op)} set {part.set.name}"
     ),
+    Harmless: lambda part: _NOTES.get(part.text.split(" ")[0], ""),
     VerdictMap: lambda part: "does what a map says for it",
 }
