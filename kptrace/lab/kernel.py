@@ -18,34 +18,27 @@ from kptrace.lab.state import NETNS
 from kptrace.model import Value
 from kptrace.node import namespace
 
-NFTABLES_PROBE = """table inet probe {
- map m { type ipv4_addr . inet_proto . inet_service : verdict; }
- chain c { type nat hook prerouting priority 0; numgen random mod 2 vmap { 0 : accept } }
+ADD_LINK = ("ip", "link", "add", "name")
+NFTABLES_PROBE = """table ip try {
+ map services { type ipv4_addr . inet_proto . inet_service : verdict; }
+ chain nat {
+  type nat hook prerouting priority dstnat
+  meta l4proto tcp dnat ip to numgen random mod 1 map { 0 : 10.0.0.1 . 80 }
+ }
 }
 """
 
-
-# what, the kernel's option, table, a rule that needs it
+# what, the kernel's option, table and a rule that needs it
 MATCHES = (
-    ("conntrack", "NF_CONNTRACK", "filter", "-m conntrack --ctstate NEW"),
-    ("rule comments", "NETFILTER_XT_MATCH_COMMENT", "filter", "-m comment --comment x"),
-    ("address types", "NETFILTER_XT_MATCH_ADDRTYPE", "filter", "-m addrtype --dst-type LOCAL"),
-    ("packet marks", "NETFILTER_XT_MARK", "filter", "-m mark --mark 1 -j MARK --set-mark 2"),
-    (
-        "random choice",
-        "NETFILTER_XT_MATCH_STATISTIC",
-        "nat",
-        "-m statistic --mode random --probability 0.5",
-    ),
-    (
-        "affinity lists",
-        "NETFILTER_XT_MATCH_RECENT",
-        "filter",
-        "-m recent --name x --rcheck --seconds 9",
-    ),
-    ("REJECT", "IP_NF_TARGET_REJECT", "filter", "-j REJECT"),
-    ("MASQUERADE", "NETFILTER_XT_TARGET_MASQUERADE", "nat", "-j MASQUERADE --random-fully"),
-    ("DNAT", "NETFILTER_XT_NAT", "nat", "-p tcp -j DNAT --to-destination 10.0.0.1:80"),
+    ("conntrack", "NF_CONNTRACK", "filter -m conntrack --ctstate NEW"),
+    ("rule comments", "NETFILTER_XT_MATCH_COMMENT", "filter -m comment --comment x"),
+    ("address types", "NETFILTER_XT_MATCH_ADDRTYPE", "filter -m addrtype --dst-type LOCAL"),
+    ("packet marks", "NETFILTER_XT_MARK", "filter -m mark --mark 1 -j MARK --set-mark 2"),
+    ("chance", "NETFILTER_XT_MATCH_STATISTIC", "nat -m statistic --mode nth --every 2"),
+    ("affinity lists", "NETFILTER_XT_MATCH_RECENT", "nat -m recent --name x --rcheck"),
+    ("REJECT", "IP_NF_TARGET_REJECT", "filter -j REJECT"),
+    ("MASQUERADE", "NETFILTER_XT_TARGET_MASQUERADE", "nat -j MASQUERADE --random-fully"),
+    ("DNAT", "NETFILTER_XT_NAT", "nat -p tcp -j DNAT --to-destination 10.0.0.1:80"),
 )
 
 
@@ -64,19 +57,17 @@ def features(plan: Plan) -> tuple[Feature, ...]:
         Feature(
             what="veth devices",
             option="CONFIG_VETH",
-            argv=("ip", "link", "add", "a", "type", "veth", "peer", "name", "b"),
+            argv=(*ADD_LINK, "try0", "type", "veth", "peer", "name", "try1"),
         ),
         Feature(
             what="bridges",
             option="CONFIG_BRIDGE",
-            argv=("ip", "link", "add", "br", "type", "bridge"),
+            argv=(*ADD_LINK, "try2", "type", "bridge"),
         ),
     ]
     if plan.network == "vxlan":
         vxlan = ("type", "vxlan", "id", "1", "dstport", "8472", "dev", "lo")
-        found.append(
-            Feature(what="VXLAN", option="CONFIG_VXLAN", argv=("ip", "link", "add", "v", *vxlan))
-        )
+        found.append(Feature(what="VXLAN", option="CONFIG_VXLAN", argv=(*ADD_LINK, "try3", *vxlan)))
     found += [_match(plan, *words) for words in MATCHES]
     if plan.proxy == "nftables":
         found.append(
@@ -90,8 +81,9 @@ def features(plan: Plan) -> tuple[Feature, ...]:
     return tuple(found)
 
 
-def _match(plan: Plan, what: str, option: str, table: str, rule: str) -> Feature:
+def _match(plan: Plan, what: str, option: str, words: str) -> Feature:
     """A rule in a chain of its own, so that no hook of the table matters."""
+    table, _, rule = words.partition(" ")
     text = f"*{table}\n:TRY - [0:0]\n-A TRY {rule}\nCOMMIT\n"
     program = machine.iptables(plan.proxy, 0, "restore")
     return Feature(
