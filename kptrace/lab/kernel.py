@@ -34,7 +34,7 @@ MATCHES = (
     ("rule comments", "NETFILTER_XT_MATCH_COMMENT", "filter -m comment --comment x"),
     ("address types", "NETFILTER_XT_MATCH_ADDRTYPE", "filter -m addrtype --dst-type LOCAL"),
     ("packet marks", "NETFILTER_XT_MARK", "filter -m mark --mark 1 -j MARK --set-mark 2"),
-    ("chance", "NETFILTER_XT_MATCH_STATISTIC", "nat -m statistic --mode nth --every 2"),
+    ("chance", "NETFILTER_XT_MATCH_STATISTIC", "nat -m statistic --mode random --probability 0.5"),
     ("affinity lists", "NETFILTER_XT_MATCH_RECENT", "nat -m recent --name x --rcheck"),
     ("REJECT", "IP_NF_TARGET_REJECT", "filter -j REJECT"),
     ("MASQUERADE", "NETFILTER_XT_TARGET_MASQUERADE", "nat -j MASQUERADE --random-fully"),
