@@ -250,21 +250,36 @@ def _name_to_ask(question: Question, source: Source, resolution: Resolution) -> 
     return f"{service.name}.{service.namespace}"
 
 
+# A resolver asks a silent server again (resolv.conf(5), attempts), and over TCP if UDP was cut.
+ASK_SECONDS = 1.0
+ATTEMPTS = ("udp", "udp", "tcp")
+
+
 def _ask(
     crew: Crew, place: Place, resolver: dns.Resolver, name: str, kind: str, seed: int
 ) -> DnsAnswer:
-    """One question: the servers in turn while they are silent, over TCP where UDP was cut."""
+    """One question as a resolver puts it: to the servers in turn while they are silent."""
     query = dns.query(name, kind, seed & 0xFFFF)
     answers: list[DnsAnswer] = []
+    cut = False
     for server in resolver.servers:
-        for transport in ("udp", "tcp"):
-            ask = partial(Ask, place=place, server=server, query=query, transport=transport)
+        for transport in ATTEMPTS:
+            if transport == "tcp" and not cut:
+                break
+            ask = partial(
+                Ask,
+                place=place,
+                server=server,
+                query=query,
+                transport=transport,
+                timeout=ASK_SECONDS,
+            )
             agent, id = crew.send(place.node, ask)
             wait_all([(agent, id)], ARM_SECONDS, "DNS question")
             reply = next(r for r in agent.log if isinstance(r, Answer) and r.id == id)
             answer, cut = dns.read_answer(reply, name, kind)
             answers.append(answer)
-            if not cut:
+            if answer.status != "TIMEOUT" and not cut:
                 break
         if answers[-1].status not in ("TIMEOUT", "REFUSED", "UNREACHABLE"):
             break

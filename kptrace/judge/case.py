@@ -118,7 +118,11 @@ class Case(Value):
     def at(self, node: str, time_ns: int) -> str:
         """``+58 us`` since the probe left, for evidence lines."""
         offset = self.journey.offset_us(node, time_ns)
-        return f"+{offset:.0f} us" if offset is not None else "at an unknown time"
+        if offset is None:
+            return "an unknown time"
+        if offset < 1000:
+            return f"+{offset:.0f} us"
+        return f"+{offset / 1000:.1f} ms" if offset < 1_000_000 else f"+{offset / 1e6:.1f} s"
 
     # --- where it ended ---
 
@@ -198,7 +202,12 @@ def _own(
     The rule trace shows 20 bytes of the transport header: of a tunnel's packet that is not enough
     to see the probe inside, so the carrier is known by its 5-tuple. A packet that was not told at
     all can only be the probe's where there is but one.
+
+    Between two taps a packet may be translated twice, and the rules in between meet what no tap
+    saw: an end that it had before with one that it had after.
     """
+    sources = {(flow.src, flow.sport) for flow in out}
+    destinations = {(flow.dst, flow.dport) for flow in out}
     for passage in found:
         packet = passage.packet
         if packet is None:
@@ -206,8 +215,10 @@ def _own(
                 yield passage
         elif packet.flow in carriers:
             yield msgspec.structs.replace(passage, outer=True)
-        elif packet.flow in out and packet.icmp is None and packet.flags in ("", "S"):
-            yield passage
+        elif packet.icmp is None and packet.flags in ("", "S"):
+            flow = packet.flow
+            if (flow.src, flow.sport) in sources and (flow.dst, flow.dport) in destinations:
+                yield passage
 
 
 def _lost(drop: Drop, out: set[Flow], alone: bool) -> bool:

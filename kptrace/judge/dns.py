@@ -130,7 +130,7 @@ def _finding(
         cause=cause,
         severity=severity,
         node="",
-        object=f"{last.type} {last.name} at {last.server}",
+        object=f"{last.name} ({last.type}) at {last.server}",
         summary=summary,
         evidence=(*map(_said, asked), *more),
         remedy=(REMEDIES[cause],) if cause in REMEDIES else (),

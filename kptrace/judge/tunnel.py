@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from kptrace.judge.case import Case
 from kptrace.judge.words import drop_report, last_seen
 from kptrace.model import Finding, Sighting
+from kptrace.walk.network import FdbEntry
 from kptrace.walk.snapshot import Snapshot
 
 
@@ -21,33 +22,40 @@ def diagnose(case: Case) -> Iterator[Finding]:
     if last is None or last.place.pod or last.direction != "out":
         return
     if last.packet.tunnel is not None:
-        yield from _stale(case, last)
+        yield from _stale(case, last, last.packet.flow.dst)
     elif case.is_tunnel(last.place, last.interface):
-        yield from _missing(case, last)
+        known = _known(case, last)
+        if known:
+            yield from _stale(case, last, known[0].destination)
+        else:
+            yield from _missing(case, last)
 
 
-def _stale(case: Case, last: Sighting) -> Iterator[Finding]:
-    """The outer packet left for an address that is no node's."""
-    outer = last.packet.flow
+def _stale(case: Case, last: Sighting, destination: str) -> Iterator[Finding]:
+    """The outer packet is for an address that is no node's."""
     nodes = case.documents.nodes
-    if not nodes or any(outer.dst in node.addresses for node in nodes):
+    if not nodes or any(destination in node.addresses for node in nodes):
         return
     node = last.place.node
     device = _device(case, last)
     meant = _meant_node(case)
+    carried = last.packet.tunnel is not None
     evidence = [
-        f"the encapsulated packet left {last.interface} of {node} for {outer.dst}",
+        f"the encapsulated packet left {last.interface} of {node} for {destination}"
+        if carried
+        else f"the FDB of {device} sends {last.dst_mac} to {destination}",
         "the nodes' addresses: " + ", ".join(f"{n.name} {' '.join(n.addresses)}" for n in nodes),
         *(drop_report(case, drop) for drop in case.drops[:1]),
+        *(() if carried else last_seen(case)),
     ]
-    macs = _macs(case, last, outer.dst)
+    macs = _macs(case, last, destination)
     right = f" (it should be {meant[1]}, {meant[0]})" if meant else ""
     yield Finding(
         cause="fdb-stale",
         severity="error",
         node=node,
         object=f"FDB entry of {device}" + (f" for {macs[0]}" if macs else ""),
-        summary=f"{device} on {node} sends to {outer.dst}, which is no node{right}",
+        summary=f"{device} on {node} sends to {destination}, which is no node{right}",
         evidence=tuple(evidence),
         remedy=(
             *(
@@ -64,10 +72,8 @@ def _missing(case: Case, last: Sighting) -> Iterator[Finding]:
     """The frame is on the tunnel device and nothing left the node."""
     node = last.place.node
     device = last.interface
-    snapshot = case.snapshots.get(last.place)
     drop = case.dropped_for("NO_TX_TARGET")
-    known = snapshot.tunnel_entries(device, last.dst_mac) if snapshot and last.dst_mac else ()
-    if drop is None and (known or not last.dst_mac):
+    if drop is None and not last.dst_mac:
         return
     meant = _meant_node(case)
     evidence = [*last_seen(case)]
@@ -89,6 +95,14 @@ def _missing(case: Case, last: Sighting) -> Iterator[Finding]:
         evidence=tuple(evidence),
         remedy=tuple(remedy),
     )
+
+
+def _known(case: Case, last: Sighting) -> tuple[FdbEntry, ...]:
+    """The FDB entries for the MAC that the frame on the tunnel device is for."""
+    snapshot = case.snapshots.get(last.place)
+    if snapshot is None or not last.dst_mac:
+        return ()
+    return snapshot.tunnel_entries(last.interface, last.dst_mac)
 
 
 def _device(case: Case, last: Sighting) -> str:

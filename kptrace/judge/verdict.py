@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+import msgspec
+
 from kptrace.judge import backend, bridge, filtering, forwarding, proxy, tunnel
 from kptrace.judge.case import Case
 from kptrace.judge.dns import compare
@@ -60,9 +62,15 @@ def judge(run: Run, cases: tuple[Case, ...]) -> Trace:
     judged = [(case, *_judge_one(case, evidence_layers)) for case in cases]
     undelivered = [each for each in judged if each[1] is not Outcome.DELIVERED]
     case, outcome, findings = undelivered[0] if undelivered else judged[0]
-    names = tuple(compare(run.resolution.dns, run.resolution.service))
-    if any(finding.severity == "error" for finding in names) or not run.resolution.address:
+    resolution = run.resolution
+    names = tuple(compare(resolution.dns, resolution.service, resolution.endpoints))
+    unnamed = any(finding.severity == "error" for finding in names)
+    if not resolution.address or (unnamed and outcome is Outcome.DELIVERED):
         outcome = Outcome.UNRESOLVED
+        findings = (*names, *findings)
+    else:
+        # What drops the probe mostly drops the question too: that is no second fault.
+        findings = (*findings, *(_as_warning(finding) for finding in names))
     return Trace(
         target=run.question.target,
         source=run.source,
@@ -70,7 +78,7 @@ def judge(run: Run, cases: tuple[Case, ...]) -> Trace:
         resolution=run.resolution,
         prediction=case.prediction,
         hops=_hops(case, outcome),
-        findings=(*names, *findings),
+        findings=findings,
         evidence=Evidence(
             layers=evidence_layers,
             conntrack=case.entries,
@@ -79,9 +87,13 @@ def judge(run: Run, cases: tuple[Case, ...]) -> Trace:
             shares=_shares(judged) if len(cases) > 1 else (),
             agreement=_agreement(case),
         ),
-        summary=_summary(case, outcome, (*names, *findings), len(undelivered), len(cases)),
+        summary=_summary(case, outcome, findings, len(undelivered), len(cases)),
         elapsed_us=_elapsed(case),
     )
+
+
+def _as_warning(finding: Finding) -> Finding:
+    return msgspec.structs.replace(finding, severity="warning")
 
 
 def _elapsed(case: Case) -> float | None:
