@@ -25,6 +25,11 @@ def cells(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
+def pad(text: str, columns: int) -> str:
+    """Filled up with spaces on the right."""
+    return text + " " * (columns - cells(text))
+
+
 def shorten(text: str, room: int) -> str:
     """At most ``room`` columns, cut in the middle: both ends of a Kubernetes name tell something.
 

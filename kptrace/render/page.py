@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 from kptrace.render.clean import cells, clean
@@ -73,30 +74,46 @@ class Page:
         if self._lines and self._lines[-1]:
             self._lines.append("")
 
-    def line(self, *spans: Span, indent: int = 0, hang: int | None = None) -> None:
-        """A paragraph: what does not fit goes on below, ``hang`` columns in (default: indent)."""
-        lines = _Lines(indent, indent if hang is None else hang, self.width, self.width)
+    def line(
+        self, *spans: Span, label: Sequence[Span] = (), indent: int = 0, hang: int | None = None
+    ) -> None:
+        """A paragraph: ``label`` as it is, then words; what does not fit goes on below.
+
+        hang: where the next lines begin (default: below the first word)
+        """
+        start = [Span(" " * indent), *label]
+        lines = _Lines(start, width_of(start) if hang is None else hang, self.width, self.width)
         for each in lines.filled(spans):
             self._add(each)
 
-    def row(self, spans: Sequence[Span], right: Span, hang: int) -> None:
+    def row(self, spans: Sequence[Span], right: Span, label: Sequence[Span], hang: int) -> None:
         """A paragraph whose first line ends with ``right``, flush with the right margin."""
-        first, *rest = _Lines(0, hang, self.width - right.width - 1, self.width).filled(spans)
+        room = self.width - right.width - (1 if right.text else 0)
+        first, *rest = _Lines(label, hang, room, self.width).filled(spans)
         gap = self.width - right.width - width_of(first)
         self._add([*first, Span(" " * gap), right])
         for each in rest:
             self._add(each)
 
-    def command(self, text: str, indent: int) -> None:
+    def command(self, text: str, label: Sequence[Span] = (), indent: int = 0) -> None:
         """A shell command; where it must break, so that it can still be copied and run."""
         room = self.width - 2
-        *broken, last = _Lines(indent, indent + 4, room, room).filled([say(text, "name")])
+        start = [Span(" " * indent), *label]
+        hang = width_of(start) + 4
+        words = [say(text, "name")]
+        if any(hang + width_of(word) > room for _, word in _words(words)):
+            self.line(*words, label=label, indent=indent, hang=hang)  # cut words cannot be copied
+            return
+        *broken, last = _Lines(start, hang, room, room).filled(words)
         for each in broken:
             self._add([*each, Span(" \\")])
         self._add(last)
 
     def _add(self, spans: Sequence[Span]) -> None:
-        text = "".join(self._shown(span) for span in spans) if spans else ""
+        text = "".join(
+            self._shown(Span("".join(span.text for span in same), style))
+            for style, same in groupby(spans, key=lambda span: span.style)
+        )
         self._lines.append(text.replace(GLUE, " ").rstrip())
 
     def _shown(self, span: Span) -> str:
@@ -107,13 +124,13 @@ class Page:
 
 
 class _Lines:
-    """Words put on lines: the first ``first`` columns wide and ``indent`` in, all others ``width``
-    wide and ``hang`` in.
+    """Words put on lines: the first ``first`` columns wide and begun with ``start``, all others
+    ``width`` wide and ``hang`` in.
     """
 
-    def __init__(self, indent: int, hang: int, first: int, width: int) -> None:
+    def __init__(self, start: Sequence[Span], hang: int, first: int, width: int) -> None:
         self._hang, self._width, self._limit = hang, width, first
-        self._line = [Span(" " * indent)]
+        self._line = list(start)
         self._bare = True
         self._done: list[list[Span]] = []
 
@@ -163,7 +180,7 @@ def _words(spans: Iterable[Span]) -> Iterator[tuple[Span, list[Span]]]:
             if word:
                 yield gap, word
                 gap, word = Span(""), []
-            gap = Span(gap.text + part)
+            gap = Span(gap.text + part, style)
     if word:
         yield gap, word
 

@@ -1,0 +1,162 @@
+"""What the report rests on: prediction against observation, DNS, and who watched. Pure.
+
+What was not watched, or lost, is said with what would give it: silence of a tap that was not there
+is no evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kptrace.judge.words import end, entry_words
+from kptrace.model import DnsAnswer, Layer, Share, Trace
+from kptrace.render.clean import cells, clean, pad
+from kptrace.render.page import Page, glue, say
+from kptrace.render.words import OUTCOME_WORDS, pod_words, span
+
+LAYER_WORDS = {
+    "capture": "capture",
+    "rules": "rule trace",
+    "conntrack": "conntrack",
+    "drops": "drop reasons",
+}
+
+
+def agreement(page: Page, trace: Trace) -> None:
+    """Prediction against observation."""
+    told = trace.evidence.agreement
+    if told is None:
+        return
+    counts = f"{told.seen} of {told.predicted} crossings"
+    if told.parted:
+        parted = say(f"at {told.parted}: {counts} seen.")
+        page.line(say("Predicted and seen part ", "unsure"), parted, hang=2)
+    else:
+        page.line(say(f"Predicted and seen agree on {counts}."))
+    if trace.prediction.missing:
+        page.line(say("Predicted without: " + ", ".join(trace.prediction.missing) + "."), hang=2)
+
+
+def dns(page: Page, answers: Sequence[DnsAnswer], wide: bool) -> None:
+    """The deciding question, in the wide form each one."""
+    tried = f", {len(answers)} names tried" if len(answers) > 1 and not wide else ""
+    for answer in answers if wide else answers[-1:]:
+        page.line(
+            say(f"DNS: {answer.name} {answer.type} "),
+            say(_said(answer), "" if answer.records else "bad"),
+            say(" "),
+            glue(f"({answer.server} over {answer.transport.upper()}, {span(answer.elapsed_us)})"),
+            say(f"{tried}."),
+            hang=5,
+        )
+
+
+def _said(answer: DnsAnswer) -> str:
+    return ", ".join(text for _, text in answer.records) or answer.status
+
+
+def layers(page: Page, told: Iterable[Layer], with_missing: bool) -> None:
+    """``Watched by: capture, rule trace, conntrack, drop reasons. Nothing lost.``"""
+    known = tuple(told)
+    watched = [LAYER_WORDS.get(name, name) for name in _names(x for x in known if not x.missing)]
+    lost = [f"{x.lost} reports of {_name(x)} on {x.node}" for x in known if x.lost]
+    if watched:
+        words = f"Watched by: {', '.join(watched)}."
+        if lost:
+            page.line(say(words), say(" Lost: " + ", ".join(lost) + ".", "bad"), hang=2)
+        else:
+            page.line(say(f"{words} Nothing lost."), hang=2)
+    for what, remedy in missing(known) if with_missing else ():
+        page.line(
+            say("Not watched: ", "unsure"),
+            say(f"{what}."),
+            say(f" To have it: {remedy}" if remedy else ""),
+            hang=2,
+        )
+
+
+def missing(layers: Iterable[Layer]) -> list[tuple[str, str]]:
+    """What was not watched and why, and the remedy; those that lack for the same reason together:
+    ``capture, rule trace on node-b: no agent there``.
+    """
+    names: dict[tuple[str, str], dict[str, None]] = {}
+    nodes: dict[tuple[str, str], dict[str, None]] = {}
+    for layer in layers:
+        if layer.missing:
+            key = (layer.missing.rstrip("."), layer.remedy)
+            names.setdefault(key, {})[_name(layer)] = None
+            nodes.setdefault(key, {})[layer.node] = None
+    return [
+        (f"{', '.join(names[why, remedy])} on {', '.join(nodes[why, remedy])}: {why}", remedy)
+        for why, remedy in names
+    ]
+
+
+def _names(layers: Iterable[Layer]) -> Iterable[str]:
+    return dict.fromkeys(layer.name for layer in layers)
+
+
+def _name(layer: Layer) -> str:
+    return LAYER_WORDS.get(layer.name, layer.name)
+
+
+# --- many flows -------------------------------------------------------------------------------
+
+
+def shares(page: Page, trace: Trace) -> None:
+    """How often each backend was chosen, beside how often it should be."""
+    told = trace.evidence.shares
+    if not told:
+        return
+    sent = sum(share.seen for share in told)
+    heads = ("backend", "", "predicted", f"seen of {sent}", "delivered")
+    rows = [_row(share, sent, trace.target.namespace) for share in told]
+    widths = [max(cells(row[i]) for row in (heads, *rows)) for i in range(5)]
+    if sum(widths) + 2 * 5 > page.width:
+        for row in rows:  # what it is on one line, the numbers below
+            page.line(say(row[0]), say("  "), say(row[1]), indent=2, hang=4)
+            page.line(say(", ".join(f"{heads[i]} {row[i]}" for i in range(2, 5))), indent=6)
+        return
+    for index, row in enumerate((heads, *rows)):
+        text = [pad(row[0], widths[0]), pad(row[1], widths[1])]
+        text += [f"{row[i]:>{widths[i]}}" for i in range(2, 5)]
+        page.line(glue("  ".join(text), "quiet" if not index else ""), indent=2)
+
+
+def _row(share: Share, sent: int, namespace: str) -> tuple[str, str, str, str, str]:
+    pod = f"{pod_words(share.pod, namespace)} on {share.node}" if share.pod else share.node
+    percent = f" ({share.seen / sent:.0%})" if sent else ""
+    return (
+        clean(end(share.address, share.port)),
+        clean(pod or "no such endpoint"),
+        f"{share.weight:.1%}",
+        f"{share.seen}{percent}",
+        f"{share.delivered}",
+    )
+
+
+# --- only in the wide form --------------------------------------------------------------------
+
+
+def branches(page: Page, trace: Trace) -> None:
+    """Every way the packet could have gone."""
+    told = trace.prediction.branches
+    if not told:
+        return
+    page.blank()
+    page.line(say("Predicted", "name"))
+    for branch in told:
+        to = end(branch.backend.address, branch.backend.port) if branch.backend else ""
+        sure = "" if branch.certain else ", not certain"
+        words = f": {branch.words}" if branch.words else ""
+        page.line(
+            say(" ".join(x for x in (OUTCOME_WORDS[branch.outcome].lower(), to) if x)),
+            say(f"{sure}{words}"),
+            label=[say(f"{branch.weight:6.1%}  ")],
+            indent=1,
+        )
+
+
+def conntrack(page: Page, trace: Trace) -> None:
+    for entry in trace.evidence.conntrack:
+        page.line(say(entry_words(entry) + "."), hang=2)

@@ -1,0 +1,86 @@
+"""The first lines: what was traced from where, what became of it, and the addresses of the way.
+
+Where the names are too long to stand beside the answer, the answer comes first and the names below.
+"""
+
+from __future__ import annotations
+
+from kptrace.judge.words import end
+from kptrace.model import Endpoint, Trace
+from kptrace.render.clean import clean, shorten
+from kptrace.render.page import Page, glue, say, width_of
+from kptrace.render.words import (
+    outcome_style,
+    outcome_words,
+    place_words,
+    source_words,
+    target_words,
+)
+
+
+def heading(page: Page, trace: Trace) -> None:
+    what = glue(target_words(trace.target), "name")
+    start = glue(f"from {source_words(trace.source, trace.target.namespace)}")
+    # A long node name in the answer stands in full below, with the hop or the finding.
+    words = shorten(clean(outcome_words(trace)), page.width)
+    answer = glue(words, outcome_style(trace.outcome))
+    if width_of((what, start, answer)) + 4 <= page.width:
+        page.row([what, say("  "), start], answer, [], hang=4)
+    else:
+        page.line(answer)
+        page.line(what, say("  "), start, hang=2)
+    _addresses(page, trace)
+
+
+def backend_of(trace: Trace) -> Endpoint | None:
+    """The endpoint that the traced flow was sent to, as far as that is known."""
+    final = next(
+        (h.packet.innermost.flow for h in reversed(trace.hops) if h.action == "dnat"), None
+    )
+    if final is None:
+        ends = [
+            e.reply for e in trace.evidence.conntrack if e.place.node == trace.source.place.node
+        ]
+        final = ends[0].reverse if ends else None
+    resolution = trace.resolution
+    if resolution is None:
+        return None
+    wanted = (final.dst, final.dport) if final else (resolution.address, resolution.port)
+    for endpoint in resolution.endpoints:
+        if (endpoint.address, endpoint.port) == wanted:
+            return endpoint
+    if wanted == (resolution.address, resolution.port):
+        return None
+    return Endpoint(address=wanted[0], port=wanted[1])
+
+
+def _addresses(page: Page, trace: Trace) -> None:
+    """``10.244.1.10 -> 10.96.41.7:80/TCP -> 10.244.2.21:8080  pod/remote-1 on node-b``."""
+    resolution = trace.resolution
+    if resolution is None or not resolution.address:
+        return
+    address = end(resolution.address, resolution.port)
+    ways = [_start(trace), f"{address}/{resolution.protocol.upper()}"]
+    backend, shares = backend_of(trace), trace.evidence.shares
+    if shares:
+        ways.append(f"{len(shares)} backend{'s' if len(shares) != 1 else ''}")
+    elif backend is not None and end(backend.address, backend.port) != address:
+        ways.append(end(backend.address, backend.port))
+    first, *others = [each for each in ways if each]
+    spans = [glue(first)]
+    for other in others:
+        spans += [say(" "), glue(f"-> {other}")]
+    service = resolution.service
+    if trace.target.kind in ("address", "name") and service is not None:
+        spans += [say("  "), glue(f"svc/{service.name} ({service.namespace})")]
+    if not shares and backend is not None and backend.node:
+        pod = backend.pod or "host"
+        spans += [say("  "), glue(place_words(backend.node, pod, trace.target.namespace))]
+    page.line(*spans, hang=2)
+
+
+def _start(trace: Trace) -> str:
+    """The address that the packet starts with."""
+    if trace.hops:
+        return trace.hops[0].packet.innermost.flow.src
+    return trace.source.address

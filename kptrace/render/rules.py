@@ -1,0 +1,61 @@
+"""Rules below the hop that they made: chain, number, and the rule in its own text or in words.
+
+Chains of nftables mode have long names (``service-PFISGYVC-shop/web/tcp/http``); where one does not
+fit beside what the rule says, that goes below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from kptrace.model import RuleRef
+from kptrace.render.clean import cells, clean, pad
+from kptrace.render.page import Page, Span, say
+from kptrace.render.words import rule_deed, rule_place, rule_text
+
+# The most that chain and number take beside what the rule says.
+COLUMN = 30
+
+
+def show_rules(
+    page: Page, rules: Sequence[RuleRef], acting: RuleRef | None, indent: int, wide: bool
+) -> None:
+    """One after the other, as the packet met them; ``acting`` is the one that did it."""
+    places = [clean(rule_place(rule)) for rule in rules]
+    room = max((cells(place) for place in places if cells(place) <= COLUMN), default=0)
+    for rule, place in zip(rules, places, strict=True):
+        below = indent + (room + 2 if cells(place) <= COLUMN else 4)
+        first, *more = _told(rule, rule is acting, wide)
+        if cells(place) <= COLUMN:
+            page.line(first, label=[say(pad(place, room + 2))], indent=indent)
+        else:
+            page.line(say(place), indent=indent)
+            page.line(first, indent=below)
+        for each in more:
+            page.line(each, indent=below)
+
+
+def show_rule(page: Page, rule: RuleRef, indent: int) -> None:
+    """The rule that ended the way, with all its text."""
+    label = [say(f"{rule_place(rule)}  ", "name")]
+    page.line(say(rule_text(rule), "bad"), label=label, indent=indent, hang=indent + 4)
+
+
+def show_passed(page: Page, rules: Sequence[RuleRef], indent: int) -> None:
+    """Rules that let the packet through, by their places alone."""
+    if rules:
+        passed = ", ".join(map(rule_place, rules))
+        label = [say(f"passed {rules[0].table} ", "quiet")]
+        page.line(say(passed, "quiet"), label=label, indent=indent, hang=indent + 7)
+
+
+def _told(rule: RuleRef, acting: bool, wide: bool) -> Iterator[Span]:
+    """A rule in words; the one that acts in its own, and in the wide form all in both."""
+    if wide:
+        yield say(rule_text(rule))
+        if rule.words:
+            yield say(rule.words, "quiet")
+    elif acting:
+        yield say(rule_deed(rule))
+    else:
+        yield say(rule.words or rule_text(rule))
