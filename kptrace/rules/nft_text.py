@@ -51,9 +51,10 @@ def expression(given: Json, kind: str = "") -> str:
     return printer(value, kind) if printer else json.dumps(given, sort_keys=True)
 
 
-_QUOTED = ("iifname", "oifname", "iif", "oif", "meta ibrname", "meta obrname", "ct helper")
+_NAMES = ("iifname", "oifname", "iif", "oif", "meta ibrname", "meta obrname")
+_QUOTED = frozenset({*_NAMES, "ct helper", "meta day"})
 _BARE_META = ("iif", "oif", "iifname", "oifname", "iifgroup", "oifgroup")
-_BINARY = {"&": "&", "|": "|", "^": "^", "<<": "<<", ">>": ">>"}
+_BINARY = {"<<": 1, ">>": 1, "&": 2, "^": 3, "|": 4}  # the lower binds the tighter
 _BITMASKS = ("ct state", "ct status", "tcp flags")
 
 # --- expressions ------------------------------------------------------------------------------
@@ -84,16 +85,16 @@ def _ct(value: Json, kind: str) -> str:
 def _binary(sign: str) -> Callable[[Json, str], str]:
     def show(value: Json, kind: str) -> str:
         own = _kind(value[0]) or kind
-        return f" {sign} ".join(_operand(each, own) for each in value)
+        return f" {sign} ".join(_operand(each, own, _BINARY[sign]) for each in value)
 
     return show
 
 
-def _operand(given: Json, kind: str) -> str:
+def _operand(given: Json, kind: str, binding: int) -> str:
     if isinstance(given, list):
         return "(" + " | ".join(expression(each, kind) for each in given) + ")"
     text = expression(given, kind)
-    return f"({text})" if single(given)[0] in _BINARY else text
+    return f"({text})" if _BINARY.get(single(given)[0], 0) > binding else text
 
 
 def _set(value: Json, kind: str) -> str:
@@ -103,14 +104,17 @@ def _set(value: Json, kind: str) -> str:
 
 
 def _element(given: Json, kind: str) -> str:
-    if isinstance(given, list):
-        return f"{expression(given[0], kind)} : {_datum(given[1])}"
     return expression(given, kind)
 
 
-def _datum(given: Json) -> str:
-    name, _ = single(given)
-    return statement(given) if isinstance(given, dict) and name in VERDICTS else expression(given)
+def _pair(given: Json, key: str, data: str) -> str:
+    return f"{expression(given[0], key)} : {_datum(given[1], data)}"
+
+
+def _datum(given: Json, kind: str = "") -> str:
+    if isinstance(given, dict) and single(given)[0] in VERDICTS:
+        return statement(given)
+    return expression(given, kind)
 
 
 def _elem(value: Json, kind: str) -> str:
@@ -156,7 +160,10 @@ def _fib(value: Json, kind: str) -> str:
 
 def _mapping(word: str) -> Callable[[Json, str], str]:
     def show(value: Json, kind: str) -> str:
-        data = expression(value["data"], _kind(value["key"]))
+        own = _kind(value["key"])
+        name, given = single(value["data"])
+        pairs = ", ".join(_pair(each, own, kind) for each in given) if name == "set" else ""
+        data = f"{{ {pairs} }}" if pairs else expression(value["data"], own)
         return f"{expression(value['key'])} {word} {data}"
 
     return show
@@ -188,6 +195,11 @@ _EXPRESSIONS: dict[str, Callable[[Json, str], str]] = {
 def _match(value: Json) -> str:
     left, right, op = value["left"], value["right"], value["op"]
     kind = _kind(left)
+    name, operands = single(left)
+    if name == "&" and kind in _BITMASKS and op in ("==", "!=") and not isinstance(right, int):
+        sign = "!= " if op == "!=" else ""
+        wanted, mask = expression(right, kind), expression(operands[1], kind)
+        return f"{expression(operands[0])} {sign}{wanted} / {mask}"
     shown = op
     if op == "in" or (op == "==" and not _says_equal(left, right, kind)):
         shown = ""
@@ -212,13 +224,15 @@ def _nat(name: str) -> Callable[[Json], str]:
     def show(value: Json) -> str:
         given = value or {}
         words = [name, *([given["family"]] if "family" in given else [])]
+        netmap = "netmap" in (given.get("flags") or ())
+        words += ["prefix"] if netmap else []
         address = expression(given["addr"]) if "addr" in given else ""
         port = f":{expression(given['port'])}" if "port" in given else ""
         if ":" in address and port and " " not in address:
             address = f"[{address}]"
         if address or port:
             words.append(f"to {address}{port}")
-        return " ".join([*words, *_flags(given)])
+        return " ".join([*words, *(flag for flag in _flags(given) if flag != "netmap")])
 
     return show
 
@@ -282,6 +296,14 @@ def _quoted(name: str) -> Callable[[Json], str]:
     return lambda value: f'{name} set "{value}"'
 
 
+def _quota(value: Json) -> str:
+    return f"quota {'over ' if value.get('inv') else ''}{value['val']} {value['val_unit']}"
+
+
+def _ct_count(value: Json) -> str:
+    return f"ct count {'over ' if value.get('inv') else ''}{value['val']}"
+
+
 def _bare(name: str) -> Callable[[Json], str]:
     return lambda value: name
 
@@ -305,6 +327,9 @@ _STATEMENTS: dict[str, Callable[[Json], str]] = {
     "map": _update,
     "tproxy": _tproxy,
     "log": _log,
+    "quota": _quota,
+    "ct count": _ct_count,
+    "fwd": lambda value: f"fwd to {expression(value['dev'], 'oif')}",
     "ct helper": _quoted("ct helper"),
     "ct timeout": _quoted("ct timeout"),
     "flow": lambda value: f"flow {value['op']} {value['flowtable']}",
