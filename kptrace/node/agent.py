@@ -22,6 +22,7 @@ import msgspec
 
 from kptrace.model import Place, Probe, Returned
 from kptrace.node import conntrack, dns, inject
+from kptrace.node.guard import Guard
 from kptrace.node.loop import Loop, Task
 from kptrace.node.namespace import inode, within
 from kptrace.node.watch import Watching
@@ -59,6 +60,7 @@ class Agent:
         """File descriptors to read requests from and write replies to."""
         self._requests, self._replies = requests, replies
         self._loop = Loop()
+        self._guard = Guard()
         self._doors: dict[Place, Door] = {}
         self._watches: dict[int, Watching] = {}
         self._tasks: dict[int, list[Task]] = {}
@@ -74,6 +76,7 @@ class Agent:
         finally:
             for watching in self._watches.values():
                 watching.close()
+            self._guard.close()
 
     def _say(self, *replies: Reply) -> None:
         data = memoryview(b"".join(encode(reply) + b"\n" for reply in replies))
@@ -173,7 +176,8 @@ class Agent:
         self._loop.start(task)
 
     def _watch(self, request: Watch) -> None:
-        watching = Watching(request, {place: self._door(place) for place in request.places})
+        doors = {place: self._door(place) for place in request.places}
+        watching = Watching(request, doors, self._guard)
         self._watches[request.id] = watching
         for source in watching.sources:
             self._loop.watch(source, lambda: self._say(*watching.read()))

@@ -38,8 +38,8 @@ from kptrace.node.netlink import (
     netfilter,
     text,
 )
-from kptrace.wire.bpf import Source, text_mask
-from kptrace.wire.cookie import DNS_PORT, Block, blocks, label
+from kptrace.wire.bpf import Source
+from kptrace.wire.cookie import DNS_PORT, Block, blocks, label, text_mask
 
 SUBSYSTEM = 10
 _NEWTABLE, _NEWCHAIN, _NEWRULE = 0, 3, 6

@@ -128,19 +128,19 @@ class Conversation:
 
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
-        self._socket.bind((0, 0))
-        self._socket.settimeout(5)
+        self.socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
+        self.socket.bind((0, 0))
+        self.socket.settimeout(5)
         self._sequence = 0
 
     def ask(self, kind: int, body: bytes, flags: int = 0) -> list[Message]:
         """The answers up to the final one. OSError with the kernel's number if it refuses."""
         self._sequence += 1
         asked = flags | REQUEST | (0 if flags & DUMP == DUMP else ACK)
-        self._socket.send(message(kind, asked, body, self._sequence))
+        self.socket.send(message(kind, asked, body, self._sequence))
         answers: list[Message] = []
         while True:
-            for answer in messages(self._socket.recv(_RECEIVE)):
+            for answer in messages(self.socket.recv(_RECEIVE)):
                 if answer.sequence != self._sequence:
                     continue
                 if answer.type not in (ERROR, DONE):
@@ -151,16 +151,16 @@ class Conversation:
 
     def apply(self, subsystem: int, changes: list[bytes]) -> None:
         """All of these changes or none. Each must ask for an acknowledgement."""
-        self._socket.send(batch(subsystem, changes))
+        self.socket.send(batch(subsystem, changes))
         left = len(changes)
         while left:
-            for answer in messages(self._socket.recv(_RECEIVE)):
+            for answer in messages(self.socket.recv(_RECEIVE)):
                 if answer.type == ERROR:
                     _refused(answer)
                     left -= 1
 
     def close(self) -> None:
-        self._socket.close()
+        self.socket.close()
 
 
 def _refused(answer: Message) -> None:

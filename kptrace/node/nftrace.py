@@ -22,7 +22,7 @@ from typing import Literal
 
 from kptrace.model import Packet, Place, RuleHit
 from kptrace.node import netlink
-from kptrace.node.netlink import Conversation, attributes, number, string
+from kptrace.node.netlink import Conversation, attributes, messages, number, string
 from kptrace.wire.cookie import Recogniser
 from kptrace.wire.headers import GENEVE_PORT, VXLAN_PORTS, dissect
 
@@ -104,22 +104,24 @@ class Tracer:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def read(self, recogniser: Recogniser) -> Iterator[RuleHit]:
+    def receive(self) -> list[bytes]:
         """All that is queued."""
+        queued: list[bytes] = []
         while True:
             try:
-                data = self._socket.recv(_RECEIVE)
+                queued.append(self._socket.recv(_RECEIVE))
             except BlockingIOError:
-                return
+                return queued
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
-                    return
+                    return queued
                 self._lost += 1  # the kernel does not say how many
-                continue
-            for event in netlink.messages(data):
-                hit = self._hit(event, recogniser) if event.type == _TRACE else None
-                if hit:
-                    yield hit
+
+    def tell(self, queued: list[bytes], recogniser: Recogniser) -> Iterator[RuleHit]:
+        for event in (event for data in queued for event in messages(data)):
+            hit = self._hit(event, recogniser) if event.type == _TRACE else None
+            if hit:
+                yield hit
 
     def _hit(self, event: netlink.Message, recogniser: Recogniser) -> RuleHit | None:
         attrs = attributes(event.body[4:])

@@ -3,13 +3,11 @@
 In: a Watch and the doors. Out: Ready with what could not be armed and why; then Sighting, RuleHit
 and Drop as they come; at the end Lost for each layer of a place that lost some.
 
-Whenever any source has something, all are read: frames first, in the order of their time stamps,
-so that the flow of a UDP probe is known (wire/cookie.py) before its answer is looked at.
+Replies come about in the order of time, but not quite: sources are read one after the other.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 from collections import Counter
@@ -18,21 +16,25 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Protocol
 
+from kptrace.errors import CannotLook
 from kptrace.model import Lost, Place, Sighting
 from kptrace.node import marker
 from kptrace.node.capture import Frame, Tap, tap_all
-from kptrace.node.namespace import within
+from kptrace.node.drops import DropTracer
+from kptrace.node.guard import Guard
+from kptrace.node.namespace import inode, within
 from kptrace.node.netlink import Conversation
+from kptrace.node.nflog import LegacyTracer, families
 from kptrace.node.nftrace import Tracer
 from kptrace.protocol import Door, Ready, Reply, Unarmed, Watch
 from kptrace.wire import bpf
 from kptrace.wire.cookie import Recogniser
 from kptrace.wire.headers import dissect
 
+_ROUNDS = 100  # of draining; a flood from a backend's port must not keep us for ever
 _NEEDS = {
     "capture": "CAP_NET_RAW",
     "rules": "CAP_NET_ADMIN",
-    "drops": "CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN)",
 }
 
 
@@ -47,16 +49,21 @@ class Source(Protocol):
 
 
 class Watching:
-    def __init__(self, request: Watch, doors: dict[Place, Door]) -> None:
-        self._request = request
+    def __init__(self, request: Watch, doors: dict[Place, Door], guard: Guard) -> None:
+        self._request, self._guard = request, guard
         self._recogniser = Recogniser(request.probes)
         self._sources = _udp_sources(request)
         self._taps: list[Tap] = []
-        self._tracers: list[Tracer] = []
+        self._tracers: list[Tracer | LegacyTracer | DropTracer] = []
         self._marks: list[Conversation] = []
         self._unarmed: list[Unarmed] = []
+        self._unknown: list[Frame] = []
         self._open = True
-        self._arm([doors[place] for place in request.places])
+        try:
+            self._arm([doors[place] for place in request.places])
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def sources(self) -> list[Source]:
@@ -69,49 +76,76 @@ class Watching:
     # --- arming -------------------------------------------------------------------------------
 
     def _arm(self, doors: list[Door]) -> None:
-        layers = {"capture": self._arm_capture, "rules": self._arm_rules}
+        layers = self._request.layers
         for door in doors:
-            for layer in self._request.layers:
-                if layer in layers:
-                    self._try(door, layer, layers[layer])
+            if "capture" in layers:
+                self._try(door, "capture", self._arm_capture)
+            if "rules" in layers:
+                self._try(door, "rules", self._arm_rules)
+        if "drops" in layers and doors:
+            self._try(doors[0], "drops", partial(self._arm_drops, doors))
 
-    def _try(self, door: Door, layer: str, arm: Callable[[Place], None]) -> None:
+    def _try(self, door: Door, layer: str, arm: Callable[[Door], None]) -> None:
         try:
-            within(door.netns, partial(arm, door.place))
+            arm(door)
+        except CannotLook as error:
+            self._refuse(door.place, layer, error.message, error.hint)
+        except PermissionError:
+            remedy = f"grant {_NEEDS[layer]}, and CAP_SYS_ADMIN to enter a namespace"
+            self._refuse(door.place, layer, "not permitted", remedy)
         except OSError as error:
-            remedy = f"grant {_NEEDS[layer]}" if error.errno in (errno.EPERM, errno.EACCES) else ""
-            self._refuse(door.place, layer, str(error.strerror or error), remedy)
+            self._refuse(door.place, layer, str(error.strerror or error), "")
 
     def _refuse(self, place: Place, layer: str, why: str, remedy: str) -> None:
         self._unarmed.append(Unarmed(place=place, layer=layer, why=why, remedy=remedy))
 
-    def _arm_capture(self, place: Place) -> None:
+    def _arm_capture(self, door: Door) -> None:
         program = bpf.program([p.cookie for p in self._request.probes], self._sources)
-        self._taps += tap_all(place, bpf.assemble(program))
+        self._taps += within(door.netns, partial(tap_all, door.place, bpf.assemble(program)))
 
-    def _arm_rules(self, place: Place) -> None:
+    def _arm_rules(self, door: Door) -> None:
+        within(door.netns, partial(self._mark, door.place))
+        legacy = within(door.netns, families)
+        if legacy:
+            tracer = within(door.netns, partial(LegacyTracer, door.place))
+            self._tracers.append(tracer)
+            tracer.log_to_us(door, legacy, self._guard)
+
+    def _mark(self, place: Place) -> None:
         name = f"kptrace-{os.getpid()}-{secrets.token_hex(4)}"
-        tracer = Tracer(place, name)
-        mark = Conversation()
-        try:
-            mark.apply(marker.SUBSYSTEM, marker.table(name, self._request.probes, self._sources))
-        except OSError:
-            tracer.close()
-            mark.close()
-            raise
-        self._marks.append(mark)
-        self._tracers.append(tracer)
+        self._tracers.append(Tracer(place, name))
+        self._marks.append(Conversation())
+        table = marker.table(name, self._request.probes, self._sources)
+        self._marks[-1].apply(marker.SUBSYSTEM, table)
+
+    def _arm_drops(self, doors: list[Door], door: Door) -> None:
+        places = {inode(d.netns): d.place for d in doors}
+        self._tracers.append(DropTracer(door.place, self._request.probes, places))
 
     # --- reading ------------------------------------------------------------------------------
 
     def read(self) -> list[Reply]:
-        """All that is queued anywhere."""
+        """All that is queued anywhere.
+
+        A UDP answer that comes without our cookie is known by its flow, once the probe was seen.
+        The probe passed first, but perhaps behind our back, at a tap that we had just read. So what
+        rule traces and drops say is fetched before the frames and understood after them, and a
+        frame that nobody knows is looked at again after the next frames.
+        """
         if not self._open:
             return []
-        frames = sorted((f for tap in self._taps for f in tap.read()), key=_time)
-        replies: list[Reply] = [s for f in frames if (s := self._sighting(f))]
-        for tracer in self._tracers:
-            replies += tracer.read(self._recogniser)
+        told = [(tracer, tracer.receive()) for tracer in self._tracers]
+        fresh = sorted((f for tap in self._taps for f in tap.read()), key=_time)
+        before, self._unknown = self._unknown, []
+        replies: list[Reply] = []
+        for frame in fresh:
+            if sighting := self._sighting(frame):
+                replies.append(sighting)
+            else:
+                self._unknown.append(frame)
+        replies += (sighting for frame in before if (sighting := self._sighting(frame)))
+        for tracer, data in told:
+            replies += tracer.tell(data, self._recogniser)
         return replies
 
     def _sighting(self, frame: Frame) -> Sighting | None:
@@ -136,8 +170,11 @@ class Watching:
 
     def drain(self) -> Iterator[Reply]:
         """What is still queued, until there is nothing, then what was lost."""
-        while replies := self.read():
+        for _ in range(_ROUNDS):
+            replies = self.read()
             yield from replies
+            if not replies and not self._unknown:
+                break
         lost: Counter[tuple[Place, str]] = Counter()
         for source in self.sources:
             lost[source.place, source.layer] += source.lost()

@@ -24,7 +24,7 @@ from ipaddress import ip_address
 from struct import pack
 from typing import NamedTuple
 
-from kptrace.wire.cookie import Block, blocks, label
+from kptrace.wire.cookie import Block, blocks, label, text_mask
 from kptrace.wire.headers import GENEVE_PORT, ICMP_ERRORS, ICMPV6_ERRORS, VXLAN_PORTS
 
 SNAPLEN = 512
@@ -249,11 +249,6 @@ def _compare(code: _Code, name: str, block: Block, snaplen: int) -> None:
     code.here(f"{name}.yes")
     code.put(RET, snaplen)
     code.here(f"{name}.no")
-
-
-def text_mask(mask: int) -> bytes:
-    """The same for hex digits: a digit that is not wholly fixed may be any."""
-    return bytes(0xFF if mask >> shift & 0xF == 0xF else 0 for shift in range(28, -4, -4))
 
 
 def _compare_source(code: _Code, name: str, address: str, port: int, snaplen: int) -> None:

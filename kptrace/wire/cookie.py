@@ -74,6 +74,11 @@ def label(cookie: int) -> bytes:
     return b"%08x" % cookie
 
 
+def text_mask(mask: int) -> bytes:
+    """A block's mask for ``label``: a hex digit that is not wholly fixed may be any."""
+    return bytes(0xFF if mask >> shift & 0xF == 0xF else 0 for shift in range(28, -4, -4))
+
+
 def _dns_query(cookie: int) -> bytes:
     number = (cookie // WINDOW & 0xFFFF).to_bytes(2, "big")
     header = number + bytes.fromhex("0100 0001 0000 0000 0000")  # RD, one question

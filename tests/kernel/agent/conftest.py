@@ -1,13 +1,14 @@
 """A ground to try the agent on: two nodes with a bridge and a VXLAN, a client pod, a server pod.
 
-    client 10.244.1.10 - vethc - cni0 - flannel.1 - eth0 --- eth0 - flannel.1 - cni0 - veths - server
-           (node a: 172.30.0.1)                                (node b: 172.30.0.2)   10.244.2.20
+    client - vethc - cni0 - flannel.1 - eth0 --- eth0 - flannel.1 - cni0 - veths - server
+    10.244.1.10        (node a: 172.30.0.1)      (node b: 172.30.0.2)        10.244.2.20
 
 Everything is in namespaces whose names carry our pid. Rules are put in by each test.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import subprocess
@@ -22,7 +23,7 @@ import pytest
 from kptrace.model import Flow, Place, Probe
 from kptrace.node import namespace
 from kptrace.node.link import LocalAgent
-from kptrace.protocol import Door
+from kptrace.protocol import Done, Door, Inject, Ready, Reply, Request, Stop, Watch
 from kptrace.wire.cookie import cookies, payload
 
 V4 = {"client": "10.244.1.10", "server": "10.244.2.20", "vip": "10.96.0.50"}
@@ -118,6 +119,16 @@ class Ground:
 
         namespace.within(self.path(short), put)
 
+    def clean(self) -> None:
+        """Take every rule off both nodes."""
+        for node in ("a", "b"):
+            self.run(node, "nft", "flush", "ruleset")
+            for version in ("", "6"):
+                listed = self.run(node, "cat", f"/proc/self/net/ip{version}_tables_names").split()
+                for table in listed:
+                    for flag in ("-F", "-X"):
+                        self.run(node, f"ip{version}tables-legacy", "-t", table, flag)
+
     def serve(self) -> None:
         """TCP: says its name and waits for the end. UDP: answers, without the cookie."""
 
@@ -172,6 +183,13 @@ def ground() -> Iterator[Ground]:
         yield built
 
 
+@pytest.fixture(autouse=True)
+def bare(ground: Ground) -> Iterator[None]:
+    """Each test starts without rules."""
+    yield
+    ground.clean()
+
+
 @pytest.fixture
 def agent(ground: Ground) -> Iterator[LocalAgent]:
     with LocalAgent("a", ground.doors) as running:
@@ -181,6 +199,57 @@ def agent(ground: Ground) -> Iterator[LocalAgent]:
 @pytest.fixture
 def probe_to() -> ProbeTo:
     return ProbeTo()
+
+
+@pytest.fixture
+def observe(ground: Ground, agent: LocalAgent, probe_to: ProbeTo) -> Observe:
+    return Observe(ground, agent, probe_to)
+
+
+class Observe:
+    """Watches everything while a probe to this address is sent; gives all replies."""
+
+    def __init__(self, ground: Ground, agent: LocalAgent, probe_to: ProbeTo) -> None:
+        self._ground, self._agent, self._probe_to = ground, agent, probe_to
+        self._ids = itertools.count(100)
+
+    def __call__(
+        self,
+        dst: str,
+        port: int,
+        protocol: str = "tcp",
+        *,
+        source: str = "client",
+        backend: str = "",
+        timeout: float = 2.0,
+        count: int = 1,
+    ) -> list[Reply]:
+        began = len(self._agent.log)
+        places = tuple(self._ground.places.values())
+        probes = self._probe_to(dst, port, protocol, count=count)
+        backends = ((protocol, backend, UDP_PORT),) if backend else ()
+        watch = Watch(id=next(self._ids), places=places, probes=probes, backends=backends)
+        ready = self.ask(watch)
+        assert isinstance(ready, Ready)
+        assert ready.armed == ("capture", "rules", "drops"), ready
+        self.ask(
+            Inject(
+                id=next(self._ids),
+                place=self._ground.places[source],
+                probes=probes,
+                timeout=timeout,
+            )
+        )
+        self.ask(Stop(id=next(self._ids), of=watch.id))
+        return self._agent.log[began:]
+
+    def ask(self, request: Request) -> Reply:
+        """The reply that ends it."""
+        self._agent.send(request)
+        assert self._agent.wait(request.id, 20)
+        return next(
+            r for r in self._agent.log if isinstance(r, Ready | Done) and r.id == request.id
+        )
 
 
 class ProbeTo:

@@ -1,0 +1,224 @@
+"""The kernel's reports of dropped packets: an eBPF program on the tracepoint ``skb:kfree_skb``.
+
+In: cookies, and the inode numbers of the namespaces that we know. Out: Drop with the reason and
+the function as the kernel names them, the namespace, the interface and the packet.
+
+Plain bpf(2): nothing is pinned, so the program ends with its file descriptors, also on SIGKILL.
+It hears of all namespaces at once, so one is enough for an agent; what was dropped in a
+namespace that is not watched is not told. A packet whose neighbour does not answer is dropped
+(NEIGH_FAILED) three seconds after it was queued.
+
+Needs CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN), BTF, and kernel 5.17 for reasons.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from struct import pack, unpack, unpack_from
+
+from kptrace.errors import Forbidden, Unsupported
+from kptrace.model import Drop, Place, Probe
+from kptrace.wire import ebpf
+from kptrace.wire.btf import BadBtf, Btf
+from kptrace.wire.cookie import DNS_PORT, Recogniser, blocks
+from kptrace.wire.headers import dissect
+
+BTF = Path("/sys/kernel/btf/vmlinux")
+_SYSCALL = {"x86_64": 321, "aarch64": 280, "ppc64le": 361, "s390x": 351, "riscv64": 280}
+_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_LOAD, _TRACEPOINT_OPEN, _MAP_FREEZE = (
+    0,
+    1,
+    2,
+    5,
+    17,
+    22,
+)
+_ARRAY, _PERCPU_ARRAY, _RINGBUF = 2, 6, 27
+_READ_ONLY_FOR_PROGRAMS = 1 << 7
+_RAW_TRACEPOINT = 17
+_RING_SIZE = 1 << 18
+_BUSY, _DISCARDED = 1 << 31, 1 << 30
+_LOG_SIZE = 1 << 16
+_PREFIX = "SKB_DROP_REASON_"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class DropTracer:
+    layer = "drops"
+
+    def __init__(self, node: Place, probes: tuple[Probe, ...], places: Mapping[int, Place]) -> None:
+        """node: stands for all of them in Lost. places: by the inode of the namespace.
+
+        Raises Forbidden or Unsupported.
+        """
+        self.place, self._places = node, places
+        self._fds: list[int] = []
+        self._mapped: list[mmap.mmap] = []
+        try:
+            self._attach(_kernel_types(), probes)
+        except OSError as error:
+            self.close()
+            raise _refusal(error) from None
+        except BadBtf as error:
+            self.close()
+            raise Unsupported(str(error)) from None
+        self._clock = time.time_ns() - time.monotonic_ns()
+
+    def _attach(self, btf: Btf, probes: tuple[Probe, ...]) -> None:
+        self._reasons = btf.enum("skb_drop_reason")
+        self._ring = self._keep(_make_map(_RINGBUF, 0, 0, _RING_SIZE))
+        self._record = self._keep(_make_map(_PERCPU_ARRAY, 4, ebpf.VALUE, 1))
+        format_map = self._keep(_make_map(_ARRAY, 4, 8, 1, _READ_ONLY_FOR_PROGRAMS))
+        _write_map(format_map, ebpf.FORMAT.ljust(8, b"\0"))
+        _bpf(_MAP_FREEZE, pack("=I", format_map))
+        code = ebpf.program(
+            btf,
+            ebpf.Maps(ring=self._ring, record=self._record, format=format_map),
+            blocks(p.cookie for p in probes),
+            text=any(p.flow.dport == DNS_PORT for p in probes),
+        )
+        self._consumer = self._map(mmap.PAGESIZE, 0, mmap.PROT_READ | mmap.PROT_WRITE)
+        whole = mmap.PAGESIZE + 2 * _RING_SIZE
+        self._producer = self._map(whole, mmap.PAGESIZE, mmap.PROT_READ)
+        program = self._keep(_load(code))
+        name = ctypes.create_string_buffer(b"kfree_skb")
+        self._keep(_bpf(_TRACEPOINT_OPEN, pack("=QII", ctypes.addressof(name), program, 0)))
+
+    def _keep(self, fd: int) -> int:
+        self._fds.append(fd)
+        return fd
+
+    def _map(self, size: int, offset: int, protection: int) -> mmap.mmap:
+        self._mapped.append(mmap.mmap(self._ring, size, prot=protection, offset=offset))
+        return self._mapped[-1]
+
+    def fileno(self) -> int:
+        return self._ring
+
+    def receive(self) -> list[bytes]:
+        """All that is queued."""
+        return list(self._records())
+
+    def tell(self, queued: list[bytes], recogniser: Recogniser) -> Iterator[Drop]:
+        for record in queued:
+            report = ebpf.read_report(record)
+            seen = dissect(report.data) if report else None
+            if report is None or seen is None or recogniser.recognise(seen) is None:
+                continue
+            where = report.device_ns or report.socket_ns
+            if where and where not in self._places:
+                continue  # another agent's: nodes that share a kernel hear of each other's
+            yield Drop(
+                node=self.place.node,
+                reason=self._reason(report.reason),
+                location=report.symbol,
+                time_ns=report.time + self._clock,
+                place=self._places.get(where),
+                interface=report.device,
+                packet=seen.packet,
+            )
+
+    def _records(self) -> Iterator[bytes]:
+        """kernel Documentation/bpf/ringbuf.rst: positions only grow; the data is mapped twice."""
+        at = unpack_from("=Q", self._consumer)[0]
+        while at < unpack_from("=Q", self._producer)[0]:
+            start = mmap.PAGESIZE + at % _RING_SIZE
+            head = unpack_from("=I", self._producer, start)[0]
+            if head & _BUSY:
+                return
+            size = head & ~_DISCARDED
+            if not head & _DISCARDED:
+                yield self._producer[start + 8 : start + 8 + size]
+            at += (size + 8 + 7) // 8 * 8
+            self._consumer[:8] = pack("=Q", at)
+
+    def _reason(self, number: int) -> str:
+        return self._reasons.get(number, f"REASON_{number}").removeprefix(_PREFIX)
+
+    def lost(self) -> int:
+        """Reports that did not fit into the ring, on all processors together."""
+        return sum(unpack("=Q", value[ebpf.LOST : ebpf.LOST + 8])[0] for value in self._values())
+
+    def _values(self) -> Iterator[bytes]:
+        size = (ebpf.VALUE + 7) // 8 * 8
+        key, values = ctypes.create_string_buffer(4), ctypes.create_string_buffer(size * _cpus())
+        addresses = (ctypes.addressof(key), ctypes.addressof(values))
+        _bpf(_MAP_LOOKUP, pack("=IIQQQ", self._record, 0, *addresses, 0))
+        return (values.raw[n : n + size] for n in range(0, len(values), size))
+
+    def close(self) -> None:
+        for mapped in self._mapped:
+            mapped.close()
+        while self._fds:
+            os.close(self._fds.pop())
+
+
+def _kernel_types() -> Btf:
+    return Btf(BTF.read_bytes(), ebpf.STRUCTS)
+
+
+def _refusal(error: OSError) -> Forbidden | Unsupported:
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return Forbidden(
+            f"bpf: {error.strerror}", "grant CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN"
+        )
+    if error.errno == errno.ENOENT:
+        return Unsupported(f"no {BTF}", "a kernel with CONFIG_DEBUG_INFO_BTF tells why it drops")
+    return Unsupported(f"bpf: {error.strerror}", "kernel 5.17 or newer gives drop reasons")
+
+
+# --- bpf(2) -----------------------------------------------------------------------------------
+
+
+def _make_map(kind: int, key: int, value: int, entries: int, flags: int = 0) -> int:
+    return _bpf(_MAP_CREATE, pack("=IIIII", kind, key, value, entries, flags))
+
+
+def _write_map(fd: int, value: bytes) -> None:
+    key, data = ctypes.create_string_buffer(4), ctypes.create_string_buffer(value, len(value))
+    addresses = (ctypes.addressof(key), ctypes.addressof(data))
+    _bpf(_MAP_UPDATE, pack("=IIQQQ", fd, 0, *addresses, 0))
+
+
+def _load(code: bytes) -> int:
+    instructions = ctypes.create_string_buffer(code, len(code))
+    license = ctypes.create_string_buffer(b"GPL")
+    log = ctypes.create_string_buffer(_LOG_SIZE)
+    where = (ctypes.addressof(instructions), ctypes.addressof(license))
+    try:
+        return _bpf(_PROG_LOAD, pack("=IIQQ", _RAW_TRACEPOINT, len(code) // 8, *where))
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.ENOSPC):
+            raise
+        verbose = pack("=IIQ", 1, _LOG_SIZE, ctypes.addressof(log))
+        with_log = pack("=IIQQ", _RAW_TRACEPOINT, len(code) // 8, *where) + verbose
+        try:
+            return _bpf(_PROG_LOAD, with_log)
+        except OSError:
+            why = log.value.decode(errors="replace").strip()[-300:]
+            raise OSError(error.errno, f"{error.strerror}: {why}") from None
+
+
+def _bpf(command: int, attributes: bytes) -> int:
+    number = _SYSCALL.get(platform.machine())
+    if number is None:
+        raise OSError(errno.ENOSYS, f"bpf(2) on {platform.machine()} was never tried")
+    buffer = ctypes.create_string_buffer(attributes, len(attributes))
+    result = int(_libc.syscall(number, command, ctypes.byref(buffer), len(attributes)))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def _cpus() -> int:
+    """How many values a per-processor map holds: one for each that could ever be there."""
+    last = Path("/sys/devices/system/cpu/possible").read_text().strip()
+    return int(last.split(",")[-1].split("-")[-1]) + 1
