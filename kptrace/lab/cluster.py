@@ -38,7 +38,7 @@ def up(plan: Plan) -> Lab:
         )
         try:
             return _make(lab)
-        except KptraceError as error:
+        except (KptraceError, OSError) as error:
             _remove(lab)
             raise kernel.explain(plan, error) from error
         except BaseException:
@@ -78,6 +78,7 @@ def _make(lab: Lab) -> Lab:
         namespace.create(name)
     servers = _start_servers(lab)
     try:
+        lab = _save(lab, msgspec.structs.replace(lab.state, servers=Process.of(servers.pid)))
         steps = topology.recipes(plan)
         # a device takes its namespace's defaults when it is made, which may be from another one
         for recipe in (recipe for step in steps for recipe in step):
@@ -87,14 +88,19 @@ def _make(lab: Lab) -> Lab:
         view = rules.healthy(plan)
         _all_at_once(lambda node: rules.install(plan, node, view), plan.nodes)
         _expect_ready(lab, servers)
-        made = msgspec.structs.replace(lab.state, ready=True, servers=Process.of(servers.pid))
-        lab = lab.with_state(made)
-        state.save(lab)
+        lab = _save(lab, msgspec.structs.replace(lab.state, ready=True))
         _tell_to_stay(servers)
     except BaseException:
         servers.kill()
         servers.wait()
         raise
+    return lab
+
+
+def _save(lab: Lab, changed: State) -> Lab:
+    """The lab in its new state, once that is written down."""
+    lab = lab.with_state(changed)
+    state.save(lab)
     return lab
 
 

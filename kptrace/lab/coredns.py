@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from threading import Thread
 
 from kptrace.errors import CannotLook
 from kptrace.lab import state
@@ -40,6 +41,8 @@ def start(binary: str, pod: PodPlan, zone: Zone, directory: Path) -> subprocess.
     said = b""
     for line in child.stdout:
         if line.startswith(STARTED):
+            # it would stop at a full pipe
+            Thread(target=child.stdout.read, daemon=True).start()
             return child
         said = line
     raise CannotLook(f"{binary} ended at once in {pod.key}: {said.decode(errors='replace')}")

@@ -11,10 +11,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kptrace.errors import KptraceError, Unsupported
+from kptrace.errors import CannotLook, Forbidden, KptraceError, Unsupported
 from kptrace.lab import machine
 from kptrace.lab.plan import Plan
-from kptrace.lab.state import NETNS
 from kptrace.model import Value
 from kptrace.node import namespace
 
@@ -91,41 +90,31 @@ def _match(plan: Plan, what: str, option: str, words: str) -> Feature:
     )
 
 
-def explain(plan: Plan, failure: KptraceError) -> KptraceError:
-    """The missing feature when there is one, else the failure itself."""
-    if isinstance(failure, Unsupported):
-        return failure
+def explain(plan: Plan, failure: KptraceError | OSError) -> KptraceError:
+    """The missing feature when there is one, else the failure itself, as one of ours."""
+    if isinstance(failure, PermissionError):
+        return Forbidden(f"a lab cannot be made here: {failure}", machine.PRIVILEGED)
+    said = failure if isinstance(failure, KptraceError) else CannotLook(str(failure))
+    if isinstance(said, Unsupported | Forbidden):
+        return said
     try:
         with scratch() as netns:
             missing = [one for one in features(plan) if not works(one, netns)]
-            bridge_rules = namespace.within(str(NETNS / netns), _bridge_calls_iptables)
     except (KptraceError, OSError):
-        return failure
-    if missing:
-        names = ", ".join(one.what for one in missing)
-        options = ", ".join(one.option for one in missing)
-        return Unsupported(f"this kernel lacks {names}", f"it needs {options} ({failure.message})")
-    if not bridge_rules:
-        return NO_BRIDGE_NETFILTER
-    return failure
+        return said
+    if not missing:
+        return said
+    names = ", ".join(one.what for one in missing)
+    options = ", ".join(one.option for one in missing)
+    return Unsupported(f"this kernel lacks {names}", f"it needs {options} ({said.message})")
 
 
 def works(feature: Feature, netns: str) -> bool:
     try:
         machine.run(feature.argv, feature.stdin, netns)
-    except (machine.CommandFailed, OSError):
+    except (CannotLook, OSError):
         return False
     return True
-
-
-NO_BRIDGE_NETFILTER = Unsupported(
-    "this kernel has no br_netfilter: rules would not see packets between pods of one node",
-    "load it as Kubernetes nodes do: modprobe br_netfilter",
-)
-
-
-def _bridge_calls_iptables() -> bool:
-    return machine.sysctl_path("net.bridge.bridge-nf-call-iptables").exists()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 # The rules that Flannel and kptrace's iptables modes need come by the same backend.
 BACKEND: dict[Proxy, str] = {"iptables": "nft", "iptables-legacy": "legacy", "nftables": "nft"}
+PRIVILEGED = "in a container, run it privileged (CAP_SYS_ADMIN, CAP_NET_ADMIN, writable /proc/sys)"
 PACKAGES = {"ip": "iproute2", "bridge": "iproute2", "nft": "nftables"}
 
 
@@ -76,21 +77,28 @@ def batch(program: str, lines: Iterable[str], netns: str = "") -> None:
 def write_sysctls(settings: Iterable[tuple[str, str]], netns: str) -> None:
     def write() -> None:
         for name, value in settings:
-            path = sysctl_path(name)
             try:
-                path.write_text(value)
+                sysctl_path(name).write_text(value)
             except FileNotFoundError:
-                raise Unsupported(
-                    f"this kernel has no sysctl {name}",
-                    "see what is missing: modprobe br_netfilter",
-                ) from None
+                raise _absent(name) from None
             except OSError as error:
                 raise Forbidden(
-                    f"sysctl {name} cannot be written: {error.strerror}",
-                    "/proc/sys must be writable: in a container, run it privileged",
+                    f"sysctl {name} cannot be written: {error.strerror}", PRIVILEGED
                 ) from error
 
     within(str(NETNS / netns), write)
+
+
+def _absent(name: str) -> Unsupported:
+    """The two families of settings that are not there on every machine."""
+    if name.startswith("net.bridge."):
+        return Unsupported(
+            "br_netfilter is not loaded: rules would not see packets between pods of one node",
+            "load it as Kubernetes nodes do: modprobe br_netfilter",
+        )
+    if name.startswith("net.ipv6."):
+        return Unsupported("this kernel has no IPv6", "boot it without ipv6.disable=1")
+    return Unsupported(f"this kernel has no sysctl {name}")
 
 
 def read_sysctl(name: str, netns: str) -> str:
