@@ -58,7 +58,7 @@ SERVICE = _catalogue(
     ),
     (
         "no-local-endpoints",
-        "the traffic policy is Local and this node has no endpoint",
+        "the traffic policy is Local, and no endpoint is here",
         "the Service's internal or external traffic policy is Local, so only endpoints on the "
         "same node may answer, and there is none; the packet is dropped without a word",
         "it works on nodes that run a backend and hangs on the others",
@@ -78,7 +78,7 @@ SERVICE = _catalogue(
 NETFILTER = _catalogue(
     (
         "forward-policy-drop",
-        "the FORWARD chain's policy is DROP and no rule accepts the packet",
+        "FORWARD's policy is DROP and no rule accepts the packet",
         "the packet fell through every rule of FORWARD to the chain's policy: Docker, ufw or the "
         "distribution set it, and the CNI's own accept rules are missing",
         "pods reach nothing beyond their own bridge; the node itself reaches everything",

@@ -47,7 +47,7 @@ def _blocked_by(case: Case, passage: Passage, met: Met) -> Finding:
             "accepts the packet before",
             evidence=tuple(evidence),
             remedy=(
-                f"{_iptables(met.ref)} -P {met.ref.chain} ACCEPT",
+                f"{_iptables(met.ref)} -P {met.ref.chain} ACCEPT  # on {node}",
                 "or let the CNI's own FORWARD rules be written again (restart its pod)",
             ),
         )
@@ -69,7 +69,7 @@ def _blocked_by(case: Case, passage: Passage, met: Met) -> Finding:
         object=name,
         summary=f"{name} on {node} {verb} it: {met.ref.text or met.ref.words}",
         evidence=tuple(evidence),
-        remedy=_removal(met.ref),
+        remedy=_removal(met.ref, node),
     )
 
 
@@ -91,11 +91,10 @@ def _tunnel(
         severity="error",
         node=node,
         object=name or port,
-        summary=f"the {tunnel.kind.upper()} packet reached {node} and was thrown away there{said}; "
-        "nothing from other nodes reaches any pod on it",
+        summary=f"the {tunnel.kind.upper()} packet reached {node} and was thrown away there{said}",
         evidence=tuple(evidence),
         remedy=(
-            *(_removal(ref) if ref else ()),
+            *(_removal(ref, node) if ref else ()),
             f"or let {port} in from the nodes' addresses (here {outer.src})",
         ),
     )
@@ -126,10 +125,15 @@ def _iptables(ref: RuleRef) -> str:
     return f"{program}-{variant}{table}"
 
 
-def _removal(ref: RuleRef | None) -> tuple[str, ...]:
-    """The command that takes the rule out, in the words of the tool that wrote it."""
-    if ref is None or not ref.number:
+def _removal(ref: RuleRef, node: str) -> tuple[str, ...]:
+    """The command that takes the rule out, by its number: a rule's text may be anybody's, and
+    does not belong into a line that is made to be pasted into a shell.
+    """
+    if not ref.number:
         return ()
     if ref.text.startswith("-") or not ref.text:
-        return (f"{_iptables(ref)} -D {ref.chain} {ref.number}",)
-    return (f"nft -a list chain {ref.family} {ref.table} {ref.chain}  # then delete its handle",)
+        return (f"{_iptables(ref)} -D {ref.chain} {ref.number}  # on {node}",)
+    return (
+        f"nft -a list chain {ref.family} {ref.table} {ref.chain}  # on {node}; then",
+        f"nft delete rule {ref.family} {ref.table} {ref.chain} handle N",
+    )

@@ -199,6 +199,7 @@ def _ending(case: Case) -> Iterator[Hop]:
     packet = last.packet if last else Packet(flow=case.probe.flow)
     if found is not None:
         passage, met = found
+        drop = next((d for d in case.drops if d.node == passage.place.node), None)
         yield Hop(
             node=passage.place.node,
             netns=passage.place.netns,
@@ -208,7 +209,7 @@ def _ending(case: Case) -> Iterator[Hop]:
             packet=passage.packet or packet,
             rule=met.ref,
             via=tuple(m.ref for m in passage.rules if m is not met),
-            offset_us=case.journey.offset_us(passage.place.node, met.hit.time_ns),
+            offset_us=case.journey.offset_us(drop.node, drop.time_ns) if drop else None,
             words=met.ref.words or met.ref.text,
         )
     elif case.drops:
