@@ -52,9 +52,12 @@ class Story:
     def netfilter(self, place: Place) -> Netfilter:
         if place not in self._netfilter:
             snapshot = self.world.snapshots[place]
-            # a pod's own rulesets are dumped only where something is known to write them
-            rulesets = () if place.pod else snapshot.ruleset.missing
-            for name in (*snapshot.missing, *rulesets):
+            # a pod's own rulesets are dumped only where something is known to write them; sets and
+            # IPVS that are missing are told where a rule or an address would have needed them
+            rules = {"ip6tables-save.txt" if self.asked.ipv6 else "iptables-save.txt"}
+            rules = set() if place.pod else rules | {"nft-ruleset.json"}
+            lacking = [name for name in snapshot.ruleset.missing if name in rules]
+            for name in (*snapshot.missing, *lacking):
                 self.lacks(f"{place.node}/{place.netns}: {name}")
             self._netfilter[place] = Netfilter(
                 snapshot, self.choices, self.steps.append, self.remark
