@@ -91,6 +91,9 @@ class Page:
         room = self.width - right.width - (1 if right.text else 0)
         first, *rest = _Lines(label, hang, room, self.width).filled(spans)
         gap = self.width - right.width - width_of(first)
+        if gap < 0:  # the label alone leaves no room
+            self._add(first)
+            first, gap = [], self.width - right.width
         self._add([*first, Span(" " * gap), right])
         for each in rest:
             self._add(each)

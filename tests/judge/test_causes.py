@@ -51,7 +51,7 @@ def test_an_entry_is_whole(id: str) -> None:
     entry = CAUSES[id]
     assert entry.id == id
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", id)
-    assert len(entry.title) <= 72
+    assert len(entry.title) <= 56
     for text in (entry.title, entry.meaning, entry.effect, entry.mend):
         assert text.strip() == text != ""
         assert not text.endswith(".")

@@ -18,7 +18,7 @@ def page(width: int = 40, colour: bool = False) -> Page:
 
 def test_a_paragraph_hangs() -> None:
     sheet = page()
-    sheet.line(say("What  "), say("the VXLAN packet reached eth0 of node-b"), indent=2, hang=8)
+    sheet.line(say("the VXLAN packet reached eth0 of node-b"), label=[say("What  ")], indent=2)
     assert sheet.text() == "  What  the VXLAN packet reached eth0 of\n        node-b\n"
 
 
@@ -30,7 +30,7 @@ def test_indent_and_glue() -> None:
 
 def test_a_row_ends_at_the_right_margin() -> None:
     sheet = page()
-    sheet.row([say("svc/remote (shop)  from pod/client on node-a")], say("DROPPED"), hang=4)
+    sheet.row([say("svc/remote (shop)  from pod/client on node-a")], say("DROPPED"), [], hang=4)
     assert sheet.text() == (
         "svc/remote (shop)  from         DROPPED\n    pod/client on node-a\n".replace(
             "         DROPPED", " " * 10 + "DROPPED"
@@ -68,7 +68,9 @@ def test_blank_lines_are_single() -> None:
 def test_colour_changes_nothing_else() -> None:
     plain, coloured = page(), page(colour=True)
     for sheet in (plain, coloured):
-        sheet.row([say("svc/web", "name"), say(" is  "), say("up", "good")], say("ok", "quiet"), 4)
+        sheet.row(
+            [say("svc/web", "name"), say(" is  "), say("up", "good")], say("ok", "quiet"), [], 4
+        )
     assert re.sub(r"\x1b\[[0-9;]*m", "", coloured.text()) == plain.text()
     assert "\x1b[1;32mup\x1b[0m" in coloured.text()
     assert "\x1b" not in plain.text()
