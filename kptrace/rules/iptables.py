@@ -184,6 +184,8 @@ class _Section:
         text, start = self._save.text, self._start
         valid = _HEADER.match(text, start, self._end)
         self._rules_start = valid.end() if valid else start
+        if not text.startswith(("-A ", "["), self._rules_start):
+            self._skip(self._rules_start, self._end)
         lines = [line for line in text[start : self._rules_start].split("\n") if line[:1] == ":"]
         found = {line[1 : line.index(" ")]: line for line in lines}
         if len(found) != len(lines):
@@ -214,7 +216,7 @@ class _Section:
         return found
 
     def _skip(self, place: int, end: int) -> None:
-        """Between rules only comments and empty lines may stand."""
+        """Between chains and rules only comments and empty lines may stand."""
         while place < end:
             line = self._line(place)
             if line.strip() and not line.startswith("#"):
