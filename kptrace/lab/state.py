@@ -136,8 +136,9 @@ def load(name: str = "default", *, half_made: bool = False) -> Lab:
     try:
         text = (ROOT / name / "state.json").read_bytes()
     except FileNotFoundError:
+        others = f"; there is: {', '.join(names())}" if names() else ""
         raise NoCluster(
-            f"there is no lab named {name!r}", f"make it: kptrace lab up{_option(name)}"
+            f"there is no lab named {name!r}", f"make it: kptrace lab up{_option(name)}{others}"
         ) from None
     except PermissionError as error:
         raise Forbidden(f"lab {name!r} cannot be read: {error}", "run as root") from error
@@ -147,7 +148,7 @@ def load(name: str = "default", *, half_made: bool = False) -> Lab:
     except (msgspec.DecodeError, UnicodeError) as error:
         raise CannotLook(
             f"{ROOT / name / 'state.json'} is not a lab's: {error}",
-            f"remove the lab: kptrace lab down{_option(name)}",
+            f"remove {ROOT / name} and, with `ip netns del`, the namespaces kpt-{name}-*",
         ) from error
     if not (state.ready or half_made):
         raise NoCluster(

@@ -118,6 +118,20 @@ def test_up_over_a_lab_and_down_without_one(name: str) -> None:
     assert fetch(lab, "10.96.1.2") == "remote-1"
 
 
+def test_of_two_ups_at_once_one_wins(name: str) -> None:
+    script = f"from kptrace.lab import cluster, plan; cluster.up(plan.plan({name!r}))"
+    ups = [
+        subprocess.Popen(
+            [sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    said = [one.communicate()[1] for one in ups]
+    assert sorted(one.returncode for one in ups) == [0, 1, 1]
+    assert sum("there is already a lab" in text for text in said) == 2
+    assert fetch(state.load(name), "10.96.1.2") == "remote-1"
+
+
 def test_foreign_namespace_is_not_taken(name: str) -> None:
     namespace.create(f"kpt-{name}-node-b")
     try:
