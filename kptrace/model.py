@@ -588,3 +588,84 @@ class Trace(Value):
     elapsed_us: float | None = None
     apiVersion: str = API_VERSION
     kind: Literal["Trace"] = "Trace"
+
+
+# --- what one node's rules make of a Service ----------------------------------------------------
+
+Proxy = Literal["iptables", "nftables", "ipvs", "cilium", "none"]
+Sender = Literal["pod", "node", "outside"]
+
+
+class MetRule(Value):
+    """A rule that a packet to the Service matches, at ``hook``. ``number`` as in RuleRef.
+
+    packets, bytes: its counters, None where nobody told them
+    """
+
+    table: str
+    chain: str
+    number: int
+    text: str
+    words: str = ""
+    hook: str = ""
+    backend: Literal["legacy", "nft", "ipvs", "bpf"] = "nft"
+    family: str = ""
+    packets: int | None = None
+    bytes: int | None = None
+
+
+class Backend(Value):
+    """Where packets are sent. ``weight``: the share of new connections that goes there."""
+
+    address: str
+    port: int
+    weight: float
+    node: str = ""
+    pod: str = ""
+
+
+class Entry(Value, rename={"sender": "from"}):
+    """One way in: what the node's rules do with a packet to this address from such a sender.
+
+    source: the address that the packet was taken to come from, and ``becomes`` what a rule changes
+    it to (empty: it is kept); outcome: ``delivered`` when it is handed to a backend
+    certain: false where a rule was met that nobody here can evaluate
+    """
+
+    kind: Entrance
+    address: str
+    port: int
+    sender: Sender
+    outcome: Outcome
+    source: str = ""
+    becomes: str = ""
+    backends: tuple[Backend, ...] = ()
+    rules: tuple[MetRule, ...] = ()
+    certain: bool = True
+    words: str = ""
+
+
+class ExplainedPort(Value):
+    name: str
+    port: int
+    protocol: str
+    entries: tuple[Entry, ...] = ()
+
+
+class Explanation(Value):
+    """What one node does with a Service's packets: what ``explain -o json`` prints.
+
+    nodes: all that could have been asked; ``service``: as the API has it, None where nobody told
+    missing: what was not there to be read, so that the answer rests on what is usual
+    """
+
+    target: Target
+    node: str
+    proxy: Proxy
+    ports: tuple[ExplainedPort, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    service: Service | None = None
+    nodes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    apiVersion: str = API_VERSION
+    kind: Literal["Explanation"] = "Explanation"
