@@ -115,7 +115,8 @@ def shares(page: Page, trace: Trace) -> None:
     if sum(widths) + 2 * 5 > page.width:
         for row in rows:  # what it is on one line, the numbers below
             page.line(say(row[0]), say("  "), say(row[1]), indent=2, hang=4)
-            page.line(say(", ".join(f"{heads[i]} {row[i]}" for i in range(2, 5))), indent=6)
+            numbers = f"predicted {row[2]}, seen {row[3]} of {sent}, delivered {row[4]}"
+            page.line(say(numbers), indent=6)
         return
     for index, row in enumerate((heads, *rows)):
         text = [pad(row[0], widths[0]), pad(row[1], widths[1])]

@@ -34,7 +34,6 @@ def hostile() -> Trace:
         "service-PFISGYVC-shop/" + LONG + "/tcp/http",
         12,
         f'-m comment --comment "{HOSTILE}" -j DNAT --to-destination [fd00::1]:80',
-        backend="nft",
     )
     chain = rule(
         "filter", "KUBE-\x1b[31mEVIL", 1, f"-m comment --comment {HOSTILE} -j DROP", HOSTILE

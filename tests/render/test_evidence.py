@@ -1,0 +1,96 @@
+"""What the report rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from kptrace.model import Agreement, DnsAnswer, Evidence, Layer, Prediction, Share, Trace
+from kptrace.render import evidence
+from kptrace.render.page import Page
+
+
+def shown(tell: Callable[[Page], None], width: int = 80) -> str:
+    page = Page(width, colour=False)
+    tell(page)
+    return page.text()
+
+
+def layer(name: str, node: str, **more: object) -> Layer:
+    return msgspec.structs.replace(Layer(name=name, node=node), **more)
+
+
+def test_agreement(samples: dict[str, Trace]) -> None:
+    def told(parted: str) -> str:
+        found = Evidence(agreement=Agreement(predicted=12, seen=9, parted=parted))
+        trace = msgspec.structs.replace(
+            samples["delivered-vxlan"],
+            evidence=found,
+            prediction=Prediction(missing=("sysctl.txt of node-b",)),
+        )
+        return shown(lambda page: evidence.agreement(page, trace))
+
+    without = "Predicted without: sysctl.txt of node-b.\n"
+    assert told("") == f"Predicted and seen agree on 9 of 12 crossings.\n{without}"
+    assert told("eth0 of node-b, going in") == (
+        "Predicted and seen part at eth0 of node-b, going in: 9 of 12 crossings seen.\n" + without
+    )
+
+
+def test_watched_and_lost() -> None:
+    known = (layer("capture", "node-a"), layer("rules", "node-a"), layer("capture", "node-b"))
+    whole = shown(lambda page: evidence.layers(page, known, with_missing=True))
+    assert whole == "Watched by: capture, rule trace. Nothing lost.\n"
+    lost = (*known, layer("capture", "node-b", lost=2))
+    assert shown(lambda page: evidence.layers(page, lost, with_missing=True)) == (
+        "Watched by: capture, rule trace. Lost: 2 reports of capture on node-b.\n"
+    )
+
+
+def test_a_layer_that_is_missing_on_one_node_only_watched_on_the_other() -> None:
+    known = (
+        layer("drops", "node-a"),
+        layer("drops", "node-b", missing="no tracefs.", remedy="mount -t tracefs"),
+        layer("rules", "node-b", missing="no tracefs.", remedy="mount -t tracefs"),
+    )
+    assert shown(lambda page: evidence.layers(page, known, with_missing=True)) == (
+        "Watched by: drop reasons. Nothing lost.\n"
+        "Not watched: drop reasons, rule trace on node-b: no tracefs. To have it: mount\n"
+        "  -t tracefs\n"
+    )
+    assert "Not watched" not in shown(lambda page: evidence.layers(page, known, False))
+
+
+def test_nobody_watched() -> None:
+    assert shown(lambda page: evidence.layers(page, (), with_missing=True)) == ""
+
+
+def answer(name: str, status: str, *records: tuple[str, str]) -> DnsAnswer:
+    return DnsAnswer(
+        name=name, type="A", server="10.0.0.1", status=status, records=records, elapsed_us=1500
+    )
+
+
+def test_dns_tells_the_last_question_or_all() -> None:
+    asked = (
+        answer("web.x", "NXDOMAIN"),
+        answer("web.y", "NOERROR", ("CNAME", "z."), ("A", "10.96.0.1")),
+    )
+    assert shown(lambda page: evidence.dns(page, asked, wide=False)) == (
+        "DNS: web.y A z., 10.96.0.1 (10.0.0.1 over UDP, 1.50 ms), 2 names tried.\n"
+    )
+    assert shown(lambda page: evidence.dns(page, asked, wide=True)) == (
+        "DNS: web.x A NXDOMAIN (10.0.0.1 over UDP, 1.50 ms).\n"
+        "DNS: web.y A z., 10.96.0.1 (10.0.0.1 over UDP, 1.50 ms).\n"
+    )
+    assert shown(lambda page: evidence.dns(page, (), wide=True)) == ""
+
+
+def test_shares_of_an_unknown_backend(samples: dict[str, Trace]) -> None:
+    share = Share(address="fd00::9", port=80, node="", pod="", weight=0.0, seen=1, delivered=0)
+    trace = msgspec.structs.replace(samples["delivered-count"], evidence=Evidence(shares=(share,)))
+    text = shown(lambda page: evidence.shares(page, trace))
+    assert "[fd00::9]:80  no such endpoint       0.0%   1 (100%)          0" in text
+    narrow = shown(lambda page: evidence.shares(page, trace), width=60)
+    assert "      predicted 0.0%, seen 1 (100%) of 1, delivered 0\n" in narrow
