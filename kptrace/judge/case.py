@@ -160,7 +160,7 @@ def cases(
         sent = returned.flow if returned else None
         mine = journey(probe, sightings, snapshots, run.source.place.node, sent)
         entries = _entries(_of(run.replies, ConntrackEntry), returned, mine)
-        out = set(mine.flows) | {e.original for e in entries}
+        out = set(mine.flows) | {e.original for e in entries} | ({sent} if sent else set())
         back = {flow.reverse for flow in out}
         alone = len(probes) == 1
         case = Case(

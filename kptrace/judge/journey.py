@@ -100,25 +100,28 @@ def _split(
 def _split_datagrams(
     probe: Probe, sightings: list[Sighting], sent: Flow | None
 ) -> tuple[list[Sighting], list[Sighting]]:
-    """A UDP answer may carry the cookie too (DNS echoes the question): what runs against a flow
-    that the probe had is an answer, everything else with the cookie is the probe.
+    """A UDP answer may carry the cookie too (DNS echoes the question): what goes to an end that the
+    probe came from is an answer, everything else with the cookie is the probe. Only that end is
+    asked: of an answer that is translated back twice, each half at another hook, a tap in between
+    shows a 5-tuple that is the reverse of none.
     """
     forward: list[Sighting] = []
     rest: list[Sighting] = []
-    known: set[Flow] = {sent} if sent else set()
+    origins = {(sent.src, sent.sport)} if sent else set()
     for sighting in sorted(sightings, key=lambda s: s.time_ns):
         inner = sighting.packet.innermost
         if inner.icmp is not None:
             rest.append(sighting)
-        elif sighting.cookie == probe.cookie and inner.flow.reverse not in known:
-            known.add(inner.flow)
+        elif sighting.cookie == probe.cookie and (inner.flow.dst, inner.flow.dport) not in origins:
+            origins.add((inner.flow.src, inner.flow.sport))
             forward.append(sighting)
         else:
             rest.append(sighting)
     back = [
         s
         for s in rest
-        if s.packet.innermost.icmp is not None or s.packet.innermost.flow.reverse in known
+        if s.packet.innermost.icmp is not None
+        or (s.packet.innermost.flow.dst, s.packet.innermost.flow.dport) in origins
     ]
     return forward, back
 

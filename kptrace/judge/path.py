@@ -46,12 +46,20 @@ def forward_hops(case: Case, delivered: bool) -> tuple[Hop, ...]:
 
 def _socket(case: Case) -> Sighting | None:
     """Where a node's own packet begins, before OUTPUT: no tap shows it, but its socket knows."""
-    if case.source.place.pod or case.returned is None or not case.journey.forward:
+    returned = case.returned
+    if case.source.place.pod or returned is None or not returned.sent_ns:
         return None
-    first = case.journey.forward[0]
-    packet = msgspec.structs.replace(first.packet.innermost, flow=case.returned.flow)
-    return msgspec.structs.replace(
-        first, interface="", ifindex=0, direction="out", packet=packet, frame=b""
+    first = next(iter(case.journey.forward), None)
+    bare = Packet(flow=returned.flow, flags="S" if returned.flow.protocol == "tcp" else "")
+    packet = first.packet.innermost if first else bare
+    return Sighting(
+        place=case.source.place,
+        interface="",
+        ifindex=0,
+        direction="out",
+        packet=msgspec.structs.replace(packet, flow=returned.flow),
+        time_ns=first.time_ns if first else returned.sent_ns,
+        cookie=returned.cookie,
     )
 
 

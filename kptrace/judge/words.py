@@ -71,7 +71,7 @@ def drop_report(case: Case, drop: Drop) -> str:
 def entry_words(entry: ConntrackEntry) -> str:
     """``conntrack on node-a: 10.244.1.10:41515 > 10.96.0.50:80, answered by 10.244.2.20:8080``."""
     state = f", {entry.state}" if entry.state else ""
-    silent = "" if "seen-reply" in entry.status else ", no reply seen"
+    silent = "" if "SEEN_REPLY" in entry.status else ", no reply seen"
     return (
         f"conntrack on {entry.place.node}: {flow_words(entry.original)}, "
         f"reply expected from {end(entry.reply.src, entry.reply.sport)}{state}{silent}"

@@ -32,6 +32,7 @@ MAGIC = b"kpt1"
 DNS_PORT = 53
 _DNS_NAME = b"\x07kptrace\x07invalid\x00"
 _DNS_LABEL = slice(13, 21)
+_DNS_HEADER = 12
 _U32 = 0xFFFFFFFF
 
 
@@ -105,6 +106,11 @@ class Recogniser:
         self._cookies = frozenset(p.cookie for p in wanted)
         self._windows = {(c + n) & _U32: c for c in self._cookies for n in range(WINDOW)}
         self._flows: dict[Flow, int] = {}
+        self._headers = {
+            _dns_query(p.cookie)[:_DNS_HEADER]: p.cookie
+            for p in wanted
+            if p.flow.protocol == "udp" and p.flow.dport == DNS_PORT
+        }
         for probe in wanted:
             if probe.flow.protocol == "udp" and probe.flow.sport:
                 self._learn(probe.flow, probe.cookie)
@@ -125,6 +131,9 @@ class Recogniser:
 
     def _datagram(self, seen: Dissection) -> int | None:
         cookie = carried(seen.payload)
+        if cookie is None:
+            # nft's trace shows 20 bytes from the UDP header on: of a DNS message its header alone
+            cookie = self._headers.get(seen.payload)
         if cookie is None or cookie not in self._cookies:
             return self._flows.get(seen.core.flow)
         self._learn(seen.core.flow, cookie)

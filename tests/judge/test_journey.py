@@ -139,6 +139,24 @@ def test_a_datagram_against_the_flow_is_an_answer_even_with_the_cookie() -> None
     assert [s.time_ns for s in found.back] == [8, 9]
 
 
+def test_an_answer_that_is_half_translated_back_is_an_answer() -> None:
+    """A node's own datagram to a Service: DNAT in OUTPUT, masquerade in POSTROUTING. Of the echo
+    the masquerade is undone at the bridge and the DNAT in INPUT, so cni0 shows it in between.
+    """
+    sent = Flow(protocol="udp", src="172.30.0.11", sport=5000, dst="10.96.1.5", dport=7)
+    on = Flow(protocol="udp", src="10.244.1.1", sport=6001, dst="10.244.1.41", dport=7007)
+    half = Flow(protocol="udp", src="10.244.1.41", sport=7007, dst="172.30.0.11", dport=5000)
+    sightings = (
+        seen(A, "cni0", "out", 1, on, flags=""),
+        seen(A, "veth1", "out", 2, on, flags=""),
+        seen(A, "veth1", "in", 8, on.reverse, flags=""),
+        seen(A, "cni0", "in", 9, half, flags=""),
+    )
+    found = journey(Probe(cookie=COOKIE, flow=sent), sightings, SNAPSHOTS, "a", sent)
+    assert [s.time_ns for s in found.forward] == [1, 2]
+    assert [s.time_ns for s in found.back] == [8, 9]
+
+
 def test_nothing_seen_is_an_empty_journey() -> None:
     found = journey(PROBE, (), SNAPSHOTS, "a")
     assert found.last is None
