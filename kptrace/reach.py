@@ -1,0 +1,116 @@
+"""Where the packet may go: the prediction, and the places that have to be looked at for it. Pure
+but for the agents that it asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ipaddress import ip_address, ip_network
+
+from kptrace.crew import Crew, unique
+from kptrace.kube.documents import Documents
+from kptrace.model import Flow, Packet, Place, Prediction, Resolution, Source
+from kptrace.run import facts_of
+from kptrace.walk.path import predict
+from kptrace.walk.snapshot import Snapshot, read_snapshot
+from kptrace.walk.world import World
+
+# More nodes than this are not looked at for one trace; what is beyond is reported as unseen.
+MOST_NODES = 8
+MOST_BACKEND_PODS = 16
+
+
+def flow_of(source: Source, resolution: Resolution, documents: Documents) -> Flow:
+    """The probe's 5-tuple as the sender sees it. From a node the kernel chooses the address."""
+    pod = documents.pod(source.place.pod)
+    family = ip_address(resolution.address).version
+    own = [a for a in (pod.ips if pod else ()) if ip_address(a).version == family]
+    return Flow(
+        protocol=resolution.protocol,
+        src=own[0] if own else "",
+        dst=resolution.address,
+        dport=resolution.port,
+    )
+
+
+def far_places(
+    source: Source, resolution: Resolution, documents: Documents, crew: Crew
+) -> tuple[Place, ...]:
+    """Every other place that the packet can reach: the backends' pods and nodes, and the node that
+    the address belongs to. Rules may name backends that the API does not know (stale ones), so the
+    near node's own rules are asked too.
+    """
+    snapshots = snapshots_of(facts_of(crew.words()))
+    predicted = predicted_for(source, resolution, documents, snapshots)
+    addresses = [b.backend.address for b in predicted.branches if b.backend]
+    backends = resolution.endpoints[:MOST_BACKEND_PODS]
+    nodes = [
+        *(e.node for e in backends),
+        *(_node_of(address, documents) for address in (*addresses, resolution.address)),
+    ]
+    wanted = [Place(node=node) for node in nodes if node]
+    wanted += [Place(node=e.node, pod=e.pod) for e in backends if e.node and e.pod]
+    hosted = {pod.key for pod in documents.pods if pod.host_network}
+    near = (Place(node=source.place.node), source.place)
+    reached: dict[str, bool] = {source.place.node: True}
+    places = []
+    for place in unique(wanted):
+        if place in near or place.pod in hosted:
+            continue
+        if place.node not in reached:
+            few = len(reached) < MOST_NODES
+            reached[place.node] = few and crew.may_have(place.node) is not None
+        if reached[place.node]:
+            places.append(place)
+    return tuple(places)
+
+
+def _node_of(address: str, documents: Documents) -> str:
+    """The node that owns an address or the pod range that it is in; empty: none does."""
+    wanted = ip_address(address)
+    for node in documents.nodes:
+        if address in node.addresses or any(
+            wanted in ip_network(cidr, strict=False) for cidr in node.pod_cidrs
+        ):
+            return node.name
+    return ""
+
+
+def predicted_for(
+    source: Source,
+    resolution: Resolution,
+    documents: Documents,
+    snapshots: Mapping[Place, Snapshot],
+) -> Prediction:
+    if not resolution.address:
+        return Prediction()
+    flow = flow_of(source, resolution, documents)
+    packet = Packet(flow=flow, flags="S" if flow.protocol == "tcp" else "")
+    return predict(packet, source.place, _world(documents, snapshots))
+
+
+def _world(documents: Documents, snapshots: Mapping[Place, Snapshot]) -> World:
+    services = documents.services
+    known = (
+        None
+        if "services.json" in documents.missing
+        else frozenset(
+            address
+            for service in services
+            for address in (
+                *service.cluster_ips,
+                *service.external_ips,
+                *service.load_balancer_ips,
+            )
+        )
+    )
+    return World(
+        snapshots=snapshots,
+        endpoints=tuple(e for behind in documents.endpoints.values() for e in behind),
+        services=known,
+        node_ports=frozenset(p.node_port for s in services for p in s.ports if p.node_port),
+    )
+
+
+def snapshots_of(texts: Mapping[Place, Mapping[str, str]]) -> dict[Place, Snapshot]:
+    return {place: read_snapshot(place, files) for place, files in texts.items()}
