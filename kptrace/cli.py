@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from kptrace.errors import KptraceError, Usage
+from kptrace.lab.commands import app as lab_app
 from kptrace.model import Outcome
 
 if TYPE_CHECKING:
     from kptrace.model import Question, Trace
     from kptrace.run import Run
 
-COMMANDS = ("trace", "replay", "lab", "causes", "help")
+COMMANDS = ("trace", "replay", "lab", "causes")
 
 
 class Form(StrEnum):
@@ -62,7 +63,7 @@ app = typer.Typer(
     help="""Follow one packet from a pod to a Service, and prove each step by the kernel's word.
 
 \b
-  kptrace svc/web --lab            trace it (the command `trace` may be left out)
+  kptrace svc/web --lab            trace it (`trace` may be left out)
   kptrace lab up                   make a small cluster of network namespaces
   kptrace lab faults               what can be broken in it, and how to see it
 """,
@@ -72,7 +73,27 @@ Output = Annotated[Form, typer.Option("-o", "--output", help="How to print the r
 Color = Annotated[When, typer.Option("--color", help="Colour: on a terminal, always or never.")]
 
 
-@app.command()
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from kptrace import __version__
+
+        _print(f"kptrace {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(short_help="Trace one packet to a Service, a pod, a name or an address.")
 def trace(
     target: Annotated[
         str,
@@ -100,7 +121,12 @@ def trace(
     ] = 4.0,
     expect: Annotated[
         list[Outcome] | None,
-        typer.Option("--expect", help="The outcome that exits 0; may be given more than once."),
+        typer.Option(
+            "--expect",
+            metavar="OUTCOME",
+            help="The outcome that exits 0 (default: delivered); may be given more than once. One "
+            f"of: {', '.join(Outcome)}.",
+        ),
     ] = None,
     lab: Annotated[bool, typer.Option("--lab", help="Trace in the lab named `default`.")] = False,
     lab_name: Annotated[
@@ -132,7 +158,7 @@ def trace(
     _report(_traced(question, lab_name or ("default" if lab else "")), save, output, color)
 
 
-@app.command()
+@app.command(short_help="Print the report of a saved run.")
 def replay(
     file: Annotated[Path, typer.Argument(help="A run that `--save FILE` kept.")],
     output: Output = Form.TEXT,
@@ -159,6 +185,9 @@ def causes(
         _print(cause_page(CAUSES[cause], _width()))
     else:
         raise Usage(f"no cause {cause}", "`kptrace causes` lists them")
+
+
+app.add_typer(lab_app, name="lab", short_help="Make, show, break and remove a small cluster.")
 
 
 def _traced(question: Question, lab_name: str) -> Run:
@@ -257,7 +286,11 @@ def _print(text: str) -> None:
 
 
 def _with_command(args: Sequence[str]) -> list[str]:
-    """``svc/web -n shop`` means ``trace svc/web -n shop``: a first word that is no command."""
+    """``svc/web -n shop`` means ``trace svc/web -n shop``: a first word that is no command.
+    ``help lab up`` means ``lab up --help``.
+    """
+    if args[:1] == ["help"]:
+        return [*args[1:], "--help"]
     if not args or args[0] in (*COMMANDS, "-h", "--help", "--version"):
         return list(args)
     return ["trace", *args]
@@ -283,10 +316,6 @@ def _run(args: Sequence[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminated)
     try:
-        if args[:1] == ["lab"]:
-            from kptrace.lab.commands import app as lab
-
-            app.add_typer(lab, name="lab")
         result = app(_with_command(args), prog_name=name, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except typer.TyperException as error:
