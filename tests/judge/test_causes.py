@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
-from kptrace.judge.causes import CAUSES, DNS, FORWARDING, NETFILTER, OPEN, SERVICE, TUNNEL, cause
+import kptrace
+from kptrace.judge.causes import CAUSES, FAMILIES, cause
 
 PROMISED = [
     "proxy-rules-missing",
@@ -43,7 +45,7 @@ def test_every_promised_id_is_there() -> None:
 
 
 def test_no_id_stands_twice() -> None:
-    assert len(CAUSES) == sum(map(len, (SERVICE, NETFILTER, FORWARDING, TUNNEL, DNS, OPEN)))
+    assert len(CAUSES) == sum(map(len, FAMILIES))
 
 
 @pytest.mark.parametrize("id", CAUSES)
@@ -61,3 +63,14 @@ def test_an_entry_is_whole(id: str) -> None:
 def test_an_unknown_id_is_nothing() -> None:
     assert cause("made-up") is None
     assert cause("mtu") is CAUSES["mtu"]
+
+
+def test_whatever_the_code_names_as_a_cause_is_in_the_catalogue() -> None:
+    named = re.compile(
+        r'cause ?= ?"([a-z-]+)"|cause="([a-z-]+)" if|story\.end\([^,]+, [^,]+, "([a-z-]+)"'
+        r'|cause = "[a-z-]+" if .* else "([a-z-]+)"'
+    )
+    texts = (path.read_text() for path in Path(kptrace.__file__).parent.rglob("*.py"))
+    found = {id for text in texts for match in named.finditer(text) for id in match.groups() if id}
+    assert len(found) > 20
+    assert found <= set(CAUSES)

@@ -1,0 +1,152 @@
+"""Causes in what the cluster says and its proxy programs, in DNS, and those left open. Pure; see
+causes.py.
+"""
+
+from __future__ import annotations
+
+from kptrace.judge.cause import catalogue
+
+SERVICE = catalogue(
+    (
+        "proxy-rules-missing",
+        "the node has no rule for the Service",
+        "the API has ready endpoints, but no rule on this node matches the Service's address and "
+        "port, so the packet goes on untranslated: kube-proxy is not running there, cannot reach "
+        "the API, or its rules were flushed",
+        "clients on this node cannot reach the Service; clients on other nodes can",
+        "look at kube-proxy's pod and log on that node, and restart it: it writes all rules anew",
+    ),
+    (
+        "stale-dnat",
+        "the rules send to an address that is no endpoint",
+        "a rule rewrites to an address that the Service's EndpointSlices do not hold: the pod is "
+        "gone and kube-proxy has not written its rules since, or another writer's rules win",
+        "the share of connections that is sent to the dead address times out",
+        "look whether kube-proxy on that node still syncs (its log, :10256/healthz); restart it",
+    ),
+    (
+        "no-endpoints",
+        "the Service has no ready endpoint",
+        "no EndpointSlice of the Service holds a ready address, so kube-proxy rejects its "
+        "connections: the selector matches no pod, or no pod that it matches is ready",
+        "clients on every node are refused at once",
+        "compare the Service's selector with the pods' labels, and look why the pods are not ready",
+    ),
+    (
+        "no-local-endpoints",
+        "the traffic policy is Local, and no endpoint is here",
+        "the Service's internal or external traffic policy is Local, so only endpoints on the "
+        "same node may answer, and there is none; the packet is dropped without a word",
+        "it works on nodes that run a backend and hangs on the others",
+        "run a backend on that node (a DaemonSet), or set the traffic policy to Cluster",
+    ),
+    (
+        "nobody-listens",
+        "nothing listens on the target port",
+        "the packet reached the backend's namespace and the pod's own kernel refused it: a RST, "
+        "or port unreachable for UDP, that comes from the pod and not from a rule",
+        "connections to this backend are refused at once",
+        "set the Service's targetPort to the port the container listens on, and let it listen "
+        "on all addresses, not on 127.0.0.1 only",
+    ),
+)
+
+DNS = catalogue(
+    (
+        "dns-timeout",
+        "no DNS server answered",
+        "the pod's resolver sent its question and no server answered in time; trace the DNS "
+        "Service itself to see where the question is lost",
+        "every name lookup waits for seconds, then fails",
+        "kptrace svc/kube-dns:53/udp -n kube-system from the same pod; often a network policy "
+        "that forbids UDP 53",
+    ),
+    (
+        "dns-unreachable",
+        "the DNS server cannot be reached",
+        "the question was refused on its way: no route to the server, or nothing serves there",
+        "every name lookup fails at once",
+        "look at the nameserver in the pod's resolv.conf and at the DNS Service's endpoints",
+    ),
+    (
+        "dns-refused",
+        "the DNS server refused the question",
+        "the server answered REFUSED: it does not serve this zone or not this client, or an ICMP "
+        "error came in its place",
+        "the name does not resolve in this pod",
+        "look at the server's zones and access lists; in a pod, at dnsPolicy and dnsConfig",
+    ),
+    (
+        "dns-servfail",
+        "the DNS server failed",
+        "the server answered SERVFAIL: it cannot reach the API or the server that it asks itself",
+        "the name does not resolve, or only at times",
+        "look at CoreDNS's log: its access to the API, its forwarders, a forwarding loop",
+    ),
+    (
+        "dns-malformed",
+        "what came back is no DNS answer",
+        "the message could not be read, or answered another question: something else than a DNS "
+        "server sits on the port, or something on the way changes the message",
+        "the name does not resolve in this pod",
+        "look what serves at the nameserver's address, and ask it by hand",
+    ),
+    (
+        "dns-nxdomain",
+        "the name does not exist in DNS",
+        "each name that the search list makes was answered with NXDOMAIN although the API has the "
+        "Service: the server has not learned of it, or the search list lacks its namespace",
+        "the name does not resolve in this pod",
+        "write the name with its namespace; look at the pod's search list and at CoreDNS's log",
+    ),
+    (
+        "dns-no-address",
+        "the name has no address in DNS",
+        "the name exists but the answer holds no address: a headless Service without ready "
+        "endpoints, or one of the other IP family only",
+        "the name does not resolve to anything that can be connected to",
+        "look at the Service's endpoints and at its ipFamilies",
+    ),
+    (
+        "dns-address-differs",
+        "DNS gives another address than the API",
+        "the address in the answer is none that the API has for the Service: a stale cache, a "
+        "rewrite in the server, or a server that serves another cluster",
+        "clients that use the name go somewhere else than those that use the address",
+        "look which server answered and when its record expires; restart NodeLocal DNS or CoreDNS",
+    ),
+    (
+        "dns-slow",
+        "DNS answers late",
+        "the answer took more than a second: a lost question was sent again, or many names of "
+        "the search list were asked first",
+        "the first connection of a client starts late",
+        "end the name with a dot or lower ndots; look for lost UDP to the DNS Service",
+    ),
+)
+
+OPEN = catalogue(
+    (
+        "kernel-drop",
+        "the kernel dropped the packet for a reason of its own",
+        "the kernel reported the drop with its reason and function, and no known cause fits them",
+        "this packet was lost; whether others are depends on the reason",
+        "look the reason up in include/net/dropreason-core.h of the kernel's source",
+    ),
+    (
+        "lost-unexplained",
+        "the packet was lost and nobody said why",
+        "every tap on the way watched, the packet passed the last one and not the next, and the "
+        "kernel reported no drop: it was lost between them, most often on the wire or in a device",
+        "this packet was lost; how many others are is not known",
+        "look at the two devices' error counters (ip -s link) and at what joins them",
+    ),
+    (
+        "not-seen",
+        "what became of the packet was not observed",
+        "a source of evidence was missing or lost reports just where it mattered, so nothing is "
+        "claimed",
+        "not known",
+        "give the missing source what it needs, or trace again",
+    ),
+)
