@@ -171,7 +171,7 @@ class NftRuleset(Source):
     # --- reading ------------------------------------------------------------------------------
 
     def _decode(self, text: str) -> list[_Object]:
-        data = text.encode()
+        data = text.encode(errors="replace")
         try:
             return msgspec.json.decode(data, type=_Document).nftables
         except (msgspec.DecodeError, RecursionError) as error:
