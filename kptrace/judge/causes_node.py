@@ -1,4 +1,4 @@
-"""Causes in one node's kernel: its filter rules, its forwarding, its tunnel. Pure; see causes.py."""
+"""Causes in one node: its filter rules, its forwarding, its tunnel. Pure; see causes.py."""
 
 from __future__ import annotations
 
