@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 
 from kptrace.judge.words import flow_words
-from kptrace.model import Outcome, Packet, RuleRef, Source, Target, Trace
+from kptrace.model import MetRule, Outcome, Packet, RuleRef, Source, Target, Trace
 
 TCP_WORDS = {"S": "SYN", "SA": "SYN-ACK", "A": "ACK", "R": "RST", "RA": "RST", "FA": "FIN"}
+
+AnyRule = RuleRef | MetRule
 
 TARGET_PREFIX = {"service": "svc/", "pod": "pod/", "name": "", "address": ""}
 
@@ -65,17 +67,17 @@ def source_words(source: Source, namespace: str) -> str:
     return place_words(source.place.node, pod or "host", namespace)
 
 
-def rule_place(rule: RuleRef) -> str:
+def rule_place(rule: AnyRule) -> str:
     """``KUBE-SVC-XIOM 2``, as ``iptables -L --line-numbers`` counts; a policy has no number."""
     return f"{rule.chain} {rule.number}" if rule.number else f"{rule.chain} policy"
 
 
-def rule_text(rule: RuleRef) -> str:
+def rule_text(rule: AnyRule) -> str:
     """The rule's own text without the ``-A CHAIN`` that its place says already."""
     return rule.text.removeprefix(f"-A {rule.chain} ")
 
 
-def rule_deed(rule: RuleRef) -> str:
+def rule_deed(rule: AnyRule) -> str:
     """What the rule does, in its own words: ``DNAT --to-destination 10.244.2.21:8080``.
 
     iptables-save writes all matches first, then ``-j`` or ``-g`` and the target with its options;
