@@ -100,11 +100,11 @@ class Dump:
                         yield service, port, family, made
 
     def known(self, service: Service) -> tuple[Endpoint, ...]:
-        """kube-proxy 1.30 obeys hints only where an annotation of the Service asks for them
-        (topology-mode, as hints-zone has), not with trafficDistribution alone (hints-node).
+        """kube-proxy 1.30 obeys hints only where the Service has the topology-mode annotation,
+        which none here has; trafficDistribution came later.
         """
         endpoints = self.documents.endpoints.get(service.key, ())
-        if self.folder.name.startswith("v1.30") and service.name == "hints-node":
+        if self.folder.name.startswith("v1.30"):
             return tuple(msgspec.structs.replace(one, nodes=(), zones=()) for one in endpoints)
         return endpoints
 
