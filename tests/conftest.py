@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,3 +53,33 @@ def dumps() -> Path:
 def cases() -> Path:
     """``tests/cases``: small folders that are part of the repository."""
     return TESTS / "cases"
+
+
+# --- what ran, by tier ----------------------------------------------------------------------------
+
+TIERS = ("unit", "kernel")
+OUTCOMES = ("passed", "failed", "error", "skipped")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A tier that did not run must not look like one that passed."""
+    ran: Counter[tuple[str, str]] = Counter()
+    wanting: Counter[tuple[str, str]] = Counter()
+    for outcome in OUTCOMES:
+        for report in terminalreporter.getreports(outcome):
+            tier = "kernel" if "kernel" in report.keywords else "unit"
+            ran[tier, outcome] += 1
+            if outcome == "skipped":
+                wanting[tier, _why(report)] += 1
+    terminalreporter.section("tiers")
+    for tier in TIERS:
+        counts = [f"{ran[tier, outcome]} {outcome}" for outcome in OUTCOMES if ran[tier, outcome]]
+        terminalreporter.line(f"{tier:<6}  {', '.join(counts) or 'none ran'}")
+        for (of, why), count in wanting.items():
+            if of == tier:
+                terminalreporter.line(f"        {count} skipped: {why}")
+
+
+def _why(report: pytest.TestReport) -> str:
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return reason.removeprefix("Skipped: ")

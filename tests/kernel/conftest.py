@@ -1,0 +1,158 @@
+"""The kernel tier: its gate, labs that stand for a while, and traces through them.
+
+A tier that cannot run must not look like one that passed. Where root, a program or a feature of
+the kernel is missing, its tests are skipped with the reason (and the summary says so again); with
+``CI=true`` they fail.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import pytest
+
+from kptrace import trace
+from kptrace.errors import KptraceError
+from kptrace.lab import cluster, kernel, machine, state
+from kptrace.lab.ground import LabGround
+from kptrace.lab.plan import NETWORKS, PROXIES, plan
+from kptrace.lab.state import Lab
+from kptrace.model import Question, Trace
+from kptrace.protocol import Agent, Reply, Request
+from kptrace.run import Run
+from kptrace.target import parse_target
+
+# --- the gate -----------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("kernel") is None or not (missing := what_is_missing()):
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"the kernel tier cannot run: {missing}", pytrace=False)
+    pytest.skip(f"the kernel tier cannot run: {missing}")
+
+
+@cache
+def what_is_missing() -> str:
+    """Empty: every kind of lab can stand here."""
+    try:
+        for proxy in PROXIES:
+            machine.require(plan(proxy=proxy))
+        with kernel.scratch() as netns:
+            every = (one for proxy in PROXIES for one in kernel.features(plan(proxy=proxy)))
+            wanted = {one.what: one for one in every}
+            lacking = [what for what, one in wanted.items() if not kernel.works(one, netns)]
+    except (KptraceError, OSError) as error:
+        hint = getattr(error, "hint", "")
+        return f"{error} ({hint})" if hint else str(error)
+    return f"this kernel lacks {', '.join(lacking)}" if lacking else ""
+
+
+# --- labs ---------------------------------------------------------------------------------------
+
+_NUMBERS = itertools.count(1)
+
+
+@contextmanager
+def standing(proxy: str = "iptables", network: str = "vxlan", nodes: int = 2) -> Iterator[Lab]:
+    """A lab of a name that is ours alone; it goes, whatever happens."""
+    name = f"test-{os.getpid()}-{next(_NUMBERS)}"
+    try:
+        yield cluster.up(plan(name, nodes, proxy, network))
+    finally:
+        if name in state.names():
+            cluster.down(name)
+
+
+# --- traces -------------------------------------------------------------------------------------
+
+
+class _Kept:
+    """One run's view of an agent that serves many: it remembers from here on."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.node = agent.node
+        self._agent, self._begun = agent, len(agent.log)
+
+    @property
+    def log(self) -> Sequence[Reply]:
+        return self._agent.log[self._begun :]
+
+    def send(self, request: Request) -> None:
+        self._agent.send(request)
+
+    def wait(self, id: int, timeout: float) -> bool:
+        return self._agent.wait(id, timeout)
+
+    def close(self) -> None:
+        pass
+
+
+class _KeptGround:
+    """A lab whose agents stay from trace to trace: starting two costs more than a trace does."""
+
+    def __init__(self, ground: LabGround) -> None:
+        self._ground = ground
+        self._agents: dict[str, Agent] = {}
+        self.api = ground.api
+
+    def agent(self, node: str) -> Agent:
+        if node not in self._agents:
+            self._agents[node] = self._ground.agent(node)
+        return _Kept(self._agents[node])
+
+
+class Bench:
+    """A lab, and traces through it as the command line makes them, without the command line."""
+
+    def __init__(self, lab: Lab, ground: LabGround) -> None:
+        self.lab = lab
+        self._ground = _KeptGround(ground)
+
+    def run(self, target: str, source: str, namespace: str = "shop", **asked: Any) -> Run:
+        question = Question(
+            target=parse_target(target, namespace),
+            source=source,
+            namespace="shop",
+            **{"timeout": 1.0, **asked},
+        )
+        return trace.run(question, self._ground, int.from_bytes(os.urandom(4)), lambda _: None)
+
+    def trace(self, target: str, source: str, namespace: str = "shop", **asked: Any) -> Trace:
+        return trace.report(self.run(target, source, namespace, **asked))
+
+
+@contextmanager
+def bench(proxy: str = "iptables", network: str = "vxlan", nodes: int = 2) -> Iterator[Bench]:
+    with standing(proxy, network, nodes) as lab, LabGround(lab) as ground:
+        yield Bench(lab, ground)
+
+
+LABS = [(proxy, network) for proxy in PROXIES for network in NETWORKS]
+
+
+@pytest.fixture(scope="module", params=LABS, ids="-".join)
+def each_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A lab of each proxy mode and network, one after the other."""
+    with bench(*request.param) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=PROXIES)
+def each_wide_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """Three nodes, of which the last has no backend of any Service; one for each proxy mode."""
+    with bench(request.param, nodes=3) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def vxlan_lab() -> Iterator[Lab]:
+    with standing() as lab:
+        yield lab
