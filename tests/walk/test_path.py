@@ -1,4 +1,3 @@
-# ruff: noqa: ANN401 (tests are no package, so the fixture's class has no name here)
 """The way of a packet through a small cluster, and what each fault does to it.
 
 The expected crossings are those that captures showed on the same topology in a real kernel; the
