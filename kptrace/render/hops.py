@@ -155,8 +155,6 @@ class _Way:
         before = run[-1]
         if (before.node, before.netns) != (hop.node, hop.netns) or not _plain(before):
             return False
-        if hop.action == "encap":
-            return before.interface == hop.interface and len(run) == 1
         same = hop.action == before.action and hop.words == before.words
         return _plain(hop) and same and len(self._joined([*run, hop])) <= self._room
 
@@ -232,9 +230,10 @@ def _port(text: str | None, otherwise: int) -> int:
 
 def _same_way(forward: Iterable[Hop], back: Sequence[Hop]) -> bool:
     """The answer crossed the interfaces of the way out in reverse, unbroken, as one packet."""
-    out = _crossings(h for h in forward if h.observed and h.action not in ("dnat", "snat", "encap"))
+    out = _crossings(h for h in forward if h.observed and h.action not in ("dnat", "snat"))
     return _crossings(back) == out[::-1] and len({hop.words for hop in back}) == 1
 
 
 def _crossings(hops: Iterable[Hop]) -> list[tuple[str, str, str]]:
-    return [(hop.node, hop.netns, hop.interface) for hop in hops]
+    """The interfaces in order; in and out again by the same one (a hairpin) counts once."""
+    return [where for where, _ in groupby((hop.node, hop.netns, hop.interface) for hop in hops)]

@@ -107,16 +107,17 @@ OUTCOME_STYLES = {Outcome.DELIVERED: "good", Outcome.INCONCLUSIVE: "unsure"}
 
 
 def outcome_words(trace: Trace) -> str:
-    """``DELIVERED in 0.41 ms``, ``DROPPED on node-b``, ``DELIVERED 28 of 30``."""
+    """``DELIVERED in 410 us``, ``DELIVERED 30 of 30``, ``DROPPED on node-b, 28 of 30 delivered``."""
     words = OUTCOME_WORDS[trace.outcome]
     sent = sum(share.seen for share in trace.evidence.shares)
+    done = f"{sum(share.delivered for share in trace.evidence.shares)} of {sent}"
     if trace.outcome is Outcome.DELIVERED:
-        if sent > 1:
-            done = sum(share.delivered for share in trace.evidence.shares)
-            return f"{words} {done} of {sent}"
+        if sent:
+            return f"{words} {done}"
         return f"{words} in {span(trace.elapsed_us)}" if trace.elapsed_us is not None else words
     node = place_of_fault(trace)
-    return f"{words} on {node}" if trace.outcome in PLACED and node else words
+    words += f" on {node}" if trace.outcome in PLACED and node else ""
+    return f"{words}, {done} delivered" if sent else words
 
 
 def outcome_style(outcome: Outcome) -> str:

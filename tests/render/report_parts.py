@@ -145,7 +145,6 @@ def over_the_tunnel() -> list[Hop]:
             words="10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink",
             observed=False,
         ),
-        hop("node-a", "flannel.1 out", "seen", SENT_ON, offset_us=29.0),
         hop(
             "node-a",
             "flannel.1 out",
@@ -181,7 +180,7 @@ def answers(forward: list[Hop], words: str = "SYN-ACK", flags: str = "SA") -> li
     """The same way back, translated back where the DNAT was."""
     found: list[Hop] = []
     before: Packet | None = None
-    crossings = [h for h in forward if h.observed and h.action not in ("dnat", "snat", "encap")]
+    crossings = [h for h in forward if h.observed and h.action not in ("dnat", "snat")]
     for step, one in enumerate(reversed(crossings)):
         flow = one.packet.innermost.flow.reverse
         packet = Packet(flow=flow, flags=flags, length=60, ack=COOKIE + 1)

@@ -34,7 +34,7 @@ def test_names_that_leave_no_room_stand_below(samples: dict[str, Trace]) -> None
 def test_a_long_node_in_the_answer_is_cut_in_the_middle(samples: dict[str, Trace]) -> None:
     first = shown(samples["hostile"])[0]
     assert first.startswith("DROPPED on ip-10-244-100-200.")
-    assert first.endswith("compute.internal")
+    assert first.endswith("compute.internal, 0 of 4 delivered")
     assert len(first) == 80
 
 
@@ -64,3 +64,13 @@ def test_a_name_without_an_address(samples: dict[str, Trace]) -> None:
     target = Target(kind="name", text="example.com.", name="example.com.")
     lines = shown(msgspec.structs.replace(samples["unresolved"], target=target, resolution=None))
     assert lines == ["example.com.  from pod/shop/client on node-a" + " " * 26 + "UNRESOLVED"]
+
+
+def test_of_several_flows_some_arrived(samples: dict[str, Trace]) -> None:
+    shares = samples["delivered-count"].evidence.shares
+    evidence = msgspec.structs.replace(
+        samples["dropped-tunnel-port"].evidence,
+        shares=(*shares[:2], msgspec.structs.replace(shares[2], delivered=0)),
+    )
+    trace = msgspec.structs.replace(samples["dropped-tunnel-port"], evidence=evidence)
+    assert shown(trace, 100)[0].endswith("  DROPPED on node-b, 21 of 30 delivered")

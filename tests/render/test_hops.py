@@ -26,7 +26,7 @@ def with_hops(trace: Trace, change: Callable[[Hop], Hop | None]) -> Trace:
 def test_an_answer_by_the_same_way_is_one_line(samples: dict[str, Trace]) -> None:
     lines = shown(samples["delivered-vxlan"])
     assert lines[-2] == "back"
-    assert lines[-1].startswith("15-24 SYN-ACK the same way, 10.244.2.21:8080 => 10.96.41.7:80")
+    assert lines[-1].startswith("14-23 SYN-ACK the same way, 10.244.2.21:8080 => 10.96.41.7:80")
     assert lines[-1].endswith("+201 us")
 
 
@@ -53,7 +53,7 @@ def test_an_answer_by_another_interface_is_told_whole(samples: dict[str, Trace])
 def test_the_answer_translated_back_shows_what_changed(samples: dict[str, Trace]) -> None:
     lines = shown(samples["delivered-vxlan"], wide=True)
     (line,) = [line for line in lines if "=>" in line and "SYN-ACK" in line]
-    assert line.startswith("23 vethc1a2b3c4 out")
+    assert line.startswith("22 vethc1a2b3c4 out")
     assert "10.244.2.21:8080 => 10.96.41.7:80" in line
 
 
