@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help demo test check unit kernel golden schema venv tools clean
+.PHONY: help demo test check unit kernel golden schema uml venv tools clean
 
 help:
 	@echo "make demo    a lab, a Service traced through it, a broken one diagnosed"
-	@echo "make test    every tier: unit, kernel (needs root)"
+	@echo "make test    every tier: unit, kernel (needs root), uml (boots a second kernel)"
 	@echo "make check   format, lint, types, floors of the house"
 	@echo "make golden  rewrite the golden files; the git diff is the review"
 
@@ -31,10 +31,13 @@ test: venv
 	$(BIN)/python -m pytest -q
 
 unit: venv
-	$(BIN)/python -m pytest -q -m 'not kernel'
+	$(BIN)/python -m pytest -q -m 'not kernel and not uml'
 
 kernel: venv
 	$(BIN)/python -m pytest -q -m kernel
+
+uml: venv
+	$(BIN)/python -m pytest -q tests/uml
 
 golden: venv
 	$(BIN)/python -m pytest -q tests/render --update-golden

@@ -57,7 +57,7 @@ def cases() -> Path:
 
 # --- what ran, by tier ----------------------------------------------------------------------------
 
-TIERS = ("unit", "kernel")
+TIERS = ("unit", "kernel", "uml")
 OUTCOMES = ("passed", "failed", "error", "skipped")
 
 
@@ -67,7 +67,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     wanting: Counter[tuple[str, str]] = Counter()
     for outcome in OUTCOMES:
         for report in terminalreporter.getreports(outcome):
-            tier = "kernel" if "kernel" in report.keywords else "unit"
+            tier = next((t for t in ("kernel", "uml") if t in report.keywords), "unit")
             ran[tier, outcome] += 1
             if outcome == "skipped":
                 wanting[tier, _why(report)] += 1

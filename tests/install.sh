@@ -14,6 +14,9 @@ need ip iproute2
 need iptables-nft-save iptables
 need nft nftables
 need ipset ipset
+need ipvsadm ipvsadm
+need modprobe kmod
+need linux.uml user-mode-linux
 need "$python" python3
 "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 if [ -n "$missing" ]; then
