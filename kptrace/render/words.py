@@ -107,7 +107,7 @@ OUTCOME_STYLES = {Outcome.DELIVERED: "good", Outcome.INCONCLUSIVE: "unsure"}
 
 
 def outcome_words(trace: Trace) -> str:
-    """``DELIVERED in 410 us``, ``DELIVERED 30 of 30``, ``DROPPED on node-b, 28 of 30 delivered``."""
+    """``DELIVERED in 410 us``, ``DELIVERED 30 of 30``, ``DROPPED on node-b, 28 of 30 delivered``"""
     words = OUTCOME_WORDS[trace.outcome]
     sent = sum(share.seen for share in trace.evidence.shares)
     done = f"{sum(share.delivered for share in trace.evidence.shares)} of {sent}"
