@@ -25,6 +25,46 @@ SERVICE = catalogue(
         "look whether kube-proxy on that node still syncs (its log, :10256/healthz); restart it",
     ),
     (
+        "endpoint-missing",
+        "the rules leave out an endpoint",
+        "the EndpointSlices hold a ready endpoint that this node should send to and no rule of it "
+        "does: kube-proxy has not written its rules since the endpoint came",
+        "the other backends carry its share, or clients are refused as if there were none",
+        "look whether kube-proxy on that node still syncs (its log, :10256/healthz); restart it",
+    ),
+    (
+        "endpoint-duplicated",
+        "the rules have an endpoint more than once",
+        "one way in leads to the same address and port by several rules",
+        "this backend gets more than its share of the connections",
+        "restart kube-proxy on that node; look who else writes to its chains",
+    ),
+    (
+        "endpoint-weight",
+        "an endpoint's share is not what it should be",
+        "the chances that the rules give do not add up to equal shares: a rule was added or lost "
+        "after kube-proxy wrote them",
+        "some backends get more of the connections than others",
+        "restart kube-proxy on that node; look who else writes to its chains",
+    ),
+    (
+        "endpoint-left-out",
+        "this node rightly leaves out some endpoints",
+        "topology hints, a traffic policy Local, or an endpoint's own state keep it out of this "
+        "node's rules; it is told so that it is not taken for a fault",
+        "clients on this node reach only the others",
+        "nothing is broken; change the policy or hints where this is not wanted",
+    ),
+    (
+        "two-nat-tables",
+        "two nat tables translate for Services",
+        "rules for Services stand in more than one of iptables-legacy, iptables-nft and kube-proxy's "
+        "nftables table; the table that was loaded last decides and the counters of the other stay "
+        "at 0",
+        "traffic follows old rules, and a reboot may turn it round",
+        "clear the rules of the one that is not in use, and let all tools use the same one",
+    ),
+    (
         "no-endpoints",
         "the Service has no ready endpoint",
         "no EndpointSlice of the Service holds a ready address, so kube-proxy rejects its "
