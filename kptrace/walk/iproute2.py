@@ -11,11 +11,21 @@ ifindex in another one); ``ip rule`` prints only what differs from "any".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from kptrace.errors import BadDump
+from kptrace.walk.iproute2_json import (
+    AddrInfo,
+    InfoData,
+    RawFdb,
+    RawLink,
+    RawNeighbour,
+    RawNexthop,
+    RawRoute,
+    RawRule,
+)
 from kptrace.walk.network import (
     Assigned,
     FdbEntry,
@@ -35,132 +45,8 @@ Raw = TypeVar("Raw")
 Noun = TypeVar("Noun")
 
 
-class _InfoData(msgspec.Struct):
-    id: int | None = None
-    port: int = 8472
-    local: str = ""
-    local6: str = ""
-    remote: str = ""
-    remote6: str = ""
-    learning: bool = True
-    external: bool = False
-    nf_call_iptables: int = 0
-    nf_call_ip6tables: int = 0
-
-
-class _SlaveData(msgspec.Struct):
-    hairpin: bool = False
-    isolated: bool = False
-
-
-class _LinkInfo(msgspec.Struct):
-    info_kind: str = ""
-    info_data: _InfoData = msgspec.field(default_factory=_InfoData)
-    info_slave_data: _SlaveData = msgspec.field(default_factory=_SlaveData)
-
-
-class _AddrInfo(msgspec.Struct):
-    family: str = ""
-    local: str = ""
-    prefixlen: int = 0
-    scope: str = "global"
-    secondary: bool = False
-    deprecated: bool = False
-    tentative: bool = False
-
-
-class _Link(msgspec.Struct):
-    ifindex: int = 0
-    ifname: str = ""
-    flags: list[str] = []
-    mtu: int = 1500
-    master: str = ""
-    link: str | None = None
-    link_index: int = 0
-    link_type: str = ""
-    address: str = ""
-    linkinfo: _LinkInfo = msgspec.field(default_factory=_LinkInfo)
-    addr_info: list[_AddrInfo] = []
-
-
-class _Via(msgspec.Struct):
-    host: str
-
-
-class _Nexthop(msgspec.Struct):
-    gateway: str = ""
-    via: _Via | None = None
-    dev: str = ""
-    weight: int = 1
-    flags: list[str] = []
-
-
-class _Route(msgspec.Struct):
-    dst: str
-    type: str = "unicast"
-    gateway: str = ""
-    via: _Via | None = None
-    dev: str = ""
-    table: str = "main"
-    metric: int = 0
-    prefsrc: str = ""
-    scope: str = "global"
-    flags: list[str] = []
-    nexthops: list[_Nexthop] = []
-    metrics: list[dict[str, Any]] = []
-    weight: int = 1
-    protocol: str = ""
-
-
-class _Rule(msgspec.Struct):
-    priority: int = 0
-    src: str = "all"
-    srclen: int | None = None
-    dst: str = "all"
-    dstlen: int | None = None
-    inverted: Any = msgspec.field(default=msgspec.UNSET, name="not")
-    fwmark: str | None = None
-    fwmask: str = "0xffffffff"
-    iif: str = ""
-    oif: str = ""
-    ipproto: str = ""
-    sport: int | None = None
-    sport_start: int | None = None
-    sport_end: int | None = None
-    dport: int | None = None
-    dport_start: int | None = None
-    dport_end: int | None = None
-    table: str = ""
-    action: str = ""
-    goto: str | int = 0
-    suppress_prefixlen: int = -1
-    tos: Any = None
-    uid_start: Any = None
-    tun_id: Any = None
-    l3mdev: Any = msgspec.UNSET
-    suppress_ifgroup: Any = None
-
-
-class _Neighbour(msgspec.Struct):
-    dst: str
-    dev: str = ""
-    lladdr: str = ""
-    state: list[str] = []
-    proxy: Any = msgspec.UNSET
-
-
-class _Fdb(msgspec.Struct):
-    mac: str
-    ifname: str = ""
-    master: str = ""
-    dst: str = ""
-    port: int | str = 0
-    vni: int = 0
-    state: str = ""
-
-
 def read_links(text: str, source: str) -> tuple[Link, ...]:
-    raws = [raw for raw in _decode(text, source, _Link) if raw.ifname]
+    raws = [raw for raw in _decode(text, source, RawLink) if raw.ifname]
     index = {raw.ifname: raw.ifindex for raw in raws}
     return _each(raws, source, lambda raw: _link(raw, index))
 
@@ -168,7 +54,7 @@ def read_links(text: str, source: str) -> tuple[Link, ...]:
 def read_addresses(text: str, source: str) -> tuple[Assigned, ...]:
     pairs = [
         (raw.ifname, info)
-        for raw in _decode(text, source, _Link)
+        for raw in _decode(text, source, RawLink)
         for info in raw.addr_info
         if info.family in ("inet", "inet6") and info.local
     ]
@@ -177,21 +63,21 @@ def read_addresses(text: str, source: str) -> tuple[Assigned, ...]:
 
 def read_routes(text: str, source: str) -> tuple[Route, ...]:
     """``ip route show table all`` prints both families, ``ip -6`` one; each knows its own."""
-    raws = _decode(text, source, _Route)
+    raws = _decode(text, source, RawRoute)
     v6 = "ip6" in source or any(":" in raw.dst for raw in raws)
     return _each(raws, source, lambda raw: _route(raw, 6 if _is_v6(raw, v6) else 4))
 
 
 def read_rules(text: str, source: str, family: int) -> tuple[PolicyRule, ...]:
-    return _each(_decode(text, source, _Rule), source, lambda raw: _rule(raw, family))
+    return _each(_decode(text, source, RawRule), source, lambda raw: _rule(raw, family))
 
 
 def read_neighbours(text: str, source: str) -> tuple[Neighbour, ...]:
-    return _each(_decode(text, source, _Neighbour), source, _neighbour)
+    return _each(_decode(text, source, RawNeighbour), source, _neighbour)
 
 
 def read_fdb(text: str, source: str) -> tuple[FdbEntry, ...]:
-    return _each(_decode(text, source, _Fdb), source, _fdb)
+    return _each(_decode(text, source, RawFdb), source, _fdb)
 
 
 def read_sysctls(text: str, source: str) -> dict[str, str]:
@@ -226,7 +112,7 @@ def _each(raws: Iterable[Raw], source: str, make: Callable[[Raw], Noun]) -> tupl
         raise BadDump(source, 0, str(error), "is the file complete?") from None
 
 
-def _link(raw: _Link, index: dict[str, int]) -> Link:
+def _link(raw: RawLink, index: dict[str, int]) -> Link:
     info = raw.linkinfo
     data = info.info_data
     veth_here = info.info_kind == "veth" and raw.link in index
@@ -251,7 +137,7 @@ def _link(raw: _Link, index: dict[str, int]) -> Link:
     )
 
 
-def _vxlan(data: _InfoData) -> Vxlan:
+def _vxlan(data: InfoData) -> Vxlan:
     return Vxlan(
         vni=data.id or 0,
         port=data.port,
@@ -262,14 +148,14 @@ def _vxlan(data: _InfoData) -> Vxlan:
     )
 
 
-def _ipip(data: _InfoData) -> Ipip:
+def _ipip(data: InfoData) -> Ipip:
     return Ipip(
         local=data.local if data.local != "any" else "",
         remote=data.remote if data.remote != "any" else "",
     )
 
 
-def _assigned(interface: str, info: _AddrInfo) -> Assigned:
+def _assigned(interface: str, info: AddrInfo) -> Assigned:
     address(info.local)
     return Assigned(
         interface=interface,
@@ -282,7 +168,7 @@ def _assigned(interface: str, info: _AddrInfo) -> Assigned:
     )
 
 
-def _is_v6(raw: _Route, file_has_v6: bool) -> bool:
+def _is_v6(raw: RawRoute, file_has_v6: bool) -> bool:
     """``default`` alone names no family: its gateway does, else ``metric`` (IPv6 prints it)."""
     for text in (raw.dst, raw.gateway, raw.prefsrc, *(hop.gateway for hop in raw.nexthops)):
         if ":" in text:
@@ -292,11 +178,11 @@ def _is_v6(raw: _Route, file_has_v6: bool) -> bool:
     return file_has_v6 and raw.metric > 0
 
 
-def _route(raw: _Route, family: int) -> Route:
+def _route(raw: RawRoute, family: int) -> Route:
     everything = "::/0" if family == 6 else "0.0.0.0/0"
     hops = tuple(_nexthop(hop) for hop in raw.nexthops)
     if not hops and raw.dev:
-        hops = (_nexthop(_Nexthop(raw.gateway, raw.via, raw.dev, raw.weight, raw.flags)),)
+        hops = (_nexthop(RawNexthop(raw.gateway, raw.via, raw.dev, raw.weight, raw.flags)),)
     mtu = next((one["mtu"] for one in raw.metrics if isinstance(one.get("mtu"), int)), 0)
     return Route(
         destination=network(everything if raw.dst == "default" else raw.dst),
@@ -312,7 +198,7 @@ def _route(raw: _Route, family: int) -> Route:
     )
 
 
-def _nexthop(raw: _Nexthop) -> Nexthop:
+def _nexthop(raw: RawNexthop) -> Nexthop:
     gateway = raw.gateway or (raw.via.host if raw.via else "")
     if gateway:
         address(gateway)
@@ -321,10 +207,10 @@ def _nexthop(raw: _Nexthop) -> Nexthop:
     )
 
 
-def _route_text(raw: _Route) -> str:
+def _route_text(raw: RawRoute) -> str:
     words = [] if raw.type == "unicast" else [raw.type]
     words.append(raw.dst)
-    for hop in raw.nexthops or [_Nexthop(raw.gateway, raw.via, raw.dev)]:
+    for hop in raw.nexthops or [RawNexthop(raw.gateway, raw.via, raw.dev)]:
         gateway = hop.gateway or (f"inet6 {hop.via.host}" if hop.via else "")
         words += ["nexthop"] if raw.nexthops else []
         words += ["via", gateway] if gateway else []
@@ -335,7 +221,7 @@ def _route_text(raw: _Route) -> str:
     return " ".join(words)
 
 
-def _rule(raw: _Rule, family: int) -> PolicyRule:
+def _rule(raw: RawRule, family: int) -> PolicyRule:
     opaque = any(one is not None for one in (raw.tos, raw.uid_start, raw.tun_id)) or (
         raw.l3mdev is not msgspec.UNSET or raw.suppress_ifgroup is not None
     )
@@ -386,7 +272,7 @@ def _rule_text(rule: PolicyRule) -> str:
     return f"{rule.priority}: {' '.join(words)}"
 
 
-def _neighbour(raw: _Neighbour) -> Neighbour:
+def _neighbour(raw: RawNeighbour) -> Neighbour:
     address(raw.dst)
     return Neighbour(
         interface=raw.dev,
@@ -397,13 +283,11 @@ def _neighbour(raw: _Neighbour) -> Neighbour:
     )
 
 
-def _fdb(raw: _Fdb) -> FdbEntry:
+def _fdb(raw: RawFdb) -> FdbEntry:
     return FdbEntry(
         interface=raw.ifname,
         mac=raw.mac,
         master=raw.master,
         destination=raw.dst,
-        port=int(raw.port),
-        vni=raw.vni,
         permanent=raw.state == "permanent",
     )

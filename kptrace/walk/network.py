@@ -164,6 +164,4 @@ class FdbEntry(Value):
     mac: str
     master: str = ""
     destination: str = ""
-    port: int = 0
-    vni: int = 0
     permanent: bool = False

@@ -217,7 +217,7 @@ def _answered(story: Story, arrived: Arrived, source: Place | None) -> End:
     story.note("reply", skb)
     try:
         if arrived.unseen:
-            back = _run(story, _from_unseen_port(story, arrived, packet))
+            back = _run(story, _from_unseen(story, packet, arrived.skb.place))
         else:
             back = _run(story, Output(skb))
     except End as end:
@@ -227,10 +227,6 @@ def _answered(story: Story, arrived: Arrived, source: Place | None) -> End:
         words = f"the packet arrives, but its answer does not: {end.words}"
         return End(Outcome.DROPPED, end.cause, end.blame, words)
     return _returned(story, back, source)
-
-
-def _from_unseen_port(story: Story, arrived: Arrived, packet: Packet) -> Stage | Arrived:
-    return _from_unseen(story, packet, arrived.skb.place)
 
 
 def _returned(story: Story, back: Arrived, source: Place | None) -> End:

@@ -58,17 +58,6 @@ DEFAULT_RULES = {
     for family, tables in _TABLES.items()
 }
 
-FILES = (
-    "ip-link.json",
-    "ip-addr.json",
-    "ip-route.json",
-    "ip6-route.json",
-    "ip-rule.json",
-    "ip6-rule.json",
-    "ip-neigh.json",
-    "bridge-fdb.json",
-    "sysctl.txt",
-)
 # without these the answer rests on what is usual, so they are named when they are not there
 _ESSENTIAL = ("ip-addr.json", "ip-route.json", "sysctl.txt")
 
