@@ -59,7 +59,7 @@ SERVICE = catalogue(
         "two-nat-tables",
         "two nat tables translate for Services",
         "rules for Services stand in more than one of iptables-legacy, iptables-nft and the table "
-        "of nftables mode; the table that was loaded last decides and the counters of the other stay "
+        "of nftables mode; the one that was loaded last decides, the counters of the other stay "
         "at 0",
         "traffic follows old rules, and a reboot may turn it round",
         "clear the rules of the one that is not in use, and let all tools use the same one",
