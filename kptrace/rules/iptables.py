@@ -42,11 +42,10 @@ HOOKS = {
 PRIORITIES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
 _SOURCE_NAT = 100  # nat in INPUT and POSTROUTING
 
-_RUNS = re.compile(r"^-A (\S+)(?: .*)?\n(?:-A \1(?: .*)?\n)*", re.MULTILINE)
+_RUNS = re.compile(r"^-A (\S+).*\n(?:-A \1(?=\s).*\n)*", re.MULTILINE)
 _COUNTED_RUNS = re.compile(
-    r"^(?:\[\d+:\d+\] )?-A (\S+)(?: .*)?\n(?:(?:\[\d+:\d+\] )?-A \1(?: .*)?\n)*", re.MULTILINE
+    r"^(?:\[\d+:\d+\] )?-A (\S+).*\n(?:(?:\[\d+:\d+\] )?-A \1(?=\s).*\n)*", re.MULTILINE
 )
-_HEADER = re.compile(r"(?::\S+ \S+(?: \[\d+:\d+\])?\n|#.*\n|\n)*")
 _DECLARED = re.compile(r":\S+ (\S+)(?: \[(\d+):(\d+)\])?")
 _RULE = re.compile(r"(?:\[(\d+):(\d+)\] )?-A \S+ ?(.*)\n")
 _WORD = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^\s"]+))(?:\s+|$)')
@@ -89,16 +88,18 @@ class IptablesSave(Source):
     def chain(self, table: Table, name: str) -> Chain | None:
         section = self._sections[table]
         line = section.declared.get(name)
-        declared = _DECLARED.match(line) if line else None
-        if declared is None:
+        if line is None:
             return None
+        declared = _DECLARED.fullmatch(line)
+        if declared is None:
+            raise self.bad(self._place(line), f"{_short(line)} is no chain")
         policy, *counts = declared.groups()
         rules = SavedRules(self, section, table, name)
         if policy == "-":
             return Chain(table=table, name=name, rules=rules)
         hook = HOOKS.get(name)
         if hook is None or policy not in ("ACCEPT", "DROP"):
-            raise self.bad(self.text.index(f"{line}"), f"policy {policy} on chain {name}")
+            raise self.bad(self._place(line), f"policy {policy} on chain {name}")
         packets, octets = (int(count) if count else None for count in counts)
         return Chain(
             table=table,
@@ -119,6 +120,9 @@ class IptablesSave(Source):
     def bad(self, place: int, text: str) -> BadDump:
         hint = "take it again with iptables-save, whole and unedited"
         return BadDump(self.name, self.line(place), text, hint)
+
+    def _place(self, line: str) -> int:
+        return f"\n{self.text}".index(f"\n{line}\n")
 
     def line(self, place: int) -> int:
         """1-based. Newlines are counted in steps, each from the nearest mark before."""
@@ -181,27 +185,35 @@ class _Section:
     @cached_property
     def declared(self) -> dict[str, str]:
         """Chain name -> its ``:CHAIN POLICY [packets:bytes]`` line, in the order of the text."""
-        text, start = self._save.text, self._start
-        valid = _HEADER.match(text, start, self._end)
-        self._rules_start = valid.end() if valid else start
-        if not text.startswith(("-A ", "["), self._rules_start):
-            self._skip(self._rules_start, self._end)
-        lines = [line for line in text[start : self._rules_start].split("\n") if line[:1] == ":"]
-        found = {line[1 : line.index(" ")]: line for line in lines}
-        if len(found) != len(lines):
-            names = [line.split(" ")[0] for line in lines]
-            twice = next(name for index, name in enumerate(names) if name in names[:index])
-            place = text.rindex(f"\n{twice} ", 0, self._rules_start) + 1
-            raise self._save.bad(place, f"chain {twice[1:]} for the second time")
+        text, start, end = self._save.text, self._start, self._end
+        marks = (text.find(mark, start - 1, end) for mark in ("\n-A ", "\n["))
+        self._rules_start = min((mark + 1 for mark in marks if mark >= 0), default=end)
+        lines = text[start : self._rules_start].split("\n")
+        found = {line[1 : line.find(" ")]: line for line in lines if line[:1] == ":"}
+        spaces = text.count(" ", start, self._rules_start)
+        if len(found) != len(lines) - 1 or spaces != 2 * len(found):
+            self._prove(lines)
         return found
 
+    def _prove(self, lines: list[str]) -> None:
+        """Only chains, each once, and comments may stand here."""
+        place, seen = self._start, set[str]()
+        for line in lines:
+            name = line.split(" ")[0]
+            if line and not line.startswith("#") and not _DECLARED.fullmatch(line):
+                raise self._save.bad(place, f"{_short(line)} is no chain")
+            if line.startswith(":") and name in seen:
+                raise self._save.bad(place, f"chain {name[1:]} for the second time")
+            seen.add(name)
+            place += len(line) + 1
+
     @cached_property
-    def runs(self) -> dict[str, list[Span]]:
+    def runs(self) -> dict[str, tuple[Span, ...]]:
         """For each chain the stretches of text that hold its rules, and proof of all the rest."""
         declared = self.declared  # also finds where the rules start
         text, place, end = self._save.text, self._rules_start, self._end
         counted = text.find("[", place, place + 1) == place or text.find("\n[", place, end) >= 0
-        found: dict[str, list[Span]] = {}
+        found: dict[str, tuple[Span, ...]] = {}
         for match in (_COUNTED_RUNS if counted else _RUNS).finditer(text, place, end):
             start = match.start()
             if start != place:
@@ -210,7 +222,7 @@ class _Section:
             if name not in declared:
                 raise self._save.bad(start, f"a rule of chain {name}, which is not declared")
             place = match.end()
-            found.setdefault(name, []).append((start, place))
+            found[name] = (*found.get(name, ()), (start, place))
         if place != end:
             self._skip(place, end)
         return found

@@ -159,9 +159,11 @@ BROKEN = [
     ("*nat\n:A - [0:0]\n-A A -j DROP\n", 3, "no COMMIT"),
     ("*nat\n:A - [0:0]\n-A A -j DROP\nCOMM", 4, "no COMMIT"),
     ("*nat\n:A - [0:0]\n-A B -j DROP\nCOMMIT\n", 3, "chain B, which is not declared"),
-    ("*nat\n:A - [0:0]\n-A\nCOMMIT\n", 3, "no rule"),
+    ("*nat\n:A - [0:0]\n-A\nCOMMIT\n", 3, "no chain"),
     ("*nat\n:A - [0:0]\n-A A -j DROP\n:B - [0:0]\nCOMMIT\n", 4, "no rule"),
-    ("*nat\n:A\n-A A -j DROP\nCOMMIT\n", 2, "no rule"),
+    ("*nat\n:A\n-A A -j DROP\nCOMMIT\n", 2, "no chain"),
+    ("*nat\n:A - [0:0\nCOMMIT\n", 2, "no chain"),
+    ("*nat\n:A - [0:0]\n-A A\n-A\n-A A -j DROP\nCOMMIT\n", 4, "no rule"),
     ("*nat\n:A - [0:0]\n:A - [0:0]\nCOMMIT\n", 3, "second time"),
     ("*nat\nCOMMIT\n*nat\nCOMMIT\n", 3, "second time"),
     ("*nat\n:A - [0:0]\n[1:2 -A A -j DROP\nCOMMIT\n", 3, "no rule"),
@@ -169,7 +171,7 @@ BROKEN = [
     ("*nat\n:A - [0:0]\n-A A -m\nCOMMIT\n", 3, "nothing after -m"),
     ("*nat\n:MINE ACCEPT [0:0]\nCOMMIT\n", 2, "policy ACCEPT on chain MINE"),
     ("<html>502 Bad Gateway</html>\n", 1, "outside a table"),
-    ("*nat\niptables-save: Permission denied\nCOMMIT\n", 2, "no rule"),
+    ("*nat\niptables-save: Permission denied\nCOMMIT\n", 2, "no chain"),
 ]
 
 

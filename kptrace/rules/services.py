@@ -1,0 +1,193 @@
+"""The Services that a node's own rules name: ``services_of``. For where no API server is asked.
+
+In: a Ruleset. Out: Services with their addresses and ports, as far as the rules tell them; types,
+selectors and policies they do not tell. kube-proxy in iptables mode writes the name into the
+comment of the rules of KUBE-SERVICES, KUBE-NODEPORTS and KUBE-EXTERNAL-SERVICES (proxier.go)::
+
+    -d 10.96.1.6/32 -p tcp ... --comment "default/lb:http cluster IP" --dport 80 -j KUBE-SVC-...
+
+and in nftables mode into the chain to which a map's element leads, or into the element's comment
+where there is no such chain (no endpoints). A load balancer's address looks like an external one
+there, unless its sources are limited.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kptrace.model import Entrance, Service, ServicePort, Value
+from kptrace.rules.naming import read_nftables_name
+from kptrace.rules.parts import Concat, Const, Field, Prefix, Test, Verdict
+from kptrace.rules.ruleset import Rule, Ruleset, Table
+
+_NAME = r"(?P<namespace>[a-z0-9-]+)/(?P<name>[a-z0-9.-]+?)(?::(?P<port>[a-z0-9-]+))?"
+_COMMENT = re.compile(rf"{_NAME}(?: (?P<what>[a-z].*))?", re.IGNORECASE)
+_WAYS: dict[str, Entrance] = {
+    "cluster IP": "clusterIP",
+    "external IP": "externalIP",
+    "loadbalancer IP": "loadBalancer",
+}
+_UNUSABLE = ("has no endpoints", "has no local endpoints")
+_CHAINS = ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES")
+_MAPS = ("service-ips", "service-nodeports", "no-endpoint-services", "no-endpoint-nodeports")
+
+
+class Told(Value):
+    """One rule or element: this Service port is reached so. ``address`` is empty: a node port."""
+
+    namespace: str
+    name: str
+    port_name: str
+    protocol: str
+    way: Entrance
+    address: str
+    port: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def services_of(ruleset: Ruleset) -> tuple[Service, ...]:
+    """In the order of their names."""
+    told: dict[str, list[Told]] = {}
+    for table in ruleset.tables():
+        for one in (*_of_chains(ruleset, table), *_of_maps(ruleset, table)):
+            told.setdefault(one.key, []).append(one)
+    return tuple(_service(told[key]) for key in sorted(told))
+
+
+def _service(told: list[Told]) -> Service:
+    ports: dict[tuple[str, str], dict[str, int]] = {}
+    addresses: dict[Entrance, dict[str, None]] = {}
+    for one in told:
+        numbers = ports.setdefault((one.port_name, one.protocol), {})
+        numbers["node" if one.way == "nodePort" else "port"] = one.port
+        if one.address:
+            addresses.setdefault(one.way, {})[one.address] = None
+    cluster, external, balancer = (
+        tuple(addresses.get(way, ())) for way in ("clusterIP", "externalIP", "loadBalancer")
+    )
+    open_ports = any("node" in numbers for numbers in ports.values())
+    return Service(
+        namespace=told[0].namespace,
+        name=told[0].name,
+        type="LoadBalancer" if balancer else "NodePort" if open_ports else "ClusterIP",
+        cluster_ips=cluster,
+        external_ips=external,
+        load_balancer_ips=balancer,
+        ports=tuple(
+            ServicePort(
+                name=name,
+                protocol=protocol,
+                port=numbers.get("port", 0),
+                target_port="",
+                node_port=numbers.get("node", 0),
+            )
+            for (name, protocol), numbers in ports.items()
+        ),
+    )
+
+
+# --- iptables mode ----------------------------------------------------------------------------
+
+
+def _of_chains(ruleset: Ruleset, table: Table) -> Iterator[Told]:
+    if table.name not in ("nat", "filter"):
+        return
+    for name in _CHAINS:
+        chain = ruleset.chain(table, name)
+        for rule in chain.rules if chain else ():
+            yield from _of_rule(rule)
+
+
+def _of_rule(rule: Rule) -> Iterator[Told]:
+    said = _COMMENT.fullmatch(rule.comment)
+    asked = {
+        part.left.key: part.right
+        for part in rule.body
+        if isinstance(part, Test) and part.op == "==" and isinstance(part.left, Field)
+    }
+    protocol = asked.get("meta l4proto")
+    number = next((each for key, each in asked.items() if key.endswith(" dport")), None)
+    if said is None or not isinstance(protocol, Const) or not isinstance(number, Const):
+        return
+    address = asked.get(f"{rule.table.family} daddr")
+    where = str(address.value) if isinstance(address, Const) else ""
+    way = _way(rule, said["what"] or "", where)
+    if way is None or isinstance(address, Prefix):
+        return
+    yield Told(
+        namespace=said["namespace"],
+        name=said["name"],
+        port_name=said["port"] or "",
+        protocol=str(protocol.value),
+        way=way,
+        address=where,
+        port=int(number.value),
+    )
+
+
+def _way(rule: Rule, what: str, address: str) -> Entrance | None:
+    if what in _WAYS:
+        return _WAYS[what]
+    if rule.chain == "KUBE-NODEPORTS":
+        return None if what or address else "nodePort"
+    if what not in _UNUSABLE:
+        return None
+    if not address:
+        return "nodePort"
+    return "clusterIP" if rule.chain == "KUBE-SERVICES" else "externalIP"
+
+
+# --- nftables mode ----------------------------------------------------------------------------
+
+
+def _of_maps(ruleset: Ruleset, table: Table) -> Iterator[Told]:
+    if table.backend != "nft" or table.name != "kube-proxy":
+        return
+    limited = _keys(ruleset, table, "firewall-ips")
+    cluster = _keys(ruleset, table, "cluster-ips")
+    for name in _MAPS:
+        found = ruleset.set(table, name)
+        for element in found.members if found else ():
+            parts = element.key.parts if isinstance(element.key, Concat) else ()
+            key = tuple(part.value for part in parts if isinstance(part, Const))
+            chain = element.data.chain if isinstance(element.data, Verdict) else ""
+            yield from _of_element(key, chain, element.comment, cluster, limited)
+
+
+def _keys(ruleset: Ruleset, table: Table, name: str) -> set[str | int]:
+    """The first place of each key."""
+    found = ruleset.set(table, name)
+    keys = (each.key for each in found.members) if found else ()
+    first = (key.parts[0] if isinstance(key, Concat) else key for key in keys)
+    return {each.value for each in first if isinstance(each, Const)}
+
+
+def _of_element(
+    key: tuple[str | int, ...],
+    chain: str,
+    comment: str,
+    cluster: set[str | int],
+    limited: set[str | int],
+) -> Iterator[Told]:
+    name = read_nftables_name(chain)
+    said = _COMMENT.fullmatch(comment)
+    if (name is None and said is None) or len(key) not in (2, 3):
+        return
+    address = str(key[0]) if len(key) == 3 else ""
+    direct = address in cluster or (name is not None and name.kind in ("service", "local"))
+    way: Entrance = "nodePort"
+    if address:
+        way = "clusterIP" if direct else "loadBalancer" if address in limited else "externalIP"
+    yield Told(
+        namespace=name.namespace if name else said["namespace"] if said else "",
+        name=name.name if name else said["name"] if said else "",
+        port_name=name.port if name else (said["port"] or "") if said else "",
+        protocol=str(key[-2]),
+        way=way,
+        address=address,
+        port=int(key[-1]),
+    )
