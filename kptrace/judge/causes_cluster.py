@@ -56,6 +56,14 @@ SERVICE = catalogue(
         "nothing is broken; change the policy or hints where this is not wanted",
     ),
     (
+        "not-proxied",
+        "no proxy has rules for this Service, and rightly so",
+        "a headless Service, one of type ExternalName or one that names another proxy (label "
+        "service.kubernetes.io/service-proxy-name) is left alone by kube-proxy",
+        "clients reach what its name resolves to, without any rule",
+        "nothing is broken; trace the name or a pod instead",
+    ),
+    (
         "two-nat-tables",
         "two nat tables translate for Services",
         "rules for Services stand in more than one of iptables-legacy, iptables-nft and the table "
