@@ -252,6 +252,8 @@ class Scene:
         backwards = "saddr" in flags
         if fib.result == "type":
             asked = skb.flow.src if backwards else skb.flow.dst
+            if not asked:  # a source that nobody knows
+                return UNKNOWN
             return address_type(self.snapshot, asked, interface)
         query = Query(flow=skb.flow, mark=skb.mark if "mark" in flags else 0, oif=interface)
         found = (reverse_path if backwards else lookup)(self.snapshot, query)

@@ -1,0 +1,202 @@
+"""The rules of a node against the API: what is missing, stale, doubled or weighed wrongly.
+
+In: a Service port's entries as the node's rules decided them, and what kube-proxy should have
+programmed (rules/programmed.py). Out: Findings, one for each endpoint and fault, with the ways in
+where it shows. What a node leaves out on purpose (topology hints, traffic policy Local, endpoints
+that are not ready) is told as right, with its reason.
+
+Which list a way in uses (proxier.go of each mode): the ClusterIP the internal policy's; from
+outside the external policy's; a pod of the cluster or the node itself goes round an external
+policy Local to all endpoints, but in nftables mode only while the node has some of its own, and
+only where the rules can tell that the sender is one of the cluster's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address, ip_network
+
+from kptrace.judge.words import end
+from kptrace.model import Endpoint, Entry, Finding, Outcome, Service, ServicePort, Value
+from kptrace.rules.naming import service_port_name
+from kptrace.rules.programmed import Programmed
+
+TOLERANCE = 1e-6  # iptables prints a probability with 11 digits
+
+_SENDERS = {"pod": "from a pod", "node": "from the node", "outside": "from outside"}
+_KINDS = {
+    "clusterIP": "ClusterIP",
+    "nodePort": "NodePort",
+    "externalIP": "external IP",
+    "loadBalancer": "load balancer IP",
+}
+_SYNC = "it writes all its rules anew"
+
+
+class Port(Value):
+    """One port of a Service in one family on one node, beside what the rules do with it.
+
+    times: how often a backend stands in the rules, by address and port
+    """
+
+    service: Service
+    port: ServicePort
+    node: str
+    known: tuple[Endpoint, ...]
+    wanted: Programmed
+    entries: tuple[Entry, ...]
+    times: dict[tuple[str, int], int]
+
+    @property
+    def name(self) -> str:
+        return service_port_name(self.service, self.port)
+
+
+def differences(port: Port) -> Iterator[Finding]:
+    faults: dict[tuple[str, str, str], list[Entry]] = {}
+    for entry in port.entries:
+        for fault in _faults(port, entry):
+            faults.setdefault(fault, []).append(entry)
+    for (cause, where, summary), entries in faults.items():
+        yield Finding(
+            cause=cause,
+            severity="error",
+            node=port.node,
+            object=f"{port.name} {where}".strip(),
+            summary=f"{port.node} {summary}",
+            evidence=(_shown(entries), _endpoints_words(port)),
+            remedy=(f"restart kube-proxy on {port.node}: {_SYNC}",),
+        )
+    yield from _left_out(port)
+
+
+def _faults(port: Port, entry: Entry) -> Iterator[tuple[str, str, str]]:
+    """(cause, object, summary) of what one way in does wrongly."""
+    lists = expected(port.service, port.wanted, entry)
+    given = {(one.address, one.port) for one in entry.backends}
+    if entry.outcome is not Outcome.DELIVERED and not entry.certain:
+        return
+    if any(given == {(one.address, one.port) for one in some} for some in lists):
+        yield from _weights(port, entry)
+        return
+    wanted = {(one.address, one.port): one for one in lists[0]}
+    if wanted and not given:
+        yield from _nothing(port, entry)
+        return
+    for address, number in sorted(set(wanted) - given):
+        where = end(address, number)
+        yield "endpoint-missing", where, f"sends nothing to {where}, an endpoint of {port.name}"
+    for address, number in sorted(given - set(wanted)):
+        where = end(address, number)
+        why = _why_not(port, address, number)
+        yield "stale-dnat", where, f"sends {port.name} to {where}, {why}"
+
+
+def expected(
+    service: Service, wanted: Programmed, entry: Entry
+) -> tuple[tuple[Endpoint, ...], ...]:
+    """The lists that this way in may lead to; the first is what one would expect."""
+    if entry.kind == "clusterIP":
+        return (wanted.internal(service),)
+    external = wanted.external(service)
+    if entry.kind == "loadBalancer" and not _admitted(service, entry):
+        return ((),)
+    if entry.sender == "outside":
+        return (external,)
+    return wanted.cluster, external
+
+
+def _admitted(service: Service, entry: Entry) -> bool:
+    """``loadBalancerSourceRanges``; kube-proxy lets the load balancer's own address in, too."""
+    if not entry.source:
+        return not service.source_ranges
+    source = ip_address(entry.source)
+    ranges = [ip_network(text) for text in service.source_ranges]
+    own = [one for one in ranges if one.version == source.version]
+    return not own or entry.source == entry.address or any(source in one for one in own)
+
+
+def _weights(port: Port, entry: Entry) -> Iterator[tuple[str, str, str]]:
+    right = 1 / len(entry.backends) if entry.backends else 0.0
+    for one in entry.backends:
+        if abs(one.weight - right) <= TOLERANCE * right:
+            continue
+        where = end(one.address, one.port)
+        times = port.times.get((one.address, one.port), 1)
+        share = f"{one.weight:.1%} of {port.name} instead of {right:.1%}"
+        if times > 1 and one.weight > right:
+            yield "endpoint-duplicated", where, f"has {where} {times} times: it gets {share}"
+        else:
+            yield "endpoint-weight", where, f"gives {where} {share}"
+
+
+def _nothing(port: Port, entry: Entry) -> Iterator[tuple[str, str, str]]:
+    """Nobody gets it although somebody should: kube-proxy's refusal, or another rule's."""
+    address = end(entry.address, entry.port)
+    if entry.outcome is Outcome.NOT_PROGRAMMED:
+        yield (
+            "proxy-rules-missing",
+            address,
+            f"has no rule for {address}, {_KINDS[entry.kind]} of {port.name}",
+        )
+    elif entry.outcome is Outcome.NO_ENDPOINTS:
+        yield "endpoint-missing", address, f"refuses {port.name} as if it had no endpoints"
+    else:
+        words = entry.words or entry.outcome
+        yield _cause(entry), address, f"does not let {port.name} through: {words}"
+
+
+def _cause(entry: Entry) -> str:
+    return "rule-reject" if entry.outcome is Outcome.REJECTED else "rule-drop"
+
+
+def _why_not(port: Port, address: str, number: int) -> str:
+    for left in port.wanted.left_out:
+        if (left.endpoint.address, left.endpoint.port) == (address, number):
+            return f"though {left.why}"
+    if any((one.address, one.port) == (address, number) for one in port.known):
+        return "which this way in should not use"
+    return "which is none of its endpoints"
+
+
+def _left_out(port: Port) -> Iterator[Finding]:
+    """Endpoints that are rightly not here."""
+    left = port.wanted.left_out
+    if not left:
+        return
+    count, whole = len(left), len(left) + len(port.wanted.reachable)
+    yield Finding(
+        cause="endpoint-left-out",
+        severity="info",
+        node=port.node,
+        object=port.name,
+        summary=f"{port.node} rightly leaves out {count} of {whole} endpoints of {port.name}",
+        evidence=tuple(
+            f"{end(one.endpoint.address, one.endpoint.port)}: {one.why}" for one in left
+        ),
+    )
+
+
+def _shown(entries: Sequence[Entry]) -> str:
+    """``ClusterIP 10.96.0.1:80 from a pod, from the node``."""
+    said: dict[str, list[str]] = {}
+    for one in entries:
+        where = f"{_KINDS[one.kind]} {end(one.address, one.port)}"
+        said.setdefault(where, []).append(_SENDERS[one.sender])
+    return "; ".join(f"{where} {', '.join(senders)}" for where, senders in said.items())
+
+
+def _endpoints_words(port: Port) -> str:
+    known = [f"{end(one.address, one.port)}{_state(one)}" for one in port.known]
+    return f"the EndpointSlices hold: {_few(known)}"
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:8]) or "none"
+    return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown
+
+
+def _state(endpoint: Endpoint) -> str:
+    if endpoint.ready:
+        return ""
+    return " (terminating)" if endpoint.terminating else " (not ready)"

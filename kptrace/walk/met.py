@@ -1,0 +1,87 @@
+"""The rules that a packet meets, over all its ways, in the kernel's order: ``met``.
+
+In: the ways of one packet, and the Ruleset that they were walked in. Out: each rule once, with its
+counters. A jump into a chain in which nothing matched is left out: it did nothing. Where the ways
+part (one chain for each backend), the rules of the second way stand behind those of the first,
+before whatever both meet again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kptrace.model import Branch, MetRule, RuleRef
+from kptrace.rules.parts import Verdict
+from kptrace.rules.ruleset import Rule, Ruleset, Table
+
+_Met = tuple[str, RuleRef]
+
+
+def met(ways: Iterable[Branch], ruleset: Ruleset) -> tuple[MetRule, ...]:
+    merged: list[_Met] = []
+    for way in ways:
+        told = [(step.hook, step.rule) for step in way.steps if step.rule is not None]
+        merged = _merge(merged, _telling(told, ruleset))
+    return tuple(_counted(hook, ref, ruleset) for hook, ref in merged)
+
+
+def _telling(told: Sequence[_Met], ruleset: Ruleset) -> list[_Met]:
+    """Without the jumps that led to nothing."""
+    kept: list[_Met] = []
+    for hook, ref in reversed(told):
+        chain = _jump(_rule(ref, ruleset))
+        if not chain or (kept and _inside(kept[-1], hook, ref, chain)):
+            kept.append((hook, ref))
+    return kept[::-1]
+
+
+def _jump(rule: Rule | None) -> str:
+    for part in rule.body if rule else ():
+        if isinstance(part, Verdict) and part.kind in ("jump", "goto"):
+            return part.chain
+    return ""
+
+
+def _inside(following: _Met, hook: str, ref: RuleRef, chain: str) -> bool:
+    """The next rule that did something is in the chain that ``ref`` jumps to."""
+    other_hook, other = following
+    same = (other.backend, other.family, other.table) == (ref.backend, ref.family, ref.table)
+    return same and other_hook == hook and other.chain == chain
+
+
+def _merge(merged: list[_Met], way: list[_Met]) -> list[_Met]:
+    """New rules go before the next one that is known already."""
+    known = set(merged)
+    place = len(merged)
+    for one in reversed(way):
+        if one in known:
+            place = merged.index(one)
+        else:
+            merged = [*merged[:place], one, *merged[place:]]
+    return merged
+
+
+def _rule(ref: RuleRef, ruleset: Ruleset) -> Rule | None:
+    if ref.backend not in ("legacy", "nft") or ref.number == 0:
+        return None
+    table = Table(backend=ref.backend, family=ref.family, name=ref.table)
+    chain = ruleset.chain(table, ref.chain)
+    if chain is None or ref.number > len(chain.rules):
+        return None
+    return chain.rules[ref.number - 1]
+
+
+def _counted(hook: str, ref: RuleRef, ruleset: Ruleset) -> MetRule:
+    rule = _rule(ref, ruleset)
+    return MetRule(
+        table=ref.table,
+        chain=ref.chain,
+        number=ref.number,
+        text=ref.text,
+        words=ref.words,
+        hook=hook,
+        backend=ref.backend,
+        family=ref.family,
+        packets=rule.packets if rule else None,
+        bytes=rule.bytes if rule else None,
+    )
