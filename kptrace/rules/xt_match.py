@@ -13,14 +13,12 @@ from kptrace.rules.parts import (
     Any,
     Bits,
     Chance,
-    Concat,
     Const,
     Count,
     EveryNth,
     Expr,
     Fib,
     Limit,
-    OpaqueExpr,
     Part,
     Range,
     Recent,
@@ -29,6 +27,7 @@ from kptrace.rules.parts import (
     Test,
     Wild,
 )
+from kptrace.rules.xt_ipset import ipset_key
 from kptrace.rules.xt_option import (
     Context,
     Option,
@@ -162,47 +161,6 @@ def _set(options: Sequence[Option], context: Context) -> Iterable[Part]:
     left = ipset_key(context, name, directions.split(","))
     op = "!=" if options[0].negated else "=="
     yield Test(left=left, op=op, right=SetRef(name=name, ipset=True))  # type: ignore[arg-type]
-
-
-def ipset_key(context: Context, name: str, directions: Sequence[str]) -> Expr:
-    """What is looked up: one direction for each dimension of the set's type (ipset(8)).
-
-    Missing directions count as dst (IPSET_DIM_*_SRC flags unset). Of list:set the members decide;
-    all of one shape here, so the first tells. Without the set's dump the key is unknown.
-    """
-    found = context.ipset(name)
-    dimensions = found.type if found else ()
-    if not dimensions:
-        return OpaqueExpr(text=",".join(directions))
-    parts: list[Expr] = []
-    turn = 0
-    for index, kind in enumerate(dimensions):
-        side = directions[turn] if turn < len(directions) else "dst"
-        if kind == "inet_proto" and dimensions[index + 1 : index + 2] == ("inet_service",):
-            parts.append(field("meta l4proto"))
-            continue  # protocol and port are one dimension of an ipset
-        parts.append(_dimension(kind, side, context.family))
-        turn += 1
-    return parts[0] if len(parts) == 1 else Concat(parts=tuple(parts))
-
-
-def _dimension(kind: str, side: str, family: str) -> Expr:
-    source = side == "src"
-    match kind:
-        case "ipv4_addr" | "ipv6_addr":
-            # a set of the other family never holds the packet's address
-            own = "ip" if kind == "ipv4_addr" else "ip6"
-            return field(f"{own} saddr" if source else f"{own} daddr")
-        case "inet_service":
-            return field("th sport" if source else "th dport")
-        case "ifname":
-            return field("meta iifname" if source else "meta oifname")
-        case "mark":
-            return field("meta mark")
-        case "ether_addr":
-            return field("ether saddr" if source else "ether daddr")
-        case _:
-            return OpaqueExpr(text=f"{kind} {side}")
 
 
 def _statistic(options: Sequence[Option], context: Context) -> Iterable[Part]:

@@ -32,7 +32,7 @@ from kptrace.rules.parts import (
     Tproxy,
     Verdict,
 )
-from kptrace.rules.xt_match import ipset_key
+from kptrace.rules.xt_ipset import ipset_key
 from kptrace.rules.xt_option import Context, Option, Unknown, field, number
 
 Reader = Callable[[Sequence[Option], Context], Iterable[Part]]

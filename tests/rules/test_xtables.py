@@ -203,6 +203,15 @@ MATCHES: list[tuple[str, tuple[Part, ...]]] = [
             ),
         ),
     ),
+    # too few directions: a key that no element has, as in the kernel
+    (
+        "-m set --match-set loop dst",
+        (
+            Test(
+                left=f("ip daddr"), op="==", right=SetRef(name="loop", ipset=True)
+            ),
+        ),
+    ),
     (
         "-m set --match-set ports dst",
         (Test(left=f("th dport"), op="==", right=SetRef(name="ports", ipset=True)),),
