@@ -216,11 +216,11 @@ def _report(run: Run, save: Path | None, output: Form, color: When) -> NoReturn:
 
         archive.write(save, pack(run))
     made = report(run)
-    _print(_rendered(made, output, color))
+    _print(_rendered(made, output, color, run.question.expect))
     raise typer.Exit(_exit_code(made, run.question.expect))
 
 
-def _rendered(made: Trace, output: Form, color: When) -> str:
+def _rendered(made: Trace, output: Form, color: When, expect: tuple[Outcome, ...]) -> str:
     match output:
         case Form.JSON:
             from kptrace.render.json import json
@@ -233,7 +233,7 @@ def _rendered(made: Trace, output: Form, color: When) -> str:
         case Form.JUNIT:
             from kptrace.render.junit import junit
 
-            return junit(made)
+            return junit(made, expect=expect)
         case Form.TEXT | Form.WIDE:
             from kptrace.render.text import text
 

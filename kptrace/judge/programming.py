@@ -76,17 +76,20 @@ def _faults(port: Port, entry: Entry) -> Iterator[tuple[str, str, str]]:
     given = {(one.address, one.port) for one in entry.backends}
     if entry.outcome is not Outcome.DELIVERED and not entry.certain:
         return
+    wanted = {(one.address, one.port) for one in lists[0]}
+    if entry.outcome is not Outcome.DELIVERED:
+        if all(lists):
+            yield from _nothing(port, entry)
+        return
     if any(given == {(one.address, one.port) for one in some} for some in lists):
         yield from _weights(port, entry)
         return
-    wanted = {(one.address, one.port): one for one in lists[0]}
-    if wanted and not given:
-        yield from _nothing(port, entry)
-        return
-    for address, number in sorted(set(wanted) - given):
+    if port.service.affinity_seconds and len(given) == 1 and given < wanted:
+        return  # this client is remembered
+    for address, number in sorted(wanted - given):
         where = end(address, number)
         yield "endpoint-missing", where, f"sends nothing to {where}, an endpoint of {port.name}"
-    for address, number in sorted(given - set(wanted)):
+    for address, number in sorted(given - wanted):
         where = end(address, number)
         why = _why_not(port, address, number)
         yield "stale-dnat", where, f"sends {port.name} to {where}, {why}"

@@ -119,16 +119,16 @@ def _judge_one(case: Case, known: tuple[Layer, ...]) -> tuple[Outcome, tuple[Fin
         findings = tuple(diagnose(case))
         if findings:
             return OUTCOMES.get(findings[0].cause, Outcome.DROPPED), findings
-    if _arrived(case) and case.probe.flow.protocol != "tcp":
+    if _at_backend(case) and not case.drops and case.probe.flow.protocol != "tcp":
         return Outcome.DELIVERED, ()
     findings = tuple(_unexplained(case, known))
     return OUTCOMES.get(findings[0].cause, Outcome.DROPPED), findings
 
 
-def _arrived(case: Case) -> bool:
-    """The probe was seen going in at the place that owns its last destination, and not dropped."""
+def _at_backend(case: Case) -> bool:
+    """The probe was last seen going in at the place that owns its last destination."""
     last, final = case.last, case.final
-    if last is None or final is None or last.direction != "in" or case.drops:
+    if last is None or final is None or last.direction != "in":
         return False
     snapshot = case.snapshots.get(last.place)
     return snapshot is not None and snapshot.holds(final.dst) is not None
@@ -185,11 +185,20 @@ def _unexplained(case: Case, known: tuple[Layer, ...]) -> Iterator[Finding]:
 
 
 def _hops(case: Case, outcome: Outcome) -> tuple[Hop, ...]:
-    arrived = _arrived(case) and (outcome is Outcome.DELIVERED or _answered(case))
-    hops = list(forward_hops(case, arrived))
-    if not arrived and not _answered(case):
+    taken = _answered(case) or _replied(case) or outcome is Outcome.DELIVERED
+    hops = list(forward_hops(case, taken and _at_backend(case)))
+    if not taken:
         hops += _ending(case)
     return (*hops, *back_hops(case))
+
+
+def _replied(case: Case) -> bool:
+    """The backend itself accepted: what was lost is its answer, not the probe."""
+    final = case.final
+    return final is not None and any(
+        "S" in s.packet.innermost.flags and s.packet.innermost.flow.src == final.dst
+        for s in case.journey.back
+    )
 
 
 def _ending(case: Case) -> Iterator[Hop]:

@@ -28,7 +28,7 @@ def _classify(killed: Killed, skb: Skb) -> tuple[Outcome, str]:
     if skb.packet.tunnel is not None:
         return refused, "tunnel-port-blocked"
     if killed.rule is None:
-        return refused, "forward-policy-drop" if killed.hook == "forward" else "policy-drop"
+        return refused, "forward-policy-drop" if killed.hook == "forward" else "chain-policy-drop"
     comment = killed.rule.comment
     if "has no local endpoints" in comment:
         return Outcome.DROPPED, "no-local-endpoints"
