@@ -1,4 +1,4 @@
-"""The tests below ``guest`` run inside User Mode Linux; on the host each of them is an item as usual.
+"""The tests below ``guest`` run inside User Mode Linux; on the host each is an item as usual.
 
 On the host: the chosen tests' ids go into a directory, a kernel is booted on the host's own files
 (init.sh), pytest runs there with the same ids, and each report that it writes is given out here as
@@ -52,7 +52,7 @@ xt_statistic xt_recent xt_tcpudp xt_multiport xt_LOG ipt_REJECT ip6t_REJECT ipt_
 ip_set ip_set_hash_ip ip_set_hash_ipport ip_set_hash_ipportip ip_set_hash_ipportnet ip_set_hash_net
 ip_set_bitmap_port
 ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_wlc ip_vs_sh ip_vs_dh ip_vs_mh
-""".split()
+"""
 
 RUN = """\
 modprobe -a {modules} 2>/mnt/modprobe.txt
@@ -101,7 +101,7 @@ class Guest:
         (self.directory / "tests.txt").write_text("\n".join(tests) + "\n")
         (self.directory / "run.sh").write_text(
             RUN.format(
-                modules=" ".join(WANTED),
+                modules=" ".join(WANTED.split()),
                 root=quote(str(ROOT)),
                 python=quote(sys.executable),
                 seconds=TEST_SECONDS,

@@ -32,6 +32,7 @@ class ProxyNode(Value):
     cluster_cidrs: ``--cluster-cidr``; a family without one masquerades no ClusterIP traffic
     service_cidrs: those of the cluster's ServiceCIDR objects
     nfacct:        the kernel has kube-proxy's accounting objects; it omits their rules otherwise
+    node_port_addresses: the node's own addresses; IPVS has a virtual service for each
     """
 
     name: str
@@ -40,6 +41,7 @@ class ProxyNode(Value):
     cluster_cidrs: tuple[str, ...] = ()
     service_cidrs: tuple[str, ...] = ()
     nfacct: bool = False
+    node_port_addresses: tuple[str, ...] = ()
 
     def address(self, family: Family) -> str:
         return next(iter(in_family(self.addresses, family)), "")
