@@ -84,6 +84,8 @@ class LocalAgent:
     def send(self, request: Request) -> None:
         with self._news:
             self._said[request.id] = len(self.log)
+            if self._broken:
+                raise self._dead()
         try:
             stdin = _pipe(self._process.stdin)
             stdin.write(encode(request) + b"\n")

@@ -16,6 +16,11 @@ that holds the cookie stands, from the transport header of the packet that netfi
     vxlan   UDP, VXLAN or Geneve without options, Ethernet: 8 + 8 + 14 bytes further
     ipip    nothing between
     quote   ICMP error: 8 bytes further
+
+nft must be able to print this table while it stands, or `nft list` fails for everybody. After
+``meta l4proto 4`` nft 1.0.6 expects an IP header at the transport base and aborts on an
+assertion. So what is compared with meta is compared by "at least" and "at most", from which nft
+infers nothing.
 """
 
 from __future__ import annotations
@@ -48,6 +53,7 @@ _OWNER = 2
 _HOOKS = {"prerouting": 0, "output": 3}
 _PRIORITY = -350  # before raw (-300), after defragmentation (-400)
 _NETWORK, _TRANSPORT = 1, 2
+_EQUAL, _AT_MOST, _AT_LEAST = 0, 3, 5
 _NFTRACE, _NFPROTO, _L4PROTO = 12, 15, 16
 _ICMP, _IPIP, _TCP, _UDP, _IPV6, _ICMPV6 = 1, 4, 6, 17, 41, 58
 _V4, _V6 = 2, 10
@@ -177,7 +183,8 @@ def _rule(carrier: Carrier, protocol: int, *wanted: Condition) -> bytes:
 def _expressions(condition: Condition) -> Iterator[bytes]:
     if isinstance(condition, Meta):
         yield _expression("meta", be32(1, 1), be32(2, condition.key))
-        yield _compare(bytes([condition.value]))
+        yield _compare(bytes([condition.value]), _AT_LEAST)
+        yield _compare(bytes([condition.value]), _AT_MOST)
         return
     size = len(condition.value)
     yield _expression(
@@ -189,8 +196,8 @@ def _expressions(condition: Condition) -> Iterator[bytes]:
     yield _compare(condition.value)
 
 
-def _compare(value: bytes) -> bytes:
-    return _expression("cmp", be32(1, 1), be32(2, 0), nested(3, _data(value)))
+def _compare(value: bytes, operator: int = _EQUAL) -> bytes:
+    return _expression("cmp", be32(1, 1), be32(2, operator), nested(3, _data(value)))
 
 
 def _expression(name: str, *attributes: bytes) -> bytes:

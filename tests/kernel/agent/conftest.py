@@ -14,7 +14,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -158,7 +158,7 @@ def _greet(listener: socket.socket) -> None:
             peer, _ = listener.accept()
         except OSError:
             return
-        with peer:
+        with peer, suppress(OSError):  # a client that was killed resets
             peer.sendall(b"server\n")
             peer.recv(100)
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kptrace.model import Drop, Returned
+from kptrace.node.link import LocalAgent
+from kptrace.protocol import Inject, Reply, Stop, Watch
 
 if TYPE_CHECKING:
     from tests.kernel.agent.conftest import Ground, Observe, ProbeTo
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kernel
 
 
-def _drops(replies: list) -> list[tuple[str, str, str]]:
+def _drops(replies: list[Reply]) -> list[tuple[str, str, str]]:
     return [
         (r.reason, f"{r.place.node}/{r.place.netns}" if r.place else "", r.interface)
         for r in replies
@@ -26,7 +28,9 @@ def _drops(replies: list) -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize(
     ("node", "chain", "interface"), [("a", "FORWARD", "cni0"), ("b", "INPUT", "eth0")]
 )
-def test_a_dropping_rule(ground: Ground, observe: Observe, backend: str, node: str, chain: str, interface: str) -> None:
+def test_a_dropping_rule(
+    ground: Ground, observe: Observe, backend: str, node: str, chain: str, interface: str
+) -> None:
     match = "-d 10.244.2.20" if chain == "FORWARD" else "-p udp --dport 8472"
     rules = f"*filter\n-A {chain} {match} -j DROP\nCOMMIT\n"
     ground.run(node, f"iptables-{backend}-restore", text=rules)
@@ -63,10 +67,9 @@ def test_a_neighbour_that_does_not_answer(observe: Observe) -> None:
     assert ("NEIGH_FAILED", "b/host", "cni0") in _drops(replies)
 
 
-def test_what_is_dropped_elsewhere_is_not_told(ground: Ground, agent: LocalAgent, probe_to: ProbeTo) -> None:
-    from kptrace.node.link import LocalAgent
-from kptrace.protocol import Inject, Stop, Watch
-
+def test_what_is_dropped_elsewhere_is_not_told(
+    ground: Ground, agent: LocalAgent, probe_to: ProbeTo
+) -> None:
     probes = probe_to("10.244.2.20", 9999)
     agent.send(Watch(id=20, places=(ground.places["a"],), probes=probes, layers=("drops",)))
     assert agent.wait(20, 10)

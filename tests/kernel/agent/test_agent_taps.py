@@ -8,7 +8,7 @@ import pytest
 
 from kptrace.model import ConntrackEntry, Lost, Returned, Sighting
 from kptrace.node.link import LocalAgent
-from kptrace.protocol import Lookup
+from kptrace.protocol import Lookup, Stop, Watch
 
 if TYPE_CHECKING:
     from tests.kernel.agent.conftest import Ground, Observe, ProbeTo
@@ -148,8 +148,6 @@ def test_the_pod_itself_and_the_node_can_send(ground: Ground, observe: Observe) 
 def test_no_interface_becomes_promiscuous(
     ground: Ground, agent: LocalAgent, probe_to: ProbeTo
 ) -> None:
-    from kptrace.protocol import Stop, Watch
-
     probes = probe_to("10.244.2.20", 8080)
     agent.send(Watch(id=50, places=tuple(ground.places.values()), probes=probes))
     assert agent.wait(50, 10)

@@ -1,0 +1,175 @@
+"""Whatever way the agent ends, nothing of it is left on the node."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kptrace.errors import AgentFailed
+from kptrace.model import Place
+from kptrace.node.link import LocalAgent
+from kptrace.protocol import Done, Dump, Inject, Ready, Stop, Watch
+
+if TYPE_CHECKING:
+    from tests.kernel.agent.conftest import Ground, ProbeTo
+
+pytestmark = pytest.mark.kernel
+
+LEGACY = (
+    "*nat\n-A PREROUTING -d 10.96.0.50 -p tcp --dport 80 -j DNAT --to 10.244.2.20:8080\nCOMMIT\n"
+)
+SYSCTLS = tuple(f"/proc/sys/net/netfilter/nf_log/{family}" for family in (2, 10))
+
+
+def _state(ground: Ground) -> dict[str, str]:
+    """All that an agent could have left in the nodes' namespaces."""
+    found = {}
+    for place in ground.places:
+        found[f"{place} nft"] = ground.run(place, "nft", "list", "tables")
+        found[f"{place} log"] = ground.run(place, "cat", *SYSCTLS)
+        found[f"{place} sockets"] = ground.run(place, "cat", "/proc/self/net/packet")
+        found[f"{place} group 0"] = ground.run(
+            place, "cat", "/proc/self/net/netfilter/nfnetlink_log"
+        )
+    return found
+
+
+def _ended(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def _guards_of(session_leader: int) -> list[int]:
+    children = Path(f"/proc/{session_leader}/task/{session_leader}/children").read_text()
+    return [int(pid) for pid in children.split()]
+
+
+def _wait_until(true: Callable[[], bool]) -> None:
+    """The kernel and the guard clean up on their own time; the test's time-out is the bound."""
+    while not true():
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def before(ground: Ground) -> dict[str, str]:
+    ground.run("a", "iptables-legacy-restore", text=LEGACY)
+    ground.run("b", "ip6tables-legacy-restore", text="*filter\n-A FORWARD -j ACCEPT\nCOMMIT\n")
+    state = _state(ground)
+    assert "nfnetlink_log" not in "".join(state.values())
+    return state
+
+
+def _watch(ground: Ground, probe_to: ProbeTo) -> Watch:
+    return Watch(id=10, places=tuple(ground.places.values()), probes=probe_to("10.96.0.50", 80))
+
+
+def _armed(ground: Ground, agent: LocalAgent, watch: Watch) -> None:
+    agent.send(watch)
+    assert agent.wait(watch.id, 20)
+    ready = agent.log[-1]
+    assert isinstance(ready, Ready)
+    assert not ready.unarmed
+    assert "nfnetlink_log" in ground.run("a", "cat", SYSCTLS[0])
+    assert "nfnetlink_log" in ground.run("b", "cat", SYSCTLS[1])
+    assert "kptrace" in ground.run("a", "nft", "list", "tables")
+
+
+def test_after_stop_all_is_as_before(
+    ground: Ground, before: dict[str, str], probe_to: ProbeTo
+) -> None:
+    watch = _watch(ground, probe_to)
+    with LocalAgent("a", ground.doors) as agent:
+        _armed(ground, agent, watch)
+        agent.send(Stop(id=11, of=10))
+        assert agent.wait(11, 10)
+        assert _state(ground) == before
+
+
+def test_after_the_end_of_input_all_is_as_before(
+    ground: Ground, before: dict[str, str], probe_to: ProbeTo
+) -> None:
+    with LocalAgent("a", ground.doors) as agent:
+        _armed(ground, agent, _watch(ground, probe_to))
+        [guard] = _guards_of(agent.pid)
+    assert _state(ground) == before
+    assert _ended(agent.pid)
+    assert _ended(guard)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_after_a_signal_all_is_as_before(
+    ground: Ground, before: dict[str, str], probe_to: ProbeTo, number: signal.Signals
+) -> None:
+    watch = _watch(ground, probe_to)
+    with LocalAgent("a", ground.doors) as agent:
+        _armed(ground, agent, watch)
+        [guard] = _guards_of(agent.pid)
+        agent.send(Inject(id=11, place=ground.places["client"], probes=watch.probes))
+        os.killpg(agent.pid, number)
+        with pytest.raises(AgentFailed):
+            agent.wait(999, 10)
+    _wait_until(lambda: _ended(guard))
+    assert _state(ground) == before
+
+
+@pytest.mark.parametrize("replies", range(0, 60, 6))
+def test_killed_at_any_moment(
+    ground: Ground, before: dict[str, str], probe_to: ProbeTo, replies: int
+) -> None:
+    """Everything is asked at once; it is killed when the n-th reply came, or in mid-arming."""
+    watch = _watch(ground, probe_to)
+    with LocalAgent("a", ground.doors) as agent:
+        agent.send(watch)
+        agent.send(Inject(id=11, place=ground.places["client"], probes=watch.probes))
+        agent.send(Dump(id=12, place=ground.places["a"], files=("iptables-legacy-save.txt",)))
+        agent.send(Stop(id=13, of=10))
+        _wait_until(lambda: len(agent.log) > replies or Done(id=13) in agent.log)
+        os.kill(agent.pid, signal.SIGKILL)
+    _wait_until(lambda: _state(ground) == before)
+
+
+@pytest.mark.parametrize("milliseconds", range(0, 100, 7))
+def test_killed_while_arming(
+    ground: Ground, before: dict[str, str], probe_to: ProbeTo, milliseconds: int
+) -> None:
+    with LocalAgent("a", ground.doors) as agent:
+        agent.send(_watch(ground, probe_to))
+        time.sleep(milliseconds / 1000)
+        os.kill(agent.pid, signal.SIGKILL)
+    _wait_until(lambda: _state(ground) == before)
+
+
+def test_the_logger_that_was_there_is_put_back(ground: Ground, probe_to: ProbeTo) -> None:
+    ground.run("a", "iptables-legacy-restore", text=LEGACY)
+    ground.write("a", {"net/netfilter/nf_log/2": "nf_log_ipv4"})
+    with LocalAgent("a", ground.doors) as agent:
+        agent.send(_watch(ground, probe_to))
+        assert agent.wait(10, 20)
+    assert ground.run("a", "cat", SYSCTLS[0]).strip() == "nf_log_ipv4"
+    ground.write("a", {"net/netfilter/nf_log/2": "NONE"})
+
+
+def test_descriptors_and_threads_do_not_pile_up(
+    ground: Ground, agent: LocalAgent, probe_to: ProbeTo
+) -> None:
+    def size() -> tuple[int, int]:
+        process = Path(f"/proc/{agent.pid}")
+        return len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
+
+    sizes = []
+    for round_ in range(3):
+        watch = Watch(
+            id=100 + round_, places=(Place(node="a"),), probes=probe_to("10.244.2.20", 8080)
+        )
+        agent.send(watch)
+        agent.send(Inject(id=200 + round_, place=ground.places["client"], probes=watch.probes))
+        assert agent.wait(200 + round_, 10)
+        agent.send(Stop(id=300 + round_, of=watch.id))
+        assert agent.wait(300 + round_, 10)
+        sizes.append(size())
+    assert sizes[0] == sizes[1] == sizes[2]

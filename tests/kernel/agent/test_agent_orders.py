@@ -1,0 +1,295 @@
+"""What the agent is told, and what it answers when it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from kptrace.errors import AgentFailed
+from kptrace.model import Flow, Place, Returned
+from kptrace.node import namespace
+from kptrace.node.link import LocalAgent
+from kptrace.protocol import Answer, Ask, Door, Dump, Fact, Inject, Lookup, Stop, Watch
+
+if TYPE_CHECKING:
+    from tests.kernel.agent.conftest import Ground, ProbeTo
+
+pytestmark = pytest.mark.kernel
+
+
+def _say(*lines: bytes) -> tuple[list[dict[str, object]], str]:
+    """The agent by hand: these lines on its stdin; its replies and its stderr."""
+    run = subprocess.run(
+        [sys.executable, "-m", "kptrace.node.agent"],
+        input=b"".join(line + b"\n" for line in lines),
+        capture_output=True,
+        timeout=20,
+        check=True,
+    )
+    return [json.loads(line) for line in run.stdout.splitlines()], run.stderr.decode()
+
+
+def test_lines_that_are_no_requests_are_answered_and_it_goes_on() -> None:
+    hostile = [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe\x00",
+        b'{"type": "reboot", "id": 1}',
+        b'{"type": "enter"}',
+        b'{"type": "enter", "id": "1", "doors": []}',
+        b"[" * 100_000,
+        b'{"type": "dump", "id": 7, "place": {"node": "../../x"}, "files": ["../../etc/passwd"]}',
+        b'{"type": "lookup", "id": 9, "place": {"node": "x"}, "flows": [{"protocol": "tcp"}]}',
+        b'{"type": "enter", "id": 8, "doors": []}',
+    ]
+    replies, stderr = _say(*hostile)
+    assert [(r["type"], r["id"]) for r in replies if r["id"] == 0] == [("oops", 0), ("done", 0)] * 9
+    assert [(r["type"], r["id"]) for r in replies if r["id"]] == [
+        ("oops", 7),
+        ("done", 7),
+        ("done", 8),
+    ]
+    assert stderr == ""
+
+
+def test_a_flow_that_is_none_is_an_oops(ground: Ground, agent: LocalAgent) -> None:
+    bad = msgspec.json.decode(
+        b'{"protocol":"carrier pigeon","src":"here","dst":"there"}', type=dict[str, str]
+    )
+    agent.send(Lookup(id=5, place=ground.places["a"], flows=(Flow(**bad),)))
+    with pytest.raises(AgentFailed):
+        agent.wait(5, 10)
+    agent.send(Lookup(id=6, place=ground.places["a"], flows=()))
+    assert agent.wait(6, 10)
+
+
+def test_a_place_without_a_door(agent: LocalAgent) -> None:
+    agent.send(Dump(id=5, place=Place(node="a", pod="no/such"), files=("ip-addr.json",)))
+    with pytest.raises(AgentFailed, match="no door to no/such"):
+        agent.wait(5, 10)
+
+
+def test_a_namespace_that_is_gone() -> None:
+    door = Door(place=Place(node="a"), netns="/run/netns/kpa-no-such")
+    with pytest.raises(AgentFailed, match="no such namespace file"), LocalAgent("a", (door,)):
+        pass
+
+
+def test_without_capabilities_it_says_what_is_missing(ground: Ground) -> None:
+    lines = [
+        {"type": "enter", "id": 1, "doors": [{"place": {"node": "a"}, "netns": ground.path("a")}]},
+        {"type": "watch", "id": 2, "places": [{"node": "a"}], "probes": []},
+        {"type": "lookup", "id": 3, "place": {"node": "a"}, "flows": []},
+    ]
+    without = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+    run = subprocess.run(
+        [*without, sys.executable, "-m", "kptrace.node.agent"],
+        input="".join(json.dumps(line) + "\n" for line in lines),
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    replies = [json.loads(line) for line in run.stdout.splitlines()]
+    ready = next(r for r in replies if r["type"] == "ready")
+    assert ready["armed"] == []
+    assert [u["layer"] for u in ready["unarmed"]] == ["capture", "rules", "drops"]
+    assert all("CAP_" in u["remedy"] for u in ready["unarmed"])
+    oops = next(r for r in replies if r["type"] == "oops")
+    assert "root" in oops["hint"]
+    assert run.stderr == ""
+
+
+def test_it_needs_little_to_start() -> None:
+    heavy = {"scapy", "pyroute2", "typer", "rich", "kubernetes", "yaml", "dns", "asyncio"}
+    code = "import sys, kptrace.node.agent; print(*{m.split('.')[0] for m in sys.modules})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not heavy & set(run.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["ip-addr.json", "ip-route.json", "bridge-fdb.json"])
+def test_a_dump_is_what_the_tool_prints(ground: Ground, agent: LocalAgent, name: str) -> None:
+    commands = {
+        "ip-addr.json": "ip -j -d address show",
+        "ip-route.json": "ip -j -4 route show table all",
+        "bridge-fdb.json": "bridge -j fdb show",
+    }
+    agent.send(Dump(id=5, place=ground.places["a"], files=(name,)))
+    assert agent.wait(5, 20)
+    [fact] = [r for r in agent.log if isinstance(r, Fact)]
+    printed = ground.run("a", *commands[name].split())
+    assert _steady(json.loads(fact.text)) == _steady(json.loads(printed))
+
+
+def _steady(value: object) -> object:
+    """Without what counts time or neighbours as they come and go."""
+    if isinstance(value, list):
+        return [_steady(one) for one in value]
+    if isinstance(value, dict):
+        return {k: _steady(v) for k, v in value.items() if "timer" not in k and "fdb" not in k}
+    return value
+
+
+def test_a_dump_of_everything(ground: Ground, agent: LocalAgent, tmp_path: Path) -> None:
+    from kptrace.trace import FILES
+
+    ground.run("a", "iptables-nft-restore", text="*nat\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n")
+    agent.send(Dump(id=5, place=ground.places["a"], files=(*FILES, "resolv.conf", "no-such.txt")))
+    assert agent.wait(5, 30)
+    facts = {r.file: r for r in agent.log if isinstance(r, Fact)}
+    assert {name for name, fact in facts.items() if fact.missing} == {"resolv.conf", "no-such.txt"}
+    assert set(facts) == {*FILES, "resolv.conf", "no-such.txt"}
+    for name, fact in facts.items():
+        if name.endswith(".json"):
+            assert json.loads(fact.text)
+    assert "-A POSTROUTING -j MASQUERADE" in facts["iptables-nft-save.txt"].text
+    sysctls = dict(line.split(" = ") for line in facts["sysctl.txt"].text.splitlines())
+    assert sysctls["net.ipv4.ip_forward"] == "1"
+    assert sysctls["net.ipv4.conf.flannel/1.rp_filter"] in "012"
+    assert sysctls["net.bridge.bridge-nf-call-iptables"] == "1"
+
+
+def test_a_program_that_is_missing_is_named(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with LocalAgent("a", ground.doors) as agent:
+        agent.send(Dump(id=5, place=ground.places["a"], files=("ip-addr.json", "ipset-save.txt")))
+        assert agent.wait(5, 20)
+    missing = {r.file: r.missing for r in agent.log if isinstance(r, Fact)}
+    assert missing["ip-addr.json"] == "ip is not installed here"
+    assert missing["ipset-save.txt"] == "ipset is not installed here"
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_a_question_and_its_answer(ground: Ground, agent: LocalAgent, transport: str) -> None:
+    import dns.message
+
+    query = dns.message.make_query("web.shop.svc.cluster.local", "A")
+    served = dns.message.make_response(query).to_wire()
+    kind = socket.SOCK_STREAM if transport == "tcp" else socket.SOCK_DGRAM
+
+    def bind() -> socket.socket:
+        sock = socket.socket(socket.AF_INET, kind)
+        sock.bind(("10.244.2.20", 5353))
+        return sock
+
+    server = namespace.within(ground.path("server"), bind)
+    work = _serve_tcp if transport == "tcp" else _serve_udp
+    thread = threading.Thread(target=partial(work, server, served))
+    if transport == "tcp":
+        server.listen()
+    thread.start()
+    ask = Ask(
+        id=5,
+        place=ground.places["client"],
+        server="10.244.2.20",
+        query=query.to_wire(),
+        transport=transport,
+        port=5353,
+    )
+    agent.send(ask)
+    assert agent.wait(5, 10)
+    thread.join()
+    server.close()
+    [answer] = [r for r in agent.log if isinstance(r, Answer)]
+    assert (answer.message, answer.error) == (served, "")
+
+
+def _serve_udp(sock: socket.socket, answer: bytes) -> None:
+    _, peer = sock.recvfrom(1000)
+    sock.sendto(b"??" + answer[2:], peer)  # an answer to somebody else's question
+    sock.sendto(answer, peer)
+
+
+def _serve_tcp(sock: socket.socket, answer: bytes) -> None:
+    peer, _ = sock.accept()
+    with peer:
+        peer.recv(1000)
+        peer.sendall(len(answer).to_bytes(2, "big") + answer[:5])
+        peer.sendall(answer[5:])
+
+
+@pytest.mark.parametrize(
+    ("server", "transport", "error"),
+    [
+        ("10.244.2.20", "udp", "REFUSED"),
+        ("10.244.2.20", "tcp", "REFUSED"),
+        ("224.0.0.1", "tcp", "UNREACHABLE"),
+        ("10.244.2.99", "udp", "TIMEOUT"),
+    ],
+)
+def test_no_answer(
+    ground: Ground, agent: LocalAgent, server: str, transport: str, error: str
+) -> None:
+    agent.send(
+        Ask(
+            id=5,
+            place=ground.places["client"],
+            server=server,
+            query=bytes(12),
+            transport=transport,
+            timeout=0.5,
+        )
+    )
+    assert agent.wait(5, 10)
+    [answer] = [r for r in agent.log if isinstance(r, Answer)]
+    assert (answer.message, answer.error) == (b"", error)
+
+
+def test_a_send_can_be_given_up_while_it_waits(
+    ground: Ground, agent: LocalAgent, probe_to: ProbeTo
+) -> None:
+    probes = probe_to("10.244.2.99", 8080, count=3)
+    watch = Watch(id=4, places=(ground.places["a"],), probes=probes)
+    agent.send(watch)
+    agent.send(Inject(id=5, place=ground.places["client"], probes=probes, timeout=60))
+    assert agent.wait(4, 10)
+    assert not agent.wait(5, 0.1)
+    agent.send(Stop(id=6, of=5))
+    assert agent.wait(6, 10)
+    assert agent.wait(5, 1)
+    returned = [r for r in agent.log if isinstance(r, Returned)]
+    assert [r.result for r in returned] == ["timeout"] * 3
+    assert {r.cookie for r in returned} == {p.cookie for p in probes}
+
+
+def test_the_flow_that_was_asked_for(ground: Ground, agent: LocalAgent, probe_to: ProbeTo) -> None:
+    [probe] = probe_to("10.244.2.20", 8080)
+    flow = msgspec.structs.replace(probe.flow, src="10.244.1.10", sport=40123)
+    chosen = msgspec.structs.replace(probe, flow=flow, ttl=2)
+    agent.send(Inject(id=5, place=ground.places["client"], probes=(chosen,)))
+    assert agent.wait(5, 10)
+    [returned] = [r for r in agent.log if isinstance(r, Returned)]
+    assert returned.flow == flow
+    assert returned.result == "unreachable", "TTL 2 dies on the second node"
+
+
+def test_an_address_that_is_not_ours_cannot_be_a_source(
+    ground: Ground, agent: LocalAgent, probe_to: ProbeTo
+) -> None:
+    [probe] = probe_to("10.244.2.20", 8080, src="10.9.9.9")
+    agent.send(Inject(id=5, place=ground.places["client"], probes=(probe,)))
+    assert agent.wait(5, 10)
+    [returned] = [r for r in agent.log if isinstance(r, Returned)]
+    assert (returned.result, returned.error) == ("failed", "EADDRNOTAVAIL")
+
+
+def test_a_dead_agent_is_an_error_with_its_last_words(ground: Ground) -> None:
+    with LocalAgent("a", ground.doors) as agent:
+        os.kill(agent.pid, 9)
+        with pytest.raises(AgentFailed, match="agent on a died"):
+            agent.wait(5, 10)
+        with pytest.raises(AgentFailed):
+            agent.send(Stop(id=6, of=5))
