@@ -1,0 +1,238 @@
+"""One Service seen from one node: what its rules do at each way in, for each kind of sender. Pure.
+
+In: the Service, the API's documents and the node's snapshot. Out: Entries, and how they differ from
+what kube-proxy should have written there (judge/programming.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from kptrace.judge.programming import Port, differences
+from kptrace.kube.documents import Documents
+from kptrace.model import (
+    Backend,
+    Entrance,
+    Entry,
+    Finding,
+    Flow,
+    Outcome,
+    Packet,
+    Place,
+    Service,
+    ServicePort,
+    SourceRef,
+    Value,
+)
+from kptrace.origins import Origin, Origins
+from kptrace.rules.programmed import Family, endpoints_of, in_family, programmed
+from kptrace.walk.met import met
+from kptrace.walk.snapshot import Snapshot
+from kptrace.walk.alone import Decided, Way, assume, decide
+from kptrace.walk.world import World
+
+Where = tuple[str, int]
+
+
+class Door(Value):
+    """A way in."""
+
+    kind: Entrance
+    address: str
+    port: int
+
+
+class Answer(Value):
+    """What one door does for one sender, and how often the rules hold each backend."""
+
+    entry: Entry
+    times: dict[Where, int]
+
+
+class Vantage:
+    """One Service seen from one node. ``missing``: what was not there to be read."""
+
+    def __init__(
+        self,
+        service: Service,
+        source: SourceRef | None,
+        node: str,
+        documents: Documents,
+        snapshot: Snapshot,
+    ) -> None:
+        self._service = service
+        self._documents = documents
+        self._node = documents.node(node)
+        self._place = Place(node=node)
+        self._endpoints = documents.endpoints.get(service.key, ())
+        self._snapshot = assume(snapshot, self._node.addresses if self._node else ())
+        self._origins = Origins(
+            node=node,
+            service=service,
+            documents=documents,
+            snapshot=self._snapshot,
+            asked=source,
+        )
+        addresses = (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips)
+        self._world = World(
+            snapshots={self._place: self._snapshot},
+            endpoints=self._endpoints,
+            services=frozenset(addresses),
+        )
+        self.missing = [f"api/{name}" for name in documents.missing]
+
+    def answers(self, port: ServicePort, family: Family) -> Iterator[Answer]:
+        for door in self._doors(port, family):
+            admitted = self._origins.admitted(family) if door.kind == "loadBalancer" else ()
+            for origin in (*self._origins.of(family), *admitted):
+                yield self._answer(door, port.protocol, origin)
+
+    def compare(
+        self, port: ServicePort, family: Family, answers: Iterable[Answer]
+    ) -> Iterator[Finding]:
+        """Where the API was asked: how the rules differ from what it tells."""
+        entries = tuple(one.entry for one in answers)
+        if not entries or {"services.json", "endpointslices.json"} & set(self._documents.missing):
+            return
+        times: dict[Where, int] = {}
+        for one in answers:
+            for where, count in one.times.items():
+                times[where] = max(count, times.get(where, 0))
+        wanted = programmed(
+            self._service,
+            port,
+            self._endpoints,
+            node=self._place.node,
+            zone=self._node.zone if self._node else "",
+            family=family,
+        )
+        yield from differences(
+            Port(
+                service=self._service,
+                port=port,
+                node=self._place.node,
+                known=endpoints_of(self._endpoints, port, family),
+                wanted=wanted,
+                entries=entries,
+                times=times,
+            )
+        )
+
+    # --- one door -----------------------------------------------------------------------------
+
+    def _doors(self, port: ServicePort, family: Family) -> Iterator[Door]:
+        """kube-proxy has rules for a family only if the Service has a ClusterIP of it."""
+        service = self._service
+        cluster = in_family(service.cluster_ips, family)
+        if not cluster and "services.json" not in self._documents.missing:
+            return
+        for address in cluster:
+            yield Door(kind="clusterIP", address=address, port=port.port)
+        for address in self._own_addresses(family) if port.node_port else ():
+            yield Door(kind="nodePort", address=address, port=port.node_port)
+        for address in in_family(service.external_ips, family):
+            yield Door(kind="externalIP", address=address, port=port.port)
+        for address in in_family(service.load_balancer_ips, family):
+            yield Door(kind="loadBalancer", address=address, port=port.port)
+
+    def _own_addresses(self, family: Family) -> tuple[str, ...]:
+        """The node's, as the API has them, else those of the device that leads outside."""
+        told = in_family(self._node.addresses if self._node else (), family)
+        if told:
+            return told
+        outside = next((one for one in self._origins.of(family) if one.sender == "outside"), None)
+        device = outside.arrival.interface if outside and outside.arrival else ""
+        version = 6 if family == "ip6" else 4
+        held = self._snapshot.on(device, version)
+        return tuple(one.address for one in held if one.scope == "global" and not one.secondary)
+
+    def _answer(self, door: Door, protocol: str, origin: Origin) -> Answer:
+        flow = Flow(protocol=protocol, src=origin.source, dst=door.address, dport=door.port)
+        packet = Packet(flow=flow, flags="S" if protocol == "tcp" else "")
+        decided = decide(packet, self._place, self._world, origin.arrival)
+        self.missing += [each for each in decided.missing if each not in self.missing]
+        ways = decided.ways
+        entry = Entry(
+            kind=door.kind,
+            address=door.address,
+            port=door.port,
+            sender=origin.sender,
+            outcome=_outcome(ways),
+            source=_source(origin, ways),
+            becomes=_becomes(ways),
+            backends=tuple(self._backends(ways)),
+            rules=met((way.branch for way in ways), self._snapshot.ruleset),
+            certain=all(way.branch.certain for way in ways),
+            words="; ".join(dict.fromkeys(filter(None, map(_words, ways)))),
+        )
+        return Answer(entry=entry, times=_times(decided))
+
+    def _backends(self, ways: Iterable[Way]) -> Iterator[Backend]:
+        weights: dict[Where, float] = {}
+        for way in ways:
+            if (one := way.branch.backend) is not None:
+                where = (one.address, one.port)
+                weights[where] = weights.get(where, 0.0) + way.branch.weight
+        known = {(one.address, one.port): one for one in self._endpoints}
+        for where, weight in weights.items():
+            endpoint, pod = known.get(where), self._documents.pod_at(where[0])
+            yield Backend(
+                address=where[0],
+                port=where[1],
+                weight=weight,
+                node=(endpoint.node if endpoint else "") or (pod.node if pod else ""),
+                pod=(endpoint.pod if endpoint else "") or (pod.key if pod else ""),
+            )
+
+
+def _outcome(ways: Iterable[Way]) -> Outcome:
+    """The likeliest of those that are no delivery, if there is one; open, if nobody can know."""
+    shares: dict[Outcome, float] = {}
+    for way in ways:
+        outcome = way.branch.outcome
+        shares[outcome] = shares.get(outcome, 0.0) + way.branch.weight
+    if len(shares) == 1:
+        return next(iter(shares))
+    if not all(way.branch.certain for way in ways):
+        return Outcome.INCONCLUSIVE
+    shares.pop(Outcome.DELIVERED, None)
+    return max(shares, key=lambda outcome: shares[outcome])
+
+
+def _words(way: Way) -> str:
+    """Why kube-proxy itself refuses; what else ends a packet says so in its own words."""
+    return _REFUSALS.get(way.branch.cause, way.branch.words)
+
+
+_REFUSALS = {
+    "no-endpoints": "the Service has no ready endpoint",
+    "no-local-endpoints": "the traffic policy is Local, and no endpoint is on this node",
+}
+
+
+def _first(way: Way) -> str:
+    """The packet's source as it was sent: the kernel chooses that of the node's own packets."""
+    for step in way.branch.steps:
+        return step.packet.flow.src
+    return ""
+
+
+def _source(origin: Origin, ways: Iterable[Way]) -> str:
+    return origin.source or next(filter(None, map(_first, ways)), "")
+
+
+def _becomes(ways: Iterable[Way]) -> str:
+    """The source that the backends see, where a rule changes it."""
+    seen = (
+        step.packet.flow.src for way in ways for step in way.branch.steps if step.action == "snat"
+    )
+    return ", ".join(dict.fromkeys(seen))
+
+
+def _times(decided: Decided) -> dict[Where, int]:
+    times: dict[Where, int] = {}
+    for way in decided.ways:
+        if (one := way.branch.backend) is not None:
+            where = (one.address, one.port)
+            times[where] = times.get(where, 0) + way.times
+    return times
