@@ -64,8 +64,7 @@ def read_addresses(text: str, source: str) -> tuple[Assigned, ...]:
 def read_routes(text: str, source: str) -> tuple[Route, ...]:
     """``ip route show table all`` prints both families, ``ip -6`` one; each knows its own."""
     raws = _decode(text, source, RawRoute)
-    v6 = "ip6" in source or any(":" in raw.dst for raw in raws)
-    return _each(raws, source, lambda raw: _route(raw, 6 if _is_v6(raw, v6) else 4))
+    return _each(raws, source, lambda raw: _route(raw, 6 if _is_v6(raw, source) else 4))
 
 
 def read_rules(text: str, source: str, family: int) -> tuple[PolicyRule, ...]:
@@ -168,14 +167,12 @@ def _assigned(interface: str, info: AddrInfo) -> Assigned:
     )
 
 
-def _is_v6(raw: RawRoute, file_has_v6: bool) -> bool:
-    """``default`` alone names no family: its gateway does, else ``metric`` (IPv6 prints it)."""
+def _is_v6(raw: RawRoute, name: str) -> bool:
+    """``default`` alone names no family: an address does, or ``pref``, which IPv6 routes have."""
     for text in (raw.dst, raw.gateway, raw.prefsrc, *(hop.gateway for hop in raw.nexthops)):
-        if ":" in text:
-            return True
-        if "." in text:
-            return False
-    return file_has_v6 and raw.metric > 0
+        if ":" in text or "." in text:
+            return ":" in text
+    return raw.pref is not msgspec.UNSET or name.startswith("ip6")
 
 
 def _route(raw: RawRoute, family: int) -> Route:

@@ -84,7 +84,7 @@ class RawRoute(msgspec.Struct):
     nexthops: list[RawNexthop] = []
     metrics: list[dict[str, Any]] = []
     weight: int = 1
-    protocol: str = ""
+    pref: Any = msgspec.UNSET
 
 
 class RawRule(msgspec.Struct):

@@ -72,6 +72,10 @@ def test_a_default_route_belongs_to_the_family_that_its_words_show() -> None:
       {"dst":"default","gateway":"fd00::1","dev":"eth0","metric":1024,"flags":[]}]"""
     defaults = [one for one in read_routes(both, "ip-route.json") if one.default]
     assert [one.destination.version for one in defaults] == [4, 6]
+    bare = """[{"dst":"default","dev":"w0","scope":"link","metric":5,"flags":[]},
+      {"dst":"default","dev":"w0","metric":1024,"flags":[],"pref":"medium"}]"""
+    found = read_routes(bare, "ip-route.json")
+    assert [one.destination.version for one in found] == [4, 6]
     alone = '[{"dst":"default","dev":"eth0","metric":1024,"flags":[]}]'
     assert read_routes(alone, "ip6-route.json")[0].destination == network("::/0")
 
