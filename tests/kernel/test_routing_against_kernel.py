@@ -1,9 +1,9 @@
 """Routing against the kernel: random tables and rules, each answer that of ``ip route get``.
 
 A namespace with three veths is filled with random routes (prefixes that overlap, metrics, dead
-ends, a second table, policy rules) and read back through the same dump files as a node's. What the
-kernel answers for random packets, sent from here or come in by an interface, must be what ``lookup``
-and ``route_input`` say.
+ends, a second table, policy rules) and read back through the same dump files as a node's. What
+the kernel answers for random packets, sent from here or come in by an interface, must be what
+``lookup`` and ``route_input`` say.
 """
 
 from __future__ import annotations
