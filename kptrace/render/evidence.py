@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from kptrace.judge.words import end, entry_words
-from kptrace.model import DnsAnswer, Layer, Share, Trace
+from kptrace.model import DnsAnswer, Endpoint, Layer, Share, Trace
 from kptrace.render.clean import cells, clean, pad
 from kptrace.render.page import Page, glue, say
-from kptrace.render.words import OUTCOME_WORDS, pod_words, span
+from kptrace.render.words import OUTCOME_WORDS, place_words, pod_words, span
 
 LAYER_WORDS = {
     "capture": "capture",
@@ -35,6 +35,30 @@ def agreement(page: Page, trace: Trace) -> None:
         page.line(say(f"Predicted and seen agree on {counts}."))
     if trace.prediction.missing:
         page.line(say("Predicted without: " + ", ".join(trace.prediction.missing) + "."), hang=2)
+
+
+MANY_BACKENDS = 6
+
+
+def choice(page: Page, trace: Trace) -> None:
+    """``Chosen by the rules among 3 backends: web-1 33.3%, web-2 33.3%, web-3 33.3%.``"""
+    weights: dict[str, float] = {}
+    for branch in trace.prediction.branches:
+        if branch.backend is not None:
+            backend = branch.backend
+            name = pod_words(backend.pod, trace.target.namespace) if backend.pod else ""
+            key = name.removeprefix("pod/") or end(backend.address, backend.port)
+            weights[key] = weights.get(key, 0.0) + branch.weight
+    if len(weights) < 2 or trace.evidence.shares:
+        return
+    named = [f"{name} {weight:.1%}" for name, weight in weights.items()]
+    more = len(named) - MANY_BACKENDS
+    tail = f", and {more} more" if more > 0 else ""
+    page.line(
+        say(f"Chosen by the rules among {len(named)} backends: "),
+        say(", ".join(named[:MANY_BACKENDS]) + f"{tail}."),
+        hang=2,
+    )
 
 
 def dns(page: Page, answers: Sequence[DnsAnswer], wide: bool) -> None:
@@ -147,7 +171,7 @@ def branches(page: Page, trace: Trace) -> None:
     page.blank()
     page.line(say("Predicted", "name"))
     for branch in told:
-        to = end(branch.backend.address, branch.backend.port) if branch.backend else ""
+        to = _backend(branch.backend, trace.target.namespace) if branch.backend else ""
         sure = "" if branch.certain else ", not certain"
         words = f": {branch.words}" if branch.words else ""
         page.line(
@@ -156,6 +180,11 @@ def branches(page: Page, trace: Trace) -> None:
             label=[say(f"{branch.weight:6.1%}  ")],
             indent=1,
         )
+
+
+def _backend(backend: Endpoint, namespace: str) -> str:
+    where = place_words(backend.node, backend.pod or "host", namespace) if backend.node else ""
+    return f"{end(backend.address, backend.port)} {where}".rstrip()
 
 
 def conntrack(page: Page, trace: Trace) -> None:

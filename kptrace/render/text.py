@@ -35,6 +35,8 @@ def text(trace: Trace, width: int = 80, colour: bool = False, wide: bool = False
         also(page, trace.findings)
         page.blank()
     evidence.agreement(page, trace)
+    if not wide:
+        evidence.choice(page, trace)
     evidence.dns(page, trace.resolution.dns if trace.resolution else (), wide)
     evidence.layers(page, trace.evidence.layers, trace.outcome is not Outcome.INCONCLUSIVE)
     if wide:
