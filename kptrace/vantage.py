@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
 from kptrace.judge.programming import Port, differences
 from kptrace.kube.documents import Documents
 from kptrace.model import (
     Backend,
+    Endpoint,
     Entrance,
     Entry,
     Finding,
@@ -25,10 +28,16 @@ from kptrace.model import (
     Value,
 )
 from kptrace.origins import Origin, Origins
-from kptrace.rules.programmed import Family, endpoints_of, in_family, programmed
+from kptrace.rules.programmed import (
+    Family,
+    Programmed,
+    endpoints_of,
+    in_family,
+    programmed,
+)
+from kptrace.walk.alone import Decided, Way, assume, decide
 from kptrace.walk.met import met
 from kptrace.walk.snapshot import Snapshot
-from kptrace.walk.alone import Decided, Way, assume, decide
 from kptrace.walk.world import World
 
 Where = tuple[str, int]
@@ -98,25 +107,38 @@ class Vantage:
         for one in answers:
             for where, count in one.times.items():
                 times[where] = max(count, times.get(where, 0))
-        wanted = programmed(
-            self._service,
-            port,
-            self._endpoints,
-            node=self._place.node,
-            zone=self._node.zone if self._node else "",
-            family=family,
-        )
+        wanted, plain = (self._wanted(port, family, some) for some in self._with_and_without_hints)
+        obeyed = not wanted.topology or any(self._leads(one, wanted) for one in entries)
         yield from differences(
             Port(
                 service=self._service,
                 port=port,
                 node=self._place.node,
                 known=endpoints_of(self._endpoints, port, family),
-                wanted=wanted,
+                wanted=wanted if obeyed else plain,
+                ignored="" if obeyed else wanted.topology,
                 entries=entries,
                 times=times,
             )
         )
+
+    @property
+    def _with_and_without_hints(self) -> Iterator[tuple[Endpoint, ...]]:
+        yield self._endpoints
+        yield tuple(msgspec.structs.replace(one, zones=(), nodes=()) for one in self._endpoints)
+
+    def _wanted(
+        self, port: ServicePort, family: Family, endpoints: tuple[Endpoint, ...]
+    ) -> Programmed:
+        zone = self._node.zone if self._node else ""
+        return programmed(
+            self._service, port, endpoints, node=self._place.node, zone=zone, family=family
+        )
+
+    def _leads(self, entry: Entry, wanted: Programmed) -> bool:
+        """The hints are obeyed if some way in leads to just the endpoints that they leave."""
+        given = {(one.address, one.port) for one in entry.backends}
+        return bool(given) and given <= {(one.address, one.port) for one in wanted.cluster}
 
     # --- one door -----------------------------------------------------------------------------
 

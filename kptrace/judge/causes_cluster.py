@@ -56,6 +56,15 @@ SERVICE = catalogue(
         "nothing is broken; change the policy or hints where this is not wanted",
     ),
     (
+        "hints-ignored",
+        "this node does not obey the topology hints",
+        "the EndpointSlices carry hints for this node or its zone, and its rules use all ready "
+        "endpoints: kube-proxy before 1.31 obeys hints only where the Service asks for them by "
+        "annotation, and each kind of hint has its own feature gate",
+        "connections also go to other zones and nodes",
+        "nothing is broken; update kube-proxy if the traffic should stay near",
+    ),
+    (
         "not-proxied",
         "no proxy has rules for this Service, and rightly so",
         "a headless Service, one of type ExternalName or one that names another proxy (label "

@@ -36,6 +36,7 @@ _SYNC = "it writes all its rules anew"
 class Port(Value):
     """One port of a Service in one family on one node, beside what the rules do with it.
 
+    ignored: the topology whose hints this node does not obey; ``wanted`` is without them then
     times: how often a backend stands in the rules, by address and port
     """
 
@@ -46,6 +47,7 @@ class Port(Value):
     wanted: Programmed
     entries: tuple[Entry, ...]
     times: dict[tuple[str, int], int]
+    ignored: str = ""
 
     @property
     def name(self) -> str:
@@ -68,6 +70,8 @@ def differences(port: Port) -> Iterator[Finding]:
             remedy=(f"restart kube-proxy on {port.node}: {_SYNC}",),
         )
     yield from _left_out(port)
+    if port.ignored:
+        yield _ignored(port)
 
 
 def _faults(port: Port, entry: Entry) -> Iterator[tuple[str, str, str]]:
@@ -177,6 +181,17 @@ def _left_out(port: Port) -> Iterator[Finding]:
         evidence=tuple(
             f"{end(one.endpoint.address, one.endpoint.port)}: {one.why}" for one in left
         ),
+    )
+
+
+def _ignored(port: Port) -> Finding:
+    return Finding(
+        cause="hints-ignored",
+        severity="info",
+        node=port.node,
+        object=port.name,
+        summary=f"{port.node} does not obey the topology hints of {port.name} ({port.ignored})",
+        evidence=(_endpoints_words(port),),
     )
 
 
