@@ -83,7 +83,6 @@ class Carrier(NamedTuple):
     conditions: tuple[Condition, ...]
     ip: tuple[int, int]
     l4: tuple[int, int]
-    quote: bool = False
 
 
 def _plain(version: int) -> Carrier:
@@ -91,12 +90,12 @@ def _plain(version: int) -> Carrier:
     return Carrier(version, (Meta(_NFPROTO, family),), (_NETWORK, 0), (_TRANSPORT, 0))
 
 
-def _inside(version: int, at: int, *conditions: Condition, quote: bool = False) -> Carrier:
+def _inside(version: int, at: int, *conditions: Condition) -> Carrier:
     """An IP packet ``at`` bytes behind the transport header, without options."""
     size = 20 if version == 4 else 40
     if version == 4:
         conditions += (Bytes(_TRANSPORT, at, b"\x45"),)
-    return Carrier(version, conditions, (_TRANSPORT, at), (_TRANSPORT, at + size), quote)
+    return Carrier(version, conditions, (_TRANSPORT, at), (_TRANSPORT, at + size))
 
 
 CARRIERS = (
@@ -106,8 +105,8 @@ CARRIERS = (
     _inside(6, 30, Meta(_L4PROTO, _UDP), Bytes(_TRANSPORT, 28, b"\x86\xdd")),
     _inside(4, 0, Meta(_L4PROTO, _IPIP)),
     _inside(6, 0, Meta(_L4PROTO, _IPV6)),
-    _inside(4, 8, Meta(_L4PROTO, _ICMP), quote=True),
-    _inside(6, 8, Meta(_L4PROTO, _ICMPV6), quote=True),
+    _inside(4, 8, Meta(_L4PROTO, _ICMP)),
+    _inside(6, 8, Meta(_L4PROTO, _ICMPV6)),
 )
 
 
@@ -129,15 +128,14 @@ def _rules(probes: tuple[Probe, ...], sources: tuple[Source, ...]) -> Iterator[b
     for carrier in CARRIERS:
         for block in tcp:
             yield _rule(carrier, _TCP, _word(carrier, 4, block))
-            if not carrier.quote:  # which may end before the acknowledgement
-                yield _rule(carrier, _TCP, _word(carrier, 8, block))
+            yield _rule(carrier, _TCP, _word(carrier, 8, block))
         for block in udp:
             yield _rule(carrier, _UDP, _word(carrier, 8 + 4, block))
         for block in dns:
             yield _rule(carrier, _UDP, _text(carrier, 8 + 13, block))
         for address, port in sources:
             source = ip_address(address)
-            if not carrier.quote and source.version == carrier.version:
+            if source.version == carrier.version:
                 yield _rule(carrier, _UDP, *_from(carrier, source.packed, port))
 
 

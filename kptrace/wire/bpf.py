@@ -14,7 +14,8 @@ IP packet is laid out once per level, and each level ends at the one comparison 
     level 0 -> level 1 -> level 2 -> compare -> yes / no
        the packet, what it carries (VXLAN, Geneve, IPIP) or quotes (ICMP), and once more
 
-Scratch words: IP and L4 are offsets of headers; VALUES are compared with the blocks of cookies.
+Scratch words: IP, L4 and END are offsets from the network header; SEQ, ACK and TEXT are compared
+with the blocks of cookies; QUOTE_END is the END of the ICMP error that quotes, else zero.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ MAX_LENGTH = 4096  # BPF_MAXINSNS
 _NET = -0x100000  # SKF_NET_OFF
 LD_W, LD_H, LD_B, LD_IMM, LD_MEM = 0x40, 0x48, 0x50, 0x00, 0x60  # indirect: packet[X + k]
 LDX_MEM, ST, TXA = 0x61, 0x02, 0x87
-ADD, ADD_X, AND, OR, LSH, RSH = 0x04, 0x0C, 0x54, 0x44, 0x64, 0x74
+ADD, ADD_X, SUB_X, AND, OR, LSH, RSH = 0x04, 0x0C, 0x1C, 0x54, 0x44, 0x64, 0x74
 JA, JEQ, JGE, RET = 0x05, 0x15, 0x35, 0x06
 
-IP, SEQ, ACK, TEXT_HIGH, TEXT_LOW, L4, PROTOCOL, QUOTED, SPORT, VERSION = range(10)
+IP, SEQ, ACK, TEXT_HIGH, TEXT_LOW, L4, PROTOCOL, END, QUOTE_END, SPORT, VERSION = range(11)
 
 Source = tuple[str, int]  # the address and port that a UDP answer comes from
 
@@ -100,7 +101,7 @@ def program(
 ) -> tuple[Instruction, ...]:
     code = _Code()
     code.put(LD_IMM, 0)
-    code.keep(IP, SEQ, ACK, TEXT_HIGH, TEXT_LOW, QUOTED, SPORT)
+    code.keep(IP, SEQ, ACK, TEXT_HIGH, TEXT_LOW, QUOTE_END, SPORT)
     for level in range(LEVELS):
         _level(code, level)
     code.here(f"level{LEVELS}")
@@ -142,8 +143,8 @@ def _level(code: _Code, level: int) -> None:
     code.keep(IP)
     code.go(deeper)
     code.here(f"{at}.quote")
-    code.put(LD_IMM, 1)
-    code.keep(QUOTED)
+    code.put(LD_MEM, END)
+    code.keep(QUOTE_END)
     _descend(code, deeper, 8)
     code.here(f"{at}.ipip")
     _descend(code, deeper, 0)
@@ -157,8 +158,11 @@ def _descend(code: _Code, deeper: str, offset: int) -> None:
 
 
 def _network(code: _Code, at: str) -> None:
-    """Leaves the protocol in PROTOCOL and where it starts in L4."""
+    """Leaves the protocol in PROTOCOL, where it starts in L4, where the packet ends in END."""
     code.here(f"{at}.v4")
+    code.load(LD_H, 2)
+    code.put(ADD_X)
+    code.keep(END)
     code.load(LD_B, 9)
     code.keep(PROTOCOL)
     code.load(LD_B, 0)
@@ -168,6 +172,10 @@ def _network(code: _Code, at: str) -> None:
     code.keep(L4)
     code.go(f"{at}.l4")
     code.here(f"{at}.v6")
+    code.load(LD_H, 4)
+    code.put(ADD, 40)
+    code.put(ADD_X)
+    code.keep(END)
     code.put(TXA)
     code.put(ADD, 40)
     code.keep(L4)
@@ -203,8 +211,11 @@ def _transport(code: _Code, at: str) -> None:
     code.here(f"{at}.tcp")
     code.load(LD_W, 4)
     code.keep(SEQ)
-    code.put(LD_MEM, QUOTED)
-    code.equal(1, f"{at}.compare")  # a quote may end before the acknowledgement
+    code.put(LD_MEM, QUOTE_END)
+    code.equal(0, f"{at}.whole")
+    code.put(SUB_X)
+    code.at_least(12, other=f"{at}.compare")  # a quote may end before the acknowledgement
+    code.here(f"{at}.whole")
     code.load(LD_W, 8)
     code.keep(ACK)
     code.go("compare")

@@ -37,7 +37,7 @@ class Btf:
         """names: of the structs and enums that will be asked for."""
         try:
             self._read(data, tuple(names))
-        except (IndexError, ValueError) as error:
+        except (IndexError, ValueError, TypeError) as error:
             raise BadBtf(f"not BTF as the kernel writes it: {error}") from None
 
     def _read(self, data: bytes, names: tuple[str, ...]) -> None:
@@ -64,7 +64,10 @@ class Btf:
 
     def offset(self, struct: str, member: str) -> int:
         """Bytes from the start of the struct, also of a member of a nameless struct in it."""
-        found = self._find(self._found.get(struct, -1), member)
+        try:
+            found = self._find(self._found.get(struct, -1), member)
+        except (IndexError, ValueError, RecursionError) as error:
+            raise BadBtf(f"not BTF as the kernel writes it: {error}") from None
         if found is None:
             raise BadBtf(f"this kernel has no {struct}.{member}")
         return found // 8

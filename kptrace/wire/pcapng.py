@@ -51,7 +51,7 @@ def _interface(sighting: Sighting) -> bytes:
     if place.pod:
         name = f"{place.node}/{place.pod}/{sighting.interface}"
     options = _options(
-        (_IF_NAME, name.encode()), (_IF_DESCRIPTION, words.encode()), (_IF_TSRESOL, b"\x09")
+        (_IF_NAME, _text(name)), (_IF_DESCRIPTION, _text(words)), (_IF_TSRESOL, b"\x09")
     )
     return _block(_INTERFACE, pack("<HHI", _ETHERNET, 0, SNAPLEN) + options)
 
@@ -63,7 +63,7 @@ def _packet(interface: int, sighting: Sighting, words: str) -> bytes:
     flags = pack("<I", _DIRECTIONS[sighting.direction])
     options = [(_EPB_FLAGS, flags)]
     if words:
-        options.insert(0, (_COMMENT, words.encode(errors="replace")))
+        options.insert(0, (_COMMENT, _text(words)))
     head = pack("<IIIII", interface, high, low, len(frame), length)
     return _block(_PACKET, head + _padded(frame) + _options(*options))
 
@@ -85,6 +85,10 @@ def _block(kind: int, body: bytes) -> bytes:
 def _options(*options: tuple[int, bytes]) -> bytes:
     kept = ((code, value[:0xFFFF]) for code, value in options)
     return b"".join(pack("<HH", c, len(v)) + _padded(v) for c, v in kept) + bytes(4)
+
+
+def _text(words: str) -> bytes:
+    return words.encode(errors="replace")
 
 
 def _padded(data: bytes) -> bytes:
