@@ -34,7 +34,13 @@ def up(plan: Plan) -> Lab:
     with state.locked():
         _require_absent(plan)
         lab = Lab(
-            plan=plan, state=State(nodes=len(plan.nodes), proxy=plan.proxy, network=plan.network)
+            plan=plan,
+            state=State(
+                nodes=len(plan.nodes),
+                proxy=plan.proxy,
+                network=plan.network,
+                scheduler=plan.scheduler,
+            ),
         )
         try:
             return _make(lab)
@@ -117,6 +123,7 @@ def _write_documents(lab: Lab) -> None:
 def _carry_out(recipe: topology.Recipe) -> None:
     machine.batch("ip", recipe.links, recipe.netns)
     machine.batch("bridge", recipe.fdb, recipe.netns)
+    machine.write_sysctls(recipe.device_sysctls, recipe.netns)
 
 
 def _all_at_once(work: Callable[[T], None], things: Iterable[T]) -> None:

@@ -25,14 +25,21 @@ def up(
     name: Name = "default",
     nodes: Annotated[int, typer.Option(help="How many nodes, 2 to 9.")] = 2,
     proxy: Annotated[
-        str, typer.Option(help="kube-proxy's mode: iptables, iptables-legacy or nftables.")
+        str, typer.Option(help="kube-proxy's mode: iptables, iptables-legacy, nftables or ipvs.")
     ] = "iptables",
-    network: Annotated[str, typer.Option(help="Flannel's backend: vxlan or host-gw.")] = "vxlan",
+    network: Annotated[
+        str,
+        typer.Option(
+            help="Flannel: vxlan, host-gw, flannel-ipip. Calico: calico-ipip, "
+            "calico-crosssubnet, calico-vxlan, calico-direct."
+        ),
+    ] = "vxlan",
+    scheduler: Annotated[str, typer.Option(help="Of ipvs: rr, lc, sh, wrr, wlc, dh or mh.")] = "rr",
 ) -> None:
     """Make a lab: nodes, pods with servers, DNS, Services and kube-proxy's rules for them."""
     from kptrace.lab import cluster, plan
 
-    lab = cluster.up(plan.plan(name, nodes, proxy, network))
+    lab = cluster.up(plan.plan(name, nodes, proxy, network, scheduler))
     flag, option = ("--lab", "") if name == "default" else (f"--lab-name {name}", f" --name {name}")
     typer.echo(
         f"lab {name} is up: {nodes} nodes, {len(lab.plan.pods)} pods,"

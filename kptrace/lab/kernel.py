@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from kptrace.errors import CannotLook, Forbidden, KptraceError, Unsupported
 from kptrace.lab import machine
-from kptrace.lab.plan import Plan
+from kptrace.lab.plan import IPIP_OVERHEAD, OVERHEAD, Plan
 from kptrace.model import Value
 from kptrace.node import namespace
 
@@ -27,6 +27,14 @@ NFTABLES_PROBE = """table ip try {
 }
 """
 
+SET_KINDS = (
+    "hash:ip",
+    "hash:ip,port",
+    "hash:ip,port,ip",
+    "hash:ip,port,net",
+    "bitmap:port range 0-65535",
+)
+
 # what, the kernel's option, table and a rule that needs it
 MATCHES = (
     ("conntrack", "NF_CONNTRACK", "filter -m conntrack --ctstate NEW"),
@@ -38,6 +46,11 @@ MATCHES = (
     ("REJECT", "IP_NF_TARGET_REJECT", "filter -j REJECT"),
     ("MASQUERADE", "NETFILTER_XT_TARGET_MASQUERADE", "nat -j MASQUERADE --random-fully"),
     ("DNAT", "NETFILTER_XT_NAT", "nat -p tcp -j DNAT --to-destination 10.0.0.1:80"),
+)
+
+FELIX_MATCHES = (
+    ("reverse path", "IP_NF_MATCH_RPFILTER", "raw -m rpfilter --invert -j DROP"),
+    ("port lists", "NETFILTER_XT_MATCH_MULTIPORT", "filter -p udp -m multiport --dports 1"),
 )
 
 
@@ -67,6 +80,16 @@ def features(plan: Plan) -> tuple[Feature, ...]:
     if plan.network == "vxlan":
         vxlan = ("type", "vxlan", "id", "1", "dstport", "8472", "dev", "lo")
         found.append(Feature(what="VXLAN", option="CONFIG_VXLAN", argv=(*ADD_LINK, "try3", *vxlan)))
+    if plan.network == "calico-vxlan":
+        vxlan = ("type", "vxlan", "id", "1", "dstport", "4789", "dev", "lo")
+        found.append(Feature(what="VXLAN", option="CONFIG_VXLAN", argv=(*ADD_LINK, "try3", *vxlan)))
+    if OVERHEAD.get(plan.network) == IPIP_OVERHEAD:
+        ipip = (*ADD_LINK, "try4", "type", "ipip", "local", "127.0.0.1")
+        found.append(Feature(what="IP in IP", option="CONFIG_NET_IPIP (ipip)", argv=ipip))
+    if plan.proxy == "ipvs":
+        found += _ipvs(plan)
+    if plan.calico:
+        found += [_match(plan, *words) for words in FELIX_MATCHES]
     found += [_match(plan, *words) for words in MATCHES]
     if plan.proxy == "nftables":
         found.append(
@@ -78,6 +101,30 @@ def features(plan: Plan) -> tuple[Feature, ...]:
             )
         )
     return tuple(found)
+
+
+def _ipvs(plan: Plan) -> tuple[Feature, ...]:
+    service = ("ipvsadm", "-A", "-t", "192.0.2.1:80", "-s", plan.scheduler)
+    sets = "".join(f"create try{n} {kind}\n" for n, kind in enumerate(SET_KINDS))
+    return (
+        Feature(
+            what="dummy devices",
+            option="CONFIG_DUMMY",
+            argv=(*ADD_LINK, "try5", "type", "dummy"),
+        ),
+        Feature(
+            what=f"IPVS with the scheduler {plan.scheduler}",
+            option=f"CONFIG_IP_VS, CONFIG_IP_VS_{plan.scheduler.upper()}"
+            f" (ip_vs, ip_vs_{plan.scheduler})",
+            argv=service,
+        ),
+        Feature(
+            what="ipsets",
+            option="CONFIG_IP_SET_HASH_*, CONFIG_IP_SET_BITMAP_PORT",
+            argv=("ipset", "restore"),
+            stdin=sets,
+        ),
+    )
 
 
 def _match(plan: Plan, what: str, option: str, words: str) -> Feature:

@@ -16,9 +16,16 @@ from kptrace.node.namespace import within
 SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 # The rules that Flannel and kptrace's iptables modes need come by the same backend.
-BACKEND: dict[Proxy, str] = {"iptables": "nft", "iptables-legacy": "legacy", "nftables": "nft"}
+BACKEND: dict[Proxy, str] = {
+    "iptables": "nft",
+    "iptables-legacy": "legacy",
+    "nftables": "nft",
+    "ipvs": "legacy",
+}
 PRIVILEGED = "in a container, run it privileged (CAP_SYS_ADMIN, CAP_NET_ADMIN, writable /proc/sys)"
-PACKAGES = {"ip": "iproute2", "bridge": "iproute2", "nft": "nftables"}
+PACKAGES = {"ip": "iproute2", "bridge": "iproute2", "nft": "nftables"} | {
+    name: name for name in ("ipset", "ipvsadm")
+}
 
 
 def iptables(proxy: Proxy, family: int, command: str = "") -> str:
@@ -37,7 +44,8 @@ def require(plan: Plan) -> None:
     require_root()
     programs = ["ip", "bridge"]
     programs += [iptables(plan.proxy, family, "restore") for family in (0, 1)]
-    programs += ["nft"] * (plan.proxy == "nftables")
+    programs += ["nft"] * (plan.proxy == "nftables") + ["ipvsadm"] * (plan.proxy == "ipvs")
+    programs += ["ipset"] * (plan.proxy == "ipvs" or plan.calico)
     missing = {
         PACKAGES.get(program, "iptables"): program for program in programs if not find(program)
     }
@@ -90,11 +98,17 @@ def write_sysctls(settings: Iterable[tuple[str, str]], netns: str) -> None:
 
 
 def _absent(name: str) -> Unsupported:
-    """The two families of settings that are not there on every machine."""
+    """The families of settings that are not there on every machine."""
     if name.startswith("net.bridge."):
         return Unsupported(
             "br_netfilter is not loaded: rules would not see packets between pods of one node",
             "load it as Kubernetes nodes do: modprobe br_netfilter",
+        )
+    if name.startswith("net.ipv4.vs."):
+        return Unsupported(
+            "this kernel has no IPVS (ip_vs is not loaded)",
+            "load it as kube-proxy does: modprobe -a ip_vs ip_vs_rr; a kernel without it runs the"
+            " proxies iptables and nftables",
         )
     if name.startswith("net.ipv6."):
         return Unsupported("this kernel has no IPv6", "boot it without ipv6.disable=1")

@@ -15,11 +15,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from kptrace.lab import shop
-from kptrace.lab.plan import VXLAN_ID, NodePlan, Plan, PodPlan, cluster_ips
+from kptrace.lab.calico import TUNNELLED
+from kptrace.lab.plan import UNDERLAY_PREFIX, VXLAN_ID, NodePlan, Plan, PodPlan, cluster_ips
 
 Object = dict[str, Any]
 
 FLANNEL = "flannel.alpha.coreos.com"
+CALICO = "projectcalico.org"
 CONTROLLER = "endpointslice-controller.k8s.io"
 AFFINITY_SECONDS = 10800
 
@@ -73,7 +75,9 @@ def node(plan: Plan, one: NodePlan) -> Object:
                 "kubernetes.io/os": "linux",
                 "topology.kubernetes.io/zone": one.zone,
             },
-            "annotations": flannel_annotations(plan, one),
+            "annotations": calico_annotations(plan, one)
+            if plan.calico
+            else flannel_annotations(plan, one),
         },
         "spec": {"podCIDR": one.pod_cidrs[0], "podCIDRs": list(one.pod_cidrs)},
         "status": {
@@ -92,12 +96,27 @@ def flannel_annotations(plan: Plan, one: NodePlan) -> dict[str, str]:
     )
     return {
         f"{FLANNEL}/backend-data": data,
-        f"{FLANNEL}/backend-type": plan.network,
+        f"{FLANNEL}/backend-type": plan.network.removeprefix("flannel-"),
         f"{FLANNEL}/backend-v6-data": data6,
         f"{FLANNEL}/kube-subnet-manager": "true",
         f"{FLANNEL}/public-ip": one.addresses[0],
         f"{FLANNEL}/public-ipv6": one.addresses[1],
     }
+
+
+def calico_annotations(plan: Plan, one: NodePlan) -> dict[str, str]:
+    """As calico-node leaves them (node/pkg/lifecycle/startup, allocateip)."""
+    prefix, prefix6 = UNDERLAY_PREFIX
+    found = {
+        f"{CALICO}/IPv4Address": f"{one.addresses[0]}/{prefix}",
+        f"{CALICO}/IPv6Address": f"{one.addresses[1]}/{prefix6}",
+    }
+    if plan.network in TUNNELLED:
+        found[f"{CALICO}/IPv4IPIPTunnelAddr"] = one.gateways[0]
+    if plan.network == "calico-vxlan":
+        found[f"{CALICO}/IPv4VXLANTunnelAddr"] = one.gateways[0]
+        found[f"{CALICO}/VXLANTunnelMACAddr"] = one.vtep_macs[0]
+    return found
 
 
 def pod(plan: Plan, one: PodPlan) -> Object:

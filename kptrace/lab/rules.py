@@ -3,14 +3,16 @@
 kube-proxy's part is a function of what a node believes of the cluster: its ``View``, which is the
 API's word unless a fault says otherwise. Loading is what kube-proxy does: its own chains are
 emptied and filled in one ``iptables-restore --noflush`` and those that it no longer has are deleted
-(the nftables table is replaced in one transaction), so that nobody else's rule is touched and a
-second loading of the same view changes nothing.
+(the nftables table is replaced in one transaction, of IPVS and ipsets only the difference is), so
+that nobody else's rule is touched and a second loading of the same view changes nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kptrace.kube.documents import read_documents
-from kptrace.lab import machine, manifests, topology
+from kptrace.lab import felix, machine, manifests, topology
 from kptrace.lab.plan import POD_NETWORK, SERVICE_NETWORK, NodePlan, Plan
 from kptrace.lab.proxy.load import COMMANDS, FAMILIES, Load, Mode, loads
 from kptrace.lab.proxy.port import ProxyNode
@@ -30,19 +32,54 @@ def healthy(plan: Plan) -> View:
 
 
 def install(plan: Plan, node: NodePlan, view: View) -> None:
-    """Everything on a node without rules: kube-proxy's, then Flannel's behind them."""
+    """Everything on a node without rules: kube-proxy's, then the CNI's."""
     for load in _loads(plan, node, view):
-        machine.run(load.command, load.text, node.netns)
+        _run(load.command, load.text, node)
     for family, _ in enumerate(FAMILIES):
-        restore(plan, node, family, topology.flannel_rules(node, family))
+        if plan.calico:
+            _run(("ipset", "restore"), felix.ipsets(plan, node, family), node)
+            restore(plan, node, family, felix.rules(plan, node, family))
+        else:
+            restore(plan, node, family, topology.flannel_rules(node, family))
 
 
 def reload(plan: Plan, node: NodePlan, old: View, new: View) -> None:
     """From one view to another on a node that has rules."""
     before, after = (_loads(plan, node, view, again=True) for view in (old, new))
     for was, load in zip(before, after, strict=True):
-        text = load.text if plan.proxy == "nftables" else with_deletions(was.text, load.text)
-        machine.run(load.command, text, node.netns)
+        _run(load.command, _changed(was, load), node)
+
+
+def _run(command: tuple[str, ...], text: str, node: NodePlan) -> None:
+    if text:
+        machine.run(command, text, node.netns)
+
+
+def _changed(was: Load, load: Load) -> str:
+    """What makes of one loaded text the other."""
+    if load.command[0] == "nft":
+        return load.text
+    if load.command[0] in INVERSE:
+        return difference(was, load)
+    return with_deletions(was.text, load.text)
+
+
+# how a line of the program's language is taken back
+INVERSE: dict[str, Callable[[list[str]], list[str]]] = {
+    "ipset": lambda words: ["del", *words[1:]] if words[0] == "add" else [],
+    "ip": lambda words: ["addr", "del", *(word for word in words[2:] if word != "nodad")],
+    # -A -t ADDRESS ... and -a -t ADDRESS -r SERVER ...
+    "ipvsadm": lambda words: ["-D", *words[1:3]] if words[0] == "-A" else ["-d", *words[1:5]],
+}
+
+
+def difference(was: Load, load: Load) -> str:
+    """Take back what is in the first alone, servers before their services, then add the rest."""
+    before, after = was.text.splitlines(), load.text.splitlines()
+    undo = INVERSE[load.command[0]]
+    gone = [undo(line.split()) for line in reversed(before) if line not in set(after)]
+    fresh = [line for line in after if line not in set(before)]
+    return "".join(f"{line}\n" for line in (*map(" ".join, filter(None, gone)), *fresh))
 
 
 def with_deletions(before: str, after: str) -> str:
@@ -88,5 +125,13 @@ def _loads(plan: Plan, node: NodePlan, view: View, *, again: bool = False) -> tu
         zone=node.zone,
         cluster_cidrs=POD_NETWORK,
         service_cidrs=SERVICE_NETWORK,
+        node_port_addresses=plan.local_addresses(node),
     )
-    return loads(plan.proxy, view.services, view.endpoints, proxy_node, again=again)
+    return loads(
+        plan.proxy,
+        view.services,
+        view.endpoints,
+        proxy_node,
+        scheduler=plan.scheduler,
+        again=again,
+    )

@@ -1,6 +1,6 @@
 """Where a lab is written down, and how any process finds it again.
 
-    /run/kptrace/lab/NAME/state.json   the four values of its plan, its servers, its faults
+    /run/kptrace/lab/NAME/state.json   the few values of its plan, its servers, its faults
     /run/kptrace/lab/NAME/api/         the cluster's documents, as ``kubectl get -o json`` prints
     /run/kptrace/lab/NAME/control.sock the servers' ear
     /run/netns/kpt-NAME-*              its namespaces, and /etc/netns/kpt-NAME-*/resolv.conf
@@ -76,6 +76,7 @@ class State(Value):
     nodes: int
     proxy: str
     network: str
+    scheduler: str = "rr"
     ready: bool = False
     servers: Process | None = None
     faults: tuple[Broken, ...] = ()
@@ -144,7 +145,8 @@ def load(name: str = "default", *, half_made: bool = False) -> Lab:
         raise Forbidden(f"lab {name!r} cannot be read: {error}", "run as root") from error
     try:
         state = msgspec.json.decode(text, type=State)
-        lab = Lab(plan=plan(name, state.nodes, state.proxy, state.network), state=state)
+        made = plan(name, state.nodes, state.proxy, state.network, state.scheduler)
+        lab = Lab(plan=made, state=state)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise CannotLook(
             f"{ROOT / name / 'state.json'} is not a lab's: {error}",

@@ -10,6 +10,10 @@ vxlan     flannel.1 with the lease's network address /32 (so that no broadcast r
           to the node's underlay address. IPv6 has a second device, flannel-v6.1, over the IPv6
           underlay.
 host-gw   for each other node a route via its underlay address; no device.
+ipip      flannel.ipip with the same address as flannel.1 would have, routes via the nodes' underlay
+          addresses ``onlink``; IPv6, which that backend lacks, goes as in host-gw.
+
+Calico's nodes and pods are in calico.py. IPVS needs the device kube-ipvs0 and some sysctls.
 
 Unknown addresses leave a node by its default route to the underlay, which forwards nothing: as on
 a node whose router drops what it does not know. IPv6 duplicate address detection is off, so that
@@ -18,9 +22,11 @@ every address can be used at once.
 
 from __future__ import annotations
 
-from kptrace.lab import shop
+from kptrace.lab import calico, shop
 from kptrace.lab.plan import (
+    IPIP_OVERHEAD,
     POD_NETWORK,
+    SECOND_UNDERLAY,
     UNDERLAY,
     UNDERLAY_MTU,
     UNDERLAY_PREFIX,
@@ -36,13 +42,19 @@ from kptrace.model import Value
 FDB_FLAGS = "self permanent"
 
 
+Sysctls = tuple[tuple[str, str], ...]
+
+
 class Recipe(Value):
-    """One namespace: its sysctls, lines for ``ip -batch`` and then for ``bridge -batch``."""
+    """One namespace: its sysctls, lines for ``ip -batch`` and then for ``bridge -batch``, and the
+    sysctls of devices, which are there only then.
+    """
 
     netns: str
-    sysctls: tuple[tuple[str, str], ...]
+    sysctls: Sysctls
     links: tuple[str, ...]
     fdb: tuple[str, ...] = ()
+    device_sysctls: Sysctls = ()
 
 
 # A namespace starts with the machine's own values or with the kernel's, as
@@ -71,6 +83,18 @@ NODE_SYSCTLS = (
 )
 # kube-proxy's iptables mode lets 127.0.0.1 reach node ports (proxier.go, localhostNodePorts)
 LOCALHOST_NODE_PORTS = (("net.ipv4.conf.all.route_localnet", "1"),)
+# NewProxier in pkg/proxy/ipvs; the lab's nodes are no load balancers that hide ARP
+IPVS_SYSCTLS = (
+    ("net.ipv4.vs.conntrack", "1"),
+    ("net.ipv4.vs.expire_nodest_conn", "1"),
+    ("net.ipv4.vs.expire_quiescent_template", "1"),
+)
+PROXY_SYSCTLS = {
+    "iptables": LOCALHOST_NODE_PORTS,
+    "iptables-legacy": LOCALHOST_NODE_PORTS,
+    "nftables": (),
+    "ipvs": IPVS_SYSCTLS,
+}
 POD_SYSCTLS = (*COMMON, ("net.ipv4.ip_forward", "0"))
 
 
@@ -102,21 +126,34 @@ def underlay(plan: Plan) -> Recipe:
         ]
     # the world outside finds the external IP through the first node
     lines.append(f"route add {shop.EXTERNAL_IP} via {plan.nodes[0].addresses[0]}")
-    return Recipe(netns=plan.underlay, sysctls=UNDERLAY_SYSCTLS, links=tuple(lines))
+    sysctls: Sysctls = UNDERLAY_SYSCTLS
+    if any(one.underlay[0] == SECOND_UNDERLAY for one in plan.nodes):
+        lines.append(f"addr add {SECOND_UNDERLAY}/{prefix} dev br0")
+        sysctls += (("net.ipv4.ip_forward", "1"), ("net.ipv4.conf.all.send_redirects", "0"))
+    return Recipe(netns=plan.underlay, sysctls=sysctls, links=tuple(lines))
 
 
 def node(plan: Plan, one: NodePlan) -> Recipe:
     others = [other for other in plan.nodes if other != one]
-    tunnelled = plan.network == "vxlan"
-    links = [*uplink(one), *bridge(plan, one)]
-    for pod in plan.pods_on(one.name):
-        links += veth(plan, pod)
-    links += vxlan(one, others) if tunnelled else host_gateway(others)
+    links = uplink(one)
+    if plan.proxy == "ipvs":
+        links.append("link add kube-ipvs0 type dummy")
+    entries: list[str] = []
+    if plan.calico:
+        links += calico.node_links(plan, one)
+        entries += calico.fdb(plan, others)
+    else:
+        links += bridge(plan, one)
+        for pod in plan.pods_on(one.name):
+            links += veth(plan, pod)
+        links += NETWORK_LINKS[plan.network](one, others)
+        entries += fdb(others) if plan.network == "vxlan" else ()
     return Recipe(
         netns=one.netns,
-        sysctls=NODE_SYSCTLS + (LOCALHOST_NODE_PORTS if plan.proxy != "nftables" else ()),
+        sysctls=NODE_SYSCTLS + PROXY_SYSCTLS[plan.proxy],
         links=tuple(links),
-        fdb=tuple(fdb(others)) if tunnelled else (),
+        fdb=tuple(entries),
+        device_sysctls=tuple(calico.device_sysctls(plan, one)) if plan.calico else (),
     )
 
 
@@ -127,7 +164,7 @@ def uplink(one: NodePlan) -> list[str]:
         "link set eth0 up",
         f"addr add {one.addresses[0]}/{UNDERLAY_PREFIX[0]} dev eth0",
         f"addr add {one.addresses[1]}/{UNDERLAY_PREFIX[1]} dev eth0 nodad",
-        *(f"route add default via {gateway} dev eth0" for gateway in UNDERLAY),
+        *(f"route add default via {gateway} dev eth0" for gateway in one.underlay),
     ]
 
 
@@ -184,7 +221,7 @@ def fdb(others: list[NodePlan]) -> list[str]:
     ]
 
 
-def host_gateway(others: list[NodePlan]) -> list[str]:
+def host_gateway(one: NodePlan, others: list[NodePlan]) -> list[str]:
     return [
         f"route add {cidr} via {address} dev eth0"
         for other in others
@@ -192,7 +229,30 @@ def host_gateway(others: list[NodePlan]) -> list[str]:
     ]
 
 
+IPIP_DEVICE = "flannel.ipip"
+
+
+def ipip(one: NodePlan, others: list[NodePlan]) -> list[str]:
+    """``local`` makes it another device than tunl0, which takes what no other one does."""
+    return [
+        f"link add {IPIP_DEVICE} mtu {UNDERLAY_MTU - IPIP_OVERHEAD}"
+        f" type ipip local {one.addresses[0]} dev eth0",
+        f"addr add {one.tunnel_addresses[0]}/32 dev {IPIP_DEVICE}",
+        f"link set {IPIP_DEVICE} up",
+        *(
+            f"route add {other.pod_cidrs[0]} via {other.addresses[0]} dev {IPIP_DEVICE} onlink"
+            for other in others
+        ),
+        *(f"route add {other.pod_cidrs[1]} via {other.addresses[1]} dev eth0" for other in others),
+    ]
+
+
+NETWORK_LINKS = {"vxlan": vxlan, "host-gw": host_gateway, "flannel-ipip": ipip}
+
+
 def pod(plan: Plan, one: PodPlan) -> Recipe:
+    if plan.calico:
+        return Recipe(netns=one.netns, sysctls=POD_SYSCTLS, links=calico.pod_links(one))
     gateway, gateway6 = plan.node(one.node).gateways
     return Recipe(
         netns=one.netns,

@@ -80,7 +80,7 @@ def test_bad_name(name: str) -> None:
 def test_bad_values_say_what_is_possible() -> None:
     with pytest.raises(Usage, match="2 to 9 nodes"):
         plan(nodes=1)
-    with pytest.raises(Usage, match="--proxy 'ipvs' is none of: iptables, iptables-legacy, nft"):
-        plan(proxy="ipvs")
+    with pytest.raises(Usage, match="--proxy 'ipvz' is none of: iptables, iptables-legacy, nft"):
+        plan(proxy="ipvz")
     with pytest.raises(Usage, match="--network 'udp' is none of: vxlan, host-gw"):
         plan(network="udp")

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from kptrace.lab.proxy import iptables, nftables
+from kptrace.lab.proxy import iptables, ipvs, nftables
 from kptrace.lab.proxy.port import ProxyNode
 from kptrace.model import Endpoint, Service, Value
 from kptrace.rules.programmed import Family
 
-Mode = Literal["iptables", "iptables-legacy", "nftables"]
+Mode = Literal["iptables", "iptables-legacy", "nftables", "ipvs"]
 
 FAMILIES: tuple[Family, ...] = ("ip", "ip6")
 
@@ -26,6 +26,9 @@ COMMANDS: Mapping[tuple[Mode, Family], tuple[str, ...]] = {
     ("iptables-legacy", "ip6"): ("ip6tables-legacy-restore", "--noflush", "--wait"),
     ("nftables", "ip"): ("nft", "-f", "-"),
     ("nftables", "ip6"): ("nft", "-f", "-"),
+    # IPVS and nft's tables are seldom in one kernel
+    ("ipvs", "ip"): ("iptables-legacy-restore", "--noflush", "--wait"),
+    ("ipvs", "ip6"): ("ip6tables-legacy-restore", "--noflush", "--wait"),
 }
 
 
@@ -42,19 +45,37 @@ def loads(
     endpoints: Mapping[str, Sequence[Endpoint]],
     node: ProxyNode,
     *,
+    scheduler: str = "rr",
     again: bool = False,
 ) -> tuple[Load, ...]:
     """``again``: the node has the rules of an earlier load, so its jumps into them stand already.
 
     Chains of Services that are gone stay behind in the iptables modes, but nothing reaches them.
     """
-    return tuple(
-        Load(
-            command=COMMANDS[mode, family],
-            text=nftables.render(services, endpoints, node, family)
-            if mode == "nftables"
-            else iptables.render(services, endpoints, node, family, jumps=not again),
-        )
-        for family in FAMILIES
-        if node.address(family)
+    made: list[Load] = []
+    for family in FAMILIES:
+        if not node.address(family):
+            continue
+        command = COMMANDS[mode, family]
+        if mode == "nftables":
+            text = nftables.render(services, endpoints, node, family)
+            made.append(Load(command=command, text=text))
+        elif mode == "ipvs":
+            all_of_it = ipvs.render(
+                services, endpoints, node, family, scheduler=scheduler, jumps=not again
+            )
+            made += _ipvs_loads(all_of_it, command)
+        else:
+            text = iptables.render(services, endpoints, node, family, jumps=not again)
+            made.append(Load(command=command, text=text))
+    return tuple(made)
+
+
+def _ipvs_loads(made: ipvs.Ipvs, restore: tuple[str, ...]) -> tuple[Load, ...]:
+    """The rules need the sets; an address without a service would refuse."""
+    return (
+        Load(command=("ipset", "restore"), text=made.ipsets),
+        Load(command=restore, text=made.rules),
+        Load(command=("ipvsadm", "--restore"), text=made.services),
+        Load(command=("ip", "-batch", "-"), text=made.addresses),
     )
