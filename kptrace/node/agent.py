@@ -25,6 +25,7 @@ from kptrace.node import conntrack, dns, inject
 from kptrace.node.guard import Guard
 from kptrace.node.loop import Loop, Task
 from kptrace.node.namespace import inode, within
+from kptrace.node.stamps import Stamps
 from kptrace.node.watch import Watching
 from kptrace.protocol import (
     Ask,
@@ -61,9 +62,11 @@ class Agent:
         self._requests, self._replies = requests, replies
         self._loop = Loop()
         self._guard = Guard()
+        self._stamps = Stamps()
         self._doors: dict[Place, Door] = {}
         self._watches: dict[int, Watching] = {}
         self._tasks: dict[int, list[Task]] = {}
+        self._at_end: set[Callable[[], None]] = set()
         self._unread = b""
         self._writing = threading.Lock()
 
@@ -77,6 +80,8 @@ class Agent:
             for watching in self._watches.values():
                 watching.close()
             self._guard.close()
+            for leave in self._at_end:
+                leave()
 
     def _say(self, *replies: Reply) -> None:
         data = memoryview(b"".join(encode(reply) + b"\n" for reply in replies))
@@ -153,21 +158,22 @@ class Agent:
         self._say(Done(id=request.id))
 
     def _dump(self, request: Dump) -> None:
+        from kptrace.node import dump  # it imports much that only a Dump needs
+
         door = self._door(request.place)
-        work = partial(self._dump_apart, request, door)
+        self._at_end.add(dump.abandon)
+
+        def work() -> None:
+            try:
+                for fact in dump.facts(request.id, door, request.files):
+                    self._say(fact)
+                self._say(Done(id=request.id))
+            except BrokenPipeError:
+                pass  # the loop notices too
+            except Exception as error:
+                self._oops(request, f"{type(error).__name__}: {error}")
+
         threading.Thread(target=work, name=f"dump {request.id}", daemon=True).start()
-
-    def _dump_apart(self, request: Dump, door: Door) -> None:
-        from kptrace.node import dump  # subprocess: 15 ms that only a Dump needs
-
-        try:
-            for fact in dump.facts(request.id, door, request.files):
-                self._say(fact)
-            self._say(Done(id=request.id))
-        except BrokenPipeError:
-            pass  # the loop notices too
-        except Exception as error:
-            self._oops(request, f"{type(error).__name__}: {error}")
 
     def _ask(self, request: Ask) -> None:
         door = self._door(request.place)
@@ -179,6 +185,7 @@ class Agent:
         doors = {place: self._door(place) for place in request.places}
         watching = Watching(request, doors, self._guard)
         self._watches[request.id] = watching
+        self._stamps.settle()
         for source in watching.sources:
             self._loop.watch(source, lambda: self._say(*watching.read()))
         self._say(watching.ready())

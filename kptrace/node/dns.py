@@ -21,6 +21,7 @@ _REFUSED = frozenset({errno.ECONNREFUSED, errno.ECONNRESET})
 def open_socket(ask: Ask) -> socket.socket:
     """To be called inside the namespace."""
     family = socket.AF_INET6 if ":" in ask.server else socket.AF_INET
+    socket.inet_pton(family, ask.server)  # connect() would look a name up
     kind = socket.SOCK_STREAM if ask.transport == "tcp" else socket.SOCK_DGRAM
     return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 

@@ -68,11 +68,13 @@ class DropTracer:
             raise _refusal(error) from None
         except BadBtf as error:
             self.close()
-            raise Unsupported(str(error)) from None
+            raise Unsupported(str(error), "kernel 5.17 or newer tells why it drops") from None
         self._clock = time.time_ns() - time.monotonic_ns()
 
     def _attach(self, btf: Btf, probes: tuple[Probe, ...]) -> None:
         self._reasons = btf.enum("skb_drop_reason")
+        if not self._reasons:
+            raise BadBtf("this kernel gives no drop reasons")
         self._ring = self._keep(_make_map(_RINGBUF, 0, 0, _RING_SIZE))
         self._record = self._keep(_make_map(_PERCPU_ARRAY, 4, ebpf.VALUE, 1))
         format_map = self._keep(_make_map(_ARRAY, 4, 8, 1, _READ_ONLY_FOR_PROGRAMS))
@@ -171,7 +173,7 @@ def _refusal(error: OSError) -> Forbidden | Unsupported:
         )
     if error.errno == errno.ENOENT:
         return Unsupported(f"no {BTF}", "a kernel with CONFIG_DEBUG_INFO_BTF tells why it drops")
-    return Unsupported(f"bpf: {error.strerror}", "kernel 5.17 or newer gives drop reasons")
+    return Unsupported(f"bpf: {error.strerror}", "kernel 5.17 or newer tells why it drops")
 
 
 # --- bpf(2) -----------------------------------------------------------------------------------

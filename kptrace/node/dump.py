@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,6 +26,9 @@ from kptrace.protocol import Door, Fact
 
 TIMEOUT = 120  # seconds; iptables-nft-save of 10,000 Services takes 37
 _PARALLEL = 4
+_PIPE = subprocess.PIPE
+_abandoned = threading.Event()
+_running: set[subprocess.Popen[bytes]] = set()
 _NET = Path("/proc/thread-self/net")
 _SYS = Path("/proc/sys")
 
@@ -139,16 +143,31 @@ def _listed(name: str) -> bool:
 
 
 def _output(argv: tuple[str, ...], text: str = "") -> str:
+    if _abandoned.is_set():
+        raise Missing("the agent is leaving")
     try:
-        ended = subprocess.run(argv, input=text.encode(), capture_output=True, timeout=TIMEOUT)
+        with subprocess.Popen(argv, stdin=_PIPE, stdout=_PIPE, stderr=_PIPE) as process:
+            _running.add(process)
+            try:
+                out, said = process.communicate(text.encode(), TIMEOUT)
+            finally:
+                _running.discard(process)
+                process.kill()
     except FileNotFoundError:
         raise Missing(f"{argv[0]} is not installed here") from None
     except (OSError, subprocess.SubprocessError) as error:
         raise Missing(f"{argv[0]}: {error}") from None
-    if ended.returncode:
-        why = ended.stderr.decode(errors="replace").strip()[-500:]
-        raise Missing(f"{' '.join(argv)} ended with {ended.returncode}: {why}")
-    return ended.stdout.decode(errors="replace")
+    if process.returncode:
+        why = said.decode(errors="replace").strip()[-500:]
+        raise Missing(f"{' '.join(argv)} ended with {process.returncode}: {why}")
+    return out.decode(errors="replace")
+
+
+def abandon() -> None:
+    """End the programs that still run, and start no more; the agent is leaving."""
+    _abandoned.set()
+    for process in tuple(_running):
+        process.kill()
 
 
 # --- ip ---------------------------------------------------------------------------------------

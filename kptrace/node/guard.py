@@ -13,17 +13,19 @@ process group.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
 from kptrace.node.namespace import within
+
+if TYPE_CHECKING:
+    import subprocess
 
 
 class Undo(msgspec.Struct, frozen=True, tag=True):
@@ -62,7 +64,8 @@ class Guard:
 
     def undo(self, id: int) -> None:
         _undo(self._kept.pop(id))
-        self._tell(Undone(id))
+        with suppress(OSError):  # if the guard is dead, there is nobody to tell
+            self._tell(Undone(id))
 
     def _tell(self, word: Undo | Undone) -> None:
         pipe = self._pipe()
@@ -71,6 +74,8 @@ class Guard:
 
     def _pipe(self) -> IO[bytes]:
         if self._process is None:
+            import subprocess  # seldom needed, and slow to import
+
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "kptrace.node.guard"],
                 stdin=subprocess.PIPE,
@@ -83,7 +88,8 @@ class Guard:
 
     def close(self) -> None:
         if self._process is not None:
-            self._pipe().close()
+            with suppress(OSError):
+                self._pipe().close()
             self._process.wait()
 
 

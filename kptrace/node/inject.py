@@ -39,6 +39,7 @@ def open_socket(probe: Probe) -> socket.socket:
     flow = probe.flow
     family = socket.AF_INET6 if flow.ipv6 else socket.AF_INET
     kind = socket.SOCK_STREAM if flow.protocol == "tcp" else socket.SOCK_DGRAM
+    socket.inet_pton(family, flow.dst)  # connect() would look a name up
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         if flow.src or flow.sport:

@@ -81,6 +81,11 @@ class LocalAgent:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def ended(self) -> int | None:
+        """Its exit code, negative for a signal; None while it lives."""
+        return self._process.poll()
+
     def send(self, request: Request) -> None:
         with self._news:
             self._said[request.id] = len(self.log)

@@ -9,7 +9,6 @@ Replies come about in the order of time, but not quite: sources are read one aft
 from __future__ import annotations
 
 import os
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -112,7 +111,7 @@ class Watching:
             tracer.log_to_us(door, legacy, self._guard)
 
     def _mark(self, place: Place) -> None:
-        name = f"kptrace-{os.getpid()}-{secrets.token_hex(4)}"
+        name = f"kptrace-{os.getpid()}-{os.urandom(4).hex()}"
         self._tracers.append(Tracer(place, name))
         self._marks.append(Conversation())
         table = marker.table(name, self._request.probes, self._sources)

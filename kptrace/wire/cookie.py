@@ -90,7 +90,7 @@ def carried(data: bytes) -> int | None:
     """The cookie that a UDP payload names, whoever's it is."""
     if data[:4] == MAGIC and len(data) >= 8:
         return int.from_bytes(data[4:8], "big")
-    if data[12:13] == b"\x08" and data[21:].startswith(_DNS_NAME):
+    if data[12:13] == b"\x08" and data[21:].lower().startswith(_DNS_NAME):
         try:
             return int(data[_DNS_LABEL], 16)
         except ValueError:

@@ -173,3 +173,18 @@ def test_descriptors_and_threads_do_not_pile_up(
         assert agent.wait(300 + round_, 10)
         sizes.append(size())
     assert sizes[0] == sizes[1] == sizes[2]
+
+
+def test_a_dump_that_takes_long_does_not_outlive_the_agent(
+    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "ipset"
+    slow.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with LocalAgent("a", ground.doors) as agent:
+        agent.send(Dump(id=5, place=Place(node="a"), files=("ipset-save.txt",)))
+        _wait_until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text() != "")
+        pid = int((tmp_path / "pid").read_text())
+    assert agent.ended == 0, "it left by itself"
+    assert _ended(pid)
