@@ -27,10 +27,13 @@ from kptrace.lab.commands import app as lab_app
 from kptrace.model import Outcome
 
 if TYPE_CHECKING:
-    from kptrace.model import Question, Trace
+    from contextlib import ExitStack
+
+    from kptrace.explain import State
+    from kptrace.model import Explanation, Question, Trace
     from kptrace.run import Run
 
-COMMANDS = ("trace", "replay", "lab", "causes")
+COMMANDS = ("trace", "explain", "replay", "lab", "causes")
 
 
 class Form(StrEnum):
@@ -158,6 +161,55 @@ def trace(
     _report(_traced(question, lab_name or ("default" if lab else "")), save, output, color)
 
 
+@app.command(short_help="Say what a node's rules do with a Service's packets; nothing is sent.")
+def explain(
+    target: Annotated[
+        str,
+        typer.Argument(help="svc/web, svc/web:http, web.shop", show_default=False),
+    ],
+    source: Annotated[
+        str, typer.Option("--from", help="Only for pod/NAME, node/NAME or an ADDRESS outside.")
+    ] = "",
+    namespace: Annotated[
+        str, typer.Option("-n", "--namespace", help="Of the target and of --from pod/NAME.")
+    ] = "default",
+    node: Annotated[
+        str, typer.Option("--node", help="Whose rules; default: those of --from, else the first.")
+    ] = "",
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="A folder or tar with the state of nodes.")
+    ] = None,
+    lab: Annotated[bool, typer.Option("--lab", help="In the lab named `default`.")] = False,
+    lab_name: Annotated[str, typer.Option("--lab-name", help="In the lab of this name.")] = "",
+    offline: Annotated[
+        bool, typer.Option("--offline", help="This node; names come from its own rules.")
+    ] = False,
+    output: Output = Form.TEXT,
+    color: Color = When.AUTO,
+) -> None:
+    """Say what a node's rules do with a Service's packets, rule by rule; nothing is sent.
+
+    It exits with 1 when the rules differ from what the API tells.
+    """
+    from contextlib import ExitStack
+
+    from kptrace.explain import look
+    from kptrace.target import parse_source, parse_target
+
+    meant = parse_target(target, namespace)
+    if meant.kind != "service":
+        raise Usage(f'"{target}" is no Service', "explain tells of Services: svc/NAME")
+    if output is Form.JUNIT:
+        raise Usage("explain has no JUnit form", "use -o text, wide, json or yaml")
+    sender = parse_source(source, namespace) if source else None
+    name = lab_name or ("default" if lab else "")
+    with ExitStack() as stack:
+        made = look(meant, sender, node, _state(stack, bundle, name, offline))
+    _print(_explained(made, output, color))
+    faults = any(finding.severity == "error" for finding in made.findings)
+    raise typer.Exit(int(faults))
+
+
 @app.command(short_help="Print the report of a saved run.")
 def replay(
     file: Annotated[Path, typer.Argument(help="A run that `--save FILE` kept.")],
@@ -188,6 +240,45 @@ def causes(
 
 
 app.add_typer(lab_app, name="lab", short_help="Make, show, break and remove a small cluster.")
+
+
+def _state(stack: ExitStack, bundle: Path | None, lab_name: str, offline: bool) -> State:
+    """Where the state of nodes comes from."""
+    if sum((bundle is not None, bool(lab_name), offline)) > 1:
+        raise Usage("--bundle, --lab and --offline exclude each other", "give one of them")
+    if bundle is not None:
+        from kptrace.bundle import Bundle
+
+        return Bundle(bundle)
+    if lab_name:
+        from kptrace.lab.ground import LabGround
+        from kptrace.lab.state import load
+        from kptrace.live import Live
+
+        found = load(lab_name)
+        return Live(stack.enter_context(LabGround(found)), found.nodes)
+    if offline:
+        from kptrace.live import Live, ThisNode
+
+        here = stack.enter_context(ThisNode())
+        return Live(here, (here.name,))
+    from kptrace.errors import NoCluster
+
+    raise NoCluster(
+        "whose rules? this version reads a bundle, a lab or this node",
+        "add --bundle DIR, --lab, or --offline on the node itself",
+    )
+
+
+def _explained(made: Explanation, output: Form, color: When) -> str:
+    if output in (Form.JSON, Form.YAML):
+        from kptrace.render import json
+
+        return json.json(made) if output is Form.JSON else json.yaml(made)
+    from kptrace.render.explain import explanation_text
+
+    colour = _colour(color, os.environ, sys.stdout.isatty())
+    return explanation_text(made, width=_width(), colour=colour, wide=output is Form.WIDE)
 
 
 def _traced(question: Question, lab_name: str) -> Run:

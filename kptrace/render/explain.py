@@ -1,123 +1,236 @@
-"""An Explanation as text: each way in to a Service, to whom it leads, and by which rules. Pure.
+"""An Explanation as text for a person: the answer first, then each way in, its backends and rules.
 
-Ways in that the same rules treat alike are told once, below all their addresses. A rule has its
-place, what it means, and below that its own text; ``counted`` is what its counter says.
+    explanation_text(made, width=80, colour=False, wide=False) -> str
+
+Senders that fare alike share a line; rules that an earlier way in has shown are not shown again
+but named. The wide form shows all of them, in their own text, with what they counted. Pure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import groupby
 
 from kptrace.judge.words import end
-from kptrace.model import Backend, Entry, ExplainedPort, Explanation, MetRule
+from kptrace.model import Backend, Entry, ExplainedPort, Explanation, Outcome, Service
 from kptrace.render.clean import cells, clean, pad
+from kptrace.render.explain_rules import Shown, show_chain
 from kptrace.render.fault import also
-from kptrace.render.page import Page, glue, say
-from kptrace.render.words import (
-    OUTCOME_WORDS,
-    outcome_style,
-    pod_words,
-    rule_place,
-    rule_text,
-    target_words,
-)
+from kptrace.render.page import Page, Span, glue, say, width_of
+from kptrace.render.words import OUTCOME_WORDS, outcome_style, pod_words, target_words
 
-KIND_WORDS = {
-    "clusterIP": "cluster IP",
-    "nodePort": "node port",
+KINDS = {
+    "clusterIP": "ClusterIP",
+    "nodePort": "NodePort",
     "externalIP": "external IP",
-    "loadBalancer": "load-balancer IP",
+    "loadBalancer": "load balancer IP",
 }
+SENDERS = {"pod": "a pod", "node": "the node", "outside": "outside"}
+# more backends than this are counted, not listed
+MOST_BACKENDS = 10
+_FEW_BACKENDS = 4
+_SENDER_ROOM = 32
 
-SENDER_WORDS = {"pod": "a pod", "node": "the node itself", "outside": "outside"}
 
-INDENT = 2
-
-
-def explain(told: Explanation, width: int = 80, colour: bool = False) -> str:
+def explanation_text(
+    made: Explanation, width: int = 80, colour: bool = False, wide: bool = False
+) -> str:
     page = Page(width, colour)
-    proxy = "no known proxy" if told.proxy == "none" else told.proxy
-    where = " ".join(filter(None, (f"on {told.node}" if told.node else "", f"by {proxy}")))
-    page.line(glue(target_words(told.target), "name"), say("  "), glue(where), hang=2)
-    for port in told.ports:
+    _heading(page, made)
+    faults = [one for one in made.findings if one.severity != "info"]
+    if faults:
+        also(page, faults)
+    shown = Shown(wide)
+    for port in made.ports:
         page.blank()
-        page.line(glue(_port_words(port), "name"))
-        for alike in _alike(port.entries):
-            _show(page, alike, told.target.namespace)
-    if not any(port.entries for port in told.ports):
-        page.blank()
-        page.line(say("no rule on this node leads to it", "bad"), indent=INDENT)
-    also(page, told.findings)
-    if told.missing:
-        page.blank()
-        page.line(say("Not read: ", "unsure"), say(", ".join(told.missing) + "."), hang=INDENT)
+        _port(page, made, port, shown)
+    remarks = [one for one in made.findings if one.severity == "info"]
+    if remarks:
+        _remarks(page, made)
+    _footer(page, made)
     return page.text()
 
 
-def _port_words(port: ExplainedPort) -> str:
-    name = f"{port.name} " if port.name else ""
-    return f"port {name}{port.port}/{port.protocol}"
+# --- the first lines ----------------------------------------------------------------------------
 
 
-def _alike(entries: Iterable[Entry]) -> list[list[Entry]]:
-    """Entries that the same rules treat alike, in the order of the first of each kind."""
-    groups: dict[object, list[Entry]] = {}
+def _heading(page: Page, made: Explanation) -> None:
+    what = glue(target_words(made.target), "name")
+    proxy = "no proxy" if made.proxy == "none" else made.proxy
+    where = glue(f"on {made.node} ({proxy})")
+    words, style = _answer(made)
+    answer = glue(words, style)
+    if width_of((what, where, answer)) + 4 <= page.width:
+        page.row([what, say("  "), where], answer, [], hang=4)
+    else:
+        page.line(answer)
+        page.line(what, say("  "), where, hang=2)
+    if made.service is not None:
+        page.line(say(_service_words(made.service)), hang=2)
+
+
+def _answer(made: Explanation) -> tuple[str, str]:
+    if any(one.severity == "error" for one in made.findings):
+        count = sum(one.severity == "error" for one in made.findings)
+        return f"{count} FAULT{'S' if count != 1 else ''} in its rules", "bad"
+    outcomes = [entry.outcome for port in made.ports for entry in port.entries]
+    if not outcomes:
+        return "NOT PROXIED", "unsure"
+    if len(set(outcomes)) == 1:
+        return OUTCOME_WORDS[outcomes[0]], outcome_style(outcomes[0])
+    count = outcomes.count(Outcome.DELIVERED)
+    return f"DELIVERED on {count} of {len(outcomes)} ways", "unsure"
+
+
+def _service_words(service: Service) -> str:
+    """Its type, and what is not usual about it."""
+    words = [service.type]
+    if service.internal_policy != "Cluster":
+        words.append(f"internalTrafficPolicy {service.internal_policy}")
+    if service.external_policy != "Cluster":
+        words.append(f"externalTrafficPolicy {service.external_policy}")
+    if service.affinity_seconds:
+        words.append(f"a client keeps its backend for {_span(service.affinity_seconds)}")
+    if service.source_ranges:
+        words.append(f"load balancer open to {', '.join(service.source_ranges)}")
+    if service.traffic_distribution:
+        words.append(f"trafficDistribution {service.traffic_distribution}")
+    return "; ".join(words)
+
+
+def _span(seconds: int) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds % length == 0:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
+# --- one port -----------------------------------------------------------------------------------
+
+
+def _port(page: Page, made: Explanation, port: ExplainedPort, shown: Shown) -> None:
+    if len(made.ports) > 1 or port.name:
+        name = f" {port.name}" if port.name else ""
+        page.line(say(f"port {port.port}/{port.protocol.upper()}{name}", "name"))
+        page.blank()
+    doors = groupby(port.entries, key=lambda one: (one.kind, one.address, one.port))
+    for number, ((kind, address, at), found) in enumerate(doors):
+        if number:
+            page.blank()
+        entries = tuple(found)
+        label = f"/{port.protocol.upper()}"
+        page.line(say(f"{KINDS[kind]} {end(address, at)}{label}", "name"))
+        _fates(page, entries, made, shown.wide)
+        show_chain(page, entries, shown, indent=2)
+
+
+def _fates(page: Page, entries: Sequence[Entry], made: Explanation, wide: bool) -> None:
+    """What becomes of each sender's packets; those with the same backends stand above them."""
+    by_backends: dict[tuple[Backend, ...], list[Entry]] = {}
     for entry in entries:
-        key = (entry.outcome, entry.backends, entry.rules, entry.becomes, entry.words)
-        groups.setdefault(key, []).append(entry)
-    return list(groups.values())
+        by_backends.setdefault(tuple(sorted(entry.backends, key=_key)), []).append(entry)
+    room = min(_SENDER_ROOM, max(cells(_senders(some)) for some in _alike(entries).values()))
+    for backends, some in by_backends.items():
+        for senders in _alike(some).values():
+            _fate(page, senders, room)
+        _backends(page, backends, made, wide)
 
 
-def _show(page: Page, alike: Sequence[Entry], namespace: str) -> None:
-    page.blank()
-    for entry in alike:
-        sender = f"from {SENDER_WORDS[entry.sender]}"
-        at = f" ({entry.source})" if entry.source else ""
-        page.line(
-            say(f"{KIND_WORDS[entry.kind]} "),
-            glue(end(entry.address, entry.port), "name"),
-            say(" "),
-            glue(sender + at),
-            indent=INDENT,
-            hang=INDENT + 2,
+def _alike(entries: Iterable[Entry]) -> dict[Hashable, list[Entry]]:
+    """Those who fare alike."""
+    alike: dict[Hashable, list[Entry]] = {}
+    for one in entries:
+        fate = (
+            one.outcome,
+            one.becomes,
+            one.words,
+            one.certain,
+            frozenset(map(_key, one.backends)),
         )
-    first = alike[0]
-    unsure = "" if first.certain else " (or as a rule decides that is not understood here)"
-    words = f": {first.words}" if first.words else ""
-    page.line(
-        say(OUTCOME_WORDS[first.outcome].lower(), outcome_style(first.outcome)),
-        say(f"{unsure}{words}"),
-        indent=INDENT + 2,
-    )
-    _show_backends(page, first.backends, namespace)
-    if first.becomes:
-        page.line(say(f"the backend sees it come from {first.becomes}"), indent=INDENT + 2)
-    _show_rules(page, first.rules)
+        alike.setdefault(fate, []).append(one)
+    return alike
 
 
-def _show_backends(page: Page, backends: Sequence[Backend], namespace: str) -> None:
-    ends = [clean(end(backend.address, backend.port)) for backend in backends]
-    room = max(map(cells, ends), default=0) + 2
-    for backend, address in zip(backends, ends, strict=True):
-        who = pod_words(backend.pod, namespace) if backend.pod else ""
-        where = f"on {backend.node}" if backend.node else ""
-        label = [say(f"{backend.weight:6.1%}  "), say(pad(address, room))]
-        page.line(glue(who), say(" " if who else ""), glue(where), label=label, indent=INDENT + 2)
+def _fate(page: Page, entries: Sequence[Entry], room: int) -> None:
+    first = entries[0]
+    style = outcome_style(first.outcome) if first.certain else "unsure"
+    words = [say(OUTCOME_WORDS[first.outcome], style)]
+    if first.outcome is Outcome.DELIVERED:
+        kept = f"as {first.becomes.replace(', ', ' or ')}" if first.becomes else "with its source"
+        words += [say(f"  {kept}")]
+    elif first.words:
+        words += [say(f"  {_reason(first.words)}")]
+    if not first.certain:
+        words += [say("  (not certain)", "unsure")]
+    label = pad(clean(f"from {_senders(entries)}"), room + 5)
+    page.line(*words, label=[say(f"{label}  ")], indent=2, hang=6)
 
 
-def _show_rules(page: Page, rules: Sequence[MetRule]) -> None:
-    """Rules by hook and table, as the packet meets them."""
-    for (hook, table), met in groupby(rules, key=lambda rule: (rule.hook, rule.table)):
-        page.line(say(" ".join(filter(None, (hook, table))), "quiet"), indent=INDENT + 2)
-        for rule in met:
-            counted = f"  counted {rule.packets} packets" if rule.packets is not None else ""
-            page.line(
-                say(rule_place(rule)),
-                say("  "),
-                say(rule.words, "change"),
-                say(counted, "quiet"),
-                indent=INDENT + 4,
-                hang=INDENT + 6,
-            )
-            page.line(say(rule_text(rule), "quiet"), indent=INDENT + 8)
+def _reason(words: str) -> str:
+    """What the rule's words say beyond the outcome that stands before them."""
+    for deed in ("drops it", "rejects it"):
+        words = words.removeprefix(deed).lstrip(": ")
+    return words
+
+
+def _senders(entries: Iterable[Entry]) -> str:
+    """``a pod, the node``; an address where it decides, as with source ranges."""
+    names = []
+    for entry in entries:
+        name = SENDERS[entry.sender]
+        if entry.sender == "outside" and entry.kind == "loadBalancer":
+            name = f"{name} ({entry.source})" if entry.source else name
+        names.append(name)
+    return ", ".join(dict.fromkeys(names))
+
+
+def _key(backend: Backend) -> tuple[bool, str, str, int]:
+    return not backend.node, backend.node, backend.address, backend.port
+
+
+def _backends(page: Page, backends: Sequence[Backend], made: Explanation, wide: bool) -> None:
+    many = len(backends) > MOST_BACKENDS and not wide
+    listed = backends[:_FEW_BACKENDS] if many else backends
+    room = max((len(end(one.address, one.port)) for one in listed), default=0)
+    for one in listed:
+        where = pad(clean(end(one.address, one.port)), room)
+        page.line(say(_place(one, made)), label=[say(f"{one.weight:6.1%}  {where}  ")], indent=4)
+    if many:
+        rest = len(backends) - len(listed)
+        page.line(say(f"... and {rest} more (-o wide lists them)", "quiet"), indent=6)
+
+
+def _place(backend: Backend, made: Explanation) -> str:
+    namespace = made.target.namespace
+    pod = pod_words(backend.pod, namespace) if backend.pod else ""
+    node = f"on {backend.node}" if backend.node else ""
+    return " ".join(filter(None, (pod, node))) or "not a pod that the API knows"
+
+
+# --- the last lines -----------------------------------------------------------------------------
+
+
+def _remarks(page: Page, made: Explanation) -> None:
+    """What is as it should be, and might be taken for a fault."""
+    for finding in made.findings:
+        if finding.severity != "info":
+            continue
+        page.blank()
+        page.line(say(f"{finding.summary}  "), say(f"({finding.cause})", "quiet"))
+        for line in finding.evidence:
+            page.line(say(line), indent=4)
+
+
+def _footer(page: Page, made: Explanation) -> None:
+    lines: list[list[Span]] = []
+    if len(made.nodes) > 1:
+        others = ", ".join(name for name in made.nodes if name != made.node)
+        lines.append([say(f"Other nodes: {others} (--node NAME)")])
+    if made.missing:
+        names = ", ".join(re.split("/|: ", name)[-1] for name in made.missing)
+        lines.append([say(f"Not there to read, so taken as usual: {names}")])
+    if lines:
+        page.blank()
+    for line in lines:
+        page.line(*line, hang=2)

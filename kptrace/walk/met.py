@@ -8,20 +8,22 @@ before whatever both meet again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
 
 from kptrace.model import Branch, MetRule, RuleRef
 from kptrace.rules.parts import Verdict
 from kptrace.rules.ruleset import Rule, Ruleset, Table
 
 _Met = tuple[str, RuleRef]
+Key = TypeVar("Key", bound=Hashable)
 
 
 def met(ways: Iterable[Branch], ruleset: Ruleset) -> tuple[MetRule, ...]:
     merged: list[_Met] = []
     for way in ways:
         told = [(step.hook, step.rule) for step in way.steps if step.rule is not None]
-        merged = _merge(merged, _telling(told, ruleset))
+        merged = merge(merged, _telling(told, ruleset), _place)
     return tuple(_counted(hook, ref, ruleset) for hook, ref in merged)
 
 
@@ -49,16 +51,57 @@ def _inside(following: _Met, hook: str, ref: RuleRef, chain: str) -> bool:
     return same and other_hook == hook and other.chain == chain
 
 
-def _merge(merged: list[_Met], way: list[_Met]) -> list[_Met]:
-    """New rules go before the next one that is known already."""
-    known = set(merged)
-    place = len(merged)
-    for one in reversed(way):
-        if one in known:
-            place = merged.index(one)
-        else:
-            merged = [*merged[:place], one, *merged[place:]]
+def merge(
+    order: Sequence[Key], way: Sequence[Key], place: Callable[[Key], tuple[int, Hashable, int]]
+) -> list[Key]:
+    """``order`` with what is new in ``way``, run by run: before what both meet next, and, where a
+    run begins in a chain of which the order has later rules already, before these.
+
+    place: (when the hook runs, the chain, the number in it)
+    """
+    merged = list(order)
+    known = set(order)
+    low, run = 0, list[Key]()
+    for one in (*way, None):
+        if one is not None and one not in known:
+            run.append(one)
+            continue
+        high = len(merged) if one is None else merged.index(one)
+        if run:
+            at = _room(merged, low, high, place(run[0]), place)
+            merged[at:at] = run
+            high += len(run) if at <= high else 0
+            run = []
+        low = high + 1
     return merged
+
+
+def _room(
+    merged: Sequence[Key],
+    low: int,
+    high: int,
+    first: tuple[int, Hashable, int],
+    place: Callable[[Key], tuple[int, Hashable, int]],
+) -> int:
+    hook, chain, number = first
+    for index in range(low, high):
+        other_hook, other_chain, other_number = place(merged[index])
+        if other_hook > hook or (other_chain == chain and other_number > number):
+            return index
+    return max(low, high)
+
+
+def hook_order(hook: str) -> int:
+    """Arriving and sending hooks are each other's like: no packet's first way meets both."""
+    return _HOOKS.get(hook, 0)
+
+
+_HOOKS = {"prerouting": 0, "output": 0, "input": 1, "forward": 1, "postrouting": 2}
+
+
+def _place(one: _Met) -> tuple[int, Hashable, int]:
+    hook, ref = one
+    return hook_order(hook), (ref.backend, ref.family, ref.table, ref.chain), ref.number
 
 
 def _rule(ref: RuleRef, ruleset: Ruleset) -> Rule | None:

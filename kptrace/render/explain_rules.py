@@ -1,0 +1,147 @@
+"""The chain of rules of one way in, for all its senders together. Pure.
+
+A rule that only some senders meet says which. What an earlier way in has shown is named in one
+line; where a Service has many backends, the rules of the first few stand for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from kptrace.model import Entry, MetRule, Sender
+from kptrace.render.clean import cells, clean, pad
+from kptrace.render.page import Page, Span, glue, say
+from kptrace.walk.met import hook_order, merge
+
+Key = tuple[str, str, str, str, int]
+
+COLUMN = 28
+MOST_RULES = 24
+_HEAD, _TAIL = 14, 6
+
+
+class Row(NamedTuple):
+    """senders: who meets it, if not all do."""
+
+    rule: MetRule
+    senders: tuple[Sender, ...]
+
+
+class Shown:
+    """The rules that the page has already."""
+
+    def __init__(self, wide: bool) -> None:
+        self.wide = wide
+        self._keys: set[Key] = set()
+
+    def fresh(self, row: Row) -> bool:
+        return self.wide or _key(row.rule) not in self._keys
+
+    def add(self, rows: Iterable[Row]) -> None:
+        self._keys |= {_key(row.rule) for row in rows}
+
+
+def show_chain(page: Page, entries: Sequence[Entry], shown: Shown, indent: int) -> None:
+    rows = _merged(entries)
+    tables = max((cells(clean(row.rule.table)) for row in rows), default=0) + 2
+    fresh = [cells(clean(_place(row.rule))) for row in rows if shown.fresh(row)]
+    room = max((each for each in fresh if each <= COLUMN), default=0)
+    table, folded = "", list[Row]()
+    for row in _few(_begin(rows, shown), shown.wide):
+        if row is not None and not shown.fresh(row):
+            folded.append(row)
+            continue
+        _fold(page, folded, indent + tables)
+        if row is None:
+            page.line(say("... and so on for each backend (-o wide)", "quiet"), indent=indent)
+            table = ""
+            continue
+        name = row.rule.table if row.rule.table != table else ""
+        table = row.rule.table
+        _row(page, row, say(pad(clean(name), tables), "quiet"), room, indent, shown.wide)
+    _fold(page, folded, indent + tables)
+    shown.add(rows)
+
+
+def _begin(rows: Sequence[Row], shown: Shown) -> Sequence[Row]:
+    """From the first that the page does not have yet, if there is one."""
+    for index, row in enumerate(rows):
+        if shown.fresh(row):
+            return rows[index:]
+    return rows
+
+
+def _few(rows: Sequence[Row], wide: bool) -> list[Row | None]:
+    """All of them, or the first and last with a None between."""
+    if wide or len(rows) <= MOST_RULES:
+        return list(rows)
+    return [*rows[:_HEAD], None, *rows[-_TAIL:]]
+
+
+def _row(page: Page, row: Row, table: Span, room: int, indent: int, wide: bool) -> None:
+    place = clean(_place(row.rule))
+    below = indent + table.width + 4
+    first, *more = _told(row, wide)
+    if cells(place) <= COLUMN:
+        label = [table, say(pad(place, room + 2))]
+        page.line(*first, label=label, indent=indent)
+    else:
+        page.line(say(place), label=[table], indent=indent, hang=below)
+        page.line(*first, indent=below)
+    for each in more:
+        page.line(*each, indent=below)
+
+
+def _told(row: Row, wide: bool) -> list[list[Span]]:
+    rule = row.rule
+    only = glue(f"({', '.join(row.senders)})", "quiet") if row.senders else say("")
+    if not wide:
+        return [[say(f"{rule.words or rule.text}  "), only]]
+    told = [[say(f"{rule.text}  "), only]]
+    if rule.words:
+        told.append([say(rule.words, "quiet")])
+    if rule.packets is not None:
+        told.append([say(f"counted {rule.packets} packets, {rule.bytes} bytes", "quiet")])
+    return told
+
+
+def _place(rule: MetRule) -> str:
+    return f"{rule.chain} {rule.number}" if rule.number else f"{rule.chain} policy"
+
+
+def _fold(page: Page, rows: list[Row], indent: int) -> None:
+    """``as above: KUBE-SVC-X and on``"""
+    chains = list(dict.fromkeys(row.rule.chain for row in rows))
+    if chains:
+        more = " and on" if len(chains) > 1 else ""
+        page.line(say(f"as above: {chains[0]}{more}", "quiet"), indent=indent)
+    rows.clear()
+
+
+# --- the rules of several senders as one list ---------------------------------------------------
+
+
+def _merged(entries: Sequence[Entry]) -> list[Row]:
+    """In the kernel's order for each of them: new ones stand before what both meet next."""
+    order: list[Key] = []
+    rules: dict[Key, MetRule] = {}
+    met: dict[Key, list[Sender]] = {}
+    for entry in entries:
+        for rule in entry.rules:
+            rules.setdefault(_key(rule), rule)
+            senders = met.setdefault(_key(rule), [])
+            if entry.sender not in senders:
+                senders.append(entry.sender)
+        order = merge(order, [_key(rule) for rule in entry.rules], partial(_when, rules))
+    everybody = {entry.sender for entry in entries}
+    return [Row(rules[key], () if set(met[key]) == everybody else tuple(met[key])) for key in order]
+
+
+def _when(rules: Mapping[Key, MetRule], key: Key) -> tuple[int, Hashable, int]:
+    return hook_order(rules[key].hook), key[:-1], rules[key].number
+
+
+def _key(rule: MetRule) -> Key:
+    return rule.backend, rule.family, rule.table, rule.chain, rule.number
