@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
+from kptrace.judge.flood import without_copies
 from kptrace.model import Flow, Packet, Place, Probe, Sighting, Value
 from kptrace.walk.snapshot import Snapshot
 
@@ -64,7 +65,7 @@ def journey(
     sent: Flow | None = None,
 ) -> Journey:
     """sent: the 5-tuple as the sender had it, which no tap shows when it was a node."""
-    mine = [s for s in sightings if s.cookie in (probe.cookie, 0)]
+    mine = without_copies((s for s in sightings if s.cookie in (probe.cookie, 0)), snapshots)
     forward, back = _split(probe, mine, sent)
     shifts = clock_shifts([*forward, *back], source_node)
 

@@ -10,7 +10,7 @@ import pytest
 from kptrace.judge.journey import clock_shifts, journey
 from kptrace.model import Flow, Packet, Place, Probe, Sighting, Tunnel
 from kptrace.rules.ruleset import Ruleset
-from kptrace.walk.network import Link, Vxlan
+from kptrace.walk.network import Assigned, Link, Vxlan
 from kptrace.walk.snapshot import Snapshot
 
 COOKIE = 0x1000
@@ -155,6 +155,43 @@ def test_an_answer_that_is_half_translated_back_is_an_answer() -> None:
     found = journey(Probe(cookie=COOKIE, flow=sent), sightings, SNAPSHOTS, "a", sent)
     assert [s.time_ns for s in found.forward] == [1, 2]
     assert [s.time_ns for s in found.back] == [8, 9]
+
+
+PODS = {
+    Place(node="b", pod="shop/server"): ("10.244.2.20", 4),
+    Place(node="b", pod="shop/other"): ("10.244.2.21", 5),
+}
+
+
+def test_the_copies_of_a_flooded_frame_are_not_its_way() -> None:
+    ports = (
+        Link(index=2, name="cni0", kind="bridge"),
+        Link(index=4, name="veth1", kind="veth", master="cni0", peer=2),
+        Link(index=5, name="veth2", kind="veth", master="cni0", peer=2),
+    )
+    snapshots = {B: Snapshot(place=B, ruleset=Ruleset(), links=ports)}
+    for place, (address, peer) in PODS.items():
+        snapshots[place] = Snapshot(
+            place=place,
+            ruleset=Ruleset(),
+            links=(Link(index=2, name="eth0", kind="veth", peer=peer),),
+            addresses=(Assigned(interface="eth0", address=address, length=24),),
+        )
+    other = Place(node="b", pod="shop/other")
+    copy = msgspec.structs.replace(seen(other, "eth0", "in", 171, SENT_ON), other_host=True)
+    way = (
+        seen(B, "cni0", "out", 160, SENT_ON),
+        seen(B, "veth1", "out", 161, SENT_ON),
+        seen(SERVER, "eth0", "in", 170, SENT_ON),
+    )
+    flooded = (*way, seen(B, "veth2", "out", 162, SENT_ON), copy)
+    found = journey(PROBE, flooded, snapshots, "b")
+    assert names(found.forward) == names(way)
+
+
+def test_a_foreign_mac_on_the_nodes_own_device_stays() -> None:
+    astray = msgspec.structs.replace(seen(B, "flannel.1", "in", 150, SENT_ON), other_host=True)
+    assert journey(PROBE, (astray,), SNAPSHOTS, "a").forward == (astray,)
 
 
 def test_nothing_seen_is_an_empty_journey() -> None:
