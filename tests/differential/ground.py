@@ -1,0 +1,338 @@
+"""The ground: a router's namespace with everything that a random ruleset can ask about, and ends.
+
+    client  eth0 ---- vc              vs ---- eth0  server
+                         \\  router  /
+    pod-a   eth0 -- pa -- br0 -- pb -- eth0  pod-b
+
+The router forwards, translates and answers; it alone gets rules. The ends are taps: each frame
+that reaches one is read by an AF_PACKET socket and then dropped before its IP layer, so that no
+stack answers; what an end sends, the runner builds. Link addresses and neighbours are fixed.
+
+The walk's World is read from the namespaces as they stand, by the agent's own dump.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import subprocess
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from kptrace.model import Place
+from kptrace.node import dump, namespace
+from kptrace.protocol import Door
+from kptrace.rules.load import load_ruleset
+from kptrace.walk.snapshot import Snapshot, read_snapshot
+from kptrace.walk.world import World
+
+NODE = "r"
+ROUTER = "router"
+TCP_PORTS = UDP_PORTS = (80, 443, 5353, 8080, 9090, 30080)
+
+
+class End(NamedTuple):
+    """port: the router's device towards it; gateway: the router's addresses on that link."""
+
+    name: str
+    port: str
+    gateway: tuple[str, str]
+    addresses: tuple[str, ...]
+    number: int
+
+    @property
+    def mac(self) -> str:
+        return f"02:00:00:00:{self.number:02x}:02"
+
+    @property
+    def router_mac(self) -> str:
+        bridged = self.port in BRIDGED
+        return f"02:00:00:00:{BRIDGE_NUMBER if bridged else self.number:02x}:01"
+
+
+BRIDGED = ("pa", "pb")
+BRIDGE_NUMBER = 9
+_CLIENT = ("10.1.0.2/24", "10.1.0.3/24", "192.0.2.9/32", "fd01::2/64", "fd01::3/64")
+_SERVER = ("10.2.0.2/24", "10.2.0.3/24", "10.2.0.4/24", "10.2.0.5/24")
+_SERVER6 = ("fd02::2/64", "fd02::3/64", "fd02::4/64", "fd02::5/64")
+ENDS = {
+    one.name: one
+    for one in (
+        End("client", "vc", ("10.1.0.1", "fd01::1"), _CLIENT, 1),
+        End("server", "vs", ("10.2.0.1", "fd02::1"), _SERVER + _SERVER6, 2),
+        End("pod-a", "pa", ("10.3.0.1", "fd03::1"), ("10.3.0.2/24", "fd03::2/64"), 3),
+        End("pod-b", "pb", ("10.3.0.1", "fd03::1"), ("10.3.0.3/24", "fd03::3/64"), 4),
+    )
+}
+OWN = ("10.1.0.1", "10.2.0.1", "10.3.0.1", "fd01::1", "fd02::1", "fd03::1")
+
+_ROUTER = """
+link set lo up
+link add br0 address {bridge} type bridge ageing_time 10000000 mcast_snooping 0
+{links}
+addr add 10.1.0.1/24 dev vc
+addr add 10.2.0.1/24 dev vs
+addr add 10.2.0.7/24 dev vs
+addr add 10.3.0.1/24 dev br0
+addr add fd01::1/64 dev vc nodad
+addr add fd02::1/64 dev vs nodad
+addr add fd03::1/64 dev br0 nodad
+link set br0 up
+{neighbours}
+route add 192.0.2.0/24 via 10.1.0.2
+route add blackhole 203.0.113.0/24
+route add unreachable 198.51.100.0/24
+route add default via 10.2.0.2
+route add default via fd02::2
+route add default via 10.3.0.2 table 100
+route add default via fd03::2 table 100
+rule add fwmark 0x20/0x20 lookup 100
+"""
+_ROUTER6 = "rule add fwmark 0x20/0x20 lookup 100\n"
+_SYSCTLS = {
+    "net/ipv4/ip_forward": "1",
+    "net/ipv4/conf/all/rp_filter": "0",
+    "net/ipv4/conf/default/rp_filter": "0",
+    "net/ipv4/conf/all/send_redirects": "0",
+    "net/ipv4/conf/default/send_redirects": "0",
+    "net/ipv4/icmp_ratelimit": "0",
+    "net/ipv4/icmp_msgs_per_sec": "1000000",
+    "net/ipv4/icmp_msgs_burst": "1000000",
+    "net/ipv4/tcp_synack_retries": "0",
+    "net/ipv4/tcp_syncookies": "0",
+    "net/ipv4/tcp_max_syn_backlog": "65536",
+    "net/core/somaxconn": "65536",
+    "net/ipv6/conf/all/forwarding": "1",
+    "net/ipv6/conf/all/accept_dad": "0",
+    "net/ipv6/conf/default/accept_dad": "0",
+    "net/ipv6/icmp/ratelimit": "0",
+    "net/bridge/bridge-nf-call-iptables": "1",
+    "net/bridge/bridge-nf-call-ip6tables": "1",
+}
+_LOGGERS = ("net/netfilter/nf_log/2", "net/netfilter/nf_log/10")
+_DEAF = """
+table netdev deaf {
+ chain ingress { type filter hook ingress device eth0 priority 0; policy drop; }
+}
+"""
+_STATE = (
+    "ip-link.json",
+    "ip-addr.json",
+    "ip-neigh.json",
+    "ip-route.json",
+    "ip6-route.json",
+    "ip-rule.json",
+    "ip6-rule.json",
+    "bridge-fdb.json",
+    "sysctl.txt",
+)
+RULES = (
+    "iptables-legacy-save.txt",
+    "iptables-nft-save.txt",
+    "ip6tables-legacy-save.txt",
+    "ip6tables-nft-save.txt",
+    "nft-ruleset.json",
+    "ipset-save.txt",
+)
+_PACKET_IGNORE_OUTGOING = 23
+_SOL_PACKET = 263
+_ETH_P_ALL = 3
+_COUNT = itertools.count(1)
+
+
+class Refused(Exception):
+    """A tool would not load what the generator made."""
+
+
+class Ground:
+    """``with Ground() as ground``. Names carry our pid; only what was made here is removed."""
+
+    def __init__(self) -> None:
+        self._tag = f"kpd{os.getpid()}-{next(_COUNT)}"
+        self.taps: dict[str, socket.socket] = {}
+        self.place = Place(node=NODE)
+
+    def __enter__(self) -> Ground:
+        made: list[str] = []
+        try:
+            for name in (ROUTER, *ENDS):
+                namespace.create(self._name(name))
+                made.append(name)
+            self._build()
+        except BaseException:
+            for name in made:
+                namespace.delete(self._name(name))
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for tap in self.taps.values():
+            tap.close()
+        for name in (ROUTER, *ENDS):
+            namespace.delete(self._name(name))
+
+    def _name(self, name: str) -> str:
+        return f"{self._tag}-{name}"
+
+    def path(self, name: str = ROUTER) -> str:
+        return f"/run/netns/{self._name(name)}"
+
+    def run(self, argv: Iterable[str], text: str = "", name: str = ROUTER) -> str:
+        call = partial(
+            subprocess.run, list(argv), input=text, capture_output=True, text=True, timeout=60
+        )
+        done = namespace.within(self.path(name), call)
+        if done.returncode:
+            raise Refused(f"{' '.join(argv)}: {done.stderr.strip()}")
+        return str(done.stdout)
+
+    def write(self, values: dict[str, str], name: str = ROUTER) -> None:
+        def put() -> None:
+            for key, value in values.items():
+                Path("/proc/sys", key).write_text(value)
+
+        namespace.within(self.path(name), put)
+
+    # --- building -----------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        links, neighbours = [], []
+        for end in ENDS.values():
+            self._quiet(end.name)
+            own = f"02:00:00:00:{end.number:02x}:01"
+            links += [
+                f"link add {end.port} address {own} type veth peer name eth0 address {end.mac} "
+                f"netns {self._name(end.name)}",
+                *([f"link set {end.port} master br0"] if end.port in BRIDGED else []),
+                f"link set {end.port} up",
+            ]
+            device = "br0" if end.port in BRIDGED else end.port
+            neighbours += [
+                f"neigh replace {one.split('/')[0]} dev {device} lladdr {end.mac} nud permanent"
+                for one in end.addresses
+            ]
+        self._quiet(ROUTER)
+        self.write(_SYSCTLS)
+        text = _ROUTER.format(
+            bridge=f"02:00:00:00:{BRIDGE_NUMBER:02x}:01",
+            links="\n".join(links),
+            neighbours="\n".join(neighbours),
+        )
+        self.run(("ip", "-batch", "-"), text)
+        self.run(("ip", "-6", "-batch", "-"), _ROUTER6)
+        self.write(dict.fromkeys(_LOGGERS, "nfnetlink_log"))
+        for end in ENDS.values():
+            self._build_end(end)
+
+    def _quiet(self, name: str) -> None:
+        """No link-local address, no router solicitation: nothing that anybody sends unasked."""
+        values = {"accept_ra": "0", "addr_gen_mode": "1", "accept_dad": "0"}
+        for scope in ("all", "default"):
+            self.write({f"net/ipv6/conf/{scope}/{k}": v for k, v in values.items()}, name)
+
+    def _build_end(self, end: End) -> None:
+        lines = ["link set lo up", "link set eth0 up"]
+        lines += [
+            f"addr add {one} dev eth0{' nodad' if ':' in one else ''}" for one in end.addresses
+        ]
+        lines += [f"route add default via {gateway}" for gateway in end.gateway]
+        lines += [
+            f"neigh replace {gateway} dev eth0 lladdr {end.router_mac} nud permanent"
+            for gateway in end.gateway
+        ]
+        if end.port in BRIDGED:
+            others = [one for one in ENDS.values() if one.port in BRIDGED and one != end]
+            lines += [
+                f"neigh replace {text.split('/')[0]} dev eth0 lladdr {other.mac} nud permanent"
+                for other in others
+                for text in other.addresses
+            ]
+        self.run(("ip", "-batch", "-"), "\n".join(lines) + "\n", end.name)
+        self.run(("nft", "-f", "-"), _DEAF, end.name)
+        self.taps[end.name] = namespace.within(self.path(end.name), _tap)
+
+    # --- rules --------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        self.run(("nft", "flush", "ruleset"))
+        for version in ("", "6"):
+            for table in self.legacy_tables(version):
+                empty = "".join(f":{chain} ACCEPT [0:0]\n" for chain in CHAINS[table])
+                self.run((f"ip{version}tables-legacy-restore",), f"*{table}\n{empty}COMMIT\n")
+        self.run(("ipset", "destroy"))
+
+    def legacy_tables(self, version: str) -> list[str]:
+        path = Path(f"/proc/thread-self/net/ip{version}_tables_names")
+
+        def read() -> str:
+            return path.read_text() if path.exists() else ""
+
+        return namespace.within(self.path(), read).split()
+
+    def load(self, rules: dict[str, str]) -> None:
+        """rules: loader -> text, as a case keeps them. Raises Refused."""
+        self.clear()
+        for loader, argv in LOADERS.items():
+            if rules.get(loader):
+                self.run(argv, rules[loader])
+
+    def saved(self) -> dict[str, str]:
+        """The rules as the tools tell them, by their names in a bundle."""
+        door = Door(place=self.place, netns=self.path())
+        return {fact.file: fact.text for fact in dump.facts(1, door, RULES) if not fact.missing}
+
+    # --- what the walk starts from ------------------------------------------------------------
+
+    def world(self) -> World:
+        """Every namespace as it stands, without rules."""
+        snapshots = {self.place: self._snapshot(self.place, ROUTER)}
+        for name in ENDS:
+            place = end_place(name)
+            snapshots[place] = self._snapshot(place, name)
+        return World(snapshots=snapshots)
+
+    def _snapshot(self, place: Place, name: str) -> Snapshot:
+        door = Door(place=place, netns=self.path(name))
+        files = {fact.file: fact.text for fact in dump.facts(1, door, _STATE) if not fact.missing}
+        return read_snapshot(place, files)
+
+
+LOADERS = {
+    "ipset": ("ipset", "restore"),
+    "iptables-legacy": ("iptables-legacy-restore",),
+    "ip6tables-legacy": ("ip6tables-legacy-restore",),
+    "iptables-nft": ("iptables-nft-restore",),
+    "ip6tables-nft": ("ip6tables-nft-restore",),
+    "nft": ("nft", "-f", "-"),
+}
+CHAINS = {
+    "raw": ("PREROUTING", "OUTPUT"),
+    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
+    "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
+    "filter": ("INPUT", "FORWARD", "OUTPUT"),
+    "security": ("INPUT", "FORWARD", "OUTPUT"),
+}
+
+
+def end_place(name: str) -> Place:
+    return Place(node=NODE, pod=f"t/{name}")
+
+
+def with_rules(world: World, files: dict[str, str]) -> World:
+    """The same world, its router with the rules of these files."""
+    place = Place(node=NODE)
+    ruled = msgspec.structs.replace(world.snapshots[place], ruleset=load_ruleset(files))
+    return World(snapshots={**world.snapshots, place: ruled})
+
+
+def _tap() -> socket.socket:
+    tap = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+    tap.bind(("eth0", _ETH_P_ALL))
+    tap.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+    tap.setblocking(False)
+    return tap

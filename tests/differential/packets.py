@@ -1,0 +1,198 @@
+"""A packet of the test: what is asked of both judges, and its bytes on the wire.
+
+In: a Sent. Out: the frame that an end sends, the answer of whoever got it, and the model's Packet
+for the walk. A cookie marks it: the sequence number of TCP, else the first payload bytes.
+"""
+
+from __future__ import annotations
+
+import socket
+from struct import pack
+
+from differential.ground import ENDS, ROUTER
+from kptrace.model import Flow, Packet, Value
+from kptrace.wire.cookie import MAGIC
+
+_NUMBERS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58}
+_FLAGS = {"F": 1, "S": 2, "R": 4, "P": 8, "A": 16, "U": 32}
+_SYN_OPTIONS = 20  # what Linux' own SYN holds beyond 20 bytes
+
+
+class Sent(Value):
+    """start: an end's name, or ``router``. For ICMP ``sport`` is the echo's id."""
+
+    start: str
+    protocol: str
+    src: str
+    dst: str
+    sport: int = 0
+    dport: int = 0
+    mark: int = 0
+    ttl: int = 64
+    flags: str = ""
+    size: int = 8
+
+    @property
+    def ipv6(self) -> bool:
+        return ":" in self.dst
+
+    @property
+    def own(self) -> bool:
+        return self.start == ROUTER
+
+    @property
+    def flow(self) -> Flow:
+        ports = self.protocol in ("tcp", "udp")
+        return Flow(
+            protocol=self.protocol,
+            src=self.src,
+            dst=self.dst,
+            sport=self.sport if ports else 0,
+            dport=self.dport if ports else 0,
+        )
+
+    @property
+    def length(self) -> int:
+        header = 40 if self.ipv6 else 20
+        if self.protocol == "tcp":
+            return header + 20 + (_SYN_OPTIONS if self.own else 0)
+        return header + 8 + self.size
+
+    def packet(self) -> Packet:
+        """As the walk is asked."""
+        return Packet(
+            flow=self.flow,
+            ttl=self.ttl,
+            length=self.length,
+            flags=self.flags or ("S" if self.protocol == "tcp" else ""),
+            mark=self.mark,
+            icmp=_echo(self.ipv6, request=True) if self.protocol.startswith("icmp") else None,
+        )
+
+
+def _echo(ipv6: bool, request: bool) -> tuple[int, int]:
+    return (128 if request else 129, 0) if ipv6 else (8 if request else 0, 0)
+
+
+def payload(cookie: int, size: int) -> bytes:
+    return (MAGIC + pack("!I", cookie)).ljust(size, b".")
+
+
+def frame(sent: Sent, cookie: int) -> bytes:
+    """What the end sends to the router."""
+    end = ENDS[sent.start]
+    transport = _transport(sent, cookie)
+    return ethernet(_next_hop_mac(sent), end.mac, ip(sent.flow, sent.ttl, transport))
+
+
+def _next_hop_mac(sent: Sent) -> str:
+    """Pods reach each other over the bridge itself."""
+    end = ENDS[sent.start]
+    near = [one for one in ENDS.values() if one.port.startswith("p") and one.name != sent.start]
+    if end.port.startswith("p"):
+        for other in near:
+            if sent.dst in [text.split("/")[0] for text in other.addresses]:
+                return other.mac
+    return end.router_mac
+
+
+def _transport(sent: Sent, cookie: int) -> bytes:
+    if sent.protocol == "tcp":
+        return tcp(sent.flow, cookie, 0, sent.flags or "S")
+    if sent.protocol == "udp":
+        return udp(sent.flow, payload(cookie, sent.size))
+    kind, _ = _echo(sent.ipv6, request=True)
+    return icmp(sent.flow, kind, sent.sport, payload(cookie, sent.size))
+
+
+def answer(got: bytes, cookie: int) -> bytes | None:
+    """The frame with which whoever got this one answers; None where it would not."""
+    data = got[14:]
+    ipv6 = data[0] >> 4 == 6
+    at = 40 if ipv6 else (data[0] & 15) * 4
+    number = data[6] if ipv6 else data[9]
+    kind = socket.AF_INET6 if ipv6 else socket.AF_INET
+    raw = (data[8:24], data[24:40]) if ipv6 else (data[12:16], data[16:20])
+    src, dst = (socket.inet_ntop(kind, one) for one in raw)
+    body = data[at:]
+    name = {value: key for key, value in _NUMBERS.items()}.get(number, "")
+    sport, dport = int.from_bytes(body[:2], "big"), int.from_bytes(body[2:4], "big")
+    ports = {"sport": dport, "dport": sport} if name in ("tcp", "udp") else {}
+    back = Flow(protocol=name, src=dst, dst=src, **ports)
+    if name == "tcp":
+        transport = tcp(back, 7, cookie + 1, "SA")
+    elif name == "udp":
+        transport = udp(back, body[8:])
+    elif name in ("icmp", "icmpv6"):
+        transport = icmp(
+            back, _echo(ipv6, request=False)[0], int.from_bytes(body[4:6], "big"), body[8:]
+        )
+    else:
+        return None
+    return got[6:12] + got[:6] + got[12:14] + ip(back, 64, transport)
+
+
+# --- headers ----------------------------------------------------------------------------------
+
+
+def ethernet(to: str, source: str, packet: bytes) -> bytes:
+    kind = 0x86DD if packet[0] >> 4 == 6 else 0x0800
+    return _mac(to) + _mac(source) + pack("!H", kind) + packet
+
+
+def arp(asker_mac: str, target_mac: str, asker: str, target: str) -> bytes:
+    """A question for an address, to its owner alone."""
+    addresses = (socket.inet_aton(asker), socket.inet_aton(target))
+    body = _mac(asker_mac) + addresses[0] + bytes(6) + addresses[1]
+    head = _mac(target_mac) + _mac(asker_mac) + pack("!HHHBBH", 0x0806, 1, 0x0800, 6, 4, 1)
+    return head + body
+
+
+def _mac(text: str) -> bytes:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def ip(flow: Flow, ttl: int, transport: bytes) -> bytes:
+    number = _NUMBERS[flow.protocol]
+    addresses = _packed(flow)
+    if flow.ipv6:
+        return pack("!IHBB", 6 << 28, len(transport), number, ttl) + addresses + transport
+    head = pack("!BBHHHBBH", 0x45, 0, 20 + len(transport), 1, 0x4000, ttl, number, 0) + addresses
+    return head[:10] + pack("!H", _checksum(head)) + head[12:] + transport
+
+
+def tcp(flow: Flow, seq: int, ack: int, flags: str) -> bytes:
+    bits = sum(_FLAGS[letter] for letter in flags)
+    ports = (flow.sport, flow.dport)
+    words = pack("!HHIIBBHHH", *ports, seq, ack & 0xFFFFFFFF, 5 << 4, bits, 64000, 0, 0)
+    return _summed(flow, words, 16)
+
+
+def udp(flow: Flow, data: bytes) -> bytes:
+    return _summed(flow, pack("!HHHH", flow.sport, flow.dport, 8 + len(data), 0) + data, 6)
+
+
+def icmp(flow: Flow, kind: int, identity: int, data: bytes) -> bytes:
+    words = pack("!BBHHH", kind, 0, 0, identity, 1) + data
+    if flow.ipv6:
+        return _summed(flow, words, 2)
+    return words[:2] + pack("!H", _checksum(words)) + words[4:]
+
+
+def _summed(flow: Flow, words: bytes, at: int) -> bytes:
+    pseudo = _packed(flow) + pack("!II", len(words), _NUMBERS[flow.protocol])
+    total = _checksum(pseudo + words) or 0xFFFF
+    return words[:at] + pack("!H", total) + words[at + 2 :]
+
+
+def _packed(flow: Flow) -> bytes:
+    family = socket.AF_INET6 if flow.ipv6 else socket.AF_INET
+    return socket.inet_pton(family, flow.src) + socket.inet_pton(family, flow.dst)
+
+
+def _checksum(data: bytes) -> int:
+    padded = data + b"\0" * (len(data) % 2)
+    total = sum(int.from_bytes(padded[i : i + 2], "big") for i in range(0, len(padded), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF

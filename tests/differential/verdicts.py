@@ -1,0 +1,179 @@
+"""The walk's word in the kernel's form, and whether both agree.
+
+In: a Prediction and the rules. Out: a Way for each branch, in the form of what the witness saw; and
+of a set of ways and one observation: agreed, not judged (the walk itself was not certain), or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from differential.ground import ENDS, NODE, end_place
+from differential.packets import Sent
+from differential.witness import OWN_TABLES, Exit, Observation, Seen
+from kptrace.model import Branch, Flow, Place, Step, Value
+from kptrace.rules.parts import Reject
+from kptrace.rules.ruleset import Ruleset, Table
+from kptrace.walk.path import predict
+from kptrace.walk.world import World
+
+_ROUTER = Place(node=NODE)
+_PORTS = {end.port: end.name for end in ENDS.values()}
+
+# what REJECT sends, as ICMP type and code (include/net/netfilter/nf_reject.h, nft_reject.c)
+_V4 = {
+    "net-unreachable": 0,
+    "host-unreachable": 1,
+    "prot-unreachable": 2,
+    "port-unreachable": 3,
+    "net-prohibited": 9,
+    "host-prohibited": 10,
+    "admin-prohibited": 13,
+}
+_V6 = {
+    "no-route": 0,
+    "admin-prohibited": 1,
+    "addr-unreachable": 3,
+    "port-unreachable": 4,
+    "policy-fail": 5,
+    "reject-route": 6,
+}
+_X4 = {"no-route": 0, "port-unreachable": 3, "host-unreachable": 1, "admin-prohibited": 13}
+_X6 = {"no-route": 0, "port-unreachable": 4, "host-unreachable": 3, "admin-prohibited": 1}
+
+
+class Way(Value):
+    """refusal: what the sender is told, ``?`` something, empty: nothing."""
+
+    weight: float
+    certain: bool
+    there: Seen
+    refusal: str = ""
+    back: Seen | None = None
+    words: str = ""
+
+
+def ways(sent: Sent, world: World) -> list[Way]:
+    """Every way that the walk sees for the packet."""
+    source = _ROUTER if sent.own else end_place(sent.start)
+    ruleset = world.snapshots[_ROUTER].ruleset
+    return [_way(branch, ruleset) for branch in predict(sent.packet(), source, world).branches]
+
+
+def _way(branch: Branch, ruleset: Ruleset) -> Way:
+    steps = list(branch.steps)
+    turn = next((n for n, step in enumerate(steps) if step.action == "reply"), len(steps))
+    there, back = steps[:turn], steps[turn:]
+    stayed = [s.packet.flow for s in there if s.action == "delivered" and s.place == _ROUTER]
+    return Way(
+        weight=branch.weight,
+        certain=branch.certain,
+        there=_seen(there, stayed[-1] if stayed else None),
+        refusal=_refusal(there, ruleset),
+        back=_seen(back) if back else None,
+        words=f"{branch.outcome}: {branch.words}",
+    )
+
+
+def _seen(steps: Sequence[Step], stayed: Flow | None = None) -> Seen:
+    here = [step for step in steps if step.place == _ROUTER]
+    legacy, nft, marks = [], [], []
+    for step in here:
+        ref = step.rule
+        if ref is None or ref.number == 0 or ref.table in OWN_TABLES:
+            continue
+        told = f"{ref.family} {ref.table} {ref.chain} {ref.number}"
+        if ref.backend == "legacy":
+            legacy.append(told)
+        else:
+            nft.append(told)
+            marks.append(step.packet.mark)
+    out = [s for s in here if s.action == "seen" and s.direction == "out" and s.interface in _PORTS]
+    left = None
+    if out:
+        packet = out[-1].packet
+        left = Exit(end=_PORTS[out[-1].interface], flow=packet.flow, ttl=packet.ttl)
+    return Seen(legacy=tuple(legacy), nft=tuple(nft), marks=tuple(marks), left=left, stayed=stayed)
+
+
+def _refusal(steps: Sequence[Step], ruleset: Ruleset) -> str:
+    refused = [s for s in steps if s.action == "rejected" and s.place == _ROUTER]
+    if not refused:
+        return ""
+    ref = refused[-1].rule
+    if ref is None or ref.number == 0 or ref.backend not in ("legacy", "nft"):
+        return "?"
+    chain = ruleset.chain(Table(backend=ref.backend, family=ref.family, name=ref.table), ref.chain)
+    body = chain.rules[ref.number - 1].body if chain else ()
+    replies = [part.reply for part in body if isinstance(part, Reject)]
+    return _sent_back(replies[0], refused[-1].packet.flow.ipv6) if replies else "?"
+
+
+def _sent_back(reply: str, ipv6: bool) -> str:
+    kind, _, code = reply.partition(" ")
+    if kind == "tcp":
+        return "tcp reset"
+    codes = (_X6 if ipv6 else _X4) if kind == "icmpx" else _V6 if ipv6 else _V4
+    return f"icmpv6 1/{codes[code]}" if ipv6 else f"icmp 3/{codes[code]}"
+
+
+# --- agreement --------------------------------------------------------------------------------
+
+Judgement = Literal["agreed", "not judged", "disagreed"]
+
+
+def judge(expected: Sequence[Way], seen: Observation) -> Judgement:
+    fitting = [way for way in expected if not differences(way, seen)]
+    if any(way.certain for way in fitting):
+        return "agreed"
+    if fitting or any(not way.certain for way in expected):
+        return "not judged"
+    return "disagreed"
+
+
+def differences(way: Way, seen: Observation) -> list[str]:
+    """In words; empty: they agree."""
+    found = [f"there: {words}" for words in _differ(way.there, seen.there)]
+    found += _refused(way, seen.there)
+    if way.there.stayed and seen.there.stayed and not _fits(way.there.stayed, seen.there.stayed):
+        found.append(f"stays as {way.there.stayed} against {seen.there.stayed}")
+    if way.there.left is None and seen.there.stayed and not way.there.stayed:
+        found.append(f"does not stay, against {seen.there.stayed}")
+    if (way.back is None) != (seen.back is None):
+        found.append(f"answered: {way.back is not None} against {seen.back is not None}")
+    if way.back and seen.back:
+        found += [f"back: {words}" for words in _differ(way.back, seen.back)]
+    return found
+
+
+def _differ(one: Seen, other: Seen) -> Iterable[str]:
+    for name in ("legacy", "nft"):
+        mine, theirs = getattr(one, name), getattr(other, name)
+        if mine != theirs:
+            at = next((n for n, p in enumerate(zip(mine, theirs, strict=False)) if p[0] != p[1]),
+                      min(len(mine), len(theirs)))  # fmt: skip
+            yield f"{name} rule {at + 1}: {mine[at : at + 2]} against {theirs[at : at + 2]}"
+    if one.nft == other.nft and one.marks != other.marks:
+        yield f"marks {one.marks} against {other.marks}"
+    left, exited = one.left, other.left
+    if (left is None) != (exited is None):
+        yield f"left {left} against {exited}"
+    elif left and exited:
+        if (left.end, left.ttl) != (exited.end, exited.ttl) or not _fits(left.flow, exited.flow):
+            yield f"left {left} against {exited}"
+
+
+def _refused(way: Way, seen: Seen) -> Iterable[str]:
+    told = [one for one in seen.refusals if one]
+    if way.refusal and told and way.refusal != "?" and way.refusal not in told:
+        yield f"refused with {way.refusal} against {told}"
+    if not way.refusal and told and way.there.left:
+        yield f"not refused, against {told}"
+
+
+def _fits(expected: Flow, seen: Flow) -> bool:
+    """A port of 0 is one that the kernel was free to choose."""
+    plain = (expected.protocol, expected.src, expected.dst) == (seen.protocol, seen.src, seen.dst)
+    ports = ((expected.sport, seen.sport), (expected.dport, seen.dport))
+    return plain and all(one in (0, other) for one, other in ports)

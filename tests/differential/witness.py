@@ -1,0 +1,427 @@
+"""What the kernel says of one packet: the rules that it met, and what came out where.
+
+In: a Sent. Out: Seen, for the packet and for the answer to it. The rule trace is kptrace's own:
+the marker table that the kernel owns for us, nftrace and NFLOG. Packets are sent one at a time, and
+the process keeps to one processor, so that the kernel is done with a packet when it answers a
+question for a link address that was asked behind it; twice, for a packet may pass the loopback.
+Every packet begins with an empty conntrack table.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from contextlib import suppress
+from functools import partial
+from struct import pack
+
+import msgspec
+
+from differential.ground import ENDS, ROUTER, TCP_PORTS, UDP_PORTS, Ground
+from differential.packets import Sent, answer, arp, frame, icmp, payload
+from kptrace.model import Flow, Packet, Probe, RuleHit, Value
+from kptrace.node import conntrack, inject, marker, namespace, netlink
+from kptrace.node.netlink import Conversation
+from kptrace.node.nflog import LegacyTracer
+from kptrace.node.nftrace import Tracer
+from kptrace.wire.cookie import cookies
+from kptrace.wire.headers import Dissection, dissect
+
+OWN_TABLES = ("kpt-marker", "kpt-icmp")
+# the marker knows TCP and UDP; echoes and what complains about them are marked by this
+ICMP_MARKER = """
+table inet kpt-icmp {
+ chain pre { type filter hook prerouting priority -350;
+  icmp type { 0, 3, 8, 11 } meta nftrace set 1
+  icmpv6 type { 1, 2, 3, 128, 129 } meta nftrace set 1
+ }
+ chain out { type filter hook output priority -350;
+  icmp type { 0, 3, 8, 11 } meta nftrace set 1
+  icmpv6 type { 1, 2, 3, 128, 129 } meta nftrace set 1
+ }
+}
+"""
+_COOKIES = 4096
+_CT_GET, _CT_DELETE = 0x0101, 0x0102
+_SO_MARK = 36
+_IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
+_PATIENCE = 3.0
+
+
+class Exit(Value):
+    """Where the packet left the router, and how it looked then."""
+
+    end: str
+    flow: Flow
+    ttl: int
+
+
+class Seen(Value):
+    """legacy, nft: the rules that it met, in order; marks: after each of nft's
+
+    left: None where it stayed; ``stayed``: the translated flow of one that the router itself took
+    refusals: what the router told the sender
+    """
+
+    legacy: tuple[str, ...] = ()
+    nft: tuple[str, ...] = ()
+    marks: tuple[int, ...] = ()
+    left: Exit | None = None
+    stayed: Flow | None = None
+    refusals: tuple[str, ...] = ()
+
+
+class Observation(Value):
+    there: Seen
+    back: Seen | None = None
+    lost: bool = False
+
+
+class NotSent(Exception):
+    """The router's own stack would not send it; there is nothing to compare."""
+
+
+class _Everything:
+    def recognise(self, seen: Dissection) -> int:
+        return 0
+
+
+class Witness:
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self._numbers = cookies(int.from_bytes(os.urandom(4), "big"), _COOKIES)
+        self._next = 0
+        inside = ground.path()
+        self._nft = namespace.within(inside, lambda: Tracer(ground.place, ""))
+        self._log = namespace.within(inside, lambda: LegacyTracer(ground.place))
+        self._asking = namespace.within(inside, Conversation)
+        self._marker = namespace.within(inside, self._mark)
+        self._listening, self._datagrams = namespace.within(inside, _listen)
+        self._frames: list[tuple[str, bytes]] = []
+        self._chains: dict[tuple[str, str, str], int] = {}
+
+    def _mark(self) -> Conversation:
+        probe = Flow(protocol="tcp", src="", dst="", dport=1)
+        datagram = Flow(protocol="udp", src="", dst="", dport=1)
+        probes = [Probe(cookie=n, flow=f) for n in self._numbers for f in (probe, datagram)]
+        owner = Conversation()
+        owner.apply(marker.SUBSYSTEM, marker.table(OWN_TABLES[0], probes))
+        return owner
+
+    def close(self) -> None:
+        for one in (self._nft, self._log, self._asking, self._marker):
+            one.close()
+        for sock in (*self._listening, *self._datagrams):
+            sock.close()
+
+    # --- one packet ---------------------------------------------------------------------------
+
+    def watch(self, sent: Sent, lengths: dict[tuple[str, str, str], int]) -> Observation:
+        """lengths: of legacy chains (family, table, chain): a number beyond is no rule's."""
+        self._chains = lengths
+        self._forget()
+        cookie = self._cookie()
+        sender = self._send(sent, cookie)
+        try:
+            self._settle()
+            there = self._seen(sent, "there", self._collect())
+            stayed = self._entry(sent) if there.left is None else None
+            there, told = _replace(there, stayed), there
+            back = self._answered(sent, cookie, told)
+            return Observation(there=there, back=back, lost=bool(self._lost()))
+        finally:
+            if sender is not None:
+                sender.close()
+            self._hang_up()
+            self._settle()
+            self._drain()
+
+    def _cookie(self) -> int:
+        self._next = (self._next + 1) % _COOKIES
+        return self._numbers[self._next]
+
+    def _forget(self) -> None:
+        with suppress(FileNotFoundError):
+            self._asking.ask(_CT_DELETE, netlink.netfilter(0))
+
+    def _send(self, sent: Sent, cookie: int) -> socket.socket | None:
+        if sent.start != ROUTER:
+            self.ground.taps[sent.start].send(frame(sent, cookie))
+            return None
+        try:
+            return namespace.within(self.ground.path(), lambda: _own(sent, cookie))
+        except OSError as error:
+            raise NotSent(str(error)) from error
+
+    def _answered(self, sent: Sent, cookie: int, told: _Told) -> Seen | None:
+        """The answer's way, if somebody answers."""
+        replies = told.replies
+        if told.left is not None:
+            end, data = told.captured[-1]
+            mine = {text.split("/")[0] for text in ENDS[end].addresses}
+            back = answer(data, cookie) if told.left.flow.dst in mine else None
+            if back is None:
+                return None
+            self.ground.taps[end].send(back)
+        elif not self._echo():
+            heard = replies.hits or replies.frames
+            return self._seen(sent, "back", replies).seen if heard else None
+        self._settle()
+        more = self._collect()
+        every = _Heap(replies.hits + more.hits, replies.frames + more.frames)
+        return self._seen(sent, "back", every).seen
+
+    def _echo(self) -> bool:
+        """The router's own UDP sockets send back what they got."""
+        heard = False
+        for sock in self._datagrams:
+            while True:
+                try:
+                    data, extra, _, peer = sock.recvmsg(2048, 256)
+                except BlockingIOError:
+                    break
+                heard = True
+                with suppress(OSError):
+                    sock.sendmsg([data], [(a, b, _source(a, c)) for a, b, c in extra], 0, peer)
+        return heard
+
+    def _hang_up(self) -> None:
+        """Connections that came about inside the router end at once."""
+        for sock in self._listening:
+            with suppress(BlockingIOError):
+                while True:
+                    peer, _ = sock.accept()
+                    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
+                    peer.close()
+        for sock in self._datagrams:
+            with suppress(BlockingIOError):
+                while sock.recv(2048):
+                    pass
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Until the kernel has done all that was queued before."""
+        client = ENDS["client"]
+        question = arp(client.mac, client.router_mac, "10.1.0.2", "10.1.0.1")
+        for _ in range(2):
+            self.ground.taps["client"].send(question)
+            self._await_answer()
+
+    def _await_answer(self) -> None:
+        tap = self.ground.taps["client"]
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until:
+            try:
+                data = tap.recv(4096)
+            except BlockingIOError:
+                select.select([tap], [], [], max(0.0, until - time.monotonic()))
+                continue
+            if data[12:14] == b"\x08\x06":
+                return
+            self._frames.append(("client", data))
+        raise TimeoutError("the router does not answer a question for its link address")
+
+    def _collect(self) -> _Heap:
+        for name, tap in self.ground.taps.items():
+            with suppress(BlockingIOError):
+                while True:
+                    self._frames.append((name, tap.recv(4096)))
+        every = _Everything()
+        hits = [*self._nft.tell(self._nft.receive(), every)]  # type: ignore[arg-type]
+        hits += self._log.tell(self._log.receive(), every)  # type: ignore[arg-type]
+        frames, self._frames = self._frames, []
+        return _Heap(hits, frames)
+
+    def _drain(self) -> None:
+        self._collect()
+
+    def _lost(self) -> int:
+        return self._nft.lost() + self._log.lost()
+
+    def _entry(self, sent: Sent) -> Flow | None:
+        """How the connection is translated, where the packet got as far as being confirmed."""
+        if not sent.protocol.startswith("icmp"):
+            look = partial(conntrack.lookup, self.ground.place, sent.flow)
+            known = namespace.within(self.ground.path(), look)
+            return known.reply.reverse if known else None
+        for found in self._asking.ask(_CT_GET, netlink.netfilter(0), netlink.DUMP):
+            entry = conntrack.entry(self.ground.place, found.body[4:])
+            if entry.original == sent.flow:
+                return entry.reply.reverse
+        return None
+
+    def _seen(self, sent: Sent, role: str, heap: _Heap) -> _Told:
+        """What concerns the packet itself (``there``) or its answer (``back``)."""
+        legacy: list[str] = []
+        nft: list[RuleHit] = []
+        replies: list[RuleHit] = []
+        refusals: set[str] = set()
+        packets: dict[int, Packet] = {}
+        current: Packet | None = None
+        for hit in heap.hits:
+            if hit.packet is not None:
+                packets[hit.trace_id] = current = hit.packet
+            packet = packets.get(hit.trace_id, current) if hit.backend == "nft" else hit.packet
+            part = _role(packet, sent, role) if packet else ""
+            if packet is not None and part == "refusal":
+                refusals.add(_kind(packet))
+            elif part == "back" and role == "there":
+                replies.append(_with(hit, packet))
+            elif part == role and hit.backend == "legacy":
+                legacy += [_hit(hit)] if self._is_rule(hit) else []
+            elif part == role and hit.kind == "rule" and hit.table not in OWN_TABLES:
+                nft.append(hit)
+        captured, answers = [], []
+        for end, data in heap.frames:
+            packet = _received(end, data)
+            if packet is None:
+                continue
+            part = _role(packet, sent, role)
+            if part == "refusal":
+                refusals.add(_kind(packet))
+            elif part == role:
+                captured.append((end, data))
+            elif part == "back":
+                answers.append((end, data))
+        left = _exit(*captured[-1]) if captured else None
+        seen = Seen(
+            legacy=tuple(legacy),
+            nft=tuple(map(_hit, nft)),
+            marks=tuple(hit.mark for hit in nft),
+            left=left,
+            refusals=tuple(sorted(refusals)),
+        )
+        return _Told(seen, captured, _Heap(replies, answers))
+
+    def _is_rule(self, hit: RuleHit) -> bool:
+        return hit.number <= self._chains.get((hit.family, hit.table, hit.chain), 0)
+
+
+class _Heap:
+    def __init__(self, hits: list[RuleHit], frames: list[tuple[str, bytes]]) -> None:
+        self.hits, self.frames = hits, frames
+
+
+class _Told:
+    """Seen, with what is needed to go on."""
+
+    def __init__(self, seen: Seen, captured: list[tuple[str, bytes]], replies: _Heap) -> None:
+        self.seen, self.captured, self.replies = seen, captured, replies
+        self.left = seen.left
+
+
+def _replace(told: _Told, stayed: Flow | None) -> Seen:
+    return msgspec.structs.replace(told.seen, stayed=stayed)
+
+
+def _with(hit: RuleHit, packet: Packet | None) -> RuleHit:
+    return msgspec.structs.replace(hit, packet=packet)
+
+
+def _hit(hit: RuleHit) -> str:
+    return f"{hit.family} {hit.table} {hit.chain} {hit.number}"
+
+
+def _role(packet: Packet, sent: Sent, phase: str) -> str:
+    """Whether it is the packet, its answer, a refusal, or none of these."""
+    flow = packet.flow
+    if packet.quoted is not None or (flow.protocol == "tcp" and "R" in packet.flags):
+        return "refusal"
+    if flow.protocol != sent.protocol:
+        return ""
+    if flow.protocol == "tcp":
+        return {sent.flags or "S": "there", "SA": "back"}.get(packet.flags, "")
+    if flow.protocol == "udp":
+        return phase
+    return {8: "there", 128: "there", 0: "back", 129: "back"}.get((packet.icmp or (255, 0))[0], "")
+
+
+def _kind(packet: Packet) -> str:
+    if packet.flow.protocol == "tcp":
+        return "tcp reset"
+    kind, code = packet.icmp or (0, 0)
+    return f"{packet.flow.protocol} {kind}/{code}"
+
+
+def _received(end: str, data: bytes) -> Packet | None:
+    """The packet of a frame that was meant for this end."""
+    if data[:6].hex(":") != ENDS[end].mac or data[12:14] not in (b"\x08\x00", b"\x86\xdd"):
+        return None
+    found = dissect(data[14:])
+    return found.packet if found else None
+
+
+def _exit(end: str, data: bytes) -> Exit | None:
+    packet = _received(end, data)
+    return Exit(end=end, flow=packet.flow, ttl=packet.ttl) if packet else None
+
+
+# --- the router's own sockets -----------------------------------------------------------------
+
+
+def _own(sent: Sent, cookie: int) -> socket.socket:
+    """Send it from a socket of the router's; the socket."""
+    flow = sent.flow
+    if sent.protocol == "tcp":
+        sock = inject.open_socket(Probe(cookie=cookie, flow=flow, ttl=sent.ttl))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
+        sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, sent.mark)
+        sock.connect_ex((flow.dst, flow.dport))
+        return sock
+    family = socket.AF_INET6 if sent.ipv6 else socket.AF_INET
+    echo = sent.protocol.startswith("icmp")
+    number = (socket.IPPROTO_ICMPV6 if sent.ipv6 else socket.IPPROTO_ICMP) if echo else 0
+    sock = socket.socket(family, socket.SOCK_RAW if echo else socket.SOCK_DGRAM, number)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, sent.mark)
+        if sent.ipv6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, sent.ttl)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, sent.ttl)
+        sock.bind((flow.src, 0 if echo else flow.sport))
+        data = payload(cookie, sent.size)
+        if echo:
+            data = icmp(flow, 128 if sent.ipv6 else 8, sent.sport, data)
+        with suppress(OSError):  # a rule refused it, or no route leads there
+            sock.sendto(data, (flow.dst, 0 if echo else flow.dport))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _listen() -> tuple[list[socket.socket], list[socket.socket]]:
+    listening, datagrams = [], []
+    for family, any_address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+        for port in TCP_PORTS:
+            sock = _bound(family, socket.SOCK_STREAM, any_address, port)
+            sock.listen(4096)
+            listening.append(sock)
+        for port in UDP_PORTS:
+            sock = _bound(family, socket.SOCK_DGRAM, any_address, port)
+            if family == socket.AF_INET:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+            datagrams.append(sock)
+    return listening, datagrams
+
+
+def _bound(family: int, kind: int, address: str, port: int) -> socket.socket:
+    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    sock.bind((address, port))
+    return sock
+
+
+def _source(level: int, data: bytes) -> bytes:
+    """The packet info of an answer from the address that was spoken to, by whatever interface."""
+    if level == socket.IPPROTO_IP:
+        return pack("i", 0) + data[8:12] + bytes(4)
+    return data[:16] + pack("i", 0)
