@@ -46,6 +46,7 @@ _STAGES: dict[type, Callable[[Story, Any], Stage | Arrived]] = {
     Receive: device.receive,
     Frame: bridge.switch,
 }
+_ECHOES = {(8, 0): (0, 0), (128, 0): (129, 0)}
 # a packet crosses about ten devices; the TTL ends circles of nodes, this one of bridges
 _STAGES_AT_MOST = 1000
 
@@ -212,7 +213,8 @@ def _answered(story: Story, arrived: Arrived, source: Place | None) -> End:
     story.replying = True
     sent = arrived.skb.packet
     flags = "SA" if sent.flow.protocol == "tcp" else ""
-    packet = Packet(flow=sent.flow.reverse, flags=flags)
+    icmp = _ECHOES.get(sent.icmp) if sent.icmp else None
+    packet = Packet(flow=sent.flow.reverse, flags=flags, icmp=icmp)
     skb = Skb(place=arrived.place or arrived.skb.place, packet=packet)
     story.note("reply", skb)
     try:
