@@ -25,6 +25,14 @@ SERVICE = catalogue(
         "look whether kube-proxy on that node still syncs (its log, :10256/healthz); restart it",
     ),
     (
+        "no-such-port",
+        "the Service has no such port",
+        "the address is a Service's ClusterIP, but the Service has no port of that number and "
+        "protocol, so no rule translates it (in nftables mode kube-proxy rejects it)",
+        "every connection to that port fails; the Service's own ports work",
+        "use one of the Service's ports, or add the port to the Service",
+    ),
+    (
         "endpoint-missing",
         "the rules leave out an endpoint",
         "the EndpointSlices hold a ready endpoint that this node should send to and no rule of it "

@@ -24,6 +24,7 @@ UNKNOWN_PORT = "cluster-ips-check"
 
 def diagnose(case: Case) -> Iterator[Finding]:
     if not case.is_service:
+        yield from _no_such_port(case)
         return
     told = _nobody_rule(case)
     if told is not None:
@@ -32,6 +33,35 @@ def diagnose(case: Case) -> Iterator[Finding]:
         yield from _untranslated(case)
     else:
         yield from _stale(case)
+
+
+def _no_such_port(case: Case) -> Iterator[Finding]:
+    """The address is a Service's, the port is none of its."""
+    resolution = case.resolution
+    owner = next(
+        (
+            service
+            for service in case.documents.services
+            if resolution.service is None and resolution.address in service.cluster_ips
+        ),
+        None,
+    )
+    if owner is None or case.backend is not None:
+        return
+    asked = f"{resolution.port}/{resolution.protocol}"
+    offered = ", ".join(f"{port.port}/{port.protocol}" for port in owner.ports)
+    yield Finding(
+        cause="no-such-port",
+        severity="error",
+        node=case.node,
+        object=f"Service {owner.key} port {asked}",
+        summary=f"{resolution.address} is Service {owner.key}, which has no port {asked}",
+        evidence=(f"the API says that {owner.key} has: {offered}", *last_seen(case)),
+        remedy=(
+            f"use one of its ports: {offered}",
+            f"kubectl -n {owner.namespace} get svc {owner.name}  # or add the port to it",
+        ),
+    )
 
 
 def _nobody_rule(case: Case) -> tuple[Passage, Met] | None:

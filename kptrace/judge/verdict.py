@@ -48,6 +48,7 @@ FAMILIES = (
 OUTCOMES = {
     "no-endpoints": Outcome.NO_ENDPOINTS,
     "proxy-rules-missing": Outcome.NOT_PROGRAMMED,
+    "no-such-port": Outcome.NOT_PROGRAMMED,
     "nobody-listens": Outcome.REFUSED,
     "rule-reject": Outcome.REJECTED,
     "not-seen": Outcome.INCONCLUSIVE,
