@@ -20,7 +20,7 @@ from kptrace import trace
 from kptrace.errors import KptraceError
 from kptrace.lab import cluster, kernel, machine, state
 from kptrace.lab.ground import LabGround
-from kptrace.lab.plan import NETWORKS, PROXIES, plan
+from kptrace.lab.plan import PROXIES, plan
 from kptrace.lab.state import Lab
 from kptrace.model import Question, Trace
 from kptrace.protocol import Agent, Reply, Request
@@ -135,7 +135,8 @@ def bench(proxy: str = "iptables", network: str = "vxlan", nodes: int = 2) -> It
         yield Bench(lab, ground)
 
 
-LABS = [(proxy, network) for proxy in PROXIES for network in NETWORKS]
+MODES = ("iptables", "iptables-legacy", "nftables")
+LABS = [(proxy, network) for proxy in MODES for network in ("vxlan", "host-gw")]
 
 
 @pytest.fixture(scope="module", params=LABS, ids="-".join)
@@ -145,7 +146,7 @@ def each_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         yield made
 
 
-@pytest.fixture(scope="module", params=PROXIES)
+@pytest.fixture(scope="module", params=MODES)
 def each_wide_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """Three nodes, of which the last has no backend of any Service; one for each proxy mode."""
     with bench(request.param, nodes=3) as made:
@@ -153,6 +154,6 @@ def each_wide_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 
 @pytest.fixture(scope="module")
-def vxlan_lab() -> Iterator[Lab]:
-    with standing() as lab:
-        yield lab
+def vxlan_bench() -> Iterator[Bench]:
+    with bench() as made:
+        yield made

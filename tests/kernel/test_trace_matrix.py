@@ -1,0 +1,383 @@
+"""A healthy lab: every kind of Service, from pods and from a node, in each proxy mode and network.
+
+What must come out is derived by hand from the lab's table of Services and from what kube-proxy is
+documented to do. What does come out is compared with parties that the tracer cannot influence: the
+backend, which says who it is and whom it sees, and the rules as ``iptables-save`` and ``nft`` list
+them. A run whose taps or rule traces were silent cannot pass: each must have told of every hop.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import pytest
+
+from kptrace.lab import machine
+from kptrace.lab.plan import Plan, PodPlan
+from kptrace.model import Hop, Outcome, RuleRef, Trace
+
+pytestmark = pytest.mark.kernel
+
+WEB = ("shop/web-1", "shop/web-2", "shop/web-3")
+DNS = ("kube-system/coredns-1", "kube-system/coredns-2")
+ON_A, ON_B = WEB[:1], WEB[1:]
+
+
+class Way(NamedTuple):
+    """pods: those that may answer; entry: the node that translates, empty for the source's own.
+
+    direct: nothing is translated; mute: the server does not say its name
+    """
+
+    target: str
+    pods: tuple[str, ...]
+    entry: str = ""
+    namespace: str = "shop"
+    asked: tuple[tuple[str, Any], ...] = ()
+    direct: bool = False
+    mute: bool = False
+
+    @property
+    def name(self) -> str:
+        return "-".join((self.target.replace("/", ":"), *(str(value) for _, value in self.asked)))
+
+
+def through(service: str, node: str, pods: tuple[str, ...]) -> Way:
+    """By a node port, with the address of that node."""
+    return Way(f"svc/{service}", pods, entry=node, asked=(("via", "nodePort"), ("node", node)))
+
+
+REMOTE = Way("svc/remote", ("shop/remote-1",))
+NEAR = Way("svc/near", ("shop/near-1",))
+DUAL6 = Way("svc/dual", WEB, asked=(("family", 6),))
+ECHO = Way("svc/echo", ("shop/echo-1", "shop/echo-2"))
+DNS_UDP = Way("svc/kube-dns:53/udp", DNS, namespace="kube-system", mute=True)
+
+EVERY_KIND = (
+    Way("svc/web", WEB),
+    Way("svc/web:metrics", WEB),
+    REMOTE,
+    NEAR,
+    Way("svc/self", ("shop/client",)),
+    ECHO,
+    Way("svc/headless", WEB, direct=True),
+    Way("svc/sticky", WEB),
+    Way("svc/nodeport", WEB),
+    Way("svc/nodeport-local", WEB),
+    Way("svc/local", ON_A),
+    Way("svc/external", WEB),
+    Way("svc/web6", WEB),
+    Way("svc/dual", WEB),
+    DUAL6,
+    DNS_UDP,
+    Way("svc/kube-dns:53/tcp", DNS, namespace="kube-system", mute=True),
+    through("nodeport", "node-a", WEB),
+    through("nodeport", "node-b", WEB),
+    # externalTrafficPolicy Local: a pod of the node itself is sent anywhere, who comes from another
+    # node (masqueraded by Flannel on the way) only to the pods there
+    through("nodeport-local", "node-a", WEB),
+    through("nodeport-local", "node-b", ON_B),
+    Way("svc/external", WEB, asked=(("via", "externalIP"),)),
+    Way("10.96.1.1:80", WEB),
+    Way("web.shop:80", WEB),
+    Way("pod/remote-1:8080", ("shop/remote-1",), direct=True),
+    Way("pod/echo-1:7007/udp", ("shop/echo-1",), direct=True),
+)
+FROM_THE_OTHER_NODE = (
+    Way("svc/remote", ("shop/remote-1",)),
+    NEAR,
+    Way("svc/self", ("shop/client",)),
+    Way("svc/local", ON_B),
+    DUAL6,
+    through("nodeport-local", "node-a", ON_A),
+)
+FROM_A_NODE = (
+    Way("svc/web", WEB),
+    REMOTE,
+    ECHO,
+    DNS_UDP,
+    DUAL6,
+    # the node's own packets are sent anywhere too
+    through("nodeport-local", "node-a", WEB),
+    through("nodeport-local", "node-b", ON_B),
+    Way("pod/remote-1:8080", ("shop/remote-1",), direct=True),
+)
+WAYS = [
+    pytest.param(source, way, id=f"{source.partition('/')[2]}>{way.name}")
+    for source, ways in (
+        ("pod/client", EVERY_KIND),
+        ("pod/client-b", FROM_THE_OTHER_NODE),
+        ("node/node-a", FROM_A_NODE),
+    )
+    for way in ways
+]
+
+
+@pytest.mark.parametrize(("source", "way"), WAYS)
+def test_delivered(each_bench: Any, source: str, way: Way) -> None:
+    plan: Plan = each_bench.lab.plan
+    made: Trace = each_bench.trace(way.target, source, way.namespace, **dict(way.asked))
+
+    assert made.outcome is Outcome.DELIVERED
+    assert made.findings == ()
+    everything_was_told(made)
+
+    first, last = made.hops[0], arrival(made)
+    start = place_of(plan, source)
+    assert first.action == "sent"
+    assert (first.node, first.netns) == start
+    pod = plan.pod(last.netns)
+    assert pod.key in way.pods
+    assert last.node == pod.node
+    assert last.packet.flow.dst in pod.addresses
+    the_backend_agrees(made, last, pod, way.mute)
+
+    entry = way.entry or start[0]
+    carried = plan.network == "vxlan" and pod.node != entry
+    assert [hop.node for hop in of(made, "encap")] == [entry] * carried
+    assert [hop.node for hop in of(made, "decap")] == [pod.node] * carried
+
+    dnats = of(made, "dnat")
+    assert [hop.node for hop in dnats] == [entry] * (not way.direct)
+    for hop in dnats:
+        the_rule_is_real(plan, hop, last)
+    the_source_changed_where_it_is_said(plan, made, last)
+    conntrack_agrees(made, start[0], entry, last)
+
+
+def of(made: Trace, action: str) -> list[Hop]:
+    return [hop for hop in made.hops if hop.action == action]
+
+
+def arrival(made: Trace) -> Hop:
+    found = of(made, "delivered")
+    assert len(found) == 1, [(h.action, h.netns, h.interface, h.offset_us) for h in made.hops]
+    return found[0]
+
+
+def place_of(plan: Plan, source: str) -> tuple[str, str]:
+    kind, _, name = source.partition("/")
+    return (name, "host") if kind == "node" else (plan.pod(f"shop/{name}").node, f"shop/{name}")
+
+
+def everything_was_told(made: Trace) -> None:
+    """Every source of evidence spoke, nothing was lost, every crossing was predicted and seen."""
+    evidence = made.evidence
+    assert {layer.name for layer in evidence.layers} == {"capture", "rules", "drops", "conntrack"}
+    assert [layer for layer in evidence.layers if layer.lost or layer.missing] == []
+    told = {(layer.node, layer.name): layer.reports for layer in evidence.layers}
+    crossed = [hop for hop in made.hops if hop.action in ("seen", "decap", "delivered", "reply")]
+    for node in {hop.node for hop in made.hops}:
+        assert told[node, "capture"] >= sum(hop.node == node for hop in crossed) > 0
+        assert told[node, "rules"] >= 2
+        assert told[node, "conntrack"] >= 1
+    agreement = evidence.agreement
+    assert agreement is not None
+    assert (agreement.seen, agreement.parted) == (agreement.predicted, "")
+    # the shortest way there is, from a node to a pod on it: cni0, its port, the pod; and back
+    assert agreement.seen >= 6
+
+
+def the_backend_agrees(made: Trace, last: Hop, pod: PodPlan, mute: bool) -> None:
+    """It says who it is, and whom it saw."""
+    (returned,) = made.evidence.returned
+    assert returned.result == ("connected" if returned.flow.protocol == "tcp" else "replied")
+    if mute:
+        return
+    if returned.flow.protocol == "udp":
+        assert returned.data.split(b"\n")[0].decode() == pod.name
+        return
+    head, _, body = returned.data.decode().partition("\r\n\r\n")
+    assert body.strip() == pod.name
+    peer = re.search(r"^X-Peer: (\S+) (\d+)$", head, re.MULTILINE)
+    assert peer is not None
+    assert (peer[1], int(peer[2])) == (last.packet.flow.src, last.packet.flow.sport)
+
+
+REAL_CHAINS = {
+    "iptables": r"KUBE-SEP-[A-Z2-7]{16}",
+    "iptables-legacy": r"KUBE-SEP-[A-Z2-7]{16}",
+    "nftables": r"(service|local)-[0-9A-Z]{8}-[a-z-]+/[a-z0-9-]+/(tcp|udp)/.*",
+}
+
+
+def the_rule_is_real(plan: Plan, hop: Hop, last: Hop) -> None:
+    """The rule trace named it, and the kernel's own list has it in that place."""
+    assert hop.observed
+    assert hop.rule is not None
+    assert re.fullmatch(REAL_CHAINS[plan.proxy], hop.rule.chain)
+    assert last.packet.flow.dst in hop.rule.text
+    assert hop.rule.text in listed(plan, hop)
+    assert hop.via, "how the packet came to that rule"
+    assert all(rule.number for rule in hop.via)
+
+
+def listed(plan: Plan, hop: Hop) -> str:
+    """The line of the rule, as the tool that owns it prints it."""
+    rule = hop.rule
+    assert isinstance(rule, RuleRef)
+    netns = plan.node(hop.node).netns
+    if plan.proxy == "nftables" and rule.table == "kube-proxy":
+        listing = machine.run(
+            ("nft", "-a", "list", "chain", rule.family, rule.table, rule.chain), netns=netns
+        )
+        lines = [
+            line for line in listing.splitlines() if "# handle" in line and "chain " not in line
+        ]
+        # quotes and spelling differ between nft's JSON and its text; its own words are kept
+        return re.sub(r" # handle \d+$", "", lines[rule.number - 1].strip())
+    program = machine.iptables(plan.proxy, int(rule.family == "ip6"), "save")
+    saved = machine.run((program, "-t", rule.table), netns=netns).splitlines()
+    return [line for line in saved if line.startswith(f"-A {rule.chain} ")][rule.number - 1]
+
+
+def the_source_changed_where_it_is_said(plan: Plan, made: Trace, last: Hop) -> None:
+    (returned,) = made.evidence.returned
+    masquerades = of(made, "snat")
+    sent, arrived = returned.flow, last.packet.flow
+    # a node may be masqueraded as itself: then only the port is another
+    assert bool(masquerades) == ((sent.src, sent.sport) != (arrived.src, arrived.sport))
+    for hop in masquerades:
+        assert hop.observed
+        assert hop.rule is not None
+        assert re.search("masquerade", listed(plan, hop), re.IGNORECASE)
+
+
+def conntrack_agrees(made: Trace, start: str, entry: str, last: Hop) -> None:
+    """Where it started the connection is known; where it was translated, to the right backend."""
+    (returned,) = made.evidence.returned
+    known = {(e.place.node, e.original): e for e in made.evidence.conntrack}
+    assert "SEEN_REPLY" in known[start, returned.flow].status
+    to = (last.packet.flow.dst, last.packet.flow.dport)
+    assert to in [(e.reply.src, e.reply.sport) for (node, _), e in known.items() if node == entry]
+
+
+# --- the whole way ------------------------------------------------------------------------------
+
+
+def crossings(made: Trace) -> list[tuple[str, str, str, str]]:
+    """Where the probe was captured, in order; an encapsulation stands for its tunnel device."""
+    return [
+        (hop.node, hop.netns, hop.interface, hop.direction)
+        for hop in made.hops
+        if hop.action in ("sent", "seen", "encap", "decap", "delivered")
+    ]
+
+
+def test_every_interface_to_the_other_node(each_bench: Any) -> None:
+    plan: Plan = each_bench.lab.plan
+    client, server = plan.pod("shop/client"), plan.pod("shop/remote-1")
+    tunnel = plan.network == "vxlan"
+    assert crossings(each_bench.trace("svc/remote", "pod/client")) == [
+        ("node-a", "shop/client", "eth0", "out"),
+        ("node-a", "host", client.interface, "in"),
+        ("node-a", "host", "cni0", "in"),
+        *[("node-a", "host", "flannel.1", "out")] * tunnel,
+        ("node-a", "host", "eth0", "out"),
+        ("node-b", "host", "eth0", "in"),
+        *[("node-b", "host", "flannel.1", "in")] * tunnel,
+        ("node-b", "host", "cni0", "out"),
+        ("node-b", "host", server.interface, "out"),
+        ("node-b", "shop/remote-1", "eth0", "in"),
+    ]
+
+
+def test_every_interface_on_one_node(each_bench: Any) -> None:
+    """bridge-nf translates the frame at its port; it then goes on through the bridge (br_nf)."""
+    plan: Plan = each_bench.lab.plan
+    client, server = plan.pod("shop/client"), plan.pod("shop/near-1")
+    assert crossings(each_bench.trace("svc/near", "pod/client")) == [
+        ("node-a", "shop/client", "eth0", "out"),
+        ("node-a", "host", client.interface, "in"),
+        ("node-a", "host", server.interface, "out"),
+        ("node-a", "shop/near-1", "eth0", "in"),
+    ]
+
+
+# --- no endpoints -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["pod/client", "pod/client-b", "node/node-a"])
+def test_no_endpoints(each_bench: Any, source: str) -> None:
+    plan: Plan = each_bench.lab.plan
+    made: Trace = each_bench.trace("svc/empty", source)
+    assert made.outcome is Outcome.NO_ENDPOINTS
+    node, netns = place_of(plan, source)
+    assert [(f.cause, f.severity, f.node) for f in made.findings] == [
+        ("no-endpoints", "error", node)
+    ]
+    assert "shop/empty" in made.findings[0].object
+    assert any("rule trace" in line for line in made.findings[0].evidence)
+    assert (made.hops[0].action, made.hops[0].netns) == ("sent", netns)
+    (rejected,) = of(made, "rejected")
+    assert rejected.rule is not None
+    assert re.search("reject|REJECT", listed(plan, rejected))
+    (returned,) = made.evidence.returned
+    assert returned.result == "refused"
+    assert [hop for hop in of(made, "reply") if hop.packet.innermost.icmp == (3, 3)]
+
+
+# --- traffic policy Local on a node without a pod of the Service ---------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "source", "asked"),
+    [
+        # masqueraded by Flannel to node-a's address: for node-c somebody from outside
+        ("svc/nodeport-local", "pod/client", {"via": "nodePort", "node": "node-c"}),
+        ("svc/local", "pod/client-c", {}),
+    ],
+    ids=["external", "internal"],
+)
+def test_no_local_endpoints(
+    each_wide_bench: Any, target: str, source: str, asked: dict[str, str]
+) -> None:
+    made: Trace = each_wide_bench.trace(target, source, **asked)
+    assert made.outcome is Outcome.DROPPED
+    assert [(f.cause, f.node) for f in made.findings] == [("no-local-endpoints", "node-c")]
+    (dropped,) = of(made, "dropped")
+    assert dropped.node == "node-c"
+    plan: Plan = each_wide_bench.lab.plan
+    rule = listed(plan, dropped)
+    if plan.proxy == "nftables":  # the map that the rule asks gives the verdict
+        (asked,) = re.findall(r"vmap @(no-endpoint-\S+)", rule)
+        netns = plan.node("node-c").netns
+        listing = machine.run(("nft", "list", "map", "ip", "kube-proxy", asked), netns=netns)
+        assert re.search(f'comment "shop/{target[4:]}" : drop', re.sub(r"\s+", " ", listing))
+    else:
+        assert rule.endswith("-j DROP")
+    (returned,) = made.evidence.returned
+    assert returned.result == "timeout"
+
+
+def test_a_third_node_is_traced_like_the_second(each_wide_bench: Any) -> None:
+    made: Trace = each_wide_bench.trace("svc/remote", "pod/client-c")
+    assert made.outcome is Outcome.DELIVERED
+    everything_was_told(made)
+    assert [hop.node for hop in (*of(made, "encap"), *of(made, "decap"))] == ["node-c", "node-b"]
+
+
+# --- many flows ---------------------------------------------------------------------------------
+
+
+def test_shares_of_forty_flows(each_bench: Any) -> None:
+    made: Trace = each_bench.trace("svc/web", "pod/client", count=40)
+    assert made.outcome is Outcome.DELIVERED
+    assert [layer for layer in made.evidence.layers if layer.lost] == []
+    shares = made.evidence.shares
+    assert sorted(share.pod for share in shares) == list(WEB)
+    assert [share.weight for share in shares] == pytest.approx([1 / 3] * 3, abs=1e-5)
+    said = [r.data.decode().rpartition("\r\n\r\n")[2].strip() for r in made.evidence.returned]
+    assert len(said) == 40
+    for share in shares:
+        # a backend that gets none of 40 comes once in three million runs
+        assert share.seen == share.delivered == said.count(share.pod.partition("/")[2]) > 0
+
+
+def test_affinity_sends_all_flows_to_one_backend(each_bench: Any) -> None:
+    traces = [each_bench.trace("svc/sticky", "pod/client", count=8) for _ in range(2)]
+    chosen = [[(s.pod, s.seen) for s in made.evidence.shares if s.seen] for made in traces]
+    assert chosen[0] == chosen[1]
+    ((_, seen),) = chosen[0]
+    assert seen == 8
