@@ -379,7 +379,7 @@ class Prediction(Value):
 class Probe(Value):
     """One packet or connection that we send.
 
-    The cookie is the TCP sequence number of the SYN or stands in the first 17 bytes of the UDP
+    The cookie is the TCP sequence number of the SYN or stands in the first 21 bytes of the UDP
     payload (wire/cookie.py), so the packet is known again after NAT and encapsulation.
 
     ttl: the initial TTL (0: the kernel's own)
@@ -573,6 +573,20 @@ class Evidence(Value):
     agreement: Agreement | None = None
 
 
+class Network(Value):
+    """What carries pods' packets on a node, as a plugin recognised it (cni.py).
+
+    proxy:   who translates Services there (``iptables``, ``cilium``, ``calico-ebpf``)
+    signal:  what it was recognised by; ``limits``: what kptrace cannot tell there
+    """
+
+    node: str
+    name: str
+    proxy: str = ""
+    signal: str = ""
+    limits: tuple[str, ...] = ()
+
+
 class Trace(Value):
     """The report of one run: what ``-o json`` prints."""
 
@@ -584,6 +598,7 @@ class Trace(Value):
     hops: tuple[Hop, ...] = ()
     findings: tuple[Finding, ...] = ()
     evidence: Evidence = Evidence()
+    networks: tuple[Network, ...] = ()
     summary: str = ""
     elapsed_us: float | None = None
     apiVersion: str = API_VERSION

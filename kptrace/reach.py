@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 
+from kptrace.cni import with_programs
 from kptrace.crew import Crew, unique
 from kptrace.kube.documents import Documents
 from kptrace.model import Flow, Packet, Place, Prediction, Resolution, Source
@@ -113,4 +114,10 @@ def _world(documents: Documents, snapshots: Mapping[Place, Snapshot]) -> World:
 
 
 def snapshots_of(texts: Mapping[Place, Mapping[str, str]]) -> dict[Place, Snapshot]:
-    return {place: read_snapshot(place, files) for place, files in texts.items()}
+    """A node's with what its programs do, where a plugin knows them."""
+    return {place: _snapshot(place, files) for place, files in texts.items()}
+
+
+def _snapshot(place: Place, files: Mapping[str, str]) -> Snapshot:
+    read = read_snapshot(place, files)
+    return read if place.pod else with_programs(read, files)

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
+from kptrace import cni
 from kptrace.crew import Crew, Ground, unique
 from kptrace.judge.case import cases
 from kptrace.judge.verdict import judge
@@ -53,6 +56,7 @@ def run(question: Question, ground: Ground, seed: int, say: Say) -> Run:
     crew.must_have(source.place.node)
     near = unique((Place(node=source.place.node), source.place))
     crew.dump(near, (*FILES, RESOLV_CONF))
+    crew.dump(near[:1], cni.wanted())
     resolution = with_dns(question, source, resolution, crew, seed)
     probes: tuple[Probe, ...] = ()
     if resolution.address:
@@ -60,6 +64,7 @@ def run(question: Question, ground: Ground, seed: int, say: Say) -> Run:
         if far:
             say("looking at " + ", ".join(sorted({place.node for place in far})))
         crew.dump(far, FILES)
+        crew.dump((place for place in far if not place.pod), cni.wanted())
         probes = probes_for(flow_of(source, resolution, documents), seed, question.count)
         say("sending " + ("one probe" if question.count == 1 else f"{question.count} probes"))
         prove(crew, source, resolution, (*near, *far), probes, question.timeout)
@@ -76,7 +81,8 @@ def run(question: Question, ground: Ground, seed: int, say: Say) -> Run:
 
 def report(run: Run) -> Trace:
     """What the run shows. Pure: the same run gives the same report."""
-    documents = read_documents(run.api)
-    snapshots = snapshots_of(facts_of(run.replies))
+    documents, texts = read_documents(run.api), facts_of(run.replies)
+    snapshots = snapshots_of(texts)
     prediction = predicted_for(run.source, run.resolution, documents, snapshots)
-    return judge(run, cases(run, documents, snapshots, prediction))
+    made = judge(run, cases(run, documents, snapshots, prediction))
+    return msgspec.structs.replace(made, networks=cni.networks(snapshots, texts))

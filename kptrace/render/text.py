@@ -13,6 +13,7 @@ from kptrace.render import evidence
 from kptrace.render.fault import also, fault
 from kptrace.render.heading import heading
 from kptrace.render.hops import path
+from kptrace.render.networks import networks
 from kptrace.render.page import Page, say
 
 
@@ -38,6 +39,7 @@ def text(trace: Trace, width: int = 80, colour: bool = False, wide: bool = False
     if not wide:
         evidence.choice(page, trace)
     evidence.dns(page, trace.resolution.dns if trace.resolution else (), wide)
+    networks(page, trace.networks)
     evidence.layers(page, trace.evidence.layers, trace.outcome is not Outcome.INCONCLUSIVE)
     if wide:
         evidence.conntrack(page, trace)

@@ -191,6 +191,7 @@ def _route(raw: RawRoute, family: int) -> Route:
         scope=raw.scope,
         mtu=mtu,
         onlink="onlink" in raw.flags,
+        protocol=raw.protocol,
         text=_route_text(raw),
     )
 

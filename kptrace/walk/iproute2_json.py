@@ -79,6 +79,7 @@ class RawRoute(msgspec.Struct):
     table: str = "main"
     metric: int = 0
     prefsrc: str = ""
+    protocol: str = ""
     scope: str = "global"
     flags: list[str] = []
     nexthops: list[RawNexthop] = []

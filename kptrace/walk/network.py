@@ -98,7 +98,10 @@ class Nexthop(Value):
 
 
 class Route(Value):
-    """One entry of a routing table. ``text`` is how ``ip route`` would print it."""
+    """One entry of a routing table. ``text`` is how ``ip route`` would print it.
+
+    protocol: who set it (``kernel``, ``bird``, a number without a name)
+    """
 
     destination: Network
     type: str = "unicast"
@@ -109,6 +112,7 @@ class Route(Value):
     scope: str = "global"
     mtu: int = 0
     onlink: bool = False
+    protocol: str = ""
     text: str = ""
 
     @property

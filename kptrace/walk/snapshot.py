@@ -34,6 +34,7 @@ from kptrace.walk.network import (
     address,
     network,
 )
+from kptrace.walk.programs import Programs
 
 # what a node needs to carry Service traffic, taken as so when no sysctl.txt says otherwise
 DEFAULTS = {
@@ -63,7 +64,10 @@ _ESSENTIAL = ("ip-addr.json", "ip-route.json", "sysctl.txt")
 
 
 class Snapshot(Value, dict=True, kw_only=True):
-    """``missing``: names of the files that were not there."""
+    """``missing``: names of the files that were not there.
+
+    programs: what BPF programs do here beside all that, where a plugin knows them
+    """
 
     place: Place
     links: tuple[Link, ...] = ()
@@ -75,6 +79,7 @@ class Snapshot(Value, dict=True, kw_only=True):
     sysctls: Mapping[str, str] | None = None
     ruleset: Ruleset
     missing: tuple[str, ...] = ()
+    programs: Programs | None = None
 
     @cached_property
     def _by_name(self) -> dict[str, Link]:

@@ -1,0 +1,80 @@
+"""Cilium: its devices, its programs at connect() and on devices, its pinned maps.
+
+With its kube-proxy replacement a Service's address is never on a wire: the program on connect(2)
+puts a backend in its place, in the client's own call. What it would choose from is read from the
+maps, or from what ``cilium-dbg`` printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kptrace.cni import Recognised
+from kptrace.judge.rivals import translators
+from kptrace.walk.programs import Frontend, Programs
+from kptrace.walk.snapshot import Snapshot
+from kptrace_plugins import cilium_json, cilium_maps, signs
+
+name = "cilium"
+
+TUNNELS = (("cilium_vxlan", "VXLAN"), ("cilium_geneve", "Geneve"))
+PODS = ("lxc*", "gke*")
+ROUTING = (
+    "Cilium's programs route and enforce policies on lxc*, cilium_* and the node's device: the "
+    "node's own routes and rules do not tell it, `cilium-dbg monitor` and Hubble do"
+)
+SILENT = (
+    "with BPF host routing or netkit a packet passes lxc* and netfilter unseen: nothing seen there "
+    "proves nothing"
+)
+CONNTRACK = "the node's conntrack may know nothing of it: `cilium-dbg bpf ct list global` does"
+UNREAD = (
+    "which backends its program at connect() chooses from: none of the maps below "
+    "/sys/fs/bpf/tc/globals could be read"
+)
+
+
+def wants() -> tuple[str, ...]:
+    return (cilium_maps.FILE, cilium_json.SERVICES)
+
+
+def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
+    devices = signs.links(node, "cilium_host", "cilium_net")
+    found, table = _frontends(files)
+    if len(devices) < 2 and not found:
+        return None
+    others = translators(node.ruleset)
+    if found is None and others:
+        found = ()  # kube-proxy translates, so it is no matter that the maps could not be read
+    tunnel, mode = next(
+        ((device, mode) for device, mode in TUNNELS if node.link(device)), ("", "native routing")
+    )
+    seen = [signs.named(devices)] if devices else []
+    seen += [f"{len(found)} frontends in {table}"] if found else []
+    return Recognised(
+        name=f"Cilium ({mode})",
+        sure=1.0,
+        signal=", ".join(seen),
+        proxy="" if others and not found else "cilium",
+        limits=(ROUTING, SILENT, CONNTRACK, *([UNREAD] if found is None else [])),
+        programs=Programs(
+            owner="Cilium",
+            table=table,
+            frontends=found,
+            taken=("cilium_host", "cilium_net"),
+            silent=PODS,
+            tunnel=tunnel,
+        ),
+    )
+
+
+def _frontends(files: Mapping[str, str]) -> tuple[tuple[Frontend, ...] | None, str]:
+    """What sockets are translated to, and where that was read; the maps are believed first."""
+    if cilium_maps.FILE in files:
+        read = cilium_maps.frontends(files[cilium_maps.FILE])
+        if read is not None:
+            return read, cilium_maps.SERVICES[4]
+    for file, parse in cilium_json.FRONTENDS.items():
+        if file in files:
+            return parse(files[file]), file
+    return None, ""

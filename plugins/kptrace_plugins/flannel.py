@@ -1,0 +1,50 @@
+"""Flannel: one device a backend, or routes alone (v0.28: pkg/backend/*, pkg/trafficmngr/*)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kptrace.cni import Recognised
+from kptrace.walk.snapshot import Snapshot
+from kptrace_plugins import signs
+
+name = "flannel"
+
+CHAINS = ("FLANNEL-FWD", "FLANNEL-POSTRTG")
+TABLES = ("flannel-ipv4", "flannel-ipv6")
+# device, kind where it matters, how people call the backend, what cannot be told there
+BACKENDS = (
+    ("flannel.ipip", "ipip", "Flannel (IPIP)", ()),
+    (
+        "flannel-wg*",
+        "",
+        "Flannel (WireGuard)",
+        ("packets between nodes are encrypted: the device is seen, not what is on the wire",),
+    ),
+    (
+        "flannel0",
+        "tun",
+        "Flannel (UDP)",
+        ("flanneld carries packets in user space: the device is seen, not what is on the wire",),
+    ),
+    ("flannel*.*", "vxlan", "Flannel (VXLAN)", ()),
+)
+
+
+def wants() -> tuple[str, ...]:
+    return ()
+
+
+def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
+    for pattern, kind, called, limits in BACKENDS:
+        found = [link for link in signs.links(node, pattern) if kind in ("", link.kind)]
+        if found:
+            signal = f"device {found[0].name}"
+            return Recognised(name=called, sure=0.9, signal=signal, limits=limits)
+    chain = signs.chain(node, *CHAINS) or signs.nft_table(node, *TABLES)
+    if chain and signs.links(node, "cni0"):
+        signal = f"{chain} and bridge cni0, no tunnel"
+        return Recognised(name="Flannel (host-gw)", sure=0.8, signal=signal)
+    if chain:
+        return Recognised(name="Flannel", sure=0.5, signal=f"{chain}; no device tells the backend")
+    return None

@@ -1,0 +1,50 @@
+"""Signs on a node by which plugins recognise who made it: devices, chains, tables, routes."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from kptrace.walk.network import Link, Route
+from kptrace.walk.snapshot import Snapshot
+
+
+def links(node: Snapshot, *patterns: str) -> tuple[Link, ...]:
+    """Devices whose name matches any of the patterns (``cali*``)."""
+    return tuple(
+        link for link in node.links if any(fnmatchcase(link.name, pattern) for pattern in patterns)
+    )
+
+
+def chain(node: Snapshot, *names: str) -> str:
+    """The first of these chains that there is, as ``table CHAIN``; empty: there is none."""
+    for table in node.ruleset.tables():
+        for name in names:
+            if node.ruleset.chain(table, name) is not None:
+                return f"{table.name} {name}"
+    return ""
+
+
+def nft_table(node: Snapshot, *patterns: str) -> str:
+    """The first nft table whose name matches; empty: there is none."""
+    for table in node.ruleset.tables():
+        if table.backend == "nft" and any(fnmatchcase(table.name, p) for p in patterns):
+            return f"{table.family} {table.name}"
+    return ""
+
+
+def routes(node: Snapshot, *protocols: str, device: str = "", type: str = "") -> tuple[Route, ...]:
+    """Routes that one of these wrote (empty: anybody), out of this device, of this type."""
+    return tuple(
+        route
+        for route in node.routes
+        if (not protocols or route.protocol in protocols)
+        and (not device or any(hop.interface == device for hop in route.nexthops))
+        and (not type or route.type == type)
+    )
+
+
+def named(found: tuple[Link, ...]) -> str:
+    """``cali1, cali2 and 3 more``"""
+    names = [link.name for link in found]
+    rest = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(names[:2]) + rest
