@@ -55,6 +55,11 @@ class Crew:
                 )
             return None
 
+    def begin(self, nodes: Iterable[str]) -> None:
+        """Have these agents start while others already work."""
+        for node in unique(nodes):
+            self.may_have(node)
+
     def send(self, node: str, request: Callable[..., Request]) -> tuple[Agent, int]:
         """``request``: all of it but the id, which is given here."""
         self._last_id += 1

@@ -47,6 +47,7 @@ class LocalAgent:
         self._doors = doors
         self._said: dict[int, int] = {}
         self._news = threading.Condition()
+        self._entered = False
         self._broken = ""
         self._stderr: deque[str] = deque(maxlen=_LAST_WORDS)
 
@@ -62,8 +63,6 @@ class LocalAgent:
         self._threads = [self._reader(self._read_replies), self._reader(self._read_stderr)]
         try:
             self.send(Enter(id=_ENTER, doors=self._doors))
-            if not self.wait(_ENTER, _START):
-                raise AgentFailed(f"the agent on {self.node} did not start in {_START:g} s")
         except BaseException:
             self.close()
             raise
@@ -99,6 +98,14 @@ class LocalAgent:
             raise self._dead() from None
 
     def wait(self, id: int, timeout: float) -> bool:
+        # Several agents start at once: the first wait is for this one's start too.
+        if not self._entered:
+            self._entered = True
+            if not self._await(_ENTER, _START):
+                raise AgentFailed(f"the agent on {self.node} did not start in {_START:g} s")
+        return self._await(id, timeout)
+
+    def _await(self, id: int, timeout: float) -> bool:
         deadline = time.monotonic() + timeout
         at = self._said.get(id, 0)
         while True:
@@ -135,7 +142,7 @@ class LocalAgent:
     # --- inside -------------------------------------------------------------------------------
 
     def _dead(self) -> AgentFailed:
-        words = " ".join(self._stderr) or self._broken or "it said nothing"
+        words = next((line for line in reversed(self._stderr) if line), "") or self._broken or "it said nothing"
         return AgentFailed(
             f"the agent on {self.node} died: {words}",
             "run as root; if it is, this is a bug: please report the message",
