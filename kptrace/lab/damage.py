@@ -11,8 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from kptrace.lab import machine, rules, servers
+from kptrace.lab import machine, rules, servers, topology
 from kptrace.lab.plan import NodePlan
+from kptrace.lab.proxy.ipvs import DEVICE
 from kptrace.lab.rules import View
 from kptrace.lab.shop import Listener
 from kptrace.lab.state import Lab
@@ -65,6 +66,23 @@ class AppendedRule(Value):
                 _iptables(lab, node, family, "-D", self.chain, *self.rule)
 
 
+class FirstRule(Value):
+    """An IPv4 rule before all others of a chain of ``filter``, the CNI's own among them."""
+
+    chain: str
+    rule: tuple[str, ...]
+
+    def before(self, lab: Lab, node: NodePlan) -> Before:
+        return {}
+
+    def inflict(self, lab: Lab, node: NodePlan) -> None:
+        _iptables(lab, node, 0, "-I", self.chain, "1", *self.rule)
+
+    def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
+        with suppress(machine.CommandFailed):
+            _iptables(lab, node, 0, "-D", self.chain, *self.rule)
+
+
 class ForwardPolicy(Value):
     """FORWARD drops by default, and Flannel's chain no longer accepts before the policy comes.
 
@@ -108,7 +126,7 @@ class Route(Value):
     to: str
 
     def _cidr(self, lab: Lab) -> str:
-        return lab.plan.node(self.to).pod_cidrs[0]
+        return lab.plan.pod_routes(lab.plan.node(self.to), 0)[0]
 
     def before(self, lab: Lab, node: NodePlan) -> Before:
         shown = machine.run(("ip", "route", "show", "exact", self._cidr(lab)), netns=node.netns)
@@ -119,6 +137,67 @@ class Route(Value):
 
     def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
         machine.batch("ip", [f"route replace {before['route']}"], node.netns)
+
+
+class TunnelDown(Value):
+    """The node's tunnel device is down; the kernel takes the routes over it away."""
+
+    def before(self, lab: Lab, node: NodePlan) -> Before:
+        device = topology.tunnel_device(lab.plan)
+        return {"routes": machine.run(("ip", "route", "show", "dev", device), netns=node.netns)}
+
+    def inflict(self, lab: Lab, node: NodePlan) -> None:
+        self._set(lab, node, "down")
+
+    def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
+        self._set(lab, node, "up")
+        device = topology.tunnel_device(lab.plan)
+        routes = [f"route replace {line} dev {device}" for line in before["routes"].splitlines()]
+        machine.batch("ip", routes, node.netns)
+
+    def _set(self, lab: Lab, node: NodePlan, state: str) -> None:
+        device = topology.tunnel_device(lab.plan)
+        machine.run(("ip", "link", "set", device, state), netns=node.netns)
+
+
+class ServiceAddress(Value):
+    """A Service's address is missing on kube-ipvs0, so packets for it are not the node's own."""
+
+    address: str
+
+    def before(self, lab: Lab, node: NodePlan) -> Before:
+        return {}
+
+    def inflict(self, lab: Lab, node: NodePlan) -> None:
+        machine.run(("ip", "addr", "del", self.address, "dev", DEVICE), netns=node.netns)
+
+    def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
+        machine.run(("ip", "addr", "replace", self.address, "dev", DEVICE), netns=node.netns)
+
+
+class ServerWeight(Value):
+    """Every server of a virtual service (TCP) has another weight."""
+
+    service: str
+    weight: int
+
+    def before(self, lab: Lab, node: NodePlan) -> Before:
+        listed = machine.run(("ipvsadm", "--save", "-n"), netns=node.netns)
+        start = f"-a -t {self.service} "
+        servers = [line for line in listed.splitlines() if line.startswith(start)]
+        return {"servers": "\n".join(servers)}
+
+    def inflict(self, lab: Lab, node: NodePlan) -> None:
+        for line in self.before(lab, node)["servers"].splitlines():
+            *words, _ = line.split()
+            self._edit(node, [*words, str(self.weight)])
+
+    def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
+        for line in before["servers"].splitlines():
+            self._edit(node, line.split())
+
+    def _edit(self, node: NodePlan, words: list[str]) -> None:
+        machine.run(("ipvsadm", "-e", *words[1:]), netns=node.netns)
 
 
 class Fdb(Value):

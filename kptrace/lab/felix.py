@@ -1,6 +1,5 @@
 """Felix's ipsets and rules as Calico leaves them on a node: the plan in, texts to restore out.
 
-
 Felix's with the default action ACCEPT for pod to host and profiles that allow all; NetworkPolicies
 would be more jumps in the chains of a pod. Jumps stand first in the kernel's chains, only that of
 nat POSTROUTING last. Marks are those of releases without a drop mark: accept, pass, two scratches.

@@ -247,6 +247,16 @@ def ipip(one: NodePlan, others: list[NodePlan]) -> list[str]:
     ]
 
 
+def tunnel_device(plan: Plan) -> str:
+    """Which device carries IPv4 to the other nodes; empty where none does."""
+    devices = {
+        "vxlan": TUNNELS[0],
+        "flannel-ipip": IPIP_DEVICE,
+        "calico-vxlan": calico.VXLAN_DEVICE,
+    }
+    return calico.TUNNEL if plan.network in calico.TUNNELLED else devices.get(plan.network, "")
+
+
 NETWORK_LINKS = {"vxlan": vxlan, "host-gw": host_gateway, "flannel-ipip": ipip}
 
 

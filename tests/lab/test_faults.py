@@ -7,10 +7,11 @@ from kptrace.lab import faults, shop
 from kptrace.lab.plan import plan
 
 NAMES = """proxy-rules-missing stale-dnat no-endpoints forward-policy-drop bridge-nf-off
-tunnel-port-blocked ip-forward-off fdb-stale fdb-missing pod-route-missing nobody-listens"""
+tunnel-port-blocked ip-forward-off fdb-stale fdb-missing pod-route-missing nobody-listens
+ipvs-weight-zero ipvs-no-server ipvs-address-missing ipip-blocked tunnel-down"""
 
 
-def test_the_first_eleven() -> None:
+def test_all_that_can_be_broken() -> None:
     assert [fault.name for fault in faults.FAULTS] == NAMES.split()
 
 
