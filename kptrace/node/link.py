@@ -142,7 +142,8 @@ class LocalAgent:
     # --- inside -------------------------------------------------------------------------------
 
     def _dead(self) -> AgentFailed:
-        words = next((line for line in reversed(self._stderr) if line), "") or self._broken or "it said nothing"
+        last_line = next((line for line in reversed(self._stderr) if line), "")
+        words = last_line or self._broken or "it said nothing"
         return AgentFailed(
             f"the agent on {self.node} died: {words}",
             "run as root; if it is, this is a bug: please report the message",
