@@ -1,0 +1,28 @@
+"""An example of a plugin that is no part of kptrace: a network whose device is ``example0``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kptrace.cni import Recognised
+from kptrace.walk.snapshot import Snapshot
+
+
+class Example:
+    name = "example"
+
+    def wants(self) -> tuple[str, ...]:
+        return ("example.txt",)
+
+    def detect(self, node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
+        if node.link("example0") is None:
+            return None
+        return Recognised(
+            name="Example",
+            sure=1.0,
+            signal="device example0",
+            limits=(f"all that it says of itself: {files.get('example.txt', 'nothing').strip()}",),
+        )
+
+
+EXAMPLE = Example()
