@@ -13,11 +13,9 @@ Needs CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN), BTF, and kernel 5.17 for reaso
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import mmap
 import os
-import platform
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,29 +23,16 @@ from struct import pack, unpack, unpack_from
 
 from kptrace.errors import Forbidden, Unsupported
 from kptrace.model import Drop, Place, Probe
+from kptrace.node import bpf
 from kptrace.wire import ebpf
 from kptrace.wire.btf import BadBtf, Btf
 from kptrace.wire.cookie import DNS_PORT, Recogniser, blocks
 from kptrace.wire.headers import dissect
 
 BTF = Path("/sys/kernel/btf/vmlinux")
-_SYSCALL = {"x86_64": 321, "aarch64": 280, "ppc64le": 361, "s390x": 351, "riscv64": 280}
-_MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _PROG_LOAD, _TRACEPOINT_OPEN, _MAP_FREEZE = (
-    0,
-    1,
-    2,
-    5,
-    17,
-    22,
-)
-_ARRAY, _PERCPU_ARRAY, _RINGBUF = 2, 6, 27
-_READ_ONLY_FOR_PROGRAMS = 1 << 7
-_RAW_TRACEPOINT = 17
 _RING_SIZE = 1 << 18
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
-_LOG_SIZE = 1 << 16
 _PREFIX = "SKB_DROP_REASON_"
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class DropTracer:
@@ -75,11 +60,11 @@ class DropTracer:
         self._reasons = btf.enum("skb_drop_reason")
         if not self._reasons:
             raise BadBtf("this kernel gives no drop reasons")
-        self._ring = self._keep(_make_map(_RINGBUF, 0, 0, _RING_SIZE))
-        self._record = self._keep(_make_map(_PERCPU_ARRAY, 4, ebpf.VALUE, 1))
-        format_map = self._keep(_make_map(_ARRAY, 4, 8, 1, _READ_ONLY_FOR_PROGRAMS))
-        _write_map(format_map, ebpf.FORMAT.ljust(8, b"\0"))
-        _bpf(_MAP_FREEZE, pack("=I", format_map))
+        self._ring = self._keep(bpf.make_map(bpf.RINGBUF, 0, 0, _RING_SIZE))
+        self._record = self._keep(bpf.make_map(bpf.PERCPU_ARRAY, 4, ebpf.VALUE, 1))
+        format_map = self._keep(bpf.make_map(bpf.ARRAY, 4, 8, 1, bpf.READ_ONLY_FOR_PROGRAMS))
+        bpf.write(format_map, bytes(4), ebpf.FORMAT.ljust(8, b"\0"))
+        bpf.freeze(format_map)
         code = ebpf.program(
             btf,
             ebpf.Maps(ring=self._ring, record=self._record, format=format_map),
@@ -89,9 +74,8 @@ class DropTracer:
         self._consumer = self._map(mmap.PAGESIZE, 0, mmap.PROT_READ | mmap.PROT_WRITE)
         whole = mmap.PAGESIZE + 2 * _RING_SIZE
         self._producer = self._map(whole, mmap.PAGESIZE, mmap.PROT_READ)
-        program = self._keep(_load(code))
-        name = ctypes.create_string_buffer(b"kfree_skb")
-        self._keep(_bpf(_TRACEPOINT_OPEN, pack("=QII", ctypes.addressof(name), program, 0)))
+        program = self._keep(bpf.load(bpf.RAW_TRACEPOINT, code))
+        self._keep(bpf.open_tracepoint("kfree_skb", program))
 
     def _keep(self, fd: int) -> int:
         self._fds.append(fd)
@@ -150,10 +134,8 @@ class DropTracer:
 
     def _values(self) -> Iterator[bytes]:
         size = (ebpf.VALUE + 7) // 8 * 8
-        key, values = ctypes.create_string_buffer(4), ctypes.create_string_buffer(size * _cpus())
-        addresses = (ctypes.addressof(key), ctypes.addressof(values))
-        _bpf(_MAP_LOOKUP, pack("=IIQQQ", self._record, 0, *addresses, 0))
-        return (values.raw[n : n + size] for n in range(0, len(values), size))
+        values = bpf.read(self._record, bytes(4), size * _cpus())
+        return (values[n : n + size] for n in range(0, len(values), size))
 
     def close(self) -> None:
         for mapped in self._mapped:
@@ -174,50 +156,6 @@ def _refusal(error: OSError) -> Forbidden | Unsupported:
     if error.errno == errno.ENOENT:
         return Unsupported(f"no {BTF}", "a kernel with CONFIG_DEBUG_INFO_BTF tells why it drops")
     return Unsupported(f"bpf: {error.strerror}", "kernel 5.17 or newer tells why it drops")
-
-
-# --- bpf(2) -----------------------------------------------------------------------------------
-
-
-def _make_map(kind: int, key: int, value: int, entries: int, flags: int = 0) -> int:
-    return _bpf(_MAP_CREATE, pack("=IIIII", kind, key, value, entries, flags))
-
-
-def _write_map(fd: int, value: bytes) -> None:
-    key, data = ctypes.create_string_buffer(4), ctypes.create_string_buffer(value, len(value))
-    addresses = (ctypes.addressof(key), ctypes.addressof(data))
-    _bpf(_MAP_UPDATE, pack("=IIQQQ", fd, 0, *addresses, 0))
-
-
-def _load(code: bytes) -> int:
-    instructions = ctypes.create_string_buffer(code, len(code))
-    license = ctypes.create_string_buffer(b"GPL")
-    log = ctypes.create_string_buffer(_LOG_SIZE)
-    where = (ctypes.addressof(instructions), ctypes.addressof(license))
-    try:
-        return _bpf(_PROG_LOAD, pack("=IIQQ", _RAW_TRACEPOINT, len(code) // 8, *where))
-    except OSError as error:
-        if error.errno in (errno.EPERM, errno.ENOSPC):
-            raise
-        verbose = pack("=IIQ", 1, _LOG_SIZE, ctypes.addressof(log))
-        with_log = pack("=IIQQ", _RAW_TRACEPOINT, len(code) // 8, *where) + verbose
-        try:
-            return _bpf(_PROG_LOAD, with_log)
-        except OSError:
-            why = log.value.decode(errors="replace").strip()[-300:]
-            raise OSError(error.errno, f"{error.strerror}: {why}") from None
-
-
-def _bpf(command: int, attributes: bytes) -> int:
-    number = _SYSCALL.get(platform.machine())
-    if number is None:
-        raise OSError(errno.ENOSYS, f"bpf(2) on {platform.machine()} was never tried")
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    result = int(_libc.syscall(number, command, ctypes.byref(buffer), len(attributes)))
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result
 
 
 def _cpus() -> int:

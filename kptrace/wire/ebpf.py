@@ -80,7 +80,7 @@ def read_report(record: bytes) -> Report | None:
 
 def program(btf: Btf, maps: Maps, blocks: Iterable[Block], *, text: bool) -> bytes:
     """text: look for DNS labels too."""
-    code = _Code()
+    code = Code()
     skb, device = btf.offset, "net_device"
     inum = btf.offset("net", "ns") + btf.offset("ns_common", "inum")
     code.put(0xBF, _CTX, _R1)
@@ -125,7 +125,7 @@ def program(btf: Btf, maps: Maps, blocks: Iterable[Block], *, text: bool) -> byt
     return code.finish()
 
 
-def _search(code: _Code, first: int, value: bytes, mask: bytes) -> None:
+def _search(code: Code, first: int, value: bytes, mask: bytes) -> None:
     wanted = bytes(a & b for a, b in zip(value, mask, strict=True))
     for offset in range(first, _LAST, 2):
         code.put(0x61, _R1, _REC, _DATA + offset)
@@ -133,7 +133,7 @@ def _search(code: _Code, first: int, value: bytes, mask: bytes) -> None:
         code.jump(0x16, _R1, int.from_bytes(wanted, sys.byteorder), "ours")
 
 
-def _report(code: _Code, maps: Maps) -> None:
+def _report(code: Code, maps: Maps) -> None:
     code.put(0x79, _R1, _CTX, 8)
     code.put(0x7B, _STACK, _R1, -16)
     code.address(_R1, _REC, _SYMBOL)
@@ -153,8 +153,11 @@ def _report(code: _Code, maps: Maps) -> None:
     code.put(0x7B, _REC, _R1, LOST)
 
 
-class _Code:
-    """struct bpf_insn: opcode, registers (destination low), offset, immediate."""
+class Code:
+    """A program as it is written.
+
+    struct bpf_insn: opcode, registers (destination low), offset, immediate.
+    """
 
     def __init__(self) -> None:
         self._instructions: list[tuple[int, int, int, int | str, int]] = []
