@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 COMMANDS = ("trace", "explain", "replay", "lab", "causes")
 
+INTERRUPTED = 130
+
 
 class Form(StrEnum):
     TEXT = "text"
@@ -372,8 +374,11 @@ def _print(text: str) -> None:
     if sys.stderr.isatty():
         sys.stderr.write("\r\033[K")
         sys.stderr.flush()
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head`: the exit code still tells the outcome
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _with_command(args: Sequence[str]) -> list[str]:
@@ -408,6 +413,8 @@ def _run(args: Sequence[str]) -> int:
         signal.signal(number, _terminated)
     try:
         result = app(_with_command(args), prog_name=name, standalone_mode=False)
+        if result == INTERRUPTED:  # typer's word for a KeyboardInterrupt in a command
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except typer.TyperException as error:
         # Usage errors of typer's own click, whose classes it does not export.
@@ -418,10 +425,7 @@ def _run(args: Sequence[str]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted; nothing was left behind", "")
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return INTERRUPTED
 
 
 def _complain(message: str, hint: str) -> None:
