@@ -157,3 +157,9 @@ def each_wide_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 def vxlan_bench() -> Iterator[Bench]:
     with bench() as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def legacy_bench() -> Iterator[Bench]:
+    with bench("iptables-legacy") as made:
+        yield made
