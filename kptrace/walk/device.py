@@ -155,6 +155,11 @@ def leave(story: Story, skb: Skb, link: Link) -> Arrived:
         raise story.end(skb, Outcome.INCONCLUSIVE, "", dst, words)
     route = f"{skb.place.node}: {_route_words(story)}"
     if dst == story.asked.dst and not story.replying and world.is_service(dst):
+        if story.at(skb).unbound(skb.flow):
+            words = f"IPVS has {dst}, but the node has not: it leaves by {link.name} as it is"
+            raise story.end(
+                skb, Outcome.NOT_PROGRAMMED, "ipvs-address-missing", dst, words, link.name
+            )
         words = f"no rule translated {dst}; it leaves by {link.name} as it is"
         raise story.end(skb, Outcome.NOT_PROGRAMMED, "proxy-rules-missing", dst, words, link.name)
     pod = world.pod_at(dst)

@@ -42,7 +42,7 @@ from kptrace.rules.parts import (
     Wild,
 )
 from kptrace.rules.ruleset import Rule
-from kptrace.rules.sets import Element, holds
+from kptrace.rules.sets import Element, holds, places
 from kptrace.walk.choices import Choices
 from kptrace.walk.fields import ABSENT, UNKNOWN, Datum, Lack, read_field
 from kptrace.walk.network import address
@@ -112,6 +112,8 @@ class Scene:
         total = 0.0
         for weight, left in self.spread(part.left):
             truth = self._compare(left, part.op, part.right)
+            if truth is None and self._excluded(part.left, part.right):
+                truth = part.op == "!="
             if truth is None:
                 return None
             total += weight * truth
@@ -160,6 +162,19 @@ class Scene:
             return None
         key = left if isinstance(left, tuple) else (left,)
         return found.members.lookup(key) is not None
+
+    def _excluded(self, left: Expr, right: Expr) -> bool:
+        """Whether no element of the set holds what is known of a key (a port may not be)."""
+        if not (isinstance(left, Concat) and isinstance(right, SetRef)):
+            return False
+        found = self.snapshot.ruleset.named(self.rule, right)
+        known: list[Plain] = []
+        for value in map(self.value, left.parts):
+            known += value if isinstance(value, tuple) else (value,)
+        return found is not None and not any(
+            len(parts) == len(known) and all(map(_may_hold, parts, known))
+            for parts in (places(element.key) for element in found.members)
+        )
 
     def _names(self, right: Expr) -> frozenset[str] | None:
         items = right.items if isinstance(right, Elements) else (right,)
@@ -281,6 +296,10 @@ def _joined(values: list[Plain]) -> Plain:
             return UNKNOWN
         joined += value if isinstance(value, tuple) else (value,)
     return tuple(joined)
+
+
+def _may_hold(pattern: Expr, value: Plain) -> bool:
+    return isinstance(value, (Lack, tuple, frozenset)) or holds(pattern, value)
 
 
 def _either(found: Iterable[bool | None]) -> bool | None:

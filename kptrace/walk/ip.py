@@ -29,7 +29,8 @@ def output(story: Story, stage: Output) -> Stage | Arrived:
         if not story.sent_flow.src:
             story.sent_flow = skb.flow
     before = skb.flow, skb.mark
-    story.hook("output", skb)
+    if story.hook("output", skb):
+        return Output(skb)
     if (skb.flow, skb.mark) != before:
         found = _route_out(story, skb)
     _check_loopback_source(story, skb)
@@ -73,8 +74,7 @@ def _forward(story: Story, skb: Skb, found: Decision) -> Stage | Arrived:
 
 def _deliver(story: Story, skb: Skb) -> Stage:
     skb.oif = ""
-    story.hook("input", skb)
-    return Local(skb)
+    return Output(skb) if story.hook("input", skb) else Local(skb)
 
 
 def _route_out(story: Story, skb: Skb) -> Decision:

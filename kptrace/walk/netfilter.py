@@ -1,7 +1,8 @@
 """The hooks of one namespace: every base chain in the kernel's order, conntrack and NAT between.
 
-In: a hook and a packet. Out: None when the packet passes, else Killed with the rule or policy that
-did it. Each rule that matched is noted as a Step. The packet is changed as the rules say.
+In: a hook and a packet. Out: None when the packet passes, Taken when IPVS sends it on, else Killed
+with the rule or policy that did it. Each rule that matched is noted as a Step. The packet is
+changed as the rules say.
 
 Theory (nf_conntrack_proto.c, nf_nat_proto.c, nf_nat_core.c): conntrack runs at -200 in prerouting
 and output. All chains of type nat hang on one dispatcher at -100 (prerouting, output) and 100
@@ -38,6 +39,7 @@ from kptrace.rules.words import describe
 from kptrace.walk.choices import Choices, explore
 from kptrace.walk.conntrack import Conntrack
 from kptrace.walk.expressions import Scene
+from kptrace.walk.ipvs import PRIORITIES, Ipvs, Refused, Taken
 from kptrace.walk.skb import Skb
 from kptrace.walk.snapshot import Snapshot
 from kptrace.walk.statements import Done, Effect, Refusal, Unmatched, act
@@ -65,6 +67,7 @@ class Killed(Value):
 
 
 Note = Callable[[Step], None]
+Stage = Callable[[Skb], "Killed | Taken | None"]
 
 
 class Netfilter:
@@ -73,27 +76,26 @@ class Netfilter:
     ) -> None:
         self.snapshot = snapshot
         self.conntrack = Conntrack()
+        self.ipvs = Ipvs(snapshot, choices, note)
         self._choices = choices
         self._note = note
         self._remark = remark
 
-    def run(self, hook: str, skb: Skb) -> Killed | None:
+    def run(self, hook: str, skb: Skb) -> Killed | Taken | None:
         chains = self.snapshot.ruleset.base_chains("ip6" if skb.family == 6 else "ip", hook)
         for stage in self._stages(hook, chains):
-            killed = stage(skb)
-            if killed:
-                return killed
+            ended = stage(skb)
+            if ended:
+                return ended
         if hook in ("input", "postrouting") and skb.tracked and not skb.untracked:
             self.conntrack.confirm(skb.tracked.connection)
         return None
 
-    def _stages(
-        self, hook: str, chains: Sequence[Chain]
-    ) -> Iterator[Callable[[Skb], Killed | None]]:
+    def _stages(self, hook: str, chains: Sequence[Chain]) -> Iterator[Stage]:
         """What runs at the hook, by priority."""
         plain = [chain for chain in chains if chain.type != "nat"]
         nat = [chain for chain in chains if chain.type == "nat"]
-        stages: list[tuple[int, Callable[[Skb], Killed | None]]] = [
+        stages: list[tuple[int, Stage]] = [
             (chain.priority, partial(self._base, chain)) for chain in plain
         ]
         if hook in _DESTINATION:
@@ -101,8 +103,19 @@ class Netfilter:
         if hook != "forward":
             priority = _NAT_DST if hook in _DESTINATION else _NAT_SRC
             stages.append((priority, lambda skb: self._nat(hook, nat, skb)))
+        if hook in PRIORITIES and self.snapshot.virtual:
+            answer, request = PRIORITIES[hook]
+            stages.append((answer, lambda skb: self.ipvs.answer(hook, skb)))
+            if request is not None:
+                stages.append((request, lambda skb: self._balance(hook, skb)))
         for _, stage in sorted(stages, key=lambda one: one[0]):
             yield stage
+
+    def _balance(self, hook: str, skb: Skb) -> Killed | Taken | None:
+        found = self.ipvs.request(hook, skb)
+        if isinstance(found, Refused):
+            return Killed(hook=hook, ref=found.ref, reply="icmp port-unreachable")
+        return found
 
     # --- conntrack and NAT --------------------------------------------------------------------
 

@@ -200,7 +200,8 @@ def _reached(story: Story, arrived: Arrived) -> End:
     untouched = flow.dst == story.asked.dst and flow.dport == story.asked.dport
     if place is not None and not place.pod and untouched and not skb.socket:
         known = story.world.endpoint(flow.dst, flow.dport, flow.protocol)
-        if known is None and flow.dport in story.world.node_ports:
+        mine = flow.dport in story.world.node_ports or story.world.is_service(flow.dst)
+        if known is None and mine:
             words = f"no rule translated port {flow.dport}; the node itself got the packet"
             return story.end(skb, Outcome.NOT_PROGRAMMED, "proxy-rules-missing", flow.dst, words)
     here = Skb(place=place or skb.place, packet=skb.packet)

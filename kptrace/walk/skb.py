@@ -22,6 +22,7 @@ class Skb:
     prerouted: PREROUTING was run on the bridge already
     unknown: fields (``meta mark``) that were set to something nobody here can compute
     socket: a TPROXY rule hands it to this (address, port)
+    ipvs: IPVS gave it its destination and leaves it alone now
     """
 
     place: Place
@@ -40,6 +41,7 @@ class Skb:
     prerouted: bool = False
     unknown: set[str] = field(default_factory=set)
     socket: tuple[str, int] | None = None
+    ipvs: bool = False
 
     @property
     def flow(self) -> Flow:
@@ -56,7 +58,7 @@ class Skb:
     @property
     def translated(self) -> bool:
         """A rule of this namespace gave it a new destination."""
-        return self.tracked is not None and self.tracked.connection.dnat
+        return self.ipvs or (self.tracked is not None and self.tracked.connection.dnat)
 
     def set_mark(self, mark: int) -> None:
         self.packet = msgspec.structs.replace(self.packet, mark=mark)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
-from kptrace.model import Place, Value
+from kptrace.model import Flow, Place, Value
+from kptrace.rules.ipvs import VirtualService
 from kptrace.rules.load import load_ruleset
 from kptrace.rules.ruleset import Ruleset
 from kptrace.walk.iproute2 import (
@@ -42,6 +43,7 @@ DEFAULTS = {
     "net.ipv6.conf.all.forwarding": 1,
     "net.bridge.bridge-nf-call-iptables": 1,
     "net.bridge.bridge-nf-call-ip6tables": 1,
+    "net.ipv4.vs.conntrack": 1,
 }
 
 # the kernel's own (net/core/fib_rules.c, net/ipv4/fib_rules.c) when no ip-rule.json says otherwise
@@ -124,6 +126,21 @@ class Snapshot(Value, dict=True, kw_only=True):
             for one in self.addresses
             if address(one.address).version not in told
         ]
+
+    @cached_property
+    def virtual(self) -> dict[tuple[str, str, int], VirtualService]:
+        """IPVS' services by (protocol, address, port), or (``fwmark``, family, mark)."""
+        return {
+            ("fwmark", one.family, one.fwmark)
+            if one.protocol == "fwmark"
+            else (one.protocol, one.address, one.port): one
+            for one in self.ruleset.ipvs
+        }
+
+    def unbound(self, flow: Flow) -> bool:
+        """IPVS serves this destination, but no device has the address: packets do not get there."""
+        served = (flow.protocol, flow.dst, flow.dport) in self.virtual
+        return served and self.holds(flow.dst) is None
 
     def table(self, name: str, family: int) -> tuple[Route, ...]:
         return self._tables.get((name, family), ())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from kptrace.model import Flow, Outcome, Place, Step, StepAction
 from kptrace.walk.choices import Choices
-from kptrace.walk.netfilter import Netfilter
+from kptrace.walk.netfilter import Killed, Netfilter
 from kptrace.walk.network import Nexthop
 from kptrace.walk.routing import Decision
 from kptrace.walk.skb import Skb
@@ -64,11 +64,15 @@ class Story:
             )
         return self._netfilter[place]
 
-    def hook(self, name: str, skb: Skb) -> None:
-        """Run a hook; when it kills the packet, say why in the words of the catalogue."""
-        killed = self.netfilter(skb.place).run(name, skb)
-        if killed is not None:
-            raise judge(killed, skb)
+    def hook(self, name: str, skb: Skb) -> bool:
+        """Run a hook; when it kills the packet, say why in the words of the catalogue.
+
+        True: IPVS took it, and it is to be sent by its new destination.
+        """
+        ended = self.netfilter(skb.place).run(name, skb)
+        if isinstance(ended, Killed):
+            raise judge(ended, skb)
+        return ended is not None
 
     def note(
         self,

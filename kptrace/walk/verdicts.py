@@ -8,6 +8,7 @@ rule or a policy by its own name. A tunnel's packet that dies in a hook is the t
 from __future__ import annotations
 
 from kptrace.model import Outcome
+from kptrace.walk.ipvs import NO_SERVER
 from kptrace.walk.netfilter import Killed
 from kptrace.walk.skb import Skb
 from kptrace.walk.stages import End
@@ -17,10 +18,19 @@ _NO_ENDPOINTS = ("no-endpoint-services", "no-endpoint-nodeports")
 
 def judge(killed: Killed, skb: Skb) -> End:
     ref = killed.ref
+    if ref.backend == "ipvs":
+        return _by_ipvs(killed)
     blame = f"{ref.table} {ref.chain} {ref.number or 'policy'}: {ref.text}"
     words = f"{ref.words or ref.text} ({ref.table} {ref.chain})"
     outcome, cause = _classify(killed, skb)
     return End(outcome, cause, blame, words)
+
+
+def _by_ipvs(killed: Killed) -> End:
+    ref = killed.ref
+    if ref.text == NO_SERVER:
+        return End(Outcome.NO_ENDPOINTS, "no-endpoints", f"IPVS {ref.chain}", ref.words)
+    return End(Outcome.REJECTED, "ipvs-weight-zero", f"IPVS {ref.chain}", ref.words)
 
 
 def _classify(killed: Killed, skb: Skb) -> tuple[Outcome, str]:
@@ -38,6 +48,8 @@ def _classify(killed: Killed, skb: Skb) -> tuple[Outcome, str]:
         if killed.reply:
             return Outcome.NO_ENDPOINTS, "no-endpoints"
         return Outcome.DROPPED, "no-local-endpoints"
+    if killed.ref.chain == "KUBE-IPVS-FILTER":
+        return Outcome.NOT_PROGRAMMED, "proxy-rules-missing"
     if killed.ref.table == "kube-proxy" and killed.ref.chain == "cluster-ips-check":
         return Outcome.NOT_PROGRAMMED, "proxy-rules-missing"
     return refused, "rule-reject" if killed.reply else "rule-drop"

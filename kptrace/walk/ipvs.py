@@ -1,0 +1,205 @@
+"""IPVS in one namespace: it takes packets for its virtual services, and translates their answers.
+
+In: a packet at a hook. Out: ``Taken`` when IPVS sends the packet on itself, Killed when it refuses
+it, else None. Only masquerading (NAT) is followed, which is all that kube-proxy uses.
+
+Theory (ip_vs_core.c, ip_vs_xmit.c). Requests are taken in input (99, just before nat) and in output
+(-98): a packet has to be the node's own to get there, hence the addresses on kube-ipvs0. Its
+destination becomes the server's, and it passes output and postrouting (again) with the connection
+that it has; unless the server is on the node itself: then it goes on as it is. With
+``net.ipv4.vs.conntrack`` the conntrack entry expects its answer from the server, but is not marked
+as a DNAT; without, the packet is tracked no more, so no rule can masquerade it. Answers are
+translated in forward (100), or in input and output where client or server are the node itself.
+
+A virtual service without a server that takes new connections answers with an ICMP error.
+
+Which server is chosen cannot be computed from outside: the schedulers go by a counter, by the
+connections that are open, or by a hash. So each server is a way of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+
+from kptrace.model import Flow, Outcome, RuleRef, Step, StepAction, Value
+from kptrace.rules.ipvs import RealServer, VirtualService
+from kptrace.walk.choices import Choices
+from kptrace.walk.routing import Query, lookup
+from kptrace.walk.skb import Skb
+from kptrace.walk.snapshot import Snapshot
+from kptrace.walk.stages import End
+
+# hook -> priority of (answers, requests)
+PRIORITIES = {"input": (98, 99), "forward": (100, None), "output": (-99, -98)}
+SCHEDULERS = {
+    "rr": "in turn (round robin, rr)",
+    "wrr": "in turn by weight (wrr)",
+    "lc": "the one with the fewest connections (lc)",
+    "wlc": "the one with the fewest connections for its weight (wlc)",
+    "sed": "the one with the shortest expected delay (sed)",
+    "nq": "an idle one, else the one with the shortest expected delay (nq)",
+    "sh": "by a hash of the client's address, so each client has its server (sh)",
+    "dh": "by a hash of the Service's address, so all clients have the same server (dh)",
+    "mh": "by a Maglev hash of the client, so each keeps its server (mh)",
+    "lblc": "the same one for an address while it is not overloaded (lblc)",
+    "lblcr": "out of the same few for an address (lblcr)",
+    "fo": "the one with the greatest weight (fo)",
+    "ovf": "the one with the greatest weight that has room (ovf)",
+}
+NO_SERVER = "no server"
+_WEIGHTED = frozenset({"wrr", "wlc", "sed", "nq", "sh", "dh", "mh"})
+
+
+class Taken(Value):
+    """IPVS sends it on: to be routed by its new destination, through output again."""
+
+
+class Refused(Value):
+    """No server takes it: there is none (``NO_SERVER``), or all have weight 0."""
+
+    ref: RuleRef
+
+
+@dataclass
+class Balanced:
+    """One connection that IPVS knows: the client's flow to the service, and its server."""
+
+    asked: Flow
+    server: tuple[str, int]
+
+
+@dataclass
+class Ipvs:
+    """Of one namespace; ``note`` takes the steps."""
+
+    snapshot: Snapshot
+    choices: Choices
+    note: Callable[[Step], None]
+    known: list[Balanced] = field(default_factory=list)
+
+    def answer(self, hook: str, skb: Skb) -> None:
+        """The server's answer gets the service's address again."""
+        if skb.ipvs:
+            return
+        flow = skb.flow
+        for one in self.known:
+            asked = one.asked
+            from_server = (flow.protocol, flow.src, flow.sport) == (asked.protocol, *one.server)
+            if from_server and (flow.dst, flow.dport) == (asked.src, asked.sport):
+                skb.set_source(asked.dst, asked.dport)
+                words = f"{flow.src} => {asked.dst}, IPVS takes the translation back"
+                self._step(skb, hook, "snat", words)
+                return
+
+    def request(self, hook: str, skb: Skb) -> Taken | Refused | None:
+        service = None if skb.ipvs else self._service(skb)
+        if service is None:
+            return None
+        willing = [server for server in service.servers if server.weight > 0]
+        if not willing:
+            return self._refused(hook, skb, service)
+        by_weight = service.scheduler in _WEIGHTED
+        weights = [float(server.weight) if by_weight else 1.0 for server in willing]
+        return self._send(hook, skb, service, willing[self.choices.pick(weights)])
+
+    def _service(self, skb: Skb) -> VirtualService | None:
+        flow = skb.flow
+        virtual = self.snapshot.virtual
+        family = "ip6" if flow.ipv6 else "ip"
+        return (
+            virtual.get(("fwmark", family, skb.mark) if skb.mark else ("", "", 0))
+            or virtual.get((flow.protocol, flow.dst, flow.dport))
+            or virtual.get((flow.protocol, flow.dst, 0))
+        )
+
+    def _send(
+        self, hook: str, skb: Skb, service: VirtualService, server: RealServer
+    ) -> Taken | None:
+        if server.method != "masq":
+            self.choices.certain = False
+            words = f"IPVS forwards by the method {server.method}, which is not followed here"
+            raise End(Outcome.INCONCLUSIVE, "", _named(service), words)
+        asked = skb.flow
+        where = server.address, server.port or asked.dport
+        self.known.append(Balanced(asked, where))
+        skb.ipvs = True
+        skb.set_destination(*where)
+        if self.snapshot.sysctl("net.ipv4.vs.conntrack"):
+            if skb.tracked is not None:
+                entry = skb.tracked.connection
+                entry.reply = msgspec.structs.replace(entry.reply, src=where[0], sport=where[1])
+        else:
+            skb.tracked, skb.untracked = None, True
+        self._step(skb, hook, "dnat", chosen(service), _ref(service, server))
+        here = lookup(self.snapshot, Query(flow=skb.flow, mark=skb.mark)).local
+        return None if here else Taken()
+
+    def _refused(self, hook: str, skb: Skb, service: VirtualService) -> Refused:
+        empty = not service.servers
+        what = "has no server" if empty else "has only servers of weight 0"
+        words = f"IPVS {what} for {_named(service)} and refuses"
+        ref = _ref(service, None, words)
+        self._step(skb, hook, "rejected", words, ref)
+        return Refused(ref=ref)
+
+    def _step(
+        self, skb: Skb, hook: str, action: StepAction, words: str, ref: RuleRef | None = None
+    ) -> None:
+        self.note(
+            Step(
+                place=skb.place,
+                action=action,
+                packet=skb.packet,
+                interface=skb.oif if hook == "output" else skb.iif,
+                hook=hook,
+                rule=ref,
+                words=words,
+                certain=self.choices.certain,
+            )
+        )
+
+
+def chosen(service: VirtualService) -> str:
+    """How the server is chosen, in words."""
+    return "; ".join(_how(service))
+
+
+def _how(service: VirtualService) -> Iterator[str]:
+    willing = sum(server.weight > 0 for server in service.servers)
+    idle = len(service.servers) - willing
+    how = SCHEDULERS.get(service.scheduler, f"by the scheduler {service.scheduler}")
+    yield f"IPVS chooses {'its only server' if willing == 1 else f'one of {willing} servers {how}'}"
+    if idle:
+        yield f"{idle} of weight 0 {'takes' if idle == 1 else 'take'} no new connections"
+    if service.persistent:
+        yield f"a client keeps its server for {service.persistent} s"
+
+
+def _ref(service: VirtualService, server: RealServer | None, words: str = "") -> RuleRef:
+    """As a rule: the service is the chain, the server's place in it the number."""
+    number = service.servers.index(server) + 1 if server else 0
+    text = NO_SERVER if not service.servers else "-w 0"
+    if server:
+        text = f"-r {_end(server.address, server.port)} -m -w {server.weight}"
+    return RuleRef(
+        backend="ipvs",
+        family=service.family,
+        table="ipvs",
+        chain=_named(service),
+        number=number,
+        text=text,
+        words=words or chosen(service),
+    )
+
+
+def _named(service: VirtualService) -> str:
+    if service.protocol == "fwmark":
+        return f"mark {service.fwmark}"
+    return f"{_end(service.address, service.port)}/{service.protocol}"
+
+
+def _end(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -1,0 +1,215 @@
+"""IPVS walked: real kube-proxies' nodes against the API's truth and real traffic, and by hand.
+
+The truth about endpoints comes from the API's documents by kube-proxy's own choice; what real
+connections did stands in ``traffic.txt`` of each dump. Where kube-proxy's rules would drop (policy
+Local without a local endpoint) IPVS refuses: there is a service without servers.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kptrace.kube.documents import Documents, read_folder
+from kptrace.model import Endpoint, Flow, Outcome, Packet, Place, Prediction, Service, ServicePort
+from kptrace.rules.programmed import (
+    Family,
+    Programmed,
+    in_family,
+    not_programmed,
+    programmed,
+)
+from kptrace.walk.path import predict
+from kptrace.walk.snapshot import Snapshot, read_snapshot
+from kptrace.walk.world import World
+
+CLIENT = {"ip": "10.244.1.99", "ip6": "fd00:10:244:1::99"}
+OUTSIDE = {"ip": "172.30.0.1", "ip6": "fd00:30::1"}
+NODE_A = Place(node="node-a")
+POD = Place(node="node-a", pod="x")
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {
+        path.name.removesuffix(".gz"): gzip.decompress(path.read_bytes()).decode()
+        if path.suffix == ".gz"
+        else path.read_text()
+        for path in folder.iterdir()
+    }
+
+
+class Dump:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        # the IPv6 tables of this one were taken while kube-proxy was still at work
+        mid_sync = folder.name == "ipvs-rr-default"
+        self.families: tuple[Family, ...] = ("ip",) if mid_sync else ("ip", "ip6")
+        api = folder / "api"
+        self.documents: Documents = read_folder(
+            api if api.is_dir() else folder / api.read_text().strip()
+        )
+        self.snapshots: dict[Place, Snapshot] = {}
+        for name in ("node-a", "node-b"):
+            if (folder / name).is_dir():
+                place = Place(node=name)
+                self.snapshots[place] = read_snapshot(place, files(folder / name))
+        self.services = [s for s in self.documents.services if not not_programmed(s)]
+        self.world = World(
+            snapshots=self.snapshots,
+            endpoints=tuple(e for some in self.documents.endpoints.values() for e in some),
+            services=frozenset(
+                address
+                for one in self.services
+                for address in (*one.cluster_ips, *one.external_ips, *one.load_balancer_ips)
+            ),
+            node_ports=frozenset(p.node_port for s in self.services for p in s.ports),
+        )
+
+    def ask(
+        self, dst: str, port: int, src: str, source: Place | None = POD, protocol: str = "tcp"
+    ) -> Prediction:
+        flow = Flow(protocol=protocol, src=src, dst=dst, sport=41000, dport=port)
+        return predict(Packet(flow=flow), source, self.world, (NODE_A, "eth0"))
+
+    def ports(self) -> Iterator[tuple[Service, ServicePort, Family, Programmed]]:
+        node = self.documents.node("node-a")
+        assert node
+        for service in self.services:
+            known = self.documents.endpoints.get(service.key, ())
+            for port in service.ports:
+                for family in self.families:
+                    if in_family(service.cluster_ips, family):
+                        made = programmed(
+                            service, port, known, node="node-a", zone=node.zone, family=family
+                        )
+                        yield service, port, family, made
+
+
+@pytest.fixture(scope="module", params=["ipvs-rr-default", "ipvs-sh"])
+def dump(request: pytest.FixtureRequest, dumps: Path) -> Dump:
+    return Dump(dumps / request.param)
+
+
+def check(found: Prediction, wanted: tuple[Endpoint, ...], what: str) -> None:
+    if not wanted:
+        assert [(b.outcome, b.cause) for b in found.branches] == [
+            (Outcome.NO_ENDPOINTS, "no-endpoints")
+        ], what
+        return
+    weights = {(b.backend.address, b.backend.port): b.weight for b in found.branches if b.backend}
+    assert set(weights) == {(one.address, one.port) for one in wanted}, what
+    assert weights == pytest.approx(dict.fromkeys(weights, 1 / len(wanted))), what
+    for branch in found.branches:
+        unseen = "was not looked at" in branch.words
+        assert branch.outcome is Outcome.DELIVERED or unseen, (what, branch.words)
+
+
+def test_cluster_ips_from_a_pod_and_from_the_node(dump: Dump) -> None:
+    asked = 0
+    for service, port, family, made in dump.ports():
+        address = in_family(service.cluster_ips, family)[0]
+        what = f"{service.key}:{port.port} {family}"
+        wanted = made.internal(service)
+        pod = dump.ask(address, port.port, CLIENT[family], POD, port.protocol)
+        check(pod, wanted, what)
+        check(dump.ask(address, port.port, "", NODE_A, port.protocol), wanted, what)
+        asked += 1
+    assert asked > 30
+
+
+def test_node_ports_and_open_addresses_from_outside(dump: Dump) -> None:
+    own = {"ip": "172.30.0.11", "ip6": "fd00:30::11"}
+    asked = 0
+    for service, port, family, made in dump.ports():
+        wanted = made.external(service) or made.cluster  # for the node's own pods
+        if port.node_port:
+            found = dump.ask(own[family], port.node_port, OUTSIDE[family], None, port.protocol)
+            if made.external(service):
+                check(found, wanted, f"{service.key} node port {family}")
+                asked += 1
+        for address in in_family((*service.external_ips, *service.load_balancer_ips), family):
+            found = dump.ask(address, port.port, OUTSIDE[family], None, port.protocol)
+            check(found, wanted, f"{service.key} {address}")
+    assert asked > 6
+
+
+def test_the_server_is_chosen_in_words(dump: Dump) -> None:
+    branch = dump.ask("10.96.1.1", 80, CLIENT["ip"]).branches[0]
+    step = next(step for step in branch.steps if step.action == "dnat")
+    assert step.hook == "input"
+    assert step.rule
+    assert (step.rule.backend, step.rule.chain) == ("ipvs", "10.96.1.1:80/tcp")
+    how = "in turn (round robin, rr)" if "rr" in dump.folder.name else "by a hash of the client"
+    assert f"one of 3 servers {how}" in step.words
+    affine = dump.ask("10.96.1.3", 80, CLIENT["ip"]).branches[0]
+    words = next(step.words for step in affine.steps if step.action == "dnat")
+    assert "a client keeps its server for 10800 s" in words
+
+
+def test_the_path_is_input_then_output(dump: Dump) -> None:
+    """The order that the kernel's rule trace showed for pod -> VIP -> remote pod."""
+    for branch in dump.ask("10.96.1.9", 80, CLIENT["ip"]).branches:
+        hooks = []
+        for step in branch.steps:
+            if step.action == "reply" or step.place != NODE_A or step.packet.tunnel:
+                break
+            if step.hook and step.hook not in hooks[-1:]:
+                hooks.append(step.hook)
+        assert hooks[:2] == ["prerouting", "input"]
+        assert "forward" not in hooks
+
+
+def test_an_unknown_port_of_a_service_is_refused(dump: Dump) -> None:
+    (branch,) = dump.ask("10.96.1.1", 81, CLIENT["ip"]).branches
+    assert (branch.outcome, branch.cause) == (Outcome.NOT_PROGRAMMED, "proxy-rules-missing")
+    assert "KUBE-IPVS-FILTER" in branch.blame
+
+
+ANSWER = re.compile(r"peer=(\S+):\d+ local=(\S+):\d+")
+TRAFFIC = {
+    "web": ("10.96.1.1", 80, CLIENT["ip"], POD),
+    "hairpin web-1 -> prod/single": ("10.96.1.18", 80, "10.244.1.11", POD),
+    "node-a -> web": ("10.96.1.1", 80, "", NODE_A),
+    "cp -> node-a:30080": ("172.30.0.11", 30080, OUTSIDE["ip"], None),
+    "cp -> node-a:30081 (eTP Local)": ("172.30.0.11", 30081, OUTSIDE["ip"], None),
+}
+
+
+def test_what_real_connections_did(dumps: Path) -> None:
+    """Of the dump that was taken when kube-proxy was done: backend and the source that it saw."""
+    dump = Dump(dumps / "ipvs-sh")
+    text = (dump.folder / "traffic.txt").read_text().replace("\n rc=", " rc=")
+    compared = refused = 0
+    for line in text.splitlines():
+        asked, _, rest = line.partition(": ") if ": " in line else ("web", "", line)
+        client = re.fullmatch(r"client-a -> (\S+)", asked)
+        case = (client.group(1), 80, CLIENT["ip"], POD) if client else TRAFFIC.get(asked)
+        if case is None:
+            continue
+        found = dump.ask(*case)
+        seen = ANSWER.search(rest)
+        if seen:
+            pairs = {(b.backend.address, source(b)) for b in found.branches if b.backend}
+            peer, local = seen.groups()
+            assert local in {backend for backend, _ in pairs}, line
+            if local != "172.30.0.12":  # of which nothing was dumped
+                assert (local, peer) in pairs, (line, pairs)
+            compared += 1
+        elif "exit=7" in rest:
+            assert {b.outcome for b in found.branches} == {Outcome.NO_ENDPOINTS}, line
+            refused += 1
+    assert (compared, refused) == (16, 3)
+
+
+def source(branch: object) -> str:
+    """As the backend's node or the backend saw it: of the last step before the answer."""
+    last = ""
+    for step in branch.steps:  # type: ignore[attr-defined]
+        if step.action == "reply":
+            break
+        last = step.packet.innermost.flow.src
+    return last
