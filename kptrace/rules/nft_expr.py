@@ -88,7 +88,7 @@ _PROTOCOL_KINDS = frozenset({"meta l4proto", "ip protocol", "ip6 nexthdr", "inet
 _PROTOCOL_KINDS |= {"ct original protocol", "ct reply protocol"}
 _NAME_KINDS = frozenset({"meta iifname", "meta oifname", "ifname", "meta ibrname", "meta obrname"})
 _FLAG_NUMBERS = {name.lower(): bit for name, bit in TCP_FLAGS.items()} | {"ecn": 64}
-_ICMP = {
+ICMP = {
     "echo-reply": 0,
     "destination-unreachable": 3,
     "source-quench": 4,
@@ -105,7 +105,7 @@ _ICMP = {
     "address-mask-request": 17,
     "address-mask-reply": 18,
 }
-_ICMPV6 = {
+ICMPV6 = {
     "destination-unreachable": 1,
     "packet-too-big": 2,
     "time-exceeded": 3,
@@ -129,10 +129,10 @@ _ICMPV6 = {
 _NUMBERED: dict[str, dict[str, int]] = {
     "tcp flags": _FLAG_NUMBERS,
     "tcp_flag": _FLAG_NUMBERS,
-    "icmp type": _ICMP,
-    "icmp_type": _ICMP,
-    "icmpv6 type": _ICMPV6,
-    "icmpv6_type": _ICMPV6,
+    "icmp type": ICMP,
+    "icmp_type": ICMP,
+    "icmpv6 type": ICMPV6,
+    "icmpv6_type": ICMPV6,
 }
 
 

@@ -1,0 +1,70 @@
+"""A rule of nf_tables as the kernel holds it -> the JSON that ``nft -j`` prints for it.
+
+In: the expressions as trees (``node/nft_tree.py``), the sets that they name, the table's family.
+Out: the statements that ``nft_statement.py`` and ``nft_text.py`` read, so that native and text
+reading end in the same hands. An expression that is not known here stays as its own tree,
+``{"xfrm": {...}}``, which is opaque to those two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kptrace.rules.blob import Short, unhex
+from kptrace.rules.nft_machine import LOADS, Json, Machine, SetTold
+from kptrace.rules.nft_types import Unprintable
+from kptrace.rules.nft_wire_statement import STATEMENTS
+
+Tree = Mapping[str, Any]
+
+_STRANGE = (Unprintable, LookupError, ValueError, TypeError, AttributeError, Short)
+_COMMENT = 0  # NFTNL_UDATA_RULE_COMMENT, and the same of an element
+
+
+def statements(
+    expressions: Sequence[Tree],
+    family: str,
+    sets: Mapping[str, SetTold],
+    interfaces: Mapping[int, str],
+) -> list[Json]:
+    """The rule's statements. ValueError for what is no list of expressions."""
+    machine = Machine(family, sets, interfaces)
+    for place, each in enumerate(expressions):
+        if not isinstance(each, Mapping) or len(each) != 1:
+            raise ValueError("an expression without a name")
+        ((name, given),) = each.items()
+        before = len(machine.out)
+        try:
+            _run(machine, name, given, expressions[place + 1 :])
+        except _STRANGE:
+            del machine.out[before:]
+            machine.unknown(name, given if isinstance(given, Mapping) else {})
+    return [each for each in machine.out if each is not None]
+
+
+def _run(machine: Machine, name: str, given: Tree, following: Sequence[Tree]) -> None:
+    if name in LOADS:
+        LOADS[name](machine, given)
+    elif name == "cmp":
+        machine.cmp(given, following)
+    elif name in STATEMENTS:
+        STATEMENTS[name](machine, given)
+    else:
+        raise Unprintable(name)
+    if machine.out and isinstance(machine.out[-1], dict) and "match" not in machine.out[-1]:
+        machine.settle()
+
+
+def user_data(text: str) -> dict[int, bytes]:
+    """What nft keeps for itself beside a rule, a set or an element (libnftnl/udata.h)."""
+    data, found = unhex(text), {}
+    while len(data) >= 2:
+        kind, size = data[0], data[1]
+        found[kind] = data[2 : 2 + size]
+        data = data[2 + size :]
+    return found
+
+
+def comment(text: str, kind: int = _COMMENT) -> str:
+    return user_data(text).get(kind, b"").rstrip(b"\0").decode(errors="replace")
