@@ -67,7 +67,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     wanting: Counter[tuple[str, str]] = Counter()
     for outcome in OUTCOMES:
         for report in terminalreporter.getreports(outcome):
-            tier = next((t for t in ("kernel", "uml") if t in report.keywords), "unit")
+            tier = next(
+                (t for t in ("kernel", "uml") if t in getattr(report, "keywords", ())), "unit"
+            )
             ran[tier, outcome] += 1
             if outcome == "skipped":
                 wanting[tier, _why(report)] += 1
