@@ -40,6 +40,7 @@ HOOKS = {
     "POSTROUTING": "postrouting",
 }
 PRIORITIES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
+_NFT_SECURITY = 150  # iptables-nft's own number for it (iptables/nft.c), behind source NAT
 _SOURCE_NAT = 100  # nat in INPUT and POSTROUTING
 
 _RUNS = re.compile(r"^-A (\S+).*\n(?:-A \1(?=\s).*\n)*", re.MULTILINE)
@@ -106,7 +107,7 @@ class IptablesSave(Source):
             name=name,
             rules=rules,
             hook=hook,
-            priority=_priority(table.name, hook),
+            priority=_priority(table, hook),
             policy="drop" if policy == "DROP" else "accept",
             type=_type(table.name, hook),
             age=self.ages.get((table, name), (0, 0)),
@@ -163,10 +164,12 @@ class IptablesSave(Source):
             raise BadDump(self.name, 0, "no table in it, so it is no iptables-save text")
 
 
-def _priority(table: str, hook: str) -> int:
-    if table == "nat" and hook in ("input", "postrouting"):
+def _priority(table: Table, hook: str) -> int:
+    if table.name == "nat" and hook in ("input", "postrouting"):
         return _SOURCE_NAT
-    return PRIORITIES.get(table, 0)
+    if table.name == "security" and table.backend == "nft":
+        return _NFT_SECURITY
+    return PRIORITIES.get(table.name, 0)
 
 
 def _type(table: str, hook: str) -> str:

@@ -40,7 +40,7 @@ class _TableJson(Value):
     family: str
     name: str
     handle: int = 0
-    flags: str | list[str] = ()  # type: ignore[assignment]
+    flags: object = ()
 
 
 class _ChainJson(Value):
@@ -109,6 +109,8 @@ class _Home:
         self.rules: dict[str, list[_RuleJson]] = {}
         self.sets: dict[str, _SetJson] = {}
         self.more: dict[str, list[msgspec.Raw]] = {}
+        # nft 1.0.6 prints a table's only flag out of memory that it has freed: it can be anything
+        self.dormant = "dormant" in (json.flags if isinstance(json.flags, str | list) else ())
 
 
 class NftRuleset(Source):
@@ -130,7 +132,7 @@ class NftRuleset(Source):
 
     def base_chains(self, table: Table) -> Sequence[Chain]:
         home = self._homes[table]
-        if "dormant" in _listed(home.json.flags):
+        if home.dormant:
             return ()
         hooked = [chain.name for chain in home.chains.values() if chain.hook]
         return [chain for name in hooked if (chain := self.chain(table, name))]

@@ -75,7 +75,7 @@ def act(statement: Statement, scene: Scene, done: Done) -> Effect:
         case Masquerade(port=port, flags=flags):
             return _masquerade(port, flags, scene, done)
         case Assign():
-            _assign(statement, scene, done)
+            return _assign(statement, scene, done)
         case NoTrack():
             if scene.skb.tracked is None:
                 scene.skb.untracked = True
@@ -212,11 +212,13 @@ def _from_range(expr: Expr, scene: Scene, old: str | int) -> object:
 _FEW = 64
 
 
-def _assign(statement: Assign, scene: Scene, done: Done) -> None:
+def _assign(statement: Assign, scene: Scene, done: Done) -> Effect:
     skb, key = scene.skb, statement.field.key
-    if key not in ("meta mark", "ct mark"):
-        return  # nothing that decides the packet's way (nftrace, priority, dscp, ttl)
     value = scene.value(statement.value)
+    if value is ABSENT:
+        return Unmatched()
+    if key not in ("meta mark", "ct mark"):
+        return None  # nothing that decides the packet's way (nftrace, priority, dscp, ttl)
     known = isinstance(value, int)
     if key == "meta mark":
         done.action = "mark"
@@ -225,6 +227,7 @@ def _assign(statement: Assign, scene: Scene, done: Done) -> None:
         (skb.unknown.discard if known else skb.unknown.add)(key)
     elif skb.tracked is not None:
         skb.tracked.connection.mark = value if isinstance(value, int) else None
+    return None
 
 
 def _tproxy(statement: Tproxy, scene: Scene) -> Effect:
