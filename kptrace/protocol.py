@@ -45,11 +45,15 @@ class Door(Value):
     """The way into a place: a namespace file (``/run/netns/x``, ``/proc/1/ns/net``).
 
     resolv_conf: the file that its resolver reads; empty: none known.
+    bpffs: where BPF maps are pinned; cgroup: the directory (version 2) that its programs run in,
+    for sockets are made there that the programs on it should meet; empty: the agent's own
     """
 
     place: Place
     netns: str
     resolv_conf: str = ""
+    bpffs: str = "/sys/fs/bpf"
+    cgroup: str = ""
 
 
 class Enter(Value, tag="enter"):

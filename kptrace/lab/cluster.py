@@ -21,7 +21,7 @@ import msgspec
 
 import kptrace
 from kptrace.errors import CannotLook, KptraceError
-from kptrace.lab import kernel, machine, manifests, rules, state, topology
+from kptrace.lab import kernel, machine, manifests, rules, socket_lb, state, topology
 from kptrace.lab.plan import DNS_ADDRESS, Plan
 from kptrace.lab.state import Lab, Process, State
 from kptrace.node import namespace
@@ -91,6 +91,8 @@ def _make(lab: Lab) -> Lab:
             machine.write_sysctls(recipe.sysctls, recipe.netns)
         for step in steps:
             _all_at_once(_carry_out, step)
+        if plan.cilium:
+            socket_lb.prepare(plan)
         view = rules.healthy(plan)
         _all_at_once(lambda node: rules.install(plan, node, view), plan.nodes)
         _expect_ready(lab, servers)
@@ -175,6 +177,8 @@ def _remove(lab: Lab) -> None:
         namespace.delete(name)
         shutil.rmtree(state.ETC / name, ignore_errors=True)
     _remove_if_empty(state.ETC)
+    if lab.plan.cilium:
+        socket_lb.remove(lab.plan)
     shutil.rmtree(lab.directory)
 
 

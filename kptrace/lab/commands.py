@@ -25,13 +25,18 @@ def up(
     name: Name = "default",
     nodes: Annotated[int, typer.Option(help="How many nodes, 2 to 9.")] = 2,
     proxy: Annotated[
-        str, typer.Option(help="kube-proxy's mode: iptables, iptables-legacy, nftables or ipvs.")
+        str,
+        typer.Option(
+            help="kube-proxy's mode: iptables, iptables-legacy, nftables or ipvs; or cilium, a "
+            "load balancer at connect()."
+        ),
     ] = "iptables",
     network: Annotated[
         str,
         typer.Option(
             help="Flannel: vxlan, host-gw, flannel-ipip. Calico: calico-ipip, "
-            "calico-crosssubnet, calico-vxlan, calico-direct."
+            "calico-crosssubnet, calico-vxlan, calico-direct. With --proxy cilium: cilium-vxlan, "
+            "cilium-direct."
         ),
     ] = "vxlan",
     scheduler: Annotated[str, typer.Option(help="Of ipvs: rr, lc, sh, wrr, wlc, dh or mh.")] = "rr",

@@ -77,7 +77,7 @@ def features(plan: Plan) -> tuple[Feature, ...]:
             argv=(*ADD_LINK, "try2", "type", "bridge"),
         ),
     ]
-    if plan.network == "vxlan":
+    if plan.network in ("vxlan", "cilium-vxlan"):
         vxlan = ("type", "vxlan", "id", "1", "dstport", "8472", "dev", "lo")
         found.append(Feature(what="VXLAN", option="CONFIG_VXLAN", argv=(*ADD_LINK, "try3", *vxlan)))
     if plan.network == "calico-vxlan":

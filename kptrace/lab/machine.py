@@ -21,6 +21,7 @@ BACKEND: dict[Proxy, str] = {
     "iptables-legacy": "legacy",
     "nftables": "nft",
     "ipvs": "legacy",
+    "cilium": "nft",
 }
 PRIVILEGED = "in a container, run it privileged (CAP_SYS_ADMIN, CAP_NET_ADMIN, writable /proc/sys)"
 PACKAGES = {"ip": "iproute2", "bridge": "iproute2", "nft": "nftables"} | {

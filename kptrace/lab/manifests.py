@@ -22,6 +22,7 @@ Object = dict[str, Any]
 
 FLANNEL = "flannel.alpha.coreos.com"
 CALICO = "projectcalico.org"
+CILIUM = "network.cilium.io"
 CONTROLLER = "endpointslice-controller.k8s.io"
 AFFINITY_SECONDS = 10800
 
@@ -75,15 +76,29 @@ def node(plan: Plan, one: NodePlan) -> Object:
                 "kubernetes.io/os": "linux",
                 "topology.kubernetes.io/zone": one.zone,
             },
-            "annotations": calico_annotations(plan, one)
-            if plan.calico
-            else flannel_annotations(plan, one),
+            "annotations": network_annotations(plan, one),
         },
         "spec": {"podCIDR": one.pod_cidrs[0], "podCIDRs": list(one.pod_cidrs)},
         "status": {
             "addresses": [*addresses, {"type": "Hostname", "address": one.name}],
             "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
         },
+    }
+
+
+def network_annotations(plan: Plan, one: NodePlan) -> dict[str, str]:
+    if plan.calico:
+        return calico_annotations(plan, one)
+    return cilium_annotations(one) if plan.cilium else flannel_annotations(plan, one)
+
+
+def cilium_annotations(one: NodePlan) -> dict[str, str]:
+    """With ``annotateK8sNode`` (pkg/annotation)."""
+    return {
+        f"{CILIUM}/ipv4-cilium-host": one.gateways[0],
+        f"{CILIUM}/ipv6-cilium-host": one.gateways[1],
+        f"{CILIUM}/ipv4-pod-cidr": one.pod_cidrs[0],
+        f"{CILIUM}/ipv6-pod-cidr": one.pod_cidrs[1],
     }
 
 

@@ -21,7 +21,7 @@ from kptrace.errors import Usage
 from kptrace.lab import shop
 from kptrace.model import Place, Value
 
-Proxy = Literal["iptables", "iptables-legacy", "nftables", "ipvs"]
+Proxy = Literal["iptables", "iptables-legacy", "nftables", "ipvs", "cilium"]
 Network = Literal[
     "vxlan",
     "host-gw",
@@ -30,6 +30,8 @@ Network = Literal[
     "calico-crosssubnet",
     "calico-vxlan",
     "calico-direct",
+    "cilium-vxlan",
+    "cilium-direct",
 ]
 Scheduler = Literal["rr", "lc", "sh", "wrr", "wlc", "dh", "mh"]
 EVERY_PROXY: tuple[Proxy, ...] = get_args(Proxy)
@@ -57,6 +59,7 @@ IPIP_OVERHEAD = 20
 OVERHEAD = {
     "vxlan": VXLAN_OVERHEAD,
     "calico-vxlan": VXLAN_OVERHEAD,
+    "cilium-vxlan": VXLAN_OVERHEAD,
     "flannel-ipip": IPIP_OVERHEAD,
     "calico-ipip": IPIP_OVERHEAD,
     "calico-crosssubnet": IPIP_OVERHEAD,
@@ -142,6 +145,10 @@ class Plan(Value):
     def calico(self) -> bool:
         return self.network.startswith("calico-")
 
+    @property
+    def cilium(self) -> bool:
+        return self.network.startswith("cilium-")
+
     def blocks(self, node: NodePlan, family: int) -> tuple[str, ...]:
         """Calico's blocks on a node: those that hold its tunnel's and its pods' addresses."""
         addresses = [node.gateways[family], *(p.addresses[family] for p in self.pods_on(node.name))]
@@ -151,6 +158,8 @@ class Plan(Value):
     def local_addresses(self, node: NodePlan) -> tuple[str, ...]:
         """All that a node has itself, but for loopback and the Services' addresses."""
         found = [*node.addresses]
+        if self.cilium:
+            return (*found, *node.gateways)
         if self.calico:
             found += node.gateways[:1] if self.network != "calico-direct" else ()
             return tuple(found)
@@ -191,6 +200,11 @@ def plan(
         raise Usage(f"a lab has {MIN_NODES} to {MAX_NODES} nodes, not {nodes}")
     specs = [*(shop.client(index) for index in range(nodes)), *shop.PODS]
     chosen = _one_of(EVERY_NETWORK, "--network", network)
+    if (proxy == "cilium") != chosen.startswith("cilium-"):
+        raise Usage(
+            f"--proxy {proxy} and --network {network} do not go together",
+            "--proxy cilium goes with --network cilium-vxlan or cilium-direct, and they with it",
+        )
     return Plan(
         name=name,
         proxy=_one_of(EVERY_PROXY, "--proxy", proxy),
@@ -256,11 +270,14 @@ def _pod(lab: str, spec: shop.PodSpec, network: Network) -> PodPlan:
 
 
 def _interface(spec: shop.PodSpec, network: Network) -> str:
-    """As the bridge plugin makes it up, or as Calico computes it (VethNameForWorkload)."""
+    """As the bridge plugin makes it up, or as Calico (VethNameForWorkload) and Cilium
+    (Endpoint2IfName) compute it.
+    """
     if network.startswith("calico-"):
         named = f"{spec.namespace}.{spec.name}"
         return f"cali{hashlib.sha1(named.encode(), usedforsecurity=False).hexdigest()[:11]}"
-    return f"veth{hashlib.sha256(f'{spec.namespace}/{spec.name}'.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(f"{spec.namespace}/{spec.name}".encode()).hexdigest()
+    return f"lxc{digest[:12]}" if network.startswith("cilium-") else f"veth{digest[:8]}"
 
 
 def cluster_ips(service: shop.ServiceSpec) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kptrace.kube.documents import read_documents
-from kptrace.lab import felix, machine, manifests, topology
+from kptrace.lab import cilium, felix, machine, manifests, socket_lb, topology
 from kptrace.lab.plan import POD_NETWORK, SERVICE_NETWORK, NodePlan, Plan
 from kptrace.lab.proxy.load import COMMANDS, FAMILIES, Load, Mode, loads
 from kptrace.lab.proxy.port import ProxyNode
@@ -33,6 +33,11 @@ def healthy(plan: Plan) -> View:
 
 def install(plan: Plan, node: NodePlan, view: View) -> None:
     """Everything on a node without rules: kube-proxy's, then the CNI's."""
+    if plan.cilium:
+        socket_lb.install(plan, node, _proxy_node(plan, node), _cluster(view))
+        for family, _ in enumerate(FAMILIES):
+            restore(plan, node, family, cilium.rules(node, family))
+        return
     for load in _loads(plan, node, view):
         _run(load.command, load.text, node)
     for family, _ in enumerate(FAMILIES):
@@ -45,6 +50,10 @@ def install(plan: Plan, node: NodePlan, view: View) -> None:
 
 def reload(plan: Plan, node: NodePlan, old: View, new: View) -> None:
     """From one view to another on a node that has rules."""
+    if plan.cilium:
+        proxy = _proxy_node(plan, node)
+        socket_lb.reload(plan, node, proxy, _cluster(old), _cluster(new))
+        return
     before, after = (_loads(plan, node, view, again=True) for view in (old, new))
     for was, load in zip(before, after, strict=True):
         _run(load.command, _changed(was, load), node)
@@ -114,24 +123,32 @@ def chains(text: str) -> dict[tuple[str, str], None]:
 
 def restore(plan: Plan, node: NodePlan, family: int, text: str) -> None:
     """A text for iptables-restore, by the backend that this lab uses."""
-    backend: Mode = "iptables" if plan.proxy == "nftables" else plan.proxy
+    backend: Mode = "iptables" if plan.proxy == "nftables" or plan.proxy == "cilium" else plan.proxy
     machine.run(COMMANDS[backend, FAMILIES[family]], text, node.netns)
 
 
 def _loads(plan: Plan, node: NodePlan, view: View, *, again: bool = False) -> tuple[Load, ...]:
-    proxy_node = ProxyNode(
+    assert plan.proxy != "cilium"  # it has no rules (socket_lb.py)
+    return loads(
+        plan.proxy,
+        view.services,
+        view.endpoints,
+        _proxy_node(plan, node),
+        scheduler=plan.scheduler,
+        again=again,
+    )
+
+
+def _cluster(view: View) -> socket_lb.Cluster:
+    return view.services, view.endpoints
+
+
+def _proxy_node(plan: Plan, node: NodePlan) -> ProxyNode:
+    return ProxyNode(
         name=node.name,
         addresses=node.addresses,
         zone=node.zone,
         cluster_cidrs=POD_NETWORK,
         service_cidrs=SERVICE_NETWORK,
         node_port_addresses=plan.local_addresses(node),
-    )
-    return loads(
-        plan.proxy,
-        view.services,
-        view.endpoints,
-        proxy_node,
-        scheduler=plan.scheduler,
-        again=again,
     )

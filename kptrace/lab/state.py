@@ -3,6 +3,7 @@
     /run/kptrace/lab/NAME/state.json   the few values of its plan, its servers, its faults
     /run/kptrace/lab/NAME/api/         the cluster's documents, as ``kubectl get -o json`` prints
     /run/kptrace/lab/NAME/control.sock the servers' ear
+    /run/kptrace/lab/NAME/bpffs        where a Cilium-like lab pins its maps, a folder a node
     /run/netns/kpt-NAME-*              its namespaces, and /etc/netns/kpt-NAME-*/resolv.conf
 
 ``/run`` is emptied at boot, as network namespaces are. The state is written before anything else
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from kptrace.errors import CannotLook, Forbidden, NoCluster
+from kptrace.errors import CannotLook, Forbidden, NoCluster, Unsupported
 from kptrace.lab.plan import Plan, check_name, plan
 from kptrace.model import Place, Value
 from kptrace.protocol import Door
@@ -112,6 +113,18 @@ class Lab(Value):
     @property
     def doors(self) -> tuple[Door, ...]:
         """The way into every node and pod. A node has no resolver of its own."""
+        doors = self._doors
+        return doors if not self.plan.cilium else tuple(map(self._with_programs, doors))
+
+    def _with_programs(self, door: Door) -> Door:
+        """Where a node's maps are pinned, and the cgroup that its programs are attached to."""
+        node = door.place.node
+        return msgspec.structs.replace(
+            door, bpffs=str(bpffs(self.plan) / node), cgroup=str(cgroup(self.plan, node))
+        )
+
+    @property
+    def _doors(self) -> tuple[Door, ...]:
         return (
             *(Door(place=one.place, netns=str(NETNS / one.netns)) for one in self.plan.nodes),
             *(
@@ -129,6 +142,20 @@ class Lab(Value):
 
     def with_state(self, state: State) -> Lab:
         return msgspec.structs.replace(self, state=state)
+
+
+def bpffs(plan: Plan) -> Path:
+    """A mount of its own, with a folder a node that is what /sys/fs/bpf is on a real one."""
+    return ROOT / plan.name / "bpffs"
+
+
+def cgroup(plan: Plan, node: str) -> Path:
+    """What opens sockets in it is a client on the node. Raises Unsupported without cgroup2."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")  # proc(5)
+        if after.split()[0] == "cgroup2":
+            return Path(before.split()[4]) / f"kptrace-{plan.name}-{node}"
+    raise Unsupported("cgroup2 is not mounted", "mount -t cgroup2 none /mnt")
 
 
 def load(name: str = "default", *, half_made: bool = False) -> Lab:

@@ -22,7 +22,7 @@ every address can be used at once.
 
 from __future__ import annotations
 
-from kptrace.lab import calico, shop
+from kptrace.lab import calico, cilium, shop
 from kptrace.lab.plan import (
     IPIP_OVERHEAD,
     POD_NETWORK,
@@ -94,6 +94,7 @@ PROXY_SYSCTLS = {
     "iptables-legacy": LOCALHOST_NODE_PORTS,
     "nftables": (),
     "ipvs": IPVS_SYSCTLS,
+    "cilium": (),
 }
 POD_SYSCTLS = (*COMMON, ("net.ipv4.ip_forward", "0"))
 
@@ -142,6 +143,9 @@ def node(plan: Plan, one: NodePlan) -> Recipe:
     if plan.calico:
         links += calico.node_links(plan, one)
         entries += calico.fdb(plan, others)
+    elif plan.cilium:
+        links += cilium.node_links(plan, one)
+        entries += cilium.fdb(plan, others)
     else:
         links += bridge(plan, one)
         for pod in plan.pods_on(one.name):
@@ -253,6 +257,7 @@ def tunnel_device(plan: Plan) -> str:
         "vxlan": TUNNELS[0],
         "flannel-ipip": IPIP_DEVICE,
         "calico-vxlan": calico.VXLAN_DEVICE,
+        "cilium-vxlan": cilium.TUNNEL,
     }
     return calico.TUNNEL if plan.network in calico.TUNNELLED else devices.get(plan.network, "")
 
@@ -263,6 +268,8 @@ NETWORK_LINKS = {"vxlan": vxlan, "host-gw": host_gateway, "flannel-ipip": ipip}
 def pod(plan: Plan, one: PodPlan) -> Recipe:
     if plan.calico:
         return Recipe(netns=one.netns, sysctls=POD_SYSCTLS, links=calico.pod_links(one))
+    if plan.cilium:
+        return Recipe(netns=one.netns, sysctls=POD_SYSCTLS, links=cilium.pod_links(plan, one))
     gateway, gateway6 = plan.node(one.node).gateways
     return Recipe(
         netns=one.netns,

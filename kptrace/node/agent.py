@@ -22,6 +22,7 @@ import msgspec
 
 from kptrace.model import Place, Probe, Returned
 from kptrace.node import conntrack, dns, inject
+from kptrace.node.cgroup import within_cgroup
 from kptrace.node.guard import Guard
 from kptrace.node.loop import Loop, Task
 from kptrace.node.namespace import inode, within
@@ -177,7 +178,8 @@ class Agent:
 
     def _ask(self, request: Ask) -> None:
         door = self._door(request.place)
-        sock = within(door.netns, partial(dns.open_socket, request))
+        with within_cgroup(door.cgroup):
+            sock = within(door.netns, partial(dns.open_socket, request))
         task = dns.put(request, sock, lambda answer: self._say(answer, Done(id=request.id)))
         self._loop.start(task)
 
@@ -192,7 +194,8 @@ class Agent:
 
     def _inject(self, request: Inject) -> None:
         door = self._door(request.place)
-        opened = within(door.netns, partial(_open_all, request.probes))
+        with within_cgroup(door.cgroup):
+            opened = within(door.netns, partial(_open_all, request.probes))
         left = len(opened)
 
         def returned(result: Returned) -> None:

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from kptrace.node import pinned
 from kptrace.node.namespace import within
 from kptrace.protocol import Door, Fact
 
@@ -64,6 +65,7 @@ PROGRAMS = {
     "nft-ruleset.json": Program(("nft", "-j", "list", "ruleset")),
     "ipset-save.txt": Program(("ipset", "save")),
     "ipvsadm-Sn.txt": Program(("ipvsadm", "-Sn"), "ip_vs"),
+    "cilium-service-list.json": Program(("cilium-dbg", "service", "list", "-o", "json")),
     "conntrack.txt": Program(("conntrack", "-L", "-o", "extended")),
 }
 SYSCTLS = (
@@ -127,6 +129,8 @@ def _read(name: str, door: Door) -> str:
         return _sysctls()
     if name == "resolv.conf":
         return _resolv_conf(door)
+    if name == pinned.PINS or name in pinned.MAPS:
+        return _pinned(name, door)
     if name not in PROGRAMS:
         raise Missing("this agent does not know such a file")
     program = PROGRAMS[name]
@@ -222,6 +226,15 @@ def _sysctl_lines(pattern: str) -> Iterator[str]:
         parts = path.relative_to(_SYS).parts
         # As sysctl(8) prints it: the dot of an interface's name becomes a slash.
         yield ".".join(part.replace(".", "/") for part in parts) + f" = {value}"
+
+
+def _pinned(name: str, door: Door) -> str:
+    try:
+        listed = name == pinned.PINS
+        return pinned.listing(door.bpffs) if listed else pinned.maps(door.bpffs, name)
+    except OSError as error:
+        why = str(error) if isinstance(error, FileNotFoundError) else f"{name}: {error.strerror}"
+        raise Missing(why) from None
 
 
 def _resolv_conf(door: Door) -> str:

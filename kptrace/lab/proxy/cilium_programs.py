@@ -1,0 +1,196 @@
+"""Cilium's programs at connect(), sendmsg(), recvmsg() and getpeername(), rewritten; pure.
+
+In: descriptors of the maps. Out: the bytes of CGROUP_SOCK_ADDR programs. They do what
+bpf/bpf_sock.c does for a Service without session affinity and without L7: look the address up, from
+inside the cluster; else, for an address of a node, the frontend that stands for all of them; choose
+a backend by chance; put its address in the place of the Service's, and note the latter for the way
+back. An address that is no Service's stays; one without backends is refused with EHOSTUNREACH.
+
+``struct bpf_sock_addr``: user_ip4 at 4, user_ip6 at 8, user_port at 24, protocol at 36.
+"""
+
+from __future__ import annotations
+
+from kptrace.lab.proxy.cilium import EXTERNAL_IP, HOST_ID, INSIDE, REMOTE_NODE_ID, TWO_SCOPES
+from kptrace.model import Value
+from kptrace.wire.ebpf import Code
+
+_LOOKUP, _UPDATE, _RANDOM, _COOKIE, _SET_RESULT = 1, 2, 7, 46, 187
+_MAP_FD = 1
+_R0, _R1, _R2, _R3, _R4, _CTX, _COUNT, _REVNAT, _BACKEND, _STACK = 0, 1, 2, 3, 4, 6, 7, 8, 9, 10
+_PORT, _PROTOCOL = 24, 36
+_EHOSTUNREACH = 113
+_HOST_PORT = 0x8
+# the stack: a service's key, a backend's id, a node's key, a socket's key, what it is noted with
+_KEY, _ID, _NODE, _SOCKET, _NOTED = -32, -36, -64, -88, -96
+# opcodes: loads of 1, 2, 4 bytes, stores of registers and of constants, moves
+_LD1, _LD2, _LD4 = 0x71, 0x69, 0x61
+_ST1, _ST2, _ST4, _ST8 = 0x73, 0x6B, 0x63, 0x7B
+_SET1, _SET4, _SET8 = 0x72, 0x62, 0x7A
+_MOVE, _LOAD, _ADD, _AND, _REST = 0xBF, 0xB7, 0x07, 0x57, 0x9C
+_ALWAYS, _IF_EQUAL, _IF_NOT = 0x05, 0x15, 0x55
+
+
+class Fds(Value):
+    """Descriptors of the maps of one family. ``sockets``: 0 where the way back is not noted."""
+
+    services: int
+    backends: int
+    ipcache: int
+    sockets: int = 0
+
+
+class _Family(Value):
+    """words: how many of four bytes an address has; ``at``: where it stands in the context."""
+
+    words: int
+    at: int
+    number: int
+
+    @property
+    def size(self) -> int:
+        return 4 * self.words
+
+
+V4, V6 = _Family(words=1, at=4, number=1), _Family(words=4, at=8, number=2)
+
+
+def forward(fds: Fds, family: _Family) -> bytes:
+    """For connect and sendmsg."""
+    code = Code()
+    code.put(_MOVE, _CTX, _R1)
+    _service_key(code, family)
+    _look_up(code, fds.services, _KEY)
+    code.jump(_IF_NOT, _R0, 0, "found")
+    _node_key(code, family)
+    _look_up(code, fds.ipcache, _NODE)
+    code.jump(_IF_EQUAL, _R0, 0, "proceed")
+    code.put(_LD4, _R1, _R0)
+    code.jump(_IF_EQUAL, _R1, HOST_ID, "a node's")
+    code.jump(_IF_NOT, _R1, REMOTE_NODE_ID, "proceed")
+    code.here("a node's")
+    for word in range(family.words):
+        code.put(_SET4, _STACK, offset=_KEY + 4 * word)
+    _look_up(code, fds.services, _KEY)
+    code.jump(_IF_EQUAL, _R0, 0, "proceed")
+    code.here("found")
+    _inside(code, fds, family)
+    _choose(code, fds, family)
+    if fds.sockets:
+        _note(code, fds)
+    for word in range(family.words):
+        code.put(_LD4, _R1, _BACKEND, 4 * word)
+        code.put(_ST4, _CTX, _R1, family.at + 4 * word)
+    code.put(_LD2, _R1, _BACKEND, family.size)
+    code.put(_ST4, _CTX, _R1, _PORT)
+    code.here("proceed")
+    code.put(_LOAD, _R0, value=1)
+    code.put(0x95)
+    code.here("refuse")
+    code.put(_LOAD, _R1, value=(1 << 32) - _EHOSTUNREACH)
+    code.call(_SET_RESULT)
+    code.put(_LOAD, _R0, value=0)
+    code.put(0x95)
+    return code.finish()
+
+
+def backward(fds: Fds) -> bytes:
+    """For recvmsg and getpeername: a backend's address becomes the Service's again."""
+    code = Code()
+    code.put(_MOVE, _CTX, _R1)
+    code.call(_COOKIE)
+    code.put(_ST8, _STACK, _R0, _SOCKET)
+    code.put(_LD4, _R1, _CTX, V4.at)
+    code.put(_ST4, _STACK, _R1, _SOCKET + 8)
+    code.put(_LD4, _R1, _CTX, _PORT)
+    code.put(_ST4, _STACK, _R1, _SOCKET + 12)
+    _look_up(code, fds.sockets, _SOCKET)
+    code.jump(_IF_EQUAL, _R0, 0, "proceed")
+    code.put(_LD4, _R1, _R0)
+    code.put(_ST4, _CTX, _R1, V4.at)
+    code.put(_LD2, _R1, _R0, 4)
+    code.put(_ST4, _CTX, _R1, _PORT)
+    code.here("proceed")
+    code.put(_LOAD, _R0, value=1)
+    code.put(0x95)
+    return code.finish()
+
+
+def _service_key(code: Code, family: _Family) -> None:
+    for offset in (0, 8, 16):
+        code.put(_SET8, _STACK, offset=_KEY + offset)
+    for word in range(family.words):
+        code.put(_LD4, _R1, _CTX, family.at + 4 * word)
+        code.put(_ST4, _STACK, _R1, _KEY + 4 * word)
+    code.put(_LD4, _R1, _CTX, _PORT)
+    code.put(_ST2, _STACK, _R1, _KEY + family.size)
+    code.put(_LD4, _R1, _CTX, _PROTOCOL)
+    code.put(_ST1, _STACK, _R1, _KEY + family.size + 4)
+
+
+def _node_key(code: Code, family: _Family) -> None:
+    for offset in (0, 8, 16):
+        code.put(_SET8, _STACK, offset=_NODE + offset)
+    code.put(_SET4, _STACK, offset=_NODE, value=32 + 8 * family.size)
+    code.put(_SET1, _STACK, offset=_NODE + 7, value=family.number)
+    for word in range(family.words):
+        code.put(_LD4, _R1, _CTX, family.at + 4 * word)
+        code.put(_ST4, _STACK, _R1, _NODE + 8 + 4 * word)
+
+
+def _inside(code: Code, fds: Fds, family: _Family) -> None:
+    """The entry for senders inside the cluster, where there are two; then what is left alone."""
+    code.put(_LD1, _R1, _R0, 9)
+    code.put(_AND, _R1, value=TWO_SCOPES)
+    code.jump(_IF_EQUAL, _R1, 0, "the scope's")
+    code.put(_SET1, _STACK, offset=_KEY + family.size + 5, value=INSIDE)
+    _look_up(code, fds.services, _KEY)
+    code.jump(_IF_EQUAL, _R0, 0, "proceed")
+    code.here("the scope's")
+    code.put(_LD1, _R1, _R0, 8)
+    code.put(_AND, _R1, value=EXTERNAL_IP | _HOST_PORT)
+    code.jump(_IF_NOT, _R1, 0, "proceed")
+
+
+def _choose(code: Code, fds: Fds, family: _Family) -> None:
+    code.put(_LD2, _COUNT, _R0, 4)
+    code.put(_LD2, _REVNAT, _R0, 6)
+    code.jump(_IF_EQUAL, _COUNT, 0, "refuse")
+    code.call(_RANDOM)
+    code.put(_REST, _R0, _COUNT)
+    code.put(_ADD, _R0, value=1)
+    code.put(_ST2, _STACK, _R0, _KEY + family.size + 2)
+    _look_up(code, fds.services, _KEY)
+    code.jump(_IF_EQUAL, _R0, 0, "proceed")
+    code.put(_LD4, _R1, _R0)
+    code.put(_ST4, _STACK, _R1, _ID)
+    _look_up(code, fds.backends, _ID)
+    code.jump(_IF_EQUAL, _R0, 0, "proceed")
+    code.put(_MOVE, _BACKEND, _R0)
+
+
+def _note(code: Code, fds: Fds) -> None:
+    """Which Service this socket means by this backend (cilium_lb4_reverse_sk)."""
+    code.put(_MOVE, _R1, _CTX)
+    code.call(_COOKIE)
+    code.put(_ST8, _STACK, _R0, _SOCKET)
+    code.put(_LD4, _R1, _BACKEND)
+    code.put(_ST4, _STACK, _R1, _SOCKET + 8)
+    code.put(_LD2, _R1, _BACKEND, 4)
+    code.put(_ST4, _STACK, _R1, _SOCKET + 12)
+    code.put(_LD4, _R1, _CTX, V4.at)
+    code.put(_ST4, _STACK, _R1, _NOTED)
+    code.put(_LD4, _R1, _CTX, _PORT)
+    code.put(_ST2, _STACK, _R1, _NOTED + 4)
+    code.put(_ST2, _STACK, _REVNAT, _NOTED + 6)
+    code.load_map(_R1, _MAP_FD, fds.sockets)
+    code.address(_R2, _STACK, _SOCKET)
+    code.address(_R3, _STACK, _NOTED)
+    code.put(_LOAD, _R4)
+    code.call(_UPDATE)
+
+
+def _look_up(code: Code, fd: int, key: int) -> None:
+    code.load_map(_R1, _MAP_FD, fd)
+    code.address(_R2, _STACK, key)
+    code.call(_LOOKUP)

@@ -1,0 +1,191 @@
+"""EDGE: the lab's socket load balancer: real maps with Cilium's layout, real programs at connect().
+
+Each node has maps of its own, pinned as Cilium pins them, in a bpffs that is the lab's alone::
+
+    /run/kptrace/lab/NAME/bpffs/node-a/tc/globals/cilium_lb4_services_v2 ...
+
+and a cgroup, ``kptrace-NAME-node-a``, that the programs are attached to: what opens a socket in it
+is a client on that node. Nothing else holds them: maps go with the mount, programs with the cgroup.
+So ``remove`` needs nothing but the plan, and neither needs the other to have finished.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from kptrace.errors import CannotLook, Forbidden, Unsupported
+from kptrace.lab import machine
+from kptrace.lab.plan import NodePlan, Plan
+from kptrace.lab.proxy.cilium import Entries, Maps, maps
+from kptrace.lab.proxy.cilium_programs import V4, V6, Fds, backward, forward
+from kptrace.lab.proxy.load import FAMILIES
+from kptrace.lab.proxy.port import ProxyNode
+from kptrace.lab.state import bpffs, cgroup
+from kptrace.model import Endpoint, Service
+from kptrace.node import bpf
+
+MOST = 65536
+
+
+class _Kind(NamedTuple):
+    """A map's field in ``Maps``, its pin without the family's digit, its kind and its sizes."""
+
+    field: str
+    pin: str
+    kind: int
+    key: tuple[int, int]
+    value: tuple[int, int]
+
+
+KINDS = (
+    _Kind("services", "cilium_lb{}_services_v2", bpf.HASH, (12, 24), (12, 12)),
+    _Kind("backends", "cilium_lb{}_backends_v3", bpf.HASH, (4, 4), (12, 24)),
+    _Kind("reverse", "cilium_lb{}_reverse_nat", bpf.HASH, (2, 2), (6, 18)),
+)
+IPCACHE = _Kind("ipcache", "cilium_ipcache_v2", bpf.LPM_TRIE, (24, 24), (24, 24))
+SOCKETS = _Kind("", "cilium_lb{}_reverse_sk", bpf.LRU_HASH, (16, 16), (8, 8))
+
+# enum bpf_attach_type
+CONNECT, SENDMSG, RECVMSG, GETPEERNAME = 10, 14, 19, 29
+CONNECT6, SENDMSG6 = 11, 15
+
+Cluster = tuple[Sequence[Service], Mapping[str, Sequence[Endpoint]]]
+
+
+# --- up -----------------------------------------------------------------------------------------
+
+
+def prepare(plan: Plan) -> None:
+    """What all nodes share; before any of them."""
+    bpffs(plan).mkdir(parents=True, exist_ok=True)
+    machine.run(("mount", "-t", "bpf", f"kptrace-{plan.name}", str(bpffs(plan))))
+
+
+def install(plan: Plan, node: NodePlan, proxy: ProxyNode, cluster: Cluster) -> None:
+    """Maps with all that the node should know, pinned; programs on its cgroup."""
+    pins = _pins(plan, node)
+    pins.mkdir(parents=True)
+    cgroup(plan, node.name).mkdir()
+    with _closing() as fds:
+        ipcache = fds.keep(_make(IPCACHE, 4, bpf.NO_PREALLOC))
+        bpf.pin(ipcache, pins / IPCACHE.pin)
+        sockets = fds.keep(_make(SOCKETS, 4))
+        bpf.pin(sockets, pins / SOCKETS.pin.format(4))
+        for family, wanted in _wanted(plan, proxy, cluster):
+            made = {kind.field: fds.keep(_make(kind, family)) for kind in KINDS}
+            for kind in KINDS:
+                bpf.pin(made[kind.field], pins / kind.pin.format(family))
+                _fill(made[kind.field], getattr(wanted, kind.field))
+            _fill(ipcache, wanted.ipcache)
+            all_of_it = Fds(
+                services=made["services"],
+                backends=made["backends"],
+                ipcache=ipcache,
+                sockets=sockets if family == 4 else 0,
+            )
+            for code, hook, name in _programs(all_of_it, family):
+                program = fds.keep(_load(code, hook, name))
+                bpf.attach(program, str(cgroup(plan, node.name)), hook)
+
+
+def reload(plan: Plan, node: NodePlan, proxy: ProxyNode, old: Cluster, new: Cluster) -> None:
+    """From one view to another on a node that has its maps."""
+    pins = _pins(plan, node)
+    before, after = (_wanted(plan, proxy, cluster) for cluster in (old, new))
+    for (family, was), (_, wanted) in zip(before, after, strict=True):
+        for kind in KINDS:
+            with _closing() as fds:
+                fd = fds.keep(bpf.pinned(pins / kind.pin.format(family), to_write=True))
+                gone = getattr(was, kind.field).keys() - getattr(wanted, kind.field).keys()
+                _fill(fd, getattr(wanted, kind.field))
+                for key in gone:
+                    with suppress(FileNotFoundError):
+                        bpf.delete(fd, key)
+
+
+def _wanted(plan: Plan, proxy: ProxyNode, cluster: Cluster) -> Iterator[tuple[int, Maps]]:
+    nodes = [address for one in plan.nodes for address in one.addresses]
+    for family in FAMILIES:
+        yield (6 if family == "ip6" else 4), maps(*cluster, proxy, family, nodes)
+
+
+def _pins(plan: Plan, node: NodePlan) -> Path:
+    return bpffs(plan) / node.name / "tc" / "globals"
+
+
+def _make(kind: _Kind, family: int, flags: int = 0) -> int:
+    which = 1 if family == 6 else 0
+    name = kind.pin.format(family)[:15]
+    try:
+        return bpf.make_map(kind.kind, kind.key[which], kind.value[which], MOST, flags, name)
+    except PermissionError as error:
+        raise Forbidden(f"bpf: {error.strerror}", machine.PRIVILEGED) from None
+
+
+def _fill(fd: int, entries: Entries) -> None:
+    for key, value in entries.items():
+        bpf.write(fd, key, value)
+
+
+def _programs(fds: Fds, family: int) -> Iterator[tuple[bytes, int, str]]:
+    if family == 6:
+        yield forward(fds, V6), CONNECT6, "cil_sock6_connect"
+        yield forward(fds, V6), SENDMSG6, "cil_sock6_sendmsg"
+        return
+    yield forward(fds, V4), CONNECT, "cil_sock4_connect"
+    yield forward(fds, V4), SENDMSG, "cil_sock4_sendmsg"
+    yield backward(fds), RECVMSG, "cil_sock4_recvmsg"
+    yield backward(fds), GETPEERNAME, "cil_sock4_getpeername"
+
+
+def _load(code: bytes, hook: int, name: str) -> int:
+    try:
+        return bpf.load(bpf.CGROUP_SOCK_ADDR, code, hook, name[:15])
+    except OSError as error:
+        raise CannotLook(
+            f"the kernel refuses {name}: {error.strerror}",
+            "it needs CONFIG_CGROUP_BPF and bpf_set_retval (Linux 5.18)",
+        ) from None
+
+
+class _closing:
+    """Descriptors that are closed at the end, whatever happens."""
+
+    def __enter__(self) -> _closing:
+        self._fds: list[int] = []
+        return self
+
+    def keep(self, fd: int) -> int:
+        self._fds.append(fd)
+        return fd
+
+    def __exit__(self, *_: object) -> None:
+        while self._fds:
+            os.close(self._fds.pop())
+
+
+# --- down ---------------------------------------------------------------------------------------
+
+
+def remove(plan: Plan) -> None:
+    """Whatever there is; a process in a node's cgroup goes back to the root's."""
+    if bpffs(plan).is_mount():
+        machine.run(("umount", "--lazy", str(bpffs(plan))))
+    shutil.rmtree(bpffs(plan), ignore_errors=True)
+    with suppress(Unsupported):
+        for node in plan.nodes:
+            _remove_cgroup(cgroup(plan, node.name))
+
+
+def _remove_cgroup(directory: Path) -> None:
+    if not directory.exists():
+        return
+    for pid in (directory / "cgroup.procs").read_text().split():
+        with suppress(OSError):
+            (directory.parent / "cgroup.procs").write_text(pid)
+    directory.rmdir()
