@@ -328,10 +328,12 @@ class Assign(Value, tag="assign"):
     """A field is set: ``meta mark``, ``ct mark``, ``meta nftrace``, ``ct zone``, ``ip dscp``, ...
 
     MARK and CONNMARK come as this too: ``--set-xmark V/M`` is mark = (mark & ~M) ^ V.
+    tolerant: a packet without the value (no connection) is left as it is; else it ends the rule
     """
 
     field: Field
     value: Expr
+    tolerant: bool = False
 
 
 class NoTrack(Value, tag="notrack"):

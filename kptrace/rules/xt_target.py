@@ -146,13 +146,14 @@ def _connmark(options: Sequence[Option], context: Context) -> Iterable[Part]:
         for name in ("--nfmask", "--ctmask")
     )
     if "--set-xmark" in given:
-        yield Assign(field=ct, value=_xmark(ct, given["--set-xmark"].arg))
+        change = Assign(field=ct, value=_xmark(ct, given["--set-xmark"].arg), tolerant=True)
     elif "--save-mark" in given:
-        yield Assign(field=ct, value=_merge(ct, ctmask, mark, nfmask))
+        change = Assign(field=ct, value=_merge(ct, ctmask, mark, nfmask), tolerant=True)
     elif "--restore-mark" in given:
-        yield Assign(field=mark, value=_merge(mark, nfmask, ct, ctmask))
+        change = Assign(field=mark, value=_merge(mark, nfmask, ct, ctmask), tolerant=True)
     else:
         raise Unknown("CONNMARK")
+    yield change
 
 
 def _merge(old: Expr, cleared: int, new: Expr, taken: int) -> Expr:

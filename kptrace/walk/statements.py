@@ -216,7 +216,7 @@ def _assign(statement: Assign, scene: Scene, done: Done) -> Effect:
     skb, key = scene.skb, statement.field.key
     value = scene.value(statement.value)
     if value is ABSENT:
-        return Unmatched()
+        return None if statement.tolerant else Unmatched()
     if key not in ("meta mark", "ct mark"):
         return None  # nothing that decides the packet's way (nftrace, priority, dscp, ttl)
     known = isinstance(value, int)
