@@ -39,7 +39,7 @@ uml: venv
 	$(BIN)/python -m pytest -q tests/uml
 
 golden: venv
-	$(BIN)/python -m pytest -q tests/render --update-golden
+	$(BIN)/python -m pytest -q tests/render tests/test_replay_cases.py --update-golden
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

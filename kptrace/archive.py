@@ -19,6 +19,7 @@ from kptrace.errors import BadDump, CannotLook
 
 # The largest state seen (10,000 Services with 50,000 endpoints) is 60 MB a node.
 MOST_BYTES = 1 << 30
+GZIP = b"\x1f\x8b"
 
 
 def read(path: Path) -> dict[str, bytes]:
@@ -27,7 +28,7 @@ def read(path: Path) -> dict[str, bytes]:
         files = dict(_folder(path) if path.is_dir() else _tar(path))
     except FileNotFoundError:
         raise CannotLook(f"there is no {path}") from None
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError) as error:
         raise BadDump(str(path), 0, f"no tar archive, or a damaged one: {error}") from None
     except OSError as error:
         raise CannotLook(f"{path} cannot be read: {error.strerror or error}") from None
@@ -57,13 +58,17 @@ def write(path: Path, files: Mapping[str, bytes]) -> None:
 
 def _tar(path: Path) -> Iterator[tuple[str, bytes]]:
     room = MOST_BYTES
-    with tarfile.open(path, mode="r:*") as tar:
+    content = path.read_bytes()
+    if content.startswith(GZIP):
+        # as a whole, because its sum stands at the end, and a tar's end comes before that
+        content = _unzipped(str(path), content)
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
         for entry in tar:
-            content = tar.extractfile(entry) if entry.isreg() else None
-            if content is None:
+            file = tar.extractfile(entry) if entry.isreg() else None
+            if file is None:
                 continue
             room = _room(path, room, entry.size)
-            yield entry.name.removeprefix("./"), content.read()
+            yield entry.name.removeprefix("./"), file.read()
 
 
 def _folder(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -83,12 +88,19 @@ def _room(path: Path, room: int, size: int) -> int:
 def _plain(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
     for name, content in files.items():
         if name.endswith(".gz"):
-            unzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
-            try:
-                content = unzip.decompress(content, MOST_BYTES)
-            except zlib.error as error:
-                raise BadDump(name, 0, f"damaged gzip: {error}") from None
-            if unzip.unconsumed_tail:
-                raise BadDump(name, 0, f"holds more than {MOST_BYTES >> 20} MiB")
-            name = name.removesuffix(".gz")
-        yield name, content
+            yield name.removesuffix(".gz"), _unzipped(name, content)
+        else:
+            yield name, content
+
+
+def _unzipped(name: str, content: bytes) -> bytes:
+    unzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        plain = unzip.decompress(content, MOST_BYTES)
+    except zlib.error as error:
+        raise BadDump(name, 0, f"damaged gzip: {error}") from None
+    if unzip.unconsumed_tail:
+        raise BadDump(name, 0, f"holds more than {MOST_BYTES >> 20} MiB")
+    if not unzip.eof:
+        raise BadDump(name, 0, "damaged gzip: its end is missing")
+    return plain

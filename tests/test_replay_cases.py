@@ -1,0 +1,122 @@
+"""Saved runs of real labs: their reports, anywhere, for ever; and what is said of broken ones.
+
+``tests/cases/replay-*.tar.gz`` were written by ``kptrace ... --save``. What their reports must
+say follows from what was done to the labs; the golden pages beside them were read by a person.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import tarfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from kptrace import archive
+from kptrace.errors import BadDump, CannotLook
+from kptrace.model import Outcome
+from kptrace.render.text import text
+from kptrace.run import Run, unpack
+from kptrace.trace import report
+
+NAMES = ("replay-delivered", "replay-tunnel-port-blocked")
+
+
+def saved(cases: Path, name: str) -> Run:
+    path = cases / f"{name}.tar.gz"
+    return unpack(archive.read(path), path.name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_page(cases: Path, name: str, golden: Callable[[Path, str], None]) -> None:
+    page = text(report(saved(cases, name)), width=80, colour=False, wide=False)
+    golden(cases / f"{name}.txt", page)
+
+
+def test_delivered(cases: Path) -> None:
+    made = report(saved(cases, "replay-delivered"))
+    assert (made.outcome, made.findings) == (Outcome.DELIVERED, ())
+    actions = [hop.action for hop in made.hops if hop.action not in ("seen", "reply", "route")]
+    assert actions == ["sent", "dnat", "encap", "decap", "delivered"]
+    assert made.hops[0].netns == "shop/client"
+    (delivered,) = (hop for hop in made.hops if hop.action == "delivered")
+    assert (delivered.node, delivered.netns) == ("node-b", "shop/remote-1")
+    assert made.evidence.agreement is not None
+    assert made.evidence.agreement.seen == made.evidence.agreement.predicted == 20
+
+
+def test_blocked(cases: Path) -> None:
+    made = report(saved(cases, "replay-tunnel-port-blocked"))
+    assert made.outcome is Outcome.DROPPED
+    assert (made.findings[0].cause, made.findings[0].node) == ("tunnel-port-blocked", "node-b")
+    assert made.hops[-1].action == "dropped"
+
+
+def test_replayed_twice_it_says_the_same(cases: Path) -> None:
+    assert report(saved(cases, NAMES[0])) == report(saved(cases, NAMES[0]))
+
+
+# --- broken files ---------------------------------------------------------------------------------
+
+
+def replayed(path: Path) -> None:
+    report(unpack(archive.read(path), path.name))
+
+
+@pytest.mark.parametrize("kept", [0, 1, 10, 300, 0.5, 0.9, 0.999])
+def test_cut(cases: Path, tmp_path: Path, kept: float) -> None:
+    whole = (cases / f"{NAMES[0]}.tar.gz").read_bytes()
+    path = tmp_path / "cut.tar.gz"
+    path.write_bytes(whole[: int(kept * len(whole)) if 0 < kept < 1 else int(kept)])
+    with pytest.raises(BadDump, match=r"cut\.tar\.gz"):
+        replayed(path)
+
+
+def test_tampered(cases: Path, tmp_path: Path) -> None:
+    """A bit here and there: gzip's own sum finds it, whatever was read before."""
+    whole = (cases / f"{NAMES[0]}.tar.gz").read_bytes()
+    path = tmp_path / "tampered.tar.gz"
+    some = random.Random(4)
+    for _ in range(40):
+        at = some.randrange(10, len(whole))
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << some.randrange(8)]) + whole[at + 1 :])
+        with pytest.raises(BadDump, match=r"tampered\.tar\.gz"):
+            replayed(path)
+
+
+def test_no_saved_run(tmp_path: Path) -> None:
+    with pytest.raises(CannotLook, match="there is no"):
+        replayed(tmp_path / "nothing.tar.gz")
+    path = tmp_path / "other.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("notes.txt"), io.BytesIO())
+    with pytest.raises(BadDump, match=r"holds no run\.json"):
+        replayed(path)
+
+
+def test_a_cut_file_in_a_folder(tmp_path: Path) -> None:
+    whole = gzip.compress(b"net.ipv4.ip_forward = 1\n")
+    (tmp_path / "sysctl.txt.gz").write_bytes(whole)
+    assert archive.read(tmp_path) == {"sysctl.txt": b"net.ipv4.ip_forward = 1\n"}
+    (tmp_path / "sysctl.txt.gz").write_bytes(whole[:-9])
+    with pytest.raises(BadDump, match="its end is missing"):
+        archive.read(tmp_path)
+
+
+def test_words_changed_inside(cases: Path, tmp_path: Path) -> None:
+    """Well-formed archives with other contents: a report or an error of ours, nothing else."""
+    files = archive.read(cases / f"{NAMES[0]}.tar.gz")
+    some = random.Random(5)
+    path = tmp_path / "changed.tar.gz"
+    for name in sorted(files):
+        content = bytearray(files[name])
+        for _ in range(3 if content else 0):
+            at = some.randrange(len(content))
+            content[at : at + some.randrange(1, 9)] = some.randbytes(some.randrange(4))
+        archive.write(path, {**files, name: bytes(content)})
+        with suppress(CannotLook):
+            replayed(path)
