@@ -643,7 +643,8 @@ class Entry(Value, rename={"sender": "from"}):
     """One way in: what the node's rules do with a packet to this address from such a sender.
 
     source: the address that the packet was taken to come from, and ``becomes`` what a rule changes
-    it to (empty: it is kept); outcome: ``delivered`` when it is handed to a backend
+    it to (empty: it is kept, ``?``: to an address of the node)
+    outcome: ``delivered`` when it is handed to a backend
     certain: false where a rule was met that nobody here can evaluate
     """
 

@@ -35,7 +35,7 @@ from kptrace.rules.programmed import (
     in_family,
     programmed,
 )
-from kptrace.walk.alone import Decided, Way, assume, decide
+from kptrace.walk.alone import UNNAMED, Decided, Way, assume, decide
 from kptrace.walk.met import met
 from kptrace.walk.snapshot import Snapshot
 from kptrace.walk.world import World
@@ -146,7 +146,7 @@ class Vantage:
         """kube-proxy has rules for a family only if the Service has a ClusterIP of it."""
         service = self._service
         cluster = in_family(service.cluster_ips, family)
-        if not cluster and "services.json" not in self._documents.missing:
+        if not cluster and (service.cluster_ips or "services.json" not in self._documents.missing):
             return
         for address in cluster:
             yield Door(kind="clusterIP", address=address, port=port.port)
@@ -181,13 +181,25 @@ class Vantage:
             sender=origin.sender,
             outcome=_outcome(ways),
             source=_source(origin, ways),
-            becomes=_becomes(ways),
+            becomes=self._becomes(ways),
             backends=tuple(self._backends(ways)),
             rules=met((way.branch for way in ways), self._snapshot.ruleset),
             certain=all(way.branch.certain for way in ways),
             words="; ".join(dict.fromkeys(filter(None, map(_words, ways)))),
         )
         return Answer(entry=entry, times=_times(decided))
+
+    def _becomes(self, ways: Iterable[Way]) -> str:
+        """The source that the backends see, where a rule changes it; ``?``: to some own address."""
+        seen = dict.fromkeys(
+            step.packet.flow.src
+            for way in ways
+            for step in way.branch.steps
+            if step.action == "snat"
+        )
+        if seen and self._snapshot.link(UNNAMED):
+            return UNNAMED
+        return ", ".join(seen)
 
     def _backends(self, ways: Iterable[Way]) -> Iterator[Backend]:
         weights: dict[Where, float] = {}
@@ -241,14 +253,6 @@ def _first(way: Way) -> str:
 
 def _source(origin: Origin, ways: Iterable[Way]) -> str:
     return origin.source or next(filter(None, map(_first, ways)), "")
-
-
-def _becomes(ways: Iterable[Way]) -> str:
-    """The source that the backends see, where a rule changes it."""
-    seen = (
-        step.packet.flow.src for way in ways for step in way.branch.steps if step.action == "snat"
-    )
-    return ", ".join(dict.fromkeys(seen))
 
 
 def _times(decided: Decided) -> dict[Where, int]:

@@ -97,6 +97,12 @@ def _faults(port: Port, entry: Entry) -> Iterator[tuple[str, str, str]]:
         where = end(address, number)
         why = _why_not(port, address, number)
         yield "stale-dnat", where, f"sends {port.name} to {where}, {why}"
+    least = min(port.times.get(where, 1) for where in given)
+    for address, number in sorted(given):
+        times = port.times.get((address, number), 1)
+        if times > least:
+            where = end(address, number)
+            yield "endpoint-duplicated", where, f"has {where} {times} times for {port.name}"
 
 
 def expected(

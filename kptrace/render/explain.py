@@ -1,9 +1,9 @@
 """An Explanation as text for a person: the answer first, then each way in, its backends and rules.
 
-    explanation_text(made, width=80, colour=False, wide=False) -> str
+    explain(made, width=80, colour=False, wide=False) -> str
 
 Senders that fare alike share a line; rules that an earlier way in has shown are not shown again
-but named. The wide form shows all of them, in their own text, with what they counted. Pure.
+but named. The wide form shows all of them, with all their text, and every backend. Pure.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ KINDS = {
     "loadBalancer": "load balancer IP",
 }
 SENDERS = {"pod": "a pod", "node": "the node", "outside": "outside"}
+SLICES = "endpointslices.json"
 # more backends than this are counted, not listed
 MOST_BACKENDS = 10
 _FEW_BACKENDS = 4
 _SENDER_ROOM = 32
+_LEAST_WORDS = 24
 
 
-def explanation_text(
-    made: Explanation, width: int = 80, colour: bool = False, wide: bool = False
-) -> str:
+def explain(made: Explanation, width: int = 80, colour: bool = False, wide: bool = False) -> str:
     page = Page(width, colour)
     _heading(page, made)
     faults = [one for one in made.findings if one.severity != "info"]
@@ -66,6 +66,8 @@ def _heading(page: Page, made: Explanation) -> None:
     else:
         page.line(answer)
         page.line(what, say("  "), where, hang=2)
+    if not made.ports and not made.findings:
+        page.line(say("no rule on this node leads to it", "bad"), indent=2)
     if made.service is not None:
         page.line(say(_service_words(made.service)), hang=2)
 
@@ -157,14 +159,24 @@ def _fate(page: Page, entries: Sequence[Entry], room: int) -> None:
     style = outcome_style(first.outcome) if first.certain else "unsure"
     words = [say(OUTCOME_WORDS[first.outcome], style)]
     if first.outcome is Outcome.DELIVERED:
-        kept = f"as {first.becomes.replace(', ', ' or ')}" if first.becomes else "with its source"
-        words += [say(f"  {kept}")]
+        words += [say(f"  {_seen_as(first.becomes)}")]
     elif first.words:
         words += [say(f"  {_reason(first.words)}")]
     if not first.certain:
         words += [say("  (not certain)", "unsure")]
     label = pad(clean(f"from {_senders(entries)}"), room + 5)
+    if cells(label) + _LEAST_WORDS > page.width:
+        page.line(say(label), indent=2)
+        page.line(*words, indent=6)
+        return
     page.line(*words, label=[say(f"{label}  ")], indent=2, hang=6)
+
+
+def _seen_as(becomes: str) -> str:
+    """Whom the backend sees."""
+    if becomes == "?":
+        return "as the node"
+    return f"as {becomes.replace(', ', ' or ')}" if becomes else "with its source"
 
 
 def _reason(words: str) -> str:
@@ -205,7 +217,8 @@ def _place(backend: Backend, made: Explanation) -> str:
     namespace = made.target.namespace
     pod = pod_words(backend.pod, namespace) if backend.pod else ""
     node = f"on {backend.node}" if backend.node else ""
-    return " ".join(filter(None, (pod, node))) or "not a pod that the API knows"
+    asked = f"api/{SLICES}" not in made.missing
+    return " ".join(filter(None, (pod, node))) or ("no pod that the API knows" if asked else "")
 
 
 # --- the last lines -----------------------------------------------------------------------------
@@ -229,7 +242,7 @@ def _footer(page: Page, made: Explanation) -> None:
         lines.append([say(f"Other nodes: {others} (--node NAME)")])
     if made.missing:
         names = ", ".join(re.split("/|: ", name)[-1] for name in made.missing)
-        lines.append([say(f"Not there to read, so taken as usual: {names}")])
+        lines.append([say(f"Not there to read, taken as empty or usual: {names}")])
     if lines:
         page.blank()
     for line in lines:

@@ -1,23 +1,28 @@
 """The chain of rules of one way in, for all its senders together. Pure.
 
-A rule that only some senders meet says which. What an earlier way in has shown is named in one
+A rule has its place, what it means, below that its own text and what it counted, where that is
+known. One that only some senders meet says which. What an earlier way in has shown is named in one
 line; where a Service has many backends, the rules of the first few stand for all.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from kptrace.model import Entry, MetRule, Sender
-from kptrace.render.clean import cells, clean, pad
+from kptrace.render.clean import cells, clean, pad, shorten
 from kptrace.render.page import Page, Span, glue, say
 from kptrace.walk.met import hook_order, merge
 
 Key = tuple[str, str, str, str, int]
 
+# the most that table and place take, and the least that is left for words beside them
+MOST_TABLE = 14
 COLUMN = 28
+LEAST_WORDS = 24
 MOST_RULES = 24
 _HEAD, _TAIL = 14, 6
 
@@ -45,9 +50,10 @@ class Shown:
 
 def show_chain(page: Page, entries: Sequence[Entry], shown: Shown, indent: int) -> None:
     rows = _merged(entries)
-    tables = max((cells(clean(row.rule.table)) for row in rows), default=0) + 2
+    tables = max((cells(_table(row.rule)) for row in rows), default=0) + 2
+    most = min(COLUMN, page.width - indent - tables - LEAST_WORDS)
     fresh = [cells(clean(_place(row.rule))) for row in rows if shown.fresh(row)]
-    room = max((each for each in fresh if each <= COLUMN), default=0)
+    room = max((each for each in fresh if each <= most), default=0)
     table, folded = "", list[Row]()
     for row in _few(_begin(rows, shown), shown.wide):
         if row is not None and not shown.fresh(row):
@@ -58,9 +64,9 @@ def show_chain(page: Page, entries: Sequence[Entry], shown: Shown, indent: int) 
             page.line(say("... and so on for each backend (-o wide)", "quiet"), indent=indent)
             table = ""
             continue
-        name = row.rule.table if row.rule.table != table else ""
+        name = _table(row.rule) if row.rule.table != table else ""
         table = row.rule.table
-        _row(page, row, say(pad(clean(name), tables), "quiet"), room, indent, shown.wide)
+        _row(page, row, say(pad(name, tables), "quiet"), room, indent, shown.wide)
     _fold(page, folded, indent + tables)
     shown.add(rows)
 
@@ -84,7 +90,7 @@ def _row(page: Page, row: Row, table: Span, room: int, indent: int, wide: bool) 
     place = clean(_place(row.rule))
     below = indent + table.width + 4
     first, *more = _told(row, wide)
-    if cells(place) <= COLUMN:
+    if cells(place) <= room:
         label = [table, say(pad(place, room + 2))]
         page.line(*first, label=label, indent=indent)
     else:
@@ -95,16 +101,33 @@ def _row(page: Page, row: Row, table: Span, room: int, indent: int, wide: bool) 
 
 
 def _told(row: Row, wide: bool) -> list[list[Span]]:
+    """What it means and who meets it; its own text; what it counted."""
     rule = row.rule
     only = glue(f"({', '.join(row.senders)})", "quiet") if row.senders else say("")
-    if not wide:
-        return [[say(f"{rule.words or rule.text}  "), only]]
-    told = [[say(f"{rule.text}  "), only]]
-    if rule.words:
-        told.append([say(rule.words, "quiet")])
+    told = [[say(f"{rule.words or _own(rule, wide)}  "), only]]
+    if rule.words and (own := _own(rule, wide)):
+        told.append([say(own, "quiet")])
     if rule.packets is not None:
-        told.append([say(f"counted {rule.packets} packets, {rule.bytes} bytes", "quiet")])
+        size = f", {rule.bytes} bytes" if rule.bytes is not None else ""
+        told.append([say(f"counted {rule.packets} packets{size}", "quiet")])
     return told
+
+
+def _own(rule: MetRule, wide: bool) -> str:
+    """The rule's own text; the short form lacks what its place and its words say already."""
+    text = rule.text.removeprefix(f"-A {rule.chain} ")
+    if wide:
+        return text
+    text = _COMMENT.sub("", text).strip()
+    return "" if _BARE_JUMP.fullmatch(text) else text
+
+
+_COMMENT = re.compile(r'(?:-m comment --)?comment (?:"(?:[^"\\]|\\.)*"|[^\s"]+) ?')
+_BARE_JUMP = re.compile(r"(?:-[jg]|jump|goto) [A-Za-z-]\S*")
+
+
+def _table(rule: MetRule) -> str:
+    return shorten(clean(rule.table), MOST_TABLE)
 
 
 def _place(rule: MetRule) -> str:

@@ -34,6 +34,7 @@ GLUE = "\u00a0"
 JOINTS = "-./,:=_"
 
 MIN_WIDTH = 40
+MIN_WORDS = 12
 
 
 class Span(NamedTuple):
@@ -132,7 +133,8 @@ class _Lines:
     """
 
     def __init__(self, start: Sequence[Span], hang: int, first: int, width: int) -> None:
-        self._hang, self._width, self._limit = hang, width, first
+        # however long the label, there is room for words below it
+        self._hang, self._width, self._limit = min(hang, width - MIN_WORDS), width, first
         self._line = list(start)
         self._bare = True
         self._done: list[list[Span]] = []

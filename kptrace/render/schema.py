@@ -1,7 +1,8 @@
-"""The JSON Schema of ``-o json``, made from model.py; ``trace.schema.json`` here is its copy.
+"""The JSON Schemas of ``-o json``, made from model.py; ``trace.schema.json`` and
+``explanation.schema.json`` here are their copies.
 
-The copy is committed, so that a change of the contract shows in review; a test compares the two
-and ``pytest --update-golden`` writes it anew.
+The copies are committed, so that a change of the contract shows in review; a test compares them
+and ``pytest --update-golden`` writes them anew.
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ from typing import Any
 
 import msgspec
 
-from kptrace.model import API_VERSION, Trace
+from kptrace.model import API_VERSION, Explanation, Trace, Value
 
 SCHEMA_FILE = "trace.schema.json"
+SCHEMAS: dict[str, type[Value]] = {
+    SCHEMA_FILE: Trace,
+    "explanation.schema.json": Explanation,
+}
 
 
-def schema() -> dict[str, Any]:
+def schema(kind: type[Value] = Trace) -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"Trace {API_VERSION}",
-        **msgspec.json.schema(Trace),
+        "title": f"{kind.__name__} {API_VERSION}",
+        **msgspec.json.schema(kind),
     }
 
 
-def schema_text() -> str:
-    return msgspec.json.format(msgspec.json.encode(schema()), indent=2).decode() + "\n"
+def schema_text(kind: type[Value] = Trace) -> str:
+    return msgspec.json.format(msgspec.json.encode(schema(kind)), indent=2).decode() + "\n"

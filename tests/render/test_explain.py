@@ -98,10 +98,10 @@ def test_golden(golden: Callable[[Path, str], None]) -> None:
     golden(GOLDEN / "explanation.txt", explain(WEB))
 
 
-def test_ways_in_that_are_treated_alike_are_told_once() -> None:
+def test_senders_that_are_treated_alike_share_a_line() -> None:
     text = explain(WEB)
     assert text.count("KUBE-SERVICES 9") == 1
-    assert "cluster IP 10.96.1.1:80 from a pod\n  cluster IP 10.96.1.1:80 from the node" in text
+    assert "from a pod, the node  DELIVERED" in text
 
 
 def test_every_line_fits() -> None:
@@ -124,9 +124,10 @@ def test_hostile_text_is_escaped() -> None:
 
 def test_nothing_programmed() -> None:
     text = explain(msgspec.structs.replace(WEB, ports=(), proxy="none", findings=(), missing=()))
-    assert text == (
-        "svc/web (default)  on node-a by no known proxy\n\n  no rule on this node leads to it\n"
-    )
+    assert text.splitlines() == [
+        "svc/web (default)  on node-a (no proxy)                              NOT PROXIED",
+        "  no rule on this node leads to it",
+    ]
 
 
 def test_json_has_the_contracts_names() -> None:
