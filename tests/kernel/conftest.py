@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any
 
@@ -163,3 +163,9 @@ def vxlan_bench() -> Iterator[Bench]:
 def legacy_bench() -> Iterator[Bench]:
     with bench("iptables-legacy") as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def lab_of() -> Callable[..., AbstractContextManager[Lab]]:
+    """``with lab_of("nftables") as lab``: for a test that takes its lab down itself."""
+    return standing
