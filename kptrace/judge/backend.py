@@ -12,6 +12,9 @@ from kptrace.judge.case import Case
 from kptrace.judge.words import drop_report, end
 from kptrace.model import Finding, Place, Sighting
 
+# under IPVS a node has every Service's address, and answers for those that are nobody's backend
+SERVICE_DEVICE = "kube-ipvs0"
+
 
 def diagnose(case: Case) -> Iterator[Finding]:
     refusal = refused_by(case)
@@ -49,7 +52,8 @@ def refused_by(case: Case) -> Sighting | None:
         inner = sighting.packet.innermost
         refuses = "R" in inner.flags or inner.icmp in ((3, 3), (1, 4))
         snapshot = case.snapshots.get(sighting.place)
-        owns = snapshot is not None and final is not None and snapshot.holds(final.dst) is not None
+        held = snapshot.holds(final.dst) if snapshot is not None and final is not None else None
+        owns = held is not None and held.interface != SERVICE_DEVICE
         if refuses and owns and sighting.direction == "out" and sighting.place != case.source.place:
             return sighting
         hairpin = sighting.place == case.source.place and owns and sighting.direction == "out"

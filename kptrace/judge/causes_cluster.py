@@ -25,6 +25,31 @@ SERVICE = catalogue(
         "look whether kube-proxy on that node still syncs (its log, :10256/healthz); restart it",
     ),
     (
+        "ipvs-weight-zero",
+        "IPVS gives the Service's servers no new connections",
+        "every server of the virtual service has weight 0: kube-proxy sets that while it takes "
+        "servers away gracefully, or somebody else did; the kernel answers with an ICMP error",
+        "new connections are refused at once, while old ones go on",
+        "restart kube-proxy on that node; it sets the weights of its servers to 1",
+    ),
+    (
+        "ipvs-no-server",
+        "IPVS has no server for the Service",
+        "the API has ready endpoints, but the virtual service on this node has no server: "
+        "kube-proxy has not written since they came, or its servers were removed",
+        "clients on this node are refused at once; clients on other nodes are not",
+        "look whether kube-proxy on that node still syncs (its log, :10256/healthz); restart it",
+    ),
+    (
+        "ipvs-address-missing",
+        "the Service's address is not on kube-ipvs0",
+        "IPVS takes packets in INPUT, and only those for an address of the node's own get there: "
+        "without the address on the dummy device they leave by the default route",
+        "clients on this node time out; ipvsadm looks right",
+        "restart kube-proxy on that node; look what removes addresses (a network manager that "
+        "does not leave kube-ipvs0 alone)",
+    ),
+    (
         "no-such-port",
         "the Service has no such port",
         "the address is a Service's ClusterIP, but the Service has no port of that number and "

@@ -22,8 +22,11 @@ def diagnose(case: Case) -> Iterator[Finding]:
     last = case.last
     if last is None:
         return
-    if last.direction == "in" and not last.place.pod:
-        yield from _off(case, last)
+    ends = (last, *case.journey.back[-1:])
+    for seen in ends:
+        if seen.direction == "in" and not seen.place.pod:
+            yield from _off(case, seen)
+            break
     yield from _reverse_path(case)
     yield from _route_missing(case, last)
     yield from _neighbour(case)
@@ -31,10 +34,13 @@ def diagnose(case: Case) -> Iterator[Finding]:
 
 
 def _off(case: Case, last: Sighting) -> Iterator[Finding]:
-    """Forwarding is off on the interface that the packet came in by, and it went no further."""
+    """Forwarding is off on the interface that the packet came in by, and it went no further.
+
+    Under IPVS the node sends the packet itself, so it is the answer that is not forwarded.
+    """
     snapshot = case.snapshots.get(last.place)
-    final = case.final
-    if snapshot is None or final is None or snapshot.holds(final.dst):
+    final = last.packet.innermost.flow
+    if snapshot is None or snapshot.holds(final.dst):
         return
     family = 6 if final.ipv6 else 4
     interface = snapshot.conf(family, last.interface, "forwarding")
@@ -45,6 +51,8 @@ def _off(case: Case, last: Sighting) -> Iterator[Finding]:
     name = whole if everywhere else f"net.ipv{family}.conf.{last.interface}.forwarding"
     node = last.place.node
     evidence = [f"sysctl {name} = 0 on {node}", *last_seen(case)]
+    if last is not case.last:
+        evidence.append(f"its answer was last seen going in on {last.interface} of {node}")
     evidence += [drop_report(case, d) for d in case.drops if d.node == node][:1]
     yield Finding(
         cause="ip-forward-off",

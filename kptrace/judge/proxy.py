@@ -79,8 +79,8 @@ def _nobody(case: Case, passage: Passage, met: Met) -> Finding:
     service = case.resolution.service
     assert service is not None
     ready = [e for e in case.resolution.endpoints if e.ready]
-    evidence = [rule_hit(passage, met), _endpoints_words(case)]
-    evidence += _refusal(case)
+    evidence = [rule_hit(passage, met), endpoints_words(case)]
+    evidence += refusal(case)
     if ready and met.drops:
         return Finding(
             cause="no-local-endpoints",
@@ -116,13 +116,13 @@ def _selector(case: Case) -> str:
     return f" -l {pairs}" if pairs else ""
 
 
-def _endpoints_words(case: Case) -> str:
+def endpoints_words(case: Case) -> str:
     endpoints = case.resolution.endpoints
     ready = sum(e.ready for e in endpoints)
     return f"the API has {len(endpoints)} endpoints for it, {ready} of them ready"
 
 
-def _refusal(case: Case) -> list[str]:
+def refusal(case: Case) -> list[str]:
     for sighting in case.journey.back:
         inner = sighting.packet.innermost
         if inner.icmp is not None:
@@ -138,7 +138,7 @@ def _untranslated(case: Case) -> Iterator[Finding]:
         return
     if any(passage.rewriter(*DNAT) for passage in case.passages):
         return
-    node = _proxy_node(case)
+    node = proxy_node(case)
     branch = case.branch
     predicted = branch is not None and branch.cause == "proxy-rules-missing"
     left = case.last is not None and case.last.direction == "out" and not case.last.place.pod
@@ -154,7 +154,7 @@ def _untranslated(case: Case) -> Iterator[Finding]:
         evidence.append(entry_words(case.entry))
     if predicted and branch is not None and branch.words:
         evidence.append(branch.words)
-    evidence.append(_endpoints_words(case))
+    evidence.append(endpoints_words(case))
     yield Finding(
         cause="proxy-rules-missing",
         severity="error",
@@ -169,7 +169,7 @@ def _untranslated(case: Case) -> Iterator[Finding]:
     )
 
 
-def _proxy_node(case: Case) -> str:
+def proxy_node(case: Case) -> str:
     """The node whose proxy had to translate: the one that owns the address (a node port), else
     the source's.
     """
@@ -188,7 +188,7 @@ def _stale(case: Case) -> Iterator[Finding]:
         return
     rewrites = [(p, p.rewriter(*DNAT)) for p in case.passages]
     found = next(((p, told[0]) for p, told in rewrites if told), None)
-    node = found[0].place.node if found else _proxy_node(case)
+    node = found[0].place.node if found else proxy_node(case)
     address = end(*backend)
     evidence = []
     if found:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kptrace.judge import backend, bridge, filtering, forwarding, proxy, tunnel
+from kptrace.judge import backend, bridge, filtering, forwarding, ipvs, proxy, tunnel
 from kptrace.judge.case import Case
 from kptrace.judge.dns import compare
 from kptrace.judge.layers import layers
@@ -38,6 +38,7 @@ from kptrace.run import Run
 FAMILIES = (
     backend.diagnose,
     bridge.diagnose,
+    ipvs.diagnose,
     proxy.diagnose,
     filtering.diagnose,
     tunnel.diagnose,
@@ -51,6 +52,9 @@ OUTCOMES = {
     "no-such-port": Outcome.NOT_PROGRAMMED,
     "nobody-listens": Outcome.REFUSED,
     "rule-reject": Outcome.REJECTED,
+    "ipvs-weight-zero": Outcome.REJECTED,
+    "ipvs-no-server": Outcome.REJECTED,
+    "ipvs-address-missing": Outcome.NOT_PROGRAMMED,
     "not-seen": Outcome.INCONCLUSIVE,
 }
 

@@ -60,7 +60,8 @@ def _crossing(mode: str, node: Snapshot) -> str:
         route
         for route in signs.routes(node, *WRITERS, type="unicast")
         for hop in route.nexthops
-        if hop.gateway and not _is_tunnel(node, hop.interface)
+        # IPv6 pools have modes of their own, mostly without a tunnel
+        if hop.gateway and ":" not in hop.gateway and not _is_tunnel(node, hop.interface)
     ]
     return f"{mode}, CrossSubnet" if direct else mode
 

@@ -1,0 +1,94 @@
+"""Causes in IPVS: a virtual service that no packet reaches, or that has nobody to send to.
+
+The state is the node's own (``ipvsadm``, the addresses on kube-ipvs0); that the packet was not
+translated, and how its sender was refused, is what the taps and the sender saw. Under IPVS a
+Service without endpoints refuses by an ICMP error of the kernel's, not by a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kptrace.judge.case import Case
+from kptrace.judge.proxy import endpoints_words, proxy_node, refusal
+from kptrace.judge.words import end, entry_words, last_seen
+from kptrace.model import Finding, Flow, Place
+from kptrace.rules.ipvs import VirtualService
+
+DEVICE = "kube-ipvs0"
+
+
+def diagnose(case: Case) -> Iterator[Finding]:
+    resolution = case.resolution
+    if not case.is_service or case.backend is not None:
+        return
+    snapshot = case.snapshots.get(Place(node=proxy_node(case)))
+    key = resolution.protocol, resolution.address, resolution.port
+    service = snapshot.virtual.get(key) if snapshot else None
+    if snapshot is None or service is None:
+        return
+    asked = Flow(
+        protocol=resolution.protocol, src="", dst=resolution.address, dport=resolution.port
+    )
+    if snapshot.unbound(asked):
+        yield _unbound(case)
+    elif not any(server.weight for server in service.servers):
+        yield _nobody(case, service)
+
+
+def _unbound(case: Case) -> Finding:
+    node, address = proxy_node(case), case.resolution.address
+    evidence = [
+        f"the addresses of {node}: none is {address}",
+        f"IPVS on {node} has a service for {_asked(case)}",
+        *last_seen(case),
+    ]
+    if case.entry is not None:
+        evidence.append(entry_words(case.entry))
+    return Finding(
+        cause="ipvs-address-missing",
+        severity="error",
+        node=node,
+        object=f"{address} on {DEVICE}",
+        summary=f"{address} is not on {DEVICE} of {node}, so its packets never reach IPVS there",
+        evidence=tuple(evidence),
+        remedy=(
+            f"restart kube-proxy on {node}: it puts its addresses back",
+            f"ip addr add {address} dev {DEVICE}  # on {node}, until then",
+        ),
+    )
+
+
+def _nobody(case: Case, service: VirtualService) -> Finding:
+    node, named = proxy_node(case), case.resolution.service
+    assert named is not None
+    ready = any(e.ready for e in case.resolution.endpoints)
+    cause, what = "no-endpoints", "no server"
+    if service.servers:
+        cause, what = "ipvs-weight-zero", "only servers of weight 0"
+    elif ready:
+        cause = "ipvs-no-server"
+    servers = ", ".join(f"{end(s.address, s.port)} weight {s.weight}" for s in service.servers)
+    look = f"ipvsadm -Ln  # on {node}: servers and weights"
+    return Finding(
+        cause=cause,
+        severity="error",
+        node=node,
+        object=f"IPVS {_asked(case)}",
+        summary=f"IPVS on {node} refuses {named.key}: it has {what} for {_asked(case)}",
+        evidence=(
+            f"IPVS on {node}: {_asked(case)}, scheduler {service.scheduler},"
+            f" {servers or 'no server'}",
+            endpoints_words(case),
+            *refusal(case),
+            *last_seen(case),
+        ),
+        remedy=(look, f"restart kube-proxy on {node}: it writes its servers anew")
+        if ready
+        else (f"kubectl -n {named.namespace} describe svc {named.name}", look),
+    )
+
+
+def _asked(case: Case) -> str:
+    resolution = case.resolution
+    return f"{end(resolution.address, resolution.port)}/{resolution.protocol}"
