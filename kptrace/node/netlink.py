@@ -27,6 +27,7 @@ NESTED = 0x8000
 _TYPE_MASK = 0x3FFF
 _HEADER = 16
 _RECEIVE = 1 << 18
+_LAST = _HEADER + 4  # a DONE with its error number
 
 
 class Message(NamedTuple):
@@ -135,19 +136,40 @@ class Conversation:
 
     def ask(self, kind: int, body: bytes, flags: int = 0) -> list[Message]:
         """The answers up to the final one. OSError with the kernel's number if it refuses."""
+        return list(self.listen(kind, body, flags))
+
+    def listen(self, kind: int, body: bytes, flags: int = 0) -> Iterator[Message]:
+        """The answers as they come; to be heard to the end, or the socket be closed."""
         self._sequence += 1
         asked = flags | REQUEST | (0 if flags & DUMP == DUMP else ACK)
         self.socket.send(message(kind, asked, body, self._sequence))
-        answers: list[Message] = []
         while True:
             for answer in messages(self.socket.recv(_RECEIVE)):
                 if answer.sequence != self._sequence:
                     continue
                 if answer.type not in (ERROR, DONE):
-                    answers.append(answer)
+                    yield answer
                     continue
                 _refused(answer)
-                return answers
+                return
+
+    def chunks(self, kind: int, body: bytes) -> Iterator[bytes]:
+        """The answers to a dump as they are received, many messages in each; to be heard to the
+        end. For who looks for something rare: taking each message apart costs more than it all.
+        """
+        self._sequence += 1
+        self.socket.send(message(kind, DUMP | REQUEST, body, self._sequence))
+        while True:
+            data = self.socket.recv(_RECEIVE)
+            first = next(messages(data), None)
+            if first is None or first.sequence != self._sequence:
+                continue
+            for end in messages(data[-_LAST:]) if first.type != ERROR else (first,):
+                if end.type in (DONE, ERROR) and end.sequence == self._sequence:
+                    _refused(end)
+                    yield data
+                    return
+            yield data
 
     def apply(self, subsystem: int, changes: list[bytes]) -> None:
         """All of these changes or none. Each must ask for an acknowledgement."""
@@ -161,6 +183,12 @@ class Conversation:
 
     def close(self) -> None:
         self.socket.close()
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _refused(answer: Message) -> None:

@@ -86,12 +86,15 @@ class LegacyBlob:
     def count(self, name: str) -> int:
         return sum(1 for _ in self._entries(name))
 
-    def rules(self, name: str, toward: bytes = b"") -> list[Tree]:
-        """``toward``: leave out rules for another single destination address."""
+    def rules(self, name: str, toward: bytes = b"", saying: bytes = b"") -> list[Tree]:
+        """``toward``: leave out rules for another single destination address; ``saying``: those
+        that do not hold these bytes.
+        """
         return [
             self._rule(number, at)
             for number, at in enumerate(self._entries(name), 1)
             if not (toward and self._elsewhere(at, toward))
+            and (not saying or saying in bytes(self._data[at : self._next(at)]))
         ]
 
     # --- where things are ---------------------------------------------------------------------

@@ -1,0 +1,210 @@
+"""Facts about rules, one by one, read from the kernel without any program (rules/wanted.py).
+
+In: a namespace and the names of facts. Out: JSON text for each, one rule or element a line: what
+the kernel holds, by its own names, uninterpreted. ``generation`` is the ruleset's own count of
+changes, by which a reader knows that two facts belong together.
+
+Looking changes nothing: legacy tables are read only where they exist. A legacy table is read once
+and kept, because the kernel gives it as a whole; nf_tables is asked anew for each fact.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_address
+from itertools import islice
+from typing import Any, Literal, cast
+
+from kptrace.node import ipsets, legacy
+from kptrace.node.namespace import within
+from kptrace.node.nftables import FEW, Nftables, Toward, decoded
+from kptrace.rules.legacy_blob import LegacyBlob
+from kptrace.rules.wanted import Wanted, read_wanted
+
+Tree = dict[str, Any]
+_FAMILIES: tuple[Literal["ip", "ip6"], ...] = ("ip", "ip6")
+
+
+class Unreadable(Exception):
+    """Why a fact could not be had."""
+
+
+class Rulesets:
+    """The rulesets of one namespace. Several threads may ask."""
+
+    def __init__(self, netns: str) -> None:
+        self._netns = netns
+        self._lock = threading.Lock()
+        self._nft: Nftables | None = None
+        self._legacy: dict[tuple[str, str], LegacyBlob | None] = {}
+
+    def read(self, files: Iterable[str]) -> dict[str, str | Unreadable]:
+        """The text of each, or why there is none."""
+        with self._lock:
+            return within(self._netns, lambda: {file: self._text(file) for file in files})
+
+    def close(self) -> None:
+        if self._nft:
+            self._nft.close()
+
+    def _text(self, file: str) -> str | Unreadable:
+        wanted = read_wanted(file)
+        reader = _READERS.get((wanted.backend, wanted.kind)) if wanted else None
+        if wanted is None or reader is None:
+            return Unreadable("this agent does not know such a file")
+        try:
+            return _json(reader(self, wanted))
+        except (OSError, ValueError, KeyError) as error:
+            return Unreadable(f"{type(error).__name__}: {error}")
+
+    @property
+    def nft(self) -> Nftables:
+        if self._nft is None:
+            self._nft = Nftables()
+        return self._nft
+
+    def blob(self, wanted: Wanted) -> LegacyBlob | None:
+        asked = (wanted.family, wanted.table)
+        if asked not in self._legacy:
+            self._legacy[asked] = legacy.table(cast(Literal["ip", "ip6"], asked[0]), asked[1])
+        return self._legacy[asked]
+
+    # --- all --------------------------------------------------------------------------------------
+
+    def tables(self, _: Wanted) -> Tree:
+        told: Tree = {
+            "byteorder": sys.byteorder,
+            "interfaces": {str(index): name for index, name in socket.if_nameindex()},
+            "legacy": {family: legacy.names(family) for family in _FAMILIES},
+        }
+        try:
+            told["generation"] = self.nft.generation()
+            told["tables"] = self.nft.tables()
+            told["base chains"] = self.nft.base_chains()
+        except OSError as error:
+            if error.errno not in (errno.EPROTONOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+            told |= {"generation": 0, "tables": [], "base chains": []}  # a kernel without it
+        return told
+
+    # --- nf_tables --------------------------------------------------------------------------------
+
+    def nft_names(self, wanted: Wanted) -> Tree:
+        names = self.nft.chain_names if wanted.kind == "chains" else self.nft.set_names
+        return {"names": names(wanted.family, wanted.table)}
+
+    def nft_chain(self, wanted: Wanted) -> Tree:
+        where = wanted.family, wanted.table, wanted.name
+        generation = self.nft.generation()
+        chain = self.nft.chain(*where)
+        if chain is None:
+            return {"generation": generation, "chain": None}
+        rules = self.nft.rules(*where)
+        told: Tree = {"generation": generation, "chain": chain, "count": len(rules)}
+        chosen = _chosen(wanted, rules, len(rules) <= FEW)
+        if chosen is not None:
+            told["rules"] = list(self.nft.told(chosen))
+            told["sets"] = self.nft.sets_of(wanted.family, wanted.table, told["rules"])
+        return told
+
+    def nft_set(self, wanted: Wanted) -> Tree:
+        where = wanted.family, wanted.table, wanted.name
+        generation = self.nft.generation()
+        told: Tree = {"generation": generation, "set": self.nft.set(*where)}
+        if told["set"] is None:
+            return told
+        if wanted.part == "key":
+            told["elements"] = decoded(self.nft.element(*where, bytes.fromhex(wanted.of)))
+        elif wanted.part == "saying":
+            said = wanted.of.encode()
+            told["elements"] = decoded(e for e in self.nft.elements(*where) if said in e)
+        elif wanted.part == "all":
+            told["elements"] = decoded(self.nft.elements(*where))
+        else:
+            first = list(islice(self.nft.elements(*where), FEW + 1))
+            if len(first) <= FEW:
+                told["elements"] = decoded(first)
+        return told
+
+    # --- legacy tables ----------------------------------------------------------------------------
+
+    def legacy_table(self, wanted: Wanted) -> Tree:
+        blob = self.blob(wanted)
+        return {"chains": blob.kernel_chains() if blob else []}
+
+    def legacy_names(self, wanted: Wanted) -> Tree:
+        blob = self.blob(wanted)
+        kernels = [chain["name"] for chain in blob.kernel_chains()] if blob else []
+        return {"names": kernels + (blob.names() if blob else [])}
+
+    def legacy_chain(self, wanted: Wanted) -> Tree:
+        blob = self.blob(wanted)
+        if blob is None or not blob.has(wanted.name):
+            return {"chain": None}
+        count = blob.count(wanted.name)
+        told: Tree = {"chain": {"name": wanted.name}, "count": count}
+        if wanted.part == "toward":
+            told["rules"] = blob.rules(wanted.name, toward=ip_address(wanted.of).packed)
+        elif wanted.part == "saying":
+            told["rules"] = blob.rules(wanted.name, saying=wanted.of.encode())
+        elif wanted.part == "all" or count <= FEW:
+            told["rules"] = blob.rules(wanted.name)
+        return told
+
+    # --- ipsets -----------------------------------------------------------------------------------
+
+    def ipset_names(self, _: Wanted) -> Tree:
+        return {"names": ipsets.names()}
+
+    def ipset_number(self, wanted: Wanted) -> Tree:
+        return {"name": ipsets.name(int(wanted.name))}
+
+    def ipset(self, wanted: Wanted) -> Tree:
+        return {"set": ipsets.described(wanted.name)}
+
+
+def _chosen(wanted: Wanted, rules: list[bytes], few: bool) -> Iterable[tuple[int, bytes]] | None:
+    """The rules that are asked for, by their numbers; None where only their count is."""
+    numbered = enumerate(rules, start=1)
+    if wanted.part == "toward":
+        toward = Toward(wanted.of)
+        return ((number, rule) for number, rule in numbered if not toward.elsewhere(rule))
+    if wanted.part == "saying":
+        said = wanted.of.encode()
+        return ((number, rule) for number, rule in numbered if said in rule)
+    return numbered if wanted.part == "all" or few else None
+
+
+_LISTS = ("rules", "elements", "names", "tables", "base chains", "chains")
+
+
+def _json(told: Mapping[str, Any]) -> str:
+    """One thing a line, so that two runs can be compared by eye."""
+    parts = []
+    for key, value in told.items():
+        shown = json.dumps(value, ensure_ascii=False)
+        if key in _LISTS and value:
+            lines = ",\n  ".join(json.dumps(each, ensure_ascii=False) for each in value)
+            shown = f"[\n  {lines}\n ]"
+        parts.append(f" {json.dumps(key)}: {shown}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+_READERS: dict[tuple[str, str], Callable[[Rulesets, Wanted], Tree]] = {
+    ("", "tables"): Rulesets.tables,
+    ("nft", "chains"): Rulesets.nft_names,
+    ("nft", "sets"): Rulesets.nft_names,
+    ("nft", "chain"): Rulesets.nft_chain,
+    ("nft", "set"): Rulesets.nft_set,
+    ("legacy", "table"): Rulesets.legacy_table,
+    ("legacy", "chains"): Rulesets.legacy_names,
+    ("legacy", "chain"): Rulesets.legacy_chain,
+    ("ipset", "sets"): Rulesets.ipset_names,
+    ("ipset", "number"): Rulesets.ipset_number,
+    ("ipset", "set"): Rulesets.ipset,
+}
