@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from kptrace.judge.programming import Port, differences
+from kptrace.judge.rivals import proxy_of
 from kptrace.kube.documents import Documents
 from kptrace.model import (
     Backend,
@@ -114,6 +115,7 @@ class Vantage:
                 service=self._service,
                 port=port,
                 node=self._place.node,
+                proxy=proxy_of(self._snapshot),
                 known=endpoints_of(self._endpoints, port, family),
                 wanted=wanted if obeyed else plain,
                 ignored="" if obeyed else wanted.topology,
@@ -171,7 +173,7 @@ class Vantage:
     def _answer(self, door: Door, protocol: str, origin: Origin) -> Answer:
         flow = Flow(protocol=protocol, src=origin.source, dst=door.address, dport=door.port)
         packet = Packet(flow=flow, flags="S" if protocol == "tcp" else "")
-        decided = decide(packet, self._place, self._world, origin.arrival)
+        decided = self._astray(decide(packet, self._place, self._world, origin.arrival), origin)
         self.missing += [each for each in decided.missing if each not in self.missing]
         ways = decided.ways
         entry = Entry(
@@ -185,9 +187,43 @@ class Vantage:
             backends=tuple(self._backends(ways)),
             rules=met((way.branch for way in ways), self._snapshot.ruleset),
             certain=all(way.branch.certain for way in ways),
-            words="; ".join(dict.fromkeys(filter(None, map(_words, ways)))),
+            words="; ".join(dict.fromkeys(filter(None, map(self._words, ways)))),
         )
         return Answer(entry=entry, times=_times(decided))
+
+    def _astray(self, decided: Decided, origin: Origin) -> Decided:
+        """From outside to another node's backend with its source kept: the answer goes from there
+        straight to the client, from an address that it never asked (seen in IPVS mode).
+        """
+        if origin.sender != "outside":
+            return decided
+        ways = tuple(self._lost(way) if self._goes_astray(way) else way for way in decided.ways)
+        return msgspec.structs.replace(decided, ways=ways)
+
+    def _goes_astray(self, way: Way) -> bool:
+        backend = way.branch.backend
+        if way.branch.outcome is not Outcome.DELIVERED or backend is None:
+            return False
+        kept = all(step.action != "snat" for step in way.branch.steps)
+        return kept and backend.node not in ("", self._place.node)
+
+    def _lost(self, way: Way) -> Way:
+        assert way.branch.backend is not None
+        words = (
+            f"it reaches {way.branch.backend.address} on {way.branch.backend.node} with its source "
+            "kept, so the answer does not come back through this node"
+        )
+        branch = msgspec.structs.replace(way.branch, outcome=Outcome.DROPPED, words=words)
+        return msgspec.structs.replace(way, branch=branch)
+
+    def _words(self, way: Way) -> str:
+        """Why kube-proxy itself refuses; what else ends a packet says so in its own words."""
+        if way.branch.cause == "no-local-endpoints":
+            return "the traffic policy is Local, and no endpoint is on this node"
+        usable = any(one.ready or one.serving for one in self._endpoints)
+        if way.branch.cause == "no-endpoints" and not usable:
+            return "the Service has no ready endpoint"
+        return way.branch.words
 
     def _becomes(self, ways: Iterable[Way]) -> str:
         """The source that the backends see, where a rule changes it; ``?``: to some own address."""
@@ -231,17 +267,6 @@ def _outcome(ways: Iterable[Way]) -> Outcome:
         return Outcome.INCONCLUSIVE
     shares.pop(Outcome.DELIVERED, None)
     return max(shares, key=lambda outcome: shares[outcome])
-
-
-def _words(way: Way) -> str:
-    """Why kube-proxy itself refuses; what else ends a packet says so in its own words."""
-    return _REFUSALS.get(way.branch.cause, way.branch.words)
-
-
-_REFUSALS = {
-    "no-endpoints": "the Service has no ready endpoint",
-    "no-local-endpoints": "the traffic policy is Local, and no endpoint is on this node",
-}
 
 
 def _first(way: Way) -> str:

@@ -33,7 +33,9 @@ Ends = frozenset[tuple[str, int]]
 FAMILIES = {"ip": 4, "ip6": 6}
 # iptables mode hangs KUBE-EXTERNAL-SERVICES into INPUT and FORWARD alone: what the node itself
 # sends to such an address without endpoints leaves it as it is
-UNGUARDED = ("externalIP", "loadBalancer")
+UNGUARDED = {("iptables", "externalIP"), ("iptables", "loadBalancer")}
+# its IPv6 tables were taken before kube-proxy had masquerading in them (the dumps' README)
+MID_SYNC = {"ipvs-rr-default"}
 REFUSED = {Outcome.NO_ENDPOINTS, Outcome.REJECTED}
 
 
@@ -48,14 +50,8 @@ def is_ipvs(folder: str, node: str) -> bool:
     return "ipvsadm-Sn.txt" in Bundle(DUMPS / folder).node(node)
 
 
-IPVS = pytest.mark.xfail(reason="the walk does not follow IPVS yet", strict=True)
 PLACES = [pytest.param(*place, id="-".join(place)) for place in places()]
-WALKED = [
-    pytest.param(*place, id="-".join(place), marks=[IPVS] if is_ipvs(*place) else [])
-    for place in places()
-]
 every_place = pytest.mark.parametrize(("folder", "node"), PLACES or [("", "")])
-every_walk = pytest.mark.parametrize(("folder", "node"), WALKED or [("", "")])
 
 
 @pytest.fixture(autouse=True)
@@ -158,29 +154,49 @@ def key_of(service: Json) -> str:
 
 
 class Wanted(NamedTuple):
-    """What one way in must lead to. ``somewhere``: there are usable endpoints, maybe not here."""
+    """What one way in must lead to."""
 
     ends: Ends
-    somewhere: bool
+    outcomes: set[Outcome]
 
 
-def wanted(service: Json, internal: Ends, external: Ends, cluster: Ends, entry: Entry) -> Wanted:
-    spec = service["spec"]
+def wanted(
+    service: Json, internal: Ends, external: Ends, cluster: Ends, entry: Entry, proxy: str
+) -> Wanted:
     if entry.kind == "clusterIP":
-        return Wanted(internal, bool(cluster or internal))
-    ranges = [ip_network(text.strip()) for text in spec.get("loadBalancerSourceRanges") or []]
+        return settled(internal, bool(cluster), entry, proxy)
+    ranges = [
+        ip_network(text.strip()) for text in service["spec"].get("loadBalancerSourceRanges") or []
+    ]
     if entry.kind == "loadBalancer" and ranges:
         source = ip_address(entry.source)
-        if not any(source in each for each in ranges if each.version == source.version):
-            return Wanted(frozenset(), True)
+        inside = any(source in each for each in ranges if each.version == source.version)
+        if not inside and entry.source != entry.address:  # its own address is let in too
+            return Wanted(frozenset(), {Outcome.DROPPED})
+    if proxy == "ipvs":  # one virtual server for all senders
+        if external or entry.sender != "outside":
+            return settled(external or cluster, bool(cluster), entry, proxy)
+        # the answers of other nodes' pods do not come back through this one (traffic.txt: 28)
+        return Wanted(cluster, {Outcome.DROPPED} if cluster else {Outcome.NO_ENDPOINTS})
     # kube-proxy takes the cluster's own senders round externalTrafficPolicy: Local
-    return Wanted(external if entry.sender == "outside" else cluster, bool(cluster))
+    ends = external if entry.sender == "outside" else cluster
+    return settled(ends, bool(cluster), entry, proxy)
+
+
+def settled(ends: Ends, somewhere: bool, entry: Entry, proxy: str) -> Wanted:
+    """``somewhere``: there are usable endpoints, maybe not for this way in."""
+    if ends:
+        return Wanted(ends, {Outcome.DELIVERED})
+    if somewhere:  # IPVS refuses where the others drop
+        return Wanted(ends, {Outcome.NO_ENDPOINTS if proxy == "ipvs" else Outcome.DROPPED})
+    unguarded = entry.sender == "node" and (proxy, entry.kind) in UNGUARDED
+    return Wanted(ends, {Outcome.NOT_PROGRAMMED if unguarded else Outcome.NO_ENDPOINTS})
 
 
 # --- backends and weights -----------------------------------------------------------------------
 
 
-@every_walk
+@every_place
 def test_backends_and_weights_are_the_apis_truth(folder: str, node: str) -> None:
     truth = Truth(folder, node)
     wrong: list[str] = []
@@ -190,9 +206,11 @@ def test_backends_and_weights_are_the_apis_truth(folder: str, node: str) -> None
         for port, told in zip(service["spec"]["ports"], explanation.ports, strict=True):
             assert (told.port, told.protocol) == (port["port"], port["protocol"].lower())
             for entry in told.entries:
+                if folder in MID_SYNC and ":" in entry.address:
+                    continue
                 ends = lists(truth, folder, service, port, entry)
                 wrong += disagreements(
-                    f"{key}:{port['port']}", wanted(service, *ends, entry), entry
+                    f"{key}:{port['port']}", wanted(service, *ends, entry, explanation.proxy), entry
                 )
                 compared += 1
     assert wrong == []
@@ -235,12 +253,8 @@ def by_kube_proxys_rules(truth: Truth, folder: str, service: Json, port: Json, v
 def disagreements(what: str, want: Wanted, entry: Entry) -> Iterator[str]:
     where = f"{what} {entry.kind} {entry.address} from {entry.sender} {entry.source}"
     given = {(one.address, one.port): one.weight for one in entry.backends}
-    outcome = Outcome.DELIVERED
-    if not want.ends:
-        outcome = Outcome.DROPPED if want.somewhere else Outcome.NO_ENDPOINTS
-    unguarded = not want.ends and entry.sender == "node" and entry.kind in UNGUARDED
-    if entry.outcome is not outcome and not (unguarded and entry.outcome is Outcome.NOT_PROGRAMMED):
-        yield f"{where}: {entry.outcome} ({entry.words}), not {outcome}"
+    if entry.outcome not in want.outcomes:
+        yield f"{where}: {entry.outcome} ({entry.words}), not {want.outcomes}"
     if set(given) != want.ends:
         yield f"{where}: {sorted(given)}, not {sorted(want.ends)}"
     right = 1 / max(len(want.ends), 1)
@@ -278,7 +292,7 @@ def test_no_way_in_is_left_out(folder: str, node: str) -> None:
     assert not documents.missing
 
 
-@every_walk
+@every_place
 def test_no_fault_is_found_where_there_is_none(folder: str, node: str) -> None:
     """What hints, policies and conditions leave out is told as right."""
     found = [
@@ -286,6 +300,7 @@ def test_no_fault_is_found_where_there_is_none(folder: str, node: str) -> None:
         for service in Truth(folder, node).services
         for finding in asked(folder, node, key_of(service)).findings
         if finding.severity != "info"
+        if folder not in MID_SYNC or "[" not in finding.object
     ]
     assert found == []
 
@@ -339,8 +354,12 @@ DNS = re.compile(r"[ab]-(?P<pod>\S+) (?P<peer>\S+):\d+ q")
 EXIT = re.compile(r"exit=(\d+)")
 REFUSED_CODE, TIMED_OUT = "7", "28"
 
-# notes of those who took them: kube-proxy was at work, and three in a row got no answer for 6 s
-ARTEFACTS = {("v1.30-nftables-default", "client-a -> 10.96.1.17")}
+# In one folder three connections in a row got no answer for 6 s, in the other kube-proxy was still
+# at its first sync (not masquerading yet): so the notes of those who took them.
+ARTEFACTS = {
+    ("v1.30-nftables-default", "client-a -> 10.96.1.17"),
+    ("ipvs-rr-default", "node-a -> web"),
+}
 
 
 class Line(NamedTuple):
@@ -392,7 +411,7 @@ def question(truth: Truth, asked: str) -> tuple[Json, SourceRef, int]:
 
 
 TRAFFIC = [
-    pytest.param(name, id=name, marks=[IPVS] if is_ipvs(name, "node-a") else [])
+    pytest.param(name, id=name)
     for name, node in places()
     if node == "node-a" and (DUMPS / name / "traffic.txt").is_file()
 ]
@@ -411,7 +430,7 @@ def test_real_connections_did_what_is_explained(folder: str) -> None:
         wrong += [f"{line}: {each}" for each in contradictions(line, entry)]
         compared += 1
     assert wrong == []
-    assert compared > 15
+    assert compared > 12
 
 
 def the_entry(explanation: Explanation, line: Line, node_port: int) -> Entry:

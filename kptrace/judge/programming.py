@@ -8,7 +8,9 @@ that are not ready) is told as right, with its reason.
 Which list a way in uses (proxier.go of each mode): the ClusterIP the internal policy's; from
 outside the external policy's; a pod of the cluster or the node itself goes round an external
 policy Local to all endpoints, but in nftables mode only while the node has some of its own, and
-only where the rules can tell that the sender is one of the cluster's.
+only where the rules can tell that the sender is one of the cluster's. In IPVS mode there is one
+virtual server for all senders: with policy Local it holds the local endpoints or, if there is none,
+all, and then the packets from outside keep their source and their answers go astray.
 """
 
 from __future__ import annotations
@@ -17,7 +19,16 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
 
 from kptrace.judge.words import end
-from kptrace.model import Endpoint, Entry, Finding, Outcome, Service, ServicePort, Value
+from kptrace.model import (
+    Endpoint,
+    Entry,
+    Finding,
+    Outcome,
+    Proxy,
+    Service,
+    ServicePort,
+    Value,
+)
 from kptrace.rules.naming import service_port_name
 from kptrace.rules.programmed import Programmed
 
@@ -43,6 +54,7 @@ class Port(Value):
     service: Service
     port: ServicePort
     node: str
+    proxy: Proxy
     known: tuple[Endpoint, ...]
     wanted: Programmed
     entries: tuple[Entry, ...]
@@ -76,7 +88,7 @@ def differences(port: Port) -> Iterator[Finding]:
 
 def _faults(port: Port, entry: Entry) -> Iterator[tuple[str, str, str]]:
     """(cause, object, summary) of what one way in does wrongly."""
-    lists = expected(port.service, port.wanted, entry)
+    lists = expected(port, entry)
     given = {(one.address, one.port) for one in entry.backends}
     if entry.outcome is not Outcome.DELIVERED and not entry.certain:
         return
@@ -105,17 +117,16 @@ def _faults(port: Port, entry: Entry) -> Iterator[tuple[str, str, str]]:
             yield "endpoint-duplicated", where, f"has {where} {times} times for {port.name}"
 
 
-def expected(
-    service: Service, wanted: Programmed, entry: Entry
-) -> tuple[tuple[Endpoint, ...], ...]:
+def expected(port: Port, entry: Entry) -> tuple[tuple[Endpoint, ...], ...]:
     """The lists that this way in may lead to; the first is what one would expect."""
+    wanted = port.wanted
     if entry.kind == "clusterIP":
-        return (wanted.internal(service),)
-    external = wanted.external(service)
-    if entry.kind == "loadBalancer" and not _admitted(service, entry):
+        return (wanted.internal(port.service),)
+    external = wanted.external(port.service)
+    if entry.kind == "loadBalancer" and not _admitted(port.service, entry):
         return ((),)
     if entry.sender == "outside":
-        return (external,)
+        return (external, wanted.cluster) if port.proxy == "ipvs" and not external else (external,)
     return wanted.cluster, external
 
 
