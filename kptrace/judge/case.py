@@ -29,6 +29,7 @@ from kptrace.model import (
     RuleHit,
     Sighting,
     Source,
+    Step,
     Value,
 )
 from kptrace.protocol import Reply
@@ -114,6 +115,12 @@ class Case(Value):
     def is_tunnel(self, place: Place, interface: str) -> bool:
         link = self.link(place, interface)
         return link is not None and link.tunnel
+
+    def silent(self, step: Step) -> bool:
+        """A program may pass the taps there by: nothing seen proves nothing."""
+        snapshot = self.snapshots.get(Place(node=step.place.node))
+        programs = snapshot.programs if snapshot and not step.place.pod else None
+        return programs is not None and programs.silences(step.interface)
 
     def at(self, node: str, time_ns: int) -> str:
         """``+58 us`` since the probe left, for evidence lines."""

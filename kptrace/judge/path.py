@@ -26,7 +26,8 @@ def forward_hops(case: Case, delivered: bool) -> tuple[Hop, ...]:
     hops: list[Hop] = []
     previous = _socket(case)
     if previous is not None:
-        hops.append(_hop(case, previous, "sent", "by a socket of the node"))
+        whose = "the pod" if previous.place.pod else "the node"
+        hops.append(_hop(case, previous, "sent", f"by a socket of {whose}"))
     last = case.last
     for sighting in case.journey.forward:
         if previous is not None:
@@ -45,11 +46,16 @@ def forward_hops(case: Case, delivered: bool) -> tuple[Hop, ...]:
 
 
 def _socket(case: Case) -> Sighting | None:
-    """Where a node's own packet begins, before OUTPUT: no tap shows it, but its socket knows."""
+    """Where a packet begins that no tap shows so, but its socket knows: a node's own, before
+    OUTPUT; a pod's, if it was changed before the first tap: by a program at connect(), or by rules
+    of the pod's own namespace.
+    """
     returned = case.returned
-    if case.source.place.pod or returned is None or not returned.sent_ns:
+    if returned is None or not returned.sent_ns:
         return None
     first = next(iter(case.journey.forward), None)
+    if case.source.place.pod and not (first and _changed_before(first, returned.flow)):
+        return None
     bare = Packet(flow=returned.flow, flags="S" if returned.flow.protocol == "tcp" else "")
     packet = first.packet.innermost if first else bare
     return Sighting(
@@ -61,6 +67,11 @@ def _socket(case: Case) -> Sighting | None:
         time_ns=first.time_ns if first else returned.sent_ns,
         cookie=returned.cookie,
     )
+
+
+def _changed_before(first: Sighting, asked: Flow) -> bool:
+    flow = first.packet.innermost.flow
+    return bool(first.place.pod) and (flow.dst, flow.dport) != (asked.dst, asked.dport)
 
 
 def back_hops(case: Case) -> tuple[Hop, ...]:

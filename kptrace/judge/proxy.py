@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from kptrace.judge.case import Case
 from kptrace.judge.passage import DNAT, Met, Passage
 from kptrace.judge.words import end, entry_words, flow_words, last_seen, rule_hit, rule_name
-from kptrace.model import Endpoint, Finding
+from kptrace.model import Endpoint, Finding, Place, RuleRef
 
 # How kube-proxy names these rules: comments in iptables mode, maps in nftables mode.
 NO_ENDPOINTS = ("has no endpoints", "no-endpoint-services", "no-endpoint-nodeports", "reject-chain")
@@ -162,11 +162,20 @@ def _untranslated(case: Case) -> Iterator[Finding]:
         object=f"rules for {service.key} ({address}/{case.resolution.protocol})",
         summary=f"no rule on {node} translates {address}, the address of {service.key}",
         evidence=tuple(evidence),
-        remedy=(
+        remedy=_mended(
+            case,
+            node,
             "kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide  # is it up there?",
             f"restart kube-proxy on {node}: it writes all its rules anew",
         ),
     )
+
+
+def _mended(case: Case, node: str, *by_rules: str) -> tuple[str, ...]:
+    """Where programs translate, it is theirs to be mended."""
+    snapshot = case.snapshots.get(Place(node=node))
+    programs = snapshot.programs if snapshot else None
+    return (programs.mend if programs else ()) or by_rules
 
 
 def proxy_node(case: Case) -> str:
@@ -188,12 +197,14 @@ def _stale(case: Case) -> Iterator[Finding]:
         return
     rewrites = [(p, p.rewriter(*DNAT)) for p in case.passages]
     found = next(((p, told[0]) for p, told in rewrites if told), None)
-    node = found[0].place.node if found else proxy_node(case)
+    program = _program(case)
+    node = found[0].place.node if found else case.node if program else proxy_node(case)
+    culprit = found[1].ref if found else program
     address = end(*backend)
     evidence = []
-    if found:
-        ref = found[1].ref
-        evidence.append(f"rule trace on {node}: {rule_name(ref)}: {ref.text}")
+    if culprit:
+        source = "rule trace" if found else "the map"
+        evidence.append(f"{source} on {node}: {rule_name(culprit)}: {culprit.text}")
     if case.entry is not None:
         evidence.append(entry_words(case.entry))
     known = ", ".join(end(e.address, e.port) for e in case.resolution.endpoints) or "none"
@@ -203,14 +214,24 @@ def _stale(case: Case) -> Iterator[Finding]:
         cause="stale-dnat",
         severity="error",
         node=node,
-        object=rule_name(found[1].ref) if found else f"DNAT to {address}",
+        object=rule_name(culprit) if culprit else f"DNAT to {address}",
         summary=f"{node} sends {service.key} to {address}, which is none of its endpoints",
         evidence=tuple(evidence),
-        remedy=(
+        remedy=_mended(
+            case,
+            node,
             f"restart kube-proxy on {node}: it writes all its rules anew",
             "curl -s localhost:10256/healthz  # on that node: when did it sync last?",
         ),
     )
+
+
+def _program(case: Case) -> RuleRef | None:
+    """The entry of a map by which a program chose this backend at connect(), where one did."""
+    for step in case.branch.steps if case.branch else ():
+        if step.action == "dnat" and step.rule and step.rule.backend == "bpf":
+            return step.rule
+    return None
 
 
 def _known(case: Case) -> tuple[Endpoint, ...]:

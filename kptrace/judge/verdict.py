@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kptrace.judge import backend, bridge, filtering, forwarding, ipvs, proxy, tunnel
+from kptrace.judge import backend, bridge, connect, filtering, forwarding, ipvs, proxy, tunnel
 from kptrace.judge.case import Case
 from kptrace.judge.dns import compare
 from kptrace.judge.layers import layers
@@ -36,6 +36,7 @@ from kptrace.run import Run
 
 # Who knows most surely first: the backend's own word, then what only one fault can produce.
 FAMILIES = (
+    connect.diagnose,
     backend.diagnose,
     bridge.diagnose,
     ipvs.diagnose,
@@ -48,6 +49,7 @@ FAMILIES = (
 # What a cause means for the outcome; all others mean that the packet was dropped.
 OUTCOMES = {
     "no-endpoints": Outcome.NO_ENDPOINTS,
+    "endpoint-missing": Outcome.NO_ENDPOINTS,
     "proxy-rules-missing": Outcome.NOT_PROGRAMMED,
     "no-such-port": Outcome.NOT_PROGRAMMED,
     "nobody-listens": Outcome.REFUSED,
@@ -245,13 +247,14 @@ def _agreement(case: Case) -> Agreement | None:
     out, back = _crossings(case)
     if not out:
         return None
-    missed = _missed(out, case.journey.forward) + _missed(back, case.journey.back)
+    unseen = _missed(out, case.journey.forward) + _missed(back, case.journey.back)
+    missed = [step for step in unseen if not case.silent(step)]
     parted = ""
     if missed:
         answer = "" if missed[0] in out else "the answer on "
         where = f"{missed[0].interface} of {step_place(missed[0])}"
         parted = f"{answer}{where}, going {missed[0].direction}"
-    predicted = len(out) + len(back)
+    predicted = len(out) + len(back) - len(unseen) + len(missed)
     return Agreement(predicted=predicted, seen=predicted - len(missed), parted=parted)
 
 

@@ -26,7 +26,9 @@ def last_seen(case: Case) -> Iterator[str]:
 
 
 def next_predicted(case: Case) -> Step | None:
-    """The first crossing that was predicted after the last one that was seen."""
+    """The first crossing that was predicted after the last one that was seen, and that a tap must
+    have shown.
+    """
     last = case.last
     steps = [s for s in (case.branch.steps if case.branch else ()) if s.action == "seen"]
     for index, step in enumerate(steps):
@@ -35,7 +37,7 @@ def next_predicted(case: Case) -> Step | None:
             last.interface,
             last.direction,
         ):
-            return steps[index + 1] if index + 1 < len(steps) else None
+            return next((step for step in steps[index + 1 :] if not case.silent(step)), None)
     return None
 
 

@@ -17,7 +17,7 @@ from kptrace.lab.proxy.ipvs import DEVICE
 from kptrace.lab.rules import View
 from kptrace.lab.shop import Listener
 from kptrace.lab.state import Lab
-from kptrace.lab.topology import FDB_FLAGS, TUNNELS
+from kptrace.lab.topology import FDB_FLAGS, tunnel_device
 from kptrace.model import Value
 
 Before = dict[str, str]
@@ -84,13 +84,13 @@ class FirstRule(Value):
 
 
 class ForwardPolicy(Value):
-    """FORWARD drops by default, and Flannel's chain no longer accepts before the policy comes.
+    """FORWARD drops by default, and the CNI's chain no longer accepts before the policy comes.
 
     As on a node whose firewall was set up by somebody who knew of no pods.
     """
 
     policy: str
-    jump: str = "-j FLANNEL-FWD"
+    jumps: tuple[str, ...] = ("-j FLANNEL-FWD", "-j CILIUM_FORWARD")
 
     def before(self, lab: Lab, node: NodePlan) -> Before:
         return {str(family): _iptables(lab, node, family, "-S", "FORWARD") for family in (0, 1)}
@@ -116,7 +116,7 @@ class ForwardPolicy(Value):
     def _read(self, listing: str) -> tuple[str, int]:
         """The policy, and which rule the jump is; 0 when there is none."""
         first, *lines = listing.splitlines()
-        places = [number for number, line in enumerate(lines, 1) if line.endswith(self.jump)]
+        places = [number for number, line in enumerate(lines, 1) if line.endswith(self.jumps)]
         return first.split()[-1], next(iter(places), 0)
 
 
@@ -207,11 +207,13 @@ class Fdb(Value):
     dst: str = ""
 
     def _entry(self, lab: Lab) -> str:
-        return f"{lab.plan.node(self.to).vtep_macs[0]} dev {TUNNELS[0]}"
+        return f"{lab.plan.node(self.to).vtep_macs[0]} dev {tunnel_device(lab.plan)}"
 
     def before(self, lab: Lab, node: NodePlan) -> Before:
         mac = lab.plan.node(self.to).vtep_macs[0]
-        shown = machine.run(("bridge", "fdb", "show", "dev", TUNNELS[0]), netns=node.netns)
+        shown = machine.run(
+            ("bridge", "fdb", "show", "dev", tunnel_device(lab.plan)), netns=node.netns
+        )
         words = next(line.split() for line in shown.splitlines() if line.startswith(mac))
         return {"dst": words[words.index("dst") + 1]}
 

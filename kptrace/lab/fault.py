@@ -39,6 +39,8 @@ from kptrace.model import Value
 REMOTE = "shop/remote"
 DEAD_POD = "10.244.2.99"
 DEAD_NODE = "172.30.0.99"
+TUNNELLED: tuple[Network, ...] = ("vxlan", "cilium-vxlan")
+CILIUM: tuple[Network, ...] = ("cilium-vxlan", "cilium-direct")
 BRIDGED: tuple[Network, ...] = ("vxlan", "host-gw", "flannel-ipip")
 IPIP: tuple[Network, ...] = ("flannel-ipip", "calico-ipip")
 IPVS: tuple[Proxy, ...] = ("ipvs",)
@@ -126,9 +128,9 @@ FAULTS = (
         object="filter FORWARD policy",
         touches="filter FORWARD of node-a",
         damage=ForwardPolicy(policy="DROP"),
-        networks=BRIDGED,
+        networks=(*BRIDGED, *CILIUM),
         # under IPVS only answers are forwarded here, and kube-proxy accepts those
-        proxies=PROXIES,
+        proxies=(*PROXIES, "cilium"),
     ),
     Fault(
         name="bridge-nf-off",
@@ -149,7 +151,7 @@ FAULTS = (
         damage=AppendedRule(
             chain="INPUT", rule=("-p", "udp", "--dport", str(VXLAN_PORT), "-j", "DROP")
         ),
-        networks=("vxlan",),
+        networks=TUNNELLED,
     ),
     Fault(
         name="ip-forward-off",
@@ -163,19 +165,19 @@ FAULTS = (
         name="fdb-stale",
         words="node-a tunnels to an address that is gone",
         node="node-a",
-        object="flannel.1 FDB entry of node-b",
+        object="FDB entry of node-b",
         touches="the FDB entry of node-b on node-a",
         damage=Fdb(to="node-b", dst=DEAD_NODE),
-        networks=("vxlan",),
+        networks=TUNNELLED,
     ),
     Fault(
         name="fdb-missing",
         words="node-a does not know where the tunnel ends",
         node="node-a",
-        object="flannel.1 FDB entry of node-b",
+        object="FDB entry of node-b",
         touches="the FDB entry of node-b on node-a",
         damage=Fdb(to="node-b"),
-        networks=("vxlan",),
+        networks=TUNNELLED,
     ),
     Fault(
         name="pod-route-missing",

@@ -66,7 +66,7 @@ def read(map: int, key: bytes, size: int) -> bytes:
 
 
 def delete(map: int, key: bytes) -> None:
-    _element(_MAP_DELETE, map, key, ctypes.create_string_buffer(1))
+    _element(_MAP_DELETE, map, key, None)
 
 
 def entries(map: int, shape: Shape) -> Iterator[tuple[bytes, bytes]]:
@@ -96,10 +96,14 @@ def shape(map: int) -> Shape:
     return Shape(kind=kind, key=key, value=value, entries=entries_)
 
 
-def _element(command: int, map: int, key: bytes, value: ctypes.Array[ctypes.c_char]) -> None:
+_Bytes = ctypes.Array[ctypes.c_char]
+
+
+def _element(command: int, map: int, key: bytes, value: _Bytes | None) -> None:
+    """Without a key: the first; what a command does not use must be 0."""
     where = ctypes.create_string_buffer(key, len(key)) if key else None
-    address = ctypes.addressof(where) if where else 0
-    call(command, pack("=IIQQQ", map, 0, address, ctypes.addressof(value), 0))
+    addresses = (ctypes.addressof(each) if each else 0 for each in (where, value))
+    call(command, pack("=IIQQQ", map, 0, *addresses, 0))
 
 
 # --- programs -----------------------------------------------------------------------------------

@@ -165,6 +165,8 @@ class _Way:
     def _place(self, run: Sequence[Hop]) -> str:
         hop = run[-1]
         rule = hop.via[0] if hop.via else hop.rule
+        if hop.action == "dnat" and rule is not None and rule.backend == "bpf":
+            return "connect()"
         if hop.action in ("dnat", "snat", *ENDED) and rule is not None:
             fitting = (base for base in _bases(rule) if cells(base) <= self._room)
             return next(fitting, shorten(clean(rule.table), self._room))
@@ -229,8 +231,12 @@ def _port(text: str | None, otherwise: int) -> int:
 
 
 def _same_way(forward: Iterable[Hop], back: Sequence[Hop]) -> bool:
-    """The answer crossed the interfaces of the way out in reverse, unbroken, as one packet."""
-    out = _crossings(h for h in forward if h.observed and h.action not in ("dnat", "snat"))
+    """The answer crossed the interfaces of the way out in reverse, unbroken, as one packet. A
+    socket is none: what it sent has not crossed anything.
+    """
+    out = _crossings(
+        h for h in forward if h.observed and h.interface and h.action not in ("dnat", "snat")
+    )
     return _crossings(back) == out[::-1] and len({hop.words for hop in back}) == 1
 
 

@@ -39,7 +39,7 @@ def text(trace: Trace, width: int = 80, colour: bool = False, wide: bool = False
     if not wide:
         evidence.choice(page, trace)
     evidence.dns(page, trace.resolution.dns if trace.resolution else (), wide)
-    networks(page, trace.networks)
+    networks(page, trace.networks, wide or trace.outcome is not Outcome.DELIVERED)
     evidence.layers(page, trace.evidence.layers, trace.outcome is not Outcome.INCONCLUSIVE)
     if wide:
         evidence.conntrack(page, trace)

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from kptrace.model import Branch, Endpoint, Flow, Outcome, Packet, Place, Prediction
-from kptrace.walk import bridge, device, ip, tunnel
+from kptrace.walk import bridge, connect, device, ip, tunnel
 from kptrace.walk.choices import Choices, Told, explore
 from kptrace.walk.network import Link, address
 from kptrace.walk.skb import Skb
@@ -131,10 +131,13 @@ def _start(
     if source is not None and source in story.world.snapshots:
         skb = Skb(place=source, packet=packet)
         story.note("sent", skb)
+        connect.translate(story, skb)
         return Output(skb)
     if source is not None:
         story.lacks(f"{source.node}/{source.netns}: its own namespace")
-        return _from_unseen(story, packet, Place(node=source.node))
+        skb = Skb(place=source, packet=packet)
+        connect.translate(story, skb)
+        return _from_unseen(story, skb.packet, Place(node=source.node))
     if ingress is None:
         raise End(Outcome.INCONCLUSIVE, "", "", "where the packet comes in is not known")
     place, interface = ingress

@@ -42,6 +42,7 @@ class Programs(Value, dict=True):
 
     taken, silent: patterns of devices; ``tunnel``: the device that carries to other nodes what was
     taken, empty where there is none
+    mend: what to do where the frontends are wrong, a line each
     """
 
     owner: str
@@ -50,6 +51,7 @@ class Programs(Value, dict=True):
     taken: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     tunnel: str = ""
+    mend: tuple[str, ...] = ()
 
     @cached_property
     def _by_address(self) -> dict[tuple[str, int, str], Frontend]:

@@ -19,18 +19,21 @@ name = "cilium"
 
 TUNNELS = (("cilium_vxlan", "VXLAN"), ("cilium_geneve", "Geneve"))
 PODS = ("lxc*", "gke*")
-ROUTING = (
-    "Cilium's programs route and enforce policies on lxc*, cilium_* and the node's device: the "
-    "node's own routes and rules do not tell it, `cilium-dbg monitor` and Hubble do"
+LIMITS = (
+    "what Cilium's programs on devices route, translate or deny (`cilium-dbg monitor` and Hubble "
+    "tell)",
+    "what passes lxc* and netfilter unseen, as with BPF host routing or netkit: a capture missing "
+    "there proves nothing",
+    "Cilium's own connection table (`cilium-dbg bpf ct list global`)",
 )
-SILENT = (
-    "with BPF host routing or netkit a packet passes lxc* and netfilter unseen: nothing seen there "
-    "proves nothing"
-)
-CONNTRACK = "the node's conntrack may know nothing of it: `cilium-dbg bpf ct list global` does"
 UNREAD = (
-    "which backends its program at connect() chooses from: none of the maps below "
-    "/sys/fs/bpf/tc/globals could be read"
+    "which backends its program at connect() chooses from: its maps below /sys/fs/bpf could not "
+    "be read"
+)
+MEND = (
+    "kubectl -n kube-system get pods -l k8s-app=cilium -o wide  # is it up there?",
+    "cilium-dbg service list  # in that pod: has it the frontend, with these backends?",
+    "restart that pod: it writes its maps anew",
 )
 
 
@@ -56,7 +59,7 @@ def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
         sure=1.0,
         signal=", ".join(seen),
         proxy="" if others and not found else "cilium",
-        limits=(ROUTING, SILENT, CONNTRACK, *([UNREAD] if found is None else [])),
+        limits=(*LIMITS, *([UNREAD] if found is None else [])),
         programs=Programs(
             owner="Cilium",
             table=table,
@@ -64,6 +67,7 @@ def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
             taken=("cilium_host", "cilium_net"),
             silent=PODS,
             tunnel=tunnel,
+            mend=MEND,
         ),
     )
 

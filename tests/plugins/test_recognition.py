@@ -159,7 +159,7 @@ def test_cilium_whose_maps_could_not_be_read_says_so() -> None:
     assert found.programs is not None
     assert found.programs.frontends is None
     assert found.proxy == "cilium"
-    assert any("could be read" in limit for limit in found.limits)
+    assert any("could not be read" in limit for limit in found.limits)
 
 
 REAL = {
