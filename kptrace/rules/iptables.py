@@ -107,9 +107,9 @@ class IptablesSave(Source):
             name=name,
             rules=rules,
             hook=hook,
-            priority=_priority(table, hook),
+            priority=priority_of(table, hook),
             policy="drop" if policy == "DROP" else "accept",
-            type=_type(table.name, hook),
+            type=type_of(table.name, hook),
             age=self.ages.get((table, name), (0, 0)),
             packets=packets,
             bytes=octets,
@@ -164,7 +164,7 @@ class IptablesSave(Source):
             raise BadDump(self.name, 0, "no table in it, so it is no iptables-save text")
 
 
-def _priority(table: Table, hook: str) -> int:
+def priority_of(table: Table, hook: str) -> int:
     if table.name == "nat" and hook in ("input", "postrouting"):
         return _SOURCE_NAT
     if table.name == "security" and table.backend == "nft":
@@ -172,7 +172,7 @@ def _priority(table: Table, hook: str) -> int:
     return PRIORITIES.get(table.name, 0)
 
 
-def _type(table: str, hook: str) -> str:
+def type_of(table: str, hook: str) -> str:
     if table == "nat":
         return "nat"
     return "route" if table == "mangle" and hook == "output" else "filter"
@@ -274,6 +274,9 @@ class SavedRules(Rules):
             re.MULTILINE,
         )
         return self._matching(pattern)
+
+    def saying(self, text: str) -> Iterable[Rule]:
+        return self._matching(re.compile(rf"^.*{re.escape(text)}.*$", re.MULTILINE))
 
     def _matching(self, pattern: re.Pattern[str]) -> Iterator[Rule]:
         order = {place: index for index, place in enumerate(self._places)}

@@ -211,25 +211,11 @@ class NftRuleset(Source):
         if not isinstance(statements, list):
             raise BadDump(self.name, 0, f"rule {number} of {json.chain} has no expr list", _HINT)
         try:
-            text = nft_text.line(statements, table.family, json.comment)
-            body = nft_statement.body(statements)
+            return rule_of(
+                table, json.chain, number, statements, json.comment, json.handle, self.name
+            )
         except RecursionError as error:
             raise BadDump(self.name, 0, f"rule {number} of {json.chain} is too deep") from error
-        counter: dict[str, int] = next(
-            (each["counter"] for each in statements if _counts(each)), {}
-        )
-        return Rule(
-            table=table,
-            chain=json.chain,
-            number=number,
-            text=text,
-            body=body,
-            comment=json.comment,
-            handle=json.handle,
-            packets=counter.get("packets"),
-            bytes=counter.get("bytes"),
-            source=self.name,
-        )
 
     def _set(self, home: _Home, json: _SetJson) -> Set:
         types = _types(_decoded(json.type))
@@ -241,12 +227,37 @@ class NftRuleset(Source):
             kind="set" if not data else "vmap" if data == ("verdict",) else "map",
             type=types,
             members=Members(
-                _element(each, key_kind, data_kind) for some in listed for each in some
+                element_of(each, key_kind, data_kind) for some in listed for each in some
             ),
             flags=_listed(json.flags),
             timeout=json.timeout,
             comment=json.comment,
         )
+
+
+def rule_of(
+    table: Table,
+    chain: str,
+    number: int,
+    statements: Sequence[Json],
+    comment: str,
+    handle: int | None,
+    source: str,
+) -> Rule:
+    """A rule from its statements as ``nft -j`` has them."""
+    counter: dict[str, int] = next((each["counter"] for each in statements if _counts(each)), {})
+    return Rule(
+        table=table,
+        chain=chain,
+        number=number,
+        text=nft_text.line(statements, table.family, comment),
+        body=nft_statement.body(statements),
+        comment=comment,
+        handle=handle,
+        packets=counter.get("packets"),
+        bytes=counter.get("bytes"),
+        source=source,
+    )
 
 
 def _counts(statement: Json) -> bool:
@@ -293,7 +304,7 @@ _TYPES = {
 }
 
 
-def _element(given: Json, key_kind: str, data_kind: str) -> Element:
+def element_of(given: Json, key_kind: str, data_kind: str) -> Element:
     data = None
     if data_kind:
         given, datum = given

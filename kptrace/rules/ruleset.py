@@ -83,6 +83,10 @@ class Rules(Sequence[Rule]):
         """
         return self
 
+    def saying(self, text: str) -> Iterable[Rule]:
+        """The rules in order, less some that surely do not hold this text (a comment's words)."""
+        return self
+
     @overload
     def __getitem__(self, index: int) -> Rule: ...
     @overload

@@ -62,6 +62,10 @@ class Members(Sequence[Element]):
             found = max(inside, key=lambda pair: pair[0])[1] if inside else self._rest
         return None if found is None or found.nomatch else found
 
+    def saying(self, text: str) -> Iterable[Element]:
+        """The elements, less some that surely do not hold this text (a comment, a chain's name)."""
+        return self
+
     def _index(self) -> dict[Key, Element]:
         exact: dict[Key, Element] = {}
         for element in self._elements:
