@@ -38,7 +38,7 @@ _GETTABLE, _GETCHAIN, _GETRULE, _GETSET, _GETSETELEM, _GETGEN = (
 _NEWRULE = 10 << 8 | 6
 _HEADER, _BODY = 16, 4  # nlmsghdr, nfgenmsg
 _TABLE, _SECOND, _NAME = 1, 2, 3
-_ELEMENTS, _LIST_ELEMENT, _KEY = 3, 1, 1
+_ELEMENTS, _LIST_ELEMENT, _KEY, _FLAGS, _CATCHALL = 3, 1, 1, 3, 2
 _HOOKNUM = 1
 _ANONYMOUS = "__"
 FEW = 128
@@ -153,9 +153,13 @@ class Nftables:
                 yield from _listed(answer.body)
 
     def element(self, family: str, table: str, name: str, key: bytes) -> list[bytes]:
-        inside = nested(_KEY, attribute(1, key))
-        wanted = nested(_ELEMENTS, nested(_LIST_ELEMENT, inside))
-        return list(_listed(self._one(_GETSETELEM, self._list(family, table, name) + wanted)))
+        """The element with this key, else the one that holds what no other does."""
+        for given in (nested(_KEY, attribute(1, key)), be32(_FLAGS, _CATCHALL)):
+            wanted = nested(_ELEMENTS, nested(_LIST_ELEMENT, given))
+            answer = self._one(_GETSETELEM, self._list(family, table, name) + wanted)
+            if answer:
+                return list(_listed(answer))
+        return []
 
     def _list(self, family: str, table: str, name: str) -> bytes:
         return netfilter(_NUMBERS[family], text(_TABLE, table), text(_SECOND, name))

@@ -84,6 +84,16 @@ class SetReader:
             elements=tuple(self.elements(self._tree.get("elements", ()))) if anonymous else (),
         )
 
+    @property
+    def wide(self) -> bool:
+        """Its elements are intervals, or there is one for all that no other holds."""
+        return bool(self.flags & INTERVAL)
+
+    @property
+    def timeout(self) -> int | None:
+        milliseconds = self._tree.get("timeout")
+        return milliseconds // 1000 if milliseconds else None
+
     def flag_names(self) -> tuple[str, ...]:
         return tuple(name for bit, name in _FLAG_NAMES if self.flags & bit)
 

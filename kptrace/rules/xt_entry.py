@@ -28,13 +28,14 @@ class Foreign(Exception):
 
 
 class Entry:
-    """Filled by a reader, then printed."""
+    """Filled by a reader, then printed. ``chain``: where the target leads, if to a chain."""
 
     def __init__(self, family: str, ipset: IpsetName) -> None:
         self.family, self._ipset = family, ipset
         self.core: dict[str, Words] = {}
         self.matches: list[Callable[[], Words]] = []
         self.target: Words = []
+        self.chain = ""
 
     def text(self) -> str:
         words = [word for name in CORE for word in self.core.get(name, ())]
@@ -62,7 +63,7 @@ class Entry:
 
     def jump(self, code: int, chain: str = "") -> None:
         if code in (_JUMP, _GOTO) and chain:
-            self.target = ["-j" if code == _JUMP else "-g", chain]
+            self.target, self.chain = ["-j" if code == _JUMP else "-g", chain], chain
         elif code in VERDICTS:
             self.target = ["-j", VERDICTS[code]]
         else:
