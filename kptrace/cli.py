@@ -133,6 +133,13 @@ def trace(
             f"of: {', '.join(Outcome)}.",
         ),
     ] = None,
+    trace_rule: Annotated[
+        bool,
+        typer.Option(
+            "--trace-rule",
+            help="Where the kernel has no nftables: allow a temporary TRACE rule in raw.",
+        ),
+    ] = False,
     lab: Annotated[bool, typer.Option("--lab", help="Trace in the lab named `default`.")] = False,
     lab_name: Annotated[
         str, typer.Option("--lab-name", help="Trace in the lab of this name.")
@@ -159,6 +166,7 @@ def trace(
         count=count,
         timeout=timeout,
         expect=tuple(expect or ()),
+        trace_rule=trace_rule,
     )
     _report(_traced(question, lab_name or ("default" if lab else "")), save, output, color)
 

@@ -144,6 +144,7 @@ class Question(Value):
     via:     by which of a Service's addresses; ``node`` says whose for a node port
     family:  4 or 6; 0: the Service's first
     count:   flows to send; timeout: seconds to wait for each
+    trace_rule: a TRACE rule for the probe may be set where nothing else tells of rules
     """
 
     target: Target
@@ -155,6 +156,7 @@ class Question(Value):
     count: int = 1
     timeout: float = 4.0
     expect: tuple[Outcome, ...] = ()
+    trace_rule: bool = False
 
 
 # --- what the cluster says --------------------------------------------------------------------

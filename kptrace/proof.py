@@ -42,13 +42,16 @@ def prove(
     places: tuple[Place, ...],
     probes: tuple[Probe, ...],
     timeout: float,
+    raw_trace: bool = False,
 ) -> None:
     """Arm every tap, send, wait until it is known what became of it, ask conntrack, disarm."""
     backends = tuple({(e.protocol, e.address, e.port): None for e in resolution.endpoints})
     watches = []
     for node in crew.nodes:
         there = tuple(place for place in places if place.node == node)
-        watch = partial(Watch, places=there, probes=probes, backends=backends)
+        watch = partial(
+            Watch, places=there, probes=probes, backends=backends, raw_trace=raw_trace
+        )
         watches.append(crew.send(node, watch))
     wait_all(watches, ARM_SECONDS, "arming")
     near, sending = crew.send(

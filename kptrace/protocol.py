@@ -86,6 +86,7 @@ class Watch(Value, tag="watch"):
 
     backends: flows backend -> anywhere whose packets may be UDP replies without our cookie
     (protocol, address, port).
+    raw_trace: where nft cannot mark the probes, a TRACE rule for them may be set in ``raw``.
     """
 
     id: int
@@ -93,6 +94,7 @@ class Watch(Value, tag="watch"):
     probes: tuple[Probe, ...]
     layers: tuple[str, ...] = ("capture", "rules", "drops")
     backends: tuple[tuple[str, str, int], ...] = ()
+    raw_trace: bool = False
 
 
 class Inject(Value, tag="inject"):

@@ -67,7 +67,8 @@ def run(question: Question, ground: Ground, seed: int, say: Say) -> Run:
         crew.dump((place for place in far if not place.pod), cni.wanted())
         probes = probes_for(flow_of(source, resolution, documents), seed, question.count)
         say("sending " + ("one probe" if question.count == 1 else f"{question.count} probes"))
-        prove(crew, source, resolution, (*near, *far), probes, question.timeout)
+        places = (*near, *far)
+        prove(crew, source, resolution, places, probes, question.timeout, question.trace_rule)
     return Run(
         question=question,
         source=source,

@@ -37,11 +37,20 @@ class Undo(msgspec.Struct, frozen=True, tag=True):
     text: str
 
 
+class Order(msgspec.Struct, frozen=True, tag=True):
+    """Run a program in a namespace, with this text on its stdin."""
+
+    id: int
+    netns: str
+    argv: tuple[str, ...]
+    text: str
+
+
 class Undone(msgspec.Struct, frozen=True, tag=True):
     id: int
 
 
-_decode = msgspec.json.Decoder(Undo | Undone).decode
+_decode = msgspec.json.Decoder(Undo | Order | Undone).decode
 
 
 class Guard:
@@ -49,7 +58,7 @@ class Guard:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._kept: dict[int, Undo] = {}
+        self._kept: dict[int, Undo | Order] = {}
         self._last_id = 0
 
     def change(self, netns: str, path: str, text: str) -> int:
@@ -62,12 +71,20 @@ class Guard:
         within(netns, partial(Path(path).write_text, text))
         return undo.id
 
+    def order(self, netns: str, argv: tuple[str, ...], text: str) -> int:
+        """A program to be run by ``undo``, or when we are gone: before what it undoes is done."""
+        self._last_id += 1
+        order = Order(self._last_id, netns, argv, text)
+        self._tell(order)
+        self._kept[order.id] = order
+        return order.id
+
     def undo(self, id: int) -> None:
         _undo(self._kept.pop(id))
         with suppress(OSError):  # if the guard is dead, there is nobody to tell
             self._tell(Undone(id))
 
-    def _tell(self, word: Undo | Undone) -> None:
+    def _tell(self, word: Undo | Order | Undone) -> None:
         pipe = self._pipe()
         pipe.write(msgspec.json.encode(word) + b"\n")
         pipe.flush()
@@ -93,22 +110,37 @@ class Guard:
             self._process.wait()
 
 
-def left(lines: Iterable[bytes]) -> list[Undo]:
+def left(lines: Iterable[bytes]) -> list[Undo | Order]:
     """What is still to be undone at the end of the pipe, the latest first."""
-    open_: dict[int, Undo] = {}
+    open_: dict[int, Undo | Order] = {}
     for line in lines:
         with suppress(msgspec.DecodeError):  # the writer may have died in mid-line
             word = _decode(line)
-            if isinstance(word, Undo):
-                open_[word.id] = word
-            else:
+            if isinstance(word, Undone):
                 open_.pop(word.id, None)
+            else:
+                open_[word.id] = word
     return list(reversed(open_.values()))
 
 
-def _undo(undo: Undo) -> None:
+def _undo(undo: Undo | Order) -> None:
     with suppress(OSError):  # the namespace may be gone, and with it what was to be undone
+        if isinstance(undo, Order):
+            run_within(undo.netns, undo.argv, undo.text)
+            return
         within(undo.netns, partial(Path(undo.path).write_text, undo.text))
+
+
+def run_within(netns: str, argv: tuple[str, ...], text: str) -> str:
+    """Why the program failed; empty when it did not."""
+    import subprocess
+
+    run = partial(subprocess.run, argv, input=text, capture_output=True, text=True, timeout=60)
+    try:
+        ended: subprocess.CompletedProcess[str] = within(netns, run)
+    except FileNotFoundError:
+        return f"{argv[0]} is not installed"
+    return ended.stderr.strip() if ended.returncode else ""
 
 
 def main() -> None:

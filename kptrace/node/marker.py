@@ -52,9 +52,9 @@ _INET = 1
 _OWNER = 2
 _HOOKS = {"prerouting": 0, "output": 3}
 _PRIORITY = -350  # before raw (-300), after defragmentation (-400)
-_NETWORK, _TRANSPORT = 1, 2
+NETWORK, TRANSPORT = 1, 2
 _EQUAL, _AT_MOST, _AT_LEAST = 0, 3, 5
-_NFTRACE, _NFPROTO, _L4PROTO = 12, 15, 16
+_NFTRACE, NFPROTO, L4PROTO = 12, 15, 16
 _ICMP, _IPIP, _TCP, _UDP, _IPV6, _ICMPV6 = 1, 4, 6, 17, 41, 58
 _V4, _V6 = 2, 10
 
@@ -87,32 +87,32 @@ class Carrier(NamedTuple):
 
 def _plain(version: int) -> Carrier:
     family = _V4 if version == 4 else _V6
-    return Carrier(version, (Meta(_NFPROTO, family),), (_NETWORK, 0), (_TRANSPORT, 0))
+    return Carrier(version, (Meta(NFPROTO, family),), (NETWORK, 0), (TRANSPORT, 0))
 
 
 def _inside(version: int, at: int, *conditions: Condition) -> Carrier:
     """An IP packet ``at`` bytes behind the transport header, without options."""
     size = 20 if version == 4 else 40
     if version == 4:
-        conditions += (Bytes(_TRANSPORT, at, b"\x45"),)
-    return Carrier(version, conditions, (_TRANSPORT, at), (_TRANSPORT, at + size))
+        conditions += (Bytes(TRANSPORT, at, b"\x45"),)
+    return Carrier(version, conditions, (TRANSPORT, at), (TRANSPORT, at + size))
 
 
 CARRIERS = (
     _plain(4),
     _plain(6),
-    _inside(4, 30, Meta(_L4PROTO, _UDP), Bytes(_TRANSPORT, 28, b"\x08\x00")),
-    _inside(6, 30, Meta(_L4PROTO, _UDP), Bytes(_TRANSPORT, 28, b"\x86\xdd")),
-    _inside(4, 0, Meta(_L4PROTO, _IPIP)),
-    _inside(6, 0, Meta(_L4PROTO, _IPV6)),
-    _inside(4, 8, Meta(_L4PROTO, _ICMP)),
-    _inside(6, 8, Meta(_L4PROTO, _ICMPV6)),
+    _inside(4, 30, Meta(L4PROTO, _UDP), Bytes(TRANSPORT, 28, b"\x08\x00")),
+    _inside(6, 30, Meta(L4PROTO, _UDP), Bytes(TRANSPORT, 28, b"\x86\xdd")),
+    _inside(4, 0, Meta(L4PROTO, _IPIP)),
+    _inside(6, 0, Meta(L4PROTO, _IPV6)),
+    _inside(4, 8, Meta(L4PROTO, _ICMP)),
+    _inside(6, 8, Meta(L4PROTO, _ICMPV6)),
 )
 
 
 def table(name: str, probes: Iterable[Probe], sources: Iterable[Source] = ()) -> list[bytes]:
     """The messages of one batch that make the table."""
-    rules = list(_rules(tuple(probes), tuple(sources)))
+    rules = [_rule(conditions) for _, conditions in matches(tuple(probes), tuple(sources))]
     made = [_message(_NEWTABLE, text(1, name), be32(2, _OWNER))]
     for chain, hook in _HOOKS.items():
         place = nested(4, be32(1, hook), be32(2, _PRIORITY))
@@ -121,22 +121,30 @@ def table(name: str, probes: Iterable[Probe], sources: Iterable[Source] = ()) ->
     return made
 
 
-def _rules(probes: tuple[Probe, ...], sources: tuple[Source, ...]) -> Iterator[bytes]:
+Match = tuple[Carrier, tuple[Condition, ...]]
+
+
+def matches(probes: tuple[Probe, ...], sources: tuple[Source, ...]) -> Iterator[Match]:
+    """What makes a packet one of ours: all conditions of one of these."""
     tcp = blocks(p.cookie for p in probes if p.flow.protocol == "tcp")
     udp = blocks(p.cookie for p in probes if p.flow.protocol == "udp")
     dns = udp if any(p.flow.dport == DNS_PORT for p in probes) else ()
     for carrier in CARRIERS:
         for block in tcp:
-            yield _rule(carrier, _TCP, _word(carrier, 4, block))
-            yield _rule(carrier, _TCP, _word(carrier, 8, block))
+            yield _match(carrier, _TCP, _word(carrier, 4, block))
+            yield _match(carrier, _TCP, _word(carrier, 8, block))
         for block in udp:
-            yield _rule(carrier, _UDP, _word(carrier, 8 + 4, block))
+            yield _match(carrier, _UDP, _word(carrier, 8 + 4, block))
         for block in dns:
-            yield _rule(carrier, _UDP, _text(carrier, 8 + 13, block))
+            yield _match(carrier, _UDP, _text(carrier, 8 + 13, block))
         for address, port in sources:
             source = ip_address(address)
             if source.version == carrier.version:
-                yield _rule(carrier, _UDP, *_from(carrier, source.packed, port))
+                yield _match(carrier, _UDP, *_from(carrier, source.packed, port))
+
+
+def _match(carrier: Carrier, protocol: int, *wanted: Condition) -> Match:
+    return carrier, (*carrier.conditions, _protocol(carrier, protocol), *wanted)
 
 
 def _word(carrier: Carrier, offset: int, block: Block) -> Bytes:
@@ -159,16 +167,15 @@ def _from(carrier: Carrier, address: bytes, port: int) -> tuple[Bytes, Bytes]:
 
 def _protocol(carrier: Carrier, number: int) -> Condition:
     base, at = carrier.ip
-    if base == _NETWORK:
-        return Meta(_L4PROTO, number)
+    if base == NETWORK:
+        return Meta(L4PROTO, number)
     return Bytes(base, at + (9 if carrier.version == 4 else 6), bytes([number]))
 
 
 # --- nf_tables expressions --------------------------------------------------------------------
 
 
-def _rule(carrier: Carrier, protocol: int, *wanted: Condition) -> bytes:
-    conditions = (*carrier.conditions, _protocol(carrier, protocol), *wanted)
+def _rule(conditions: tuple[Condition, ...]) -> bytes:
     expressions = [e for condition in conditions for e in _expressions(condition)]
     one = nested(2, _data(b"\x01"))
     trace = (

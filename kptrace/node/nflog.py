@@ -20,7 +20,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from struct import pack, unpack
 from typing import Literal
@@ -39,6 +39,7 @@ from kptrace.node.netlink import (
     number,
     string,
 )
+from kptrace.node.raw_trace import CHAINS
 from kptrace.protocol import Door
 from kptrace.wire.cookie import Recogniser
 from kptrace.wire.headers import dissect
@@ -65,9 +66,13 @@ def families() -> list[int]:
 class LegacyTracer:
     layer = "rules"
 
-    def __init__(self, place: Place) -> None:
-        """Takes group 0. To be called inside the namespace. Raises Unsupported if it is taken."""
+    def __init__(self, place: Place, before: Mapping[str, int] | None = None) -> None:
+        """Takes group 0. To be called inside the namespace. Raises Unsupported if it is taken.
+
+        before: by family, how many rules of ours stand first in the chains of ``raw``
+        """
         self.place = place
+        self._before = before or {}
         self._names = dict(socket.if_nameindex())
         self._sequence = self._lost = 0
         self._conversation = Conversation()
@@ -132,13 +137,15 @@ class LegacyTracer:
             "policy": "policy",
         }
         self._sequence += 1
+        family = _FAMILIES.get(body[0], (str(body[0]), ""))[0]
+        ours = self._before.get(family, 0) if told[1] == "raw" and told[2] in CHAINS else 0
         return RuleHit(
             place=self.place,
             backend="legacy",
-            family=_FAMILIES.get(body[0], (str(body[0]), ""))[0],
+            family=family,
             table=told[1],
             chain=told[2],
-            number=int(told[4]),
+            number=int(told[4]) - ours,
             kind=kind[told[3]],
             sequence=self._sequence,
             time_ns=_time(attrs.get(3)),

@@ -8,6 +8,7 @@ Replies come about in the order of time, but not quite: sources are read one aft
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from functools import partial
 from ipaddress import ip_address
 from typing import Protocol
 
-from kptrace.errors import CannotLook
+from kptrace.errors import CannotLook, Unsupported
 from kptrace.model import Lost, Place, Sighting
 from kptrace.node import marker
 from kptrace.node.capture import Frame, Tap, tap_all
@@ -25,12 +26,15 @@ from kptrace.node.namespace import inode, within
 from kptrace.node.netlink import Conversation
 from kptrace.node.nflog import LegacyTracer, families
 from kptrace.node.nftrace import Tracer
+from kptrace.node.raw_trace import RawTrace
 from kptrace.protocol import Door, Ready, Reply, Unarmed, Watch
 from kptrace.wire import bpf
 from kptrace.wire.cookie import Recogniser
 from kptrace.wire.headers import dissect
 
 _ROUNDS = 100  # of draining; a flood from a backend's port must not keep us for ever
+# nf_tables is not there at all, or not for the family inet
+_NO_NFTABLES = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EINVAL)
 _NEEDS = {
     "capture": "CAP_NET_RAW",
     "rules": "CAP_NET_ADMIN",
@@ -55,6 +59,7 @@ class Watching:
         self._taps: list[Tap] = []
         self._tracers: list[Tracer | LegacyTracer | DropTracer] = []
         self._marks: list[Conversation] = []
+        self._raw: dict[Place, RawTrace] = {}
         self._unarmed: list[Unarmed] = []
         self._unknown: list[Frame] = []
         self._open = True
@@ -103,19 +108,43 @@ class Watching:
         self._taps += within(door.netns, partial(tap_all, door.place, bpf.assemble(program)))
 
     def _arm_rules(self, door: Door) -> None:
-        within(door.netns, partial(self._mark, door.place))
+        try:
+            within(door.netns, partial(self._mark, door.place))
+        except OSError as error:
+            if error.errno not in _NO_NFTABLES:
+                raise
+            self._trace_by_rule(door)
         legacy = within(door.netns, families)
         if legacy:
-            tracer = within(door.netns, partial(LegacyTracer, door.place))
+            before = self._raw[door.place].count if door.place in self._raw else {}
+            tracer = within(door.netns, partial(LegacyTracer, door.place, before))
             self._tracers.append(tracer)
             tracer.log_to_us(door, legacy, self._guard)
 
     def _mark(self, place: Place) -> None:
         name = f"kptrace-{os.getpid()}-{os.urandom(4).hex()}"
-        self._tracers.append(Tracer(place, name))
-        self._marks.append(Conversation())
-        table = marker.table(name, self._request.probes, self._sources)
-        self._marks[-1].apply(marker.SUBSYSTEM, table)
+        tracer, mark = Tracer(place, name), Conversation()
+        try:
+            table = marker.table(name, self._request.probes, self._sources)
+            mark.apply(marker.SUBSYSTEM, table)
+        except OSError:
+            mark.close()
+            tracer.close()
+            raise
+        self._tracers.append(tracer)
+        self._marks.append(mark)
+
+    def _trace_by_rule(self, door: Door) -> None:
+        if not within(door.netns, families):
+            return  # no rules, so nothing to be told of
+        if not self._request.raw_trace:
+            raise Unsupported(
+                "this kernel has no nftables for IPv4 and IPv6, so nothing can mark the probe",
+                "--trace-rule allows an iptables-legacy rule `-t raw -j TRACE` for the probe alone,"
+                " for the time of the trace",
+            )
+        made = RawTrace(door, self._request.probes, self._sources, self._guard)
+        self._raw[door.place] = made
 
     def _arm_drops(self, doors: list[Door], door: Door) -> None:
         places = {inode(d.netns): d.place for d in doors}
@@ -185,6 +214,8 @@ class Watching:
         self._open = False
         for mark in self._marks:
             mark.close()
+        for rules in self._raw.values():
+            rules.close()
         for source in self.sources:
             source.close()
 

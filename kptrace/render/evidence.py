@@ -40,6 +40,12 @@ def agreement(page: Page, trace: Trace) -> None:
 MANY_BACKENDS = 6
 
 
+def _chooser(trace: Trace) -> str:
+    steps = trace.prediction.branches[0].steps
+    balanced = any(step.rule is not None and step.rule.backend == "ipvs" for step in steps)
+    return "IPVS" if balanced else "the rules"
+
+
 def choice(page: Page, trace: Trace) -> None:
     """``Chosen by the rules among 3 backends: web-1 33.3%, web-2 33.3%, web-3 33.3%.``"""
     weights: dict[str, float] = {}
@@ -55,7 +61,7 @@ def choice(page: Page, trace: Trace) -> None:
     more = len(named) - MANY_BACKENDS
     tail = f", and {more} more" if more > 0 else ""
     page.line(
-        say(f"Chosen by the rules among {len(named)} backends: "),
+        say(f"Chosen by {_chooser(trace)} among {len(named)} backends: "),
         say(", ".join(named[:MANY_BACKENDS]) + f"{tail}."),
         hang=2,
     )

@@ -81,8 +81,11 @@ def rule_deed(rule: AnyRule) -> str:
     """What the rule does, in its own words: ``DNAT --to-destination 10.244.2.21:8080``.
 
     iptables-save writes all matches first, then ``-j`` or ``-g`` and the target with its options;
-    quoted text (a comment) may hold anything. A rule of another form is told whole.
+    quoted text (a comment) may hold anything. A rule of another form is told whole; a choice of
+    IPVS in words.
     """
+    if rule.backend == "ipvs" and rule.words:
+        return rule.words
     for part in re.finditer(r'"(?:[^"\\]|\\.)*"|(?<!\S)-[jg] ', rule.text):
         if part.group()[0] == "-":
             return rule.text[part.end() :]
