@@ -6,15 +6,27 @@ be missing; then it is said which one, and why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Protocol, TypeVar
 
 from kptrace.errors import AgentFailed, KptraceError
 from kptrace.model import Layer, Place
-from kptrace.protocol import Agent, Dump, Reply, Request
+from kptrace.protocol import Agent, Dump, Fact, Reply, Request
+from kptrace.rules.wanted import is_wanted
+from kptrace.run import facts_of
 
 DUMP_SECONDS = 30.0
+
+# whole rulesets, for where the kernel does not tell them one by one
+ON_DEMAND = (
+    "iptables-legacy-save.txt",
+    "iptables-nft-save.txt",
+    "ip6tables-legacy-save.txt",
+    "ip6tables-nft-save.txt",
+    "nft-ruleset.json",
+    "ipset-save.txt",
+)
 
 
 class Ground(Protocol):
@@ -75,12 +87,52 @@ class Crew:
         ]
         wait_all(sent, DUMP_SECONDS, "dump")
 
+    def texts(self) -> dict[Place, Mapping[str, str]]:
+        """The files of each place that was dumped; those about rules come when they are read."""
+        return {place: Files(self, place, told) for place, told in facts_of(self.words()).items()}
+
+    def ask(self, place: Place, file: str) -> str | None:
+        """One file, however often it is asked for; None: it cannot be had."""
+        agent, id = self.send(place.node, partial(Dump, place=place, files=(file,)))
+        wait_all([(agent, id)], DUMP_SECONDS, "dump")
+        for reply in reversed(agent.log):
+            if isinstance(reply, Fact) and reply.id == id:
+                return None if reply.missing else reply.text
+        return None
+
     def words(self) -> tuple[Reply, ...]:
         return tuple(reply for agent in self._agents.values() for reply in agent.log)
 
     @property
     def nodes(self) -> tuple[str, ...]:
         return tuple(self._agents)
+
+
+class Files(Mapping[str, str]):
+    """A place's files by name. What is in ``ON_DEMAND`` or tells a part of the rules is dumped when
+    it is first looked up, so that only what a walk reaches is read.
+    """
+
+    def __init__(self, crew: Crew, place: Place, told: Mapping[str, str]) -> None:
+        self._crew, self._place = crew, place
+        self._told: dict[str, str | None] = dict(told)
+
+    def __getitem__(self, name: str) -> str:
+        if name not in self._told and (is_wanted(name) or name in ON_DEMAND):
+            self._told[name] = self._crew.ask(self._place, name)
+        text = self._told.get(name)
+        if text is None:
+            raise KeyError(name)
+        return text
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, text in self._told.items() if text is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def wait_all(sent: Iterable[tuple[Agent, int]], seconds: float, what: str) -> None:

@@ -17,6 +17,8 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -34,6 +36,7 @@ from kptrace.protocol import (
     Door,
     Dump,
     Enter,
+    Fact,
     Inject,
     Lookup,
     Oops,
@@ -44,6 +47,10 @@ from kptrace.protocol import (
     decode_request,
     encode,
 )
+from kptrace.rules.wanted import is_wanted
+
+if TYPE_CHECKING:
+    from kptrace.node.ruleset import Rulesets
 
 _CHUNK = 1 << 16
 _MAX_LINE = 16 << 20
@@ -66,6 +73,7 @@ class Agent:
         self._stamps = Stamps()
         self._doors: dict[Place, Door] = {}
         self._watches: dict[int, Watching] = {}
+        self._rules: dict[Place, Rulesets] = {}
         self._tasks: dict[int, list[Task]] = {}
         self._at_end: set[Callable[[], None]] = set()
         self._unread = b""
@@ -159,14 +167,21 @@ class Agent:
         self._say(Done(id=request.id))
 
     def _dump(self, request: Dump) -> None:
-        from kptrace.node import dump  # it imports much that only a Dump needs
-
         door = self._door(request.place)
-        self._at_end.add(dump.abandon)
+        rules = [file for file in request.files if is_wanted(file)]
+        rest = [file for file in request.files if not is_wanted(file)]
+        told: list[Iterable[Fact]] = []
+        if rules:
+            told.append(self._rulesets(door).facts(request.id, door.place, rules))
+        if rest:
+            from kptrace.node import dump  # it imports much that only these need
+
+            self._at_end.add(dump.abandon)
+            told.append(dump.facts(request.id, door, rest))
 
         def work() -> None:
             try:
-                for fact in dump.facts(request.id, door, request.files):
+                for fact in chain.from_iterable(told):
                     self._say(fact)
                 self._say(Done(id=request.id))
             except BrokenPipeError:
@@ -175,6 +190,13 @@ class Agent:
                 self._oops(request, f"{type(error).__name__}: {error}")
 
         threading.Thread(target=work, name=f"dump {request.id}", daemon=True).start()
+
+    def _rulesets(self, door: Door) -> Rulesets:
+        from kptrace.node.ruleset import Rulesets
+
+        if door.place not in self._rules:
+            self._rules[door.place] = Rulesets(door.netns)
+        return self._rules[door.place]
 
     def _ask(self, request: Ask) -> None:
         door = self._door(request.place)

@@ -15,14 +15,16 @@ import json
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from itertools import islice
 from typing import Any, Literal, cast
 
+from kptrace.model import Place
 from kptrace.node import ipsets, legacy
 from kptrace.node.namespace import within
 from kptrace.node.nftables import FEW, Nftables, Toward, decoded
+from kptrace.protocol import Fact
 from kptrace.rules.legacy_blob import LegacyBlob
 from kptrace.rules.wanted import Wanted, read_wanted
 
@@ -47,6 +49,13 @@ class Rulesets:
         """The text of each, or why there is none."""
         with self._lock:
             return within(self._netns, lambda: {file: self._text(file) for file in files})
+
+    def facts(self, id: int, place: Place, files: Iterable[str]) -> Iterator[Fact]:
+        for file, text in self.read(files).items():
+            if isinstance(text, Unreadable):
+                yield Fact(id=id, place=place, file=file, missing=str(text))
+            else:
+                yield Fact(id=id, place=place, file=file, text=text)
 
     def close(self) -> None:
         if self._nft:
@@ -152,6 +161,8 @@ class Rulesets:
             told["rules"] = blob.rules(wanted.name, toward=ip_address(wanted.of).packed)
         elif wanted.part == "saying":
             told["rules"] = blob.rules(wanted.name, saying=wanted.of.encode())
+        elif wanted.part == "number":
+            told["rules"] = blob.rules(wanted.name, only=int(wanted.of))
         elif wanted.part == "all" or count <= FEW:
             told["rules"] = blob.rules(wanted.name)
         return told
@@ -177,6 +188,9 @@ def _chosen(wanted: Wanted, rules: list[bytes], few: bool) -> Iterable[tuple[int
     if wanted.part == "saying":
         said = wanted.of.encode()
         return ((number, rule) for number, rule in numbered if said in rule)
+    if wanted.part == "number":
+        place = int(wanted.of)
+        return ((number, rule) for number, rule in numbered if number == place)
     return numbered if wanted.part == "all" or few else None
 
 

@@ -158,9 +158,12 @@ class AskedRules(Rules):
         return self._at(range(self._count)[index])
 
     def _at(self, index: int) -> Rule:
-        if index + 1 not in self._kept:
-            self._all()
-        return self._kept[index + 1]
+        number = index + 1
+        if number not in self._kept:
+            self._some(self._wanted.narrowed("number", str(number)))
+        if number not in self._kept:
+            raise BadDump(self._wanted.file, 0, f"it has no rule {number} any more", "look again")
+        return self._kept[number]
 
     def __len__(self) -> int:
         return self._count

@@ -86,15 +86,18 @@ class LegacyBlob:
     def count(self, name: str) -> int:
         return sum(1 for _ in self._entries(name))
 
-    def rules(self, name: str, toward: bytes = b"", saying: bytes = b"") -> list[Tree]:
+    def rules(
+        self, name: str, toward: bytes = b"", saying: bytes = b"", only: int = 0
+    ) -> list[Tree]:
         """``toward``: leave out rules for another single destination address; ``saying``: those
-        that do not hold these bytes.
+        that do not hold these bytes; ``only``: all but the one in this place.
         """
         return [
             self._rule(number, at)
             for number, at in enumerate(self._entries(name), 1)
             if not (toward and self._elsewhere(at, toward))
             and (not saying or saying in bytes(self._data[at : self._next(at)]))
+            and only in (0, number)
         ]
 
     # --- where things are ---------------------------------------------------------------------

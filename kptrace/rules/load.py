@@ -14,12 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from kptrace.rules.asked import Asked
 from kptrace.rules.ipset import IpsetSave
 from kptrace.rules.iptables import PRIORITIES, Backend, IptablesSave
 from kptrace.rules.ipvs import read_ipvs
 from kptrace.rules.nft import NftRuleset
 from kptrace.rules.ruleset import Ruleset, Source
 from kptrace.rules.sets import Set
+from kptrace.rules.wanted import TABLES
 
 NFT, IPSET, IPVS = "nft-ruleset.json", "ipset-save.txt", "ipvsadm-Sn.txt"
 _PROGRAMS = (("iptables", "ip"), ("ip6tables", "ip6"))
@@ -34,7 +36,12 @@ def load_ruleset(files: Mapping[str, str]) -> Ruleset:
     """``files``: name in the node's folder -> its text; names that are no ruleset are ignored.
 
     Raises BadDump for a file that is not what its name says. What is missing is in ``missing``.
+    Where the rules are told one by one, they are asked for in ``files`` as they are reached.
     """
+    if TABLES in files:
+        asked = Asked(lambda names: {name: files[name] for name in names if name in files})
+        ipvs = read_ipvs(files.get(IPVS, ""), IPVS)
+        return Ruleset([asked], ipvs, [] if IPVS in files else [IPVS])
     nft = NftRuleset(files[NFT], NFT) if _has_words(files, NFT) else None
     ipsets = IpsetSave(files[IPSET], IPSET) if _has_words(files, IPSET) else None
 

@@ -10,6 +10,7 @@ replayed by looking its questions up::
     rules/nft/ip/nat/chain/KUBE-SERVICES/all.json        all its rules
     .../chain/KUBE-SERVICES/toward/10.96.0.10.json       less those for another single destination
     .../chain/KUBE-SERVICES/saying/default%2Fweb.json    those that hold this text
+    .../chain/KUBE-SERVICES/number/17.json               the 17th
     rules/nft/ip/kube-proxy/set/service-ips.json         one set; its elements too if they are few
     .../set/service-ips/all.json, .../saying/TEXT.json, .../key/HEX.json
     rules/ipset/sets.json, rules/ipset/set/NAME.json, rules/ipset/number/3.json
@@ -20,20 +21,23 @@ in a URL, so a path never leaves its folder.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from kptrace.model import Value
-from kptrace.rules.ruleset import Table
+
+if TYPE_CHECKING:
+    from kptrace.rules.ruleset import Table
 
 TABLES = "rules/tables.json"
 _ROOT, _END = "rules/", ".json"
-_PARTS = ("all", "toward", "saying", "key")
+_PARTS = ("all", "toward", "saying", "number", "key")
 
 
 class Wanted(Value):
     """One question. ``kind``: tables, table, chains, sets, chain, set, number.
 
-    backend: legacy, nft, ipset; ``part``: all, toward, saying, key; empty: the thing itself
+    backend: legacy, nft, ipset; ``part``: one of _PARTS; empty: the thing itself
     """
 
     kind: str
