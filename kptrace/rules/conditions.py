@@ -119,7 +119,7 @@ def _test(test: Test) -> str:
             return f"the connection {'is' if yes else 'is not'} {_flags(test.right)}"
         case Field(key="ct status"):
             return f"the connection {'was' if yes else 'was not'} {_flags(test.right)}"
-        case Fib(result="type", flags=flags):
+        case Fib(result="type" | "types", flags=flags):
             return _fib_type(flags, test.right, yes)
         case Fib(flags=flags) if "saddr" in flags:
             return f"the way back {'fails' if yes else 'is there'}"
@@ -183,7 +183,9 @@ def _flags(expr: Expr) -> str:
 
 def _fib_type(flags: Sequence[str], right: Expr, yes: bool) -> str:
     thing = "the source" if "saddr" in flags else "the destination"
-    kind = "this node" if right == Const(value="local") else f"of kind {value(right)}"
+    local = Const(value="local")
+    here = right in (local, Elements(items=(local,)))
+    kind = "this node" if here else f"of kind {value(right)}"
     return f"{thing} is {'' if yes else 'not '}{kind}"
 
 

@@ -103,6 +103,7 @@ def _nat(kind: Callable[..., Part]) -> Callable[[Json], Part]:
             addr=expression(value["addr"]) if "addr" in value else None,
             port=expression(value["port"]) if "port" in value else None,
             flags=listed(value.get("flags")) + listed(value.get("type_flags")),
+            family=value.get("family", ""),
         )
 
     return read

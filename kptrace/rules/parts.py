@@ -149,7 +149,8 @@ class Hash(Value, tag="hash"):
 class Fib(Value, tag="fib"):
     """A route lookup on the node. ``flags``: which fields it asks with: saddr daddr mark iif oif.
 
-    result: ``type`` (local, unicast, broadcast, ...), ``oif``, ``oifname``, ``check`` (1, 0).
+    result: ``type`` (local, unicast, broadcast, ...), ``oif``, ``oifname``, ``check`` (1, 0);
+    ``types``: flags, all that ip6tables' addrtype says of an address (xt_addrtype.c)
     ``fib saddr . iif oif`` is the reverse path filter: 0 where the way back is another one.
     """
 
@@ -301,17 +302,20 @@ class Dnat(Value, tag="dnat"):
     """New destination. An ``addr`` that gives a Concat (``dnat to ... map``) holds the port too.
 
     flags: random, fully-random, persistent, netmap
+    family: ip or ip6; a packet of the other one goes on with the next rule; empty: any
     """
 
     addr: Expr | None
     port: Expr | None = None
     flags: tuple[str, ...] = ()
+    family: str = ""
 
 
 class Snat(Value, tag="snat"):
     addr: Expr | None
     port: Expr | None = None
     flags: tuple[str, ...] = ()
+    family: str = ""
 
 
 class Masquerade(Value, tag="masquerade"):

@@ -15,6 +15,7 @@ from kptrace.rules.parts import (
     Chance,
     Const,
     Count,
+    Elements,
     EveryNth,
     Expr,
     Fib,
@@ -148,10 +149,36 @@ def _addrtype(options: Sequence[Option], context: Context) -> Iterable[Part]:
         side = {"--src-type": "saddr", "--dst-type": "daddr"}.get(option.name)
         if side is None:
             raise Unknown(option.text)
+        if context.family == "ip6":
+            yield from _addrtype6(option, (side, *interface))
+            continue
         kinds: list[Expr] = [Const(value=kind.lower()) for kind in option.arg.split(",")]
         op = "!=" if option.negated else "=="
         fib = Fib(result="type", flags=(side, *interface))
         yield Test(left=fib, op=op, right=choice(kinds))  # type: ignore[arg-type]
+
+
+_BY_ADDRESS = frozenset({"unspec", "unicast", "multicast"})
+
+
+def _addrtype6(option: Option, asked: tuple[str, ...]) -> Iterable[Part]:
+    """match_type6(): kinds that the address alone tells must all be right, of the others one."""
+    kinds = option.arg.lower().split(",")
+    alone: list[tuple[str, ...]] = [(kind,) for kind in kinds if kind in _BY_ADDRESS]
+    groups = [*alone, tuple(kind for kind in kinds if kind not in _BY_ADDRESS)]
+    op = "not in" if option.negated else "in"
+    tests = tuple(
+        Test(
+            left=Fib(result="types", flags=asked),
+            op=op,  # type: ignore[arg-type]
+            right=Elements(items=tuple(Const(value=kind) for kind in group)),
+        )
+        for group in groups
+        if group
+    )
+    if option.negated and len(tests) > 1:
+        return [Any(tests=tests)]
+    return tests
 
 
 def _set(options: Sequence[Option], context: Context) -> Iterable[Part]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from kptrace.model import Flow
+from kptrace.model import Flow, Packet
 
 
 @dataclass
@@ -88,16 +88,31 @@ class Conntrack:
 
     entries: list[Connection] = field(default_factory=list)
 
-    def track(self, flow: Flow) -> Tracked:
+    def track(self, packet: Packet) -> Tracked | None:
+        """None: it belongs to no connection and cannot begin one (invalid)."""
+        flow = packet.flow
         for entry in self.entries:
             if entry.original == flow:
                 return Tracked(entry)
             if entry.reply == flow:
                 entry.replied = True
                 return Tracked(entry, "reply")
-        return Tracked(Connection(original=flow, reply=flow.reverse))
+        return Tracked(Connection(original=flow, reply=flow.reverse)) if _begins(packet) else None
 
     def confirm(self, entry: Connection) -> None:
         if not entry.confirmed:
             entry.confirmed = True
             self.entries.append(entry)
+
+
+def _begins(packet: Packet) -> bool:
+    """tcp_new() and icmp_new(): a SYN, or an ACK of a connection that is older than the table."""
+    if packet.flow.protocol == "tcp" and packet.flags:
+        flags = set(packet.flags)
+        return not flags & {"R", "F"} and ("S" in flags) != ("A" in flags)
+    if packet.icmp is not None:
+        return packet.icmp[0] in _QUESTIONS.get(packet.flow.protocol, ())
+    return True
+
+
+_QUESTIONS = {"icmp": (8, 13, 15, 17), "icmpv6": (128, 139)}

@@ -46,7 +46,7 @@ from kptrace.rules.sets import Element, holds, places
 from kptrace.walk.choices import Choices
 from kptrace.walk.fields import ABSENT, UNKNOWN, Datum, Lack, read_field
 from kptrace.walk.network import address
-from kptrace.walk.routing import Query, address_type, lookup, reverse_path
+from kptrace.walk.routing import Query, address_kinds, address_type, lookup, reverse_path
 from kptrace.walk.skb import Skb
 from kptrace.walk.snapshot import Snapshot
 
@@ -265,11 +265,12 @@ class Scene:
         skb, flags = self.skb, set(fib.flags)
         interface = skb.iif if "iif" in flags else skb.oif if "oif" in flags else ""
         backwards = "saddr" in flags
-        if fib.result == "type":
+        if fib.result in ("type", "types"):
             asked = skb.flow.src if backwards else skb.flow.dst
             if not asked:  # a source that nobody knows
                 return UNKNOWN
-            return address_type(self.snapshot, asked, interface)
+            kind = address_type if fib.result == "type" else address_kinds
+            return kind(self.snapshot, asked, interface)
         query = Query(flow=skb.flow, mark=skb.mark if "mark" in flags else 0, oif=interface)
         found = (reverse_path if backwards else lookup)(self.snapshot, query)
         way = found.nexthops[0].interface if found.usable else ""

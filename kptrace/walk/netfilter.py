@@ -121,7 +121,7 @@ class Netfilter:
 
     def _track(self, skb: Skb) -> None:
         if skb.tracked is None and not skb.untracked:
-            skb.tracked = self.conntrack.track(skb.flow)
+            skb.tracked = self.conntrack.track(skb.packet)
 
     def _nat(self, hook: str, chains: Sequence[Chain], skb: Skb) -> Killed | None:
         tracked = skb.tracked
@@ -161,7 +161,9 @@ class Netfilter:
                 self._step(skb, hook, "snat", words=_back(original, old[0], wanted[0]))
 
     def _in_order(self, chains: Sequence[Chain], side: str, skb: Skb) -> list[Chain]:
-        """Of chains with one priority whose age is not known, those that act decide the order."""
+        """Of chains with one priority whose age is not known: where one translates and others have
+        rules that match too, which of these are reached depends on the order.
+        """
         ordered: list[Chain] = []
         left = [chain for chain in chains if len(chain.rules)]
         while left:
@@ -170,25 +172,33 @@ class Netfilter:
             if _ages_known(same):
                 ordered += same
                 continue
-            active = [chain for chain in same if self._would_act(chain, side, skb)]
-            if len(active) > 1:
-                tables = " and ".join(f"{c.table.backend} {c.table.name}" for c in active)
-                self._remark(f"both {tables} would translate: the table loaded last wins")
-                about = ("nat order", skb.place, tuple(c.table for c in active))
-                turn = self._choices.guess(about, len(active))
-                active = active[turn:] + active[:turn]
-            ordered += [chain for chain in same if chain not in active] + active
+            tried = [(chain, self._tried(chain, side, skb)) for chain in same]
+            met = [chain for chain, acts in tried if acts is not None]
+            active = [chain for chain, acts in tried if acts]
+            if active and len(met) > 1:
+                if len(active) > 1:
+                    tables = " and ".join(f"{c.table.backend} {c.table.name}" for c in active)
+                    self._remark(f"both {tables} would translate: the table loaded last wins")
+                about = ("nat order", skb.place, tuple(chain.table for chain in met))
+                turn = self._choices.guess(about, len(met))
+                met = met[turn:] + met[:turn]
+            ordered += met
         return ordered
 
-    def _would_act(self, chain: Chain, side: str, skb: Skb) -> bool:
-        def story(choices: Choices) -> bool:
-            probe = copy.deepcopy(skb)
-            assert probe.tracked is not None
-            shadow = Netfilter(self.snapshot, choices, lambda step: None, lambda words: None)
-            killed = shadow._base(chain, probe)
-            return killed is not None or getattr(probe.tracked.connection, side)
+    def _tried(self, chain: Chain, side: str, skb: Skb) -> bool | None:
+        """Whether the chain would translate or drop; None: none of its rules matches."""
 
-        return any(told.result for told in explore(story, _WAYS)[0])
+        def story(choices: Choices) -> tuple[bool, bool]:
+            probe, steps = copy.deepcopy(skb), list[Step]()
+            assert probe.tracked is not None
+            shadow = Netfilter(self.snapshot, choices, steps.append, lambda words: None)
+            killed = shadow._base(chain, probe)
+            acts = killed is not None or getattr(probe.tracked.connection, side)
+            return acts, bool(steps)
+
+        ways = [told.result for told in explore(story, _WAYS)[0]]
+        acts, meets = (any(found) for found in zip(*ways, strict=True))
+        return acts if meets or acts else None
 
     # --- chains and rules ---------------------------------------------------------------------
 

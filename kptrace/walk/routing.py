@@ -139,6 +139,21 @@ def address_type(snapshot: Snapshot, text: str, interface: str = "") -> str:
     return "unicast"
 
 
+def address_kinds(snapshot: Snapshot, text: str, interface: str = "") -> frozenset[str]:
+    """All that ip6tables' addrtype says of an IPv6 address (match_type6, match_lookup_rt6).
+
+    With an interface, local is what that interface itself has.
+    """
+    wanted = address(text)
+    named = "multicast" if wanted.is_multicast else "unspec" if wanted.is_unspecified else "unicast"
+    found = lookup(snapshot, Query(flow=Flow(protocol="", src="", dst=text)))
+    if found.type in _DEAD_ENDS:
+        return frozenset({named, "unreachable"})
+    held = any(one.address == text for one in snapshot.on(interface, 6))
+    local = held if interface else found.local
+    return frozenset({named} | ({"local"} if local else set()) | ({"anycast"} & {found.type}))
+
+
 def source_address(snapshot: Snapshot, decision: Decision, hop: Nexthop | None, dst: str) -> str:
     """The source that a packet without one gets (``fib_result_prefsrc``, ``rt6_get_prefsrc``)."""
     if decision.route and decision.route.source:

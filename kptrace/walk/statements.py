@@ -66,6 +66,8 @@ def act(statement: Statement, scene: Scene, done: Done) -> Effect:
             return _mapped(key, entries, scene, done)
         case Reject(reply=reply):
             return Refusal(reply=reply)
+        case Dnat(family=family) | Snat(family=family) if _is_other(family, scene):
+            return None
         case Dnat(addr=addr, port=port):
             return _dnat(addr, port, scene, done)
         case Redirect(port=port):
@@ -96,6 +98,11 @@ def _mapped(key: Expr, entries: SetRef | Entries, scene: Scene, done: Done) -> E
     if isinstance(entries, SetRef):
         done.via_map = (*done.via_map, entries.name)
     return found.data  # type: ignore[union-attr]
+
+
+def _is_other(family: str, scene: Scene) -> bool:
+    """nft_nat_inet_eval: in a table of both families a translation is for one of them."""
+    return bool(family) and family != ("ip6" if scene.skb.family == 6 else "ip")
 
 
 def _dnat(addr: Expr | None, port: Expr | None, scene: Scene, done: Done) -> Effect:

@@ -339,7 +339,7 @@ def test_masquerade_takes_the_address_near_the_next_hop() -> None:
     skb = Skb(place=PLACE, packet=Packet(flow=TCP))
     prepare(skb)
     netfilter = Netfilter(made, Choices(), lambda step: None, lambda words: None)
-    skb.tracked = netfilter.conntrack.track(TCP)
+    skb.tracked = netfilter.conntrack.track(skb.packet)
     assert netfilter.run("postrouting", skb) is None
     assert (skb.flow.src, skb.flow.sport) == ("10.0.0.1", 4000)
 
