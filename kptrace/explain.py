@@ -76,7 +76,7 @@ def explain(
     nodes: tuple[str, ...] = (),
 ) -> Explanation:
     """``node``: the vantage point, ``nodes``: all that could have been asked."""
-    documents = _with_services(documents, snapshot)
+    documents = _with_services(target, documents, snapshot)
     if source is None:  # what is true of senders in general, not of one who was there before
         snapshot = msgspec.structs.replace(snapshot, ruleset=ForNewClients(snapshot.ruleset))
     service = service_named(target, documents)
@@ -109,11 +109,14 @@ def explain(
     )
 
 
-def _with_services(documents: Documents, snapshot: Snapshot) -> Documents:
+def _with_services(target: Target, documents: Documents, snapshot: Snapshot) -> Documents:
     """Where no API was asked, the rules name the Services."""
     if "services.json" not in documents.missing:
         return documents
-    return msgspec.structs.replace(documents, services=services_of(snapshot.ruleset))
+    key = f"{target.namespace}/{target.name}" if target.kind == "service" else ""
+    # all of them only where this one is not among them: so that its like can be named
+    found = services_of(snapshot.ruleset, key) or services_of(snapshot.ruleset)
+    return msgspec.structs.replace(documents, services=found)
 
 
 def _ports(service: Service, target: Target) -> tuple[ServicePort, ...]:

@@ -11,16 +11,11 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
 
-from kptrace.crew import Ground
-from kptrace.errors import AgentFailed
+from kptrace.crew import Crew, Ground
 from kptrace.model import Place
 from kptrace.node.link import LocalAgent
-from kptrace.protocol import Agent, Door, Dump
-from kptrace.run import facts_of
+from kptrace.protocol import Agent, Door
 from kptrace.trace import FILES
-
-DUMP_SECONDS = 120.0
-_REQUEST = 1001
 
 
 class ThisNode:
@@ -51,18 +46,15 @@ class ThisNode:
 
 class Live:
     def __init__(self, ground: Ground, nodes: tuple[str, ...]) -> None:
-        self._ground = ground
+        self._ground, self._crew = ground, Crew(ground)
         self.nodes = nodes
 
     def api(self) -> Mapping[str, str]:
         return self._ground.api()
 
     def node(self, name: str) -> Mapping[str, str]:
-        agent, place = self._ground.agent(name), Place(node=name)
-        agent.send(Dump(id=_REQUEST, place=place, files=FILES))
-        if not agent.wait(_REQUEST, DUMP_SECONDS):
-            raise AgentFailed(
-                f"the agent on {name} did not finish its dump in {DUMP_SECONDS:g} s",
-                "is the node overloaded? try again",
-            )
-        return facts_of(agent.log).get(place, {})
+        """What decides a packet's fate there; rules are asked for as they are reached."""
+        place = Place(node=name)
+        self._crew.must_have(name)
+        self._crew.dump((place,), FILES)
+        return self._crew.texts().get(place, {})

@@ -11,7 +11,6 @@ from kptrace.cni import with_programs
 from kptrace.crew import Crew, unique
 from kptrace.kube.documents import Documents
 from kptrace.model import Flow, Packet, Place, Prediction, Resolution, Source
-from kptrace.run import facts_of
 from kptrace.walk.path import predict
 from kptrace.walk.snapshot import Snapshot, read_snapshot
 from kptrace.walk.world import World
@@ -41,7 +40,7 @@ def far_places(
     the address belongs to. Rules may name backends that the API does not know (stale ones), so the
     near node's own rules are asked too.
     """
-    snapshots = snapshots_of(facts_of(crew.words()))
+    snapshots = snapshots_of(crew.texts())
     predicted = predicted_for(source, resolution, documents, snapshots)
     addresses = [b.backend.address for b in predicted.branches if b.backend]
     backends = resolution.endpoints[:MOST_BACKEND_PODS]

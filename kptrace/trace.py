@@ -7,7 +7,7 @@ Neither does I/O: the ground (a lab, a cluster, a node) opens agents, and agents
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -20,7 +20,8 @@ from kptrace.kube.resolution import choose_source, resolve
 from kptrace.lookup import RESOLV_CONF, with_dns
 from kptrace.model import Place, Probe, Question, Trace
 from kptrace.proof import probes_for, prove
-from kptrace.reach import far_places, flow_of, predicted_for, snapshots_of
+from kptrace.reach import MOST_NODES, far_places, flow_of, predicted_for, snapshots_of
+from kptrace.rules.wanted import TABLES
 from kptrace.run import Run, facts_of
 
 FILES = (
@@ -33,13 +34,8 @@ FILES = (
     "ip-neigh.json",
     "bridge-fdb.json",
     "sysctl.txt",
-    "iptables-legacy-save.txt",
-    "iptables-nft-save.txt",
-    "ip6tables-legacy-save.txt",
-    "ip6tables-nft-save.txt",
-    "nft-ruleset.json",
-    "ipset-save.txt",
     "ipvsadm-Sn.txt",
+    TABLES,  # the rules behind it are asked for as they are reached
 )
 
 Say = Callable[[str], None]
@@ -54,6 +50,7 @@ def run(question: Question, ground: Ground, seed: int, say: Say) -> Run:
     crew = Crew(ground)
     say(f"looking at {source.place.node}")
     crew.must_have(source.place.node)
+    crew.begin(unique(e.node for e in resolution.endpoints if e.node)[:MOST_NODES])
     near = unique((Place(node=source.place.node), source.place))
     crew.dump(near, (*FILES, RESOLV_CONF))
     crew.dump(near[:1], cni.wanted())
@@ -69,7 +66,7 @@ def run(question: Question, ground: Ground, seed: int, say: Say) -> Run:
         say("sending " + ("one probe" if question.count == 1 else f"{question.count} probes"))
         places = (*near, *far)
         prove(crew, source, resolution, places, probes, question.timeout, question.trace_rule)
-    return Run(
+    told = Run(
         question=question,
         source=source,
         resolution=resolution,
@@ -78,12 +75,17 @@ def run(question: Question, ground: Ground, seed: int, say: Say) -> Run:
         replies=crew.words(),
         absent=tuple(crew.absent),
     )
+    _reported(told, crew.texts())  # which asks for the rules that it will be asked for again
+    return msgspec.structs.replace(told, replies=crew.words())
 
 
 def report(run: Run) -> Trace:
     """What the run shows. Pure: the same run gives the same report."""
-    documents, texts = read_documents(run.api), facts_of(run.replies)
-    snapshots = snapshots_of(texts)
+    return _reported(run, facts_of(run.replies))
+
+
+def _reported(run: Run, texts: Mapping[Place, Mapping[str, str]]) -> Trace:
+    documents, snapshots = read_documents(run.api), snapshots_of(texts)
     prediction = predicted_for(run.source, run.resolution, documents, snapshots)
     made = judge(run, cases(run, documents, snapshots, prediction))
     return msgspec.structs.replace(made, networks=cni.networks(snapshots, texts))

@@ -20,6 +20,7 @@ from kptrace.model import Entrance, Service, ServicePort, Value
 from kptrace.rules.naming import read_nftables_name
 from kptrace.rules.parts import Concat, Const, Field, Prefix, Test, Verdict
 from kptrace.rules.ruleset import Rule, Ruleset, Table
+from kptrace.rules.sets import Key
 
 _NAME = r"(?P<namespace>[a-z0-9-]+)/(?P<name>[a-z0-9.-]+?)(?::(?P<port>[a-z0-9-]+))?"
 _COMMENT = re.compile(rf"{_NAME}(?: (?P<what>[a-z].*))?", re.IGNORECASE)
@@ -49,13 +50,16 @@ class Told(Value):
         return f"{self.namespace}/{self.name}"
 
 
-def services_of(ruleset: Ruleset) -> tuple[Service, ...]:
-    """In the order of their names."""
+def services_of(ruleset: Ruleset, key: str = "") -> tuple[Service, ...]:
+    """In the order of their names. ``key``: only the Service ``namespace/name``, where all need not
+    be read for it.
+    """
     told: dict[str, list[Told]] = {}
     for table in ruleset.tables():
-        for one in (*_of_chains(ruleset, table), *_of_maps(ruleset, table)):
-            told.setdefault(one.key, []).append(one)
-    return tuple(_service(told[key]) for key in sorted(told))
+        for one in (*_of_chains(ruleset, table, key), *_of_maps(ruleset, table, key)):
+            if key in ("", one.key):
+                told.setdefault(one.key, []).append(one)
+    return tuple(_service(told[name]) for name in sorted(told))
 
 
 def _service(told: list[Told]) -> Service:
@@ -93,12 +97,12 @@ def _service(told: list[Told]) -> Service:
 # --- iptables mode ----------------------------------------------------------------------------
 
 
-def _of_chains(ruleset: Ruleset, table: Table) -> Iterator[Told]:
+def _of_chains(ruleset: Ruleset, table: Table, key: str) -> Iterator[Told]:
     if table.name not in ("nat", "filter"):
         return
     for name in _CHAINS:
         chain = ruleset.chain(table, name)
-        for rule in chain.rules if chain else ():
+        for rule in chain.rules.saying(key) if chain else ():
             yield from _of_rule(rule)
 
 
@@ -144,44 +148,41 @@ def _way(rule: Rule, what: str, address: str) -> Entrance | None:
 # --- nftables mode ----------------------------------------------------------------------------
 
 
-def _of_maps(ruleset: Ruleset, table: Table) -> Iterator[Told]:
+def _of_maps(ruleset: Ruleset, table: Table, key: str) -> Iterator[Told]:
     if table.backend != "nft" or table.name != "kube-proxy":
         return
-    limited = _keys(ruleset, table, "firewall-ips")
-    cluster = _keys(ruleset, table, "cluster-ips")
     for name in _MAPS:
         found = ruleset.set(table, name)
-        for element in found.members if found else ():
+        for element in found.members.saying(key) if found else ():
             parts = element.key.parts if isinstance(element.key, Concat) else ()
-            key = tuple(part.value for part in parts if isinstance(part, Const))
+            where = tuple(part.value for part in parts if isinstance(part, Const))
             chain = element.data.chain if isinstance(element.data, Verdict) else ""
-            yield from _of_element(key, chain, element.comment, cluster, limited)
+            cluster = _holds(ruleset, table, "cluster-ips", where[:1])
+            limited = _holds(ruleset, table, "firewall-ips", where)
+            yield from _of_element(where, chain, element.comment, cluster, limited)
 
 
-def _keys(ruleset: Ruleset, table: Table, name: str) -> set[str | int]:
-    """The first place of each key."""
+def _holds(ruleset: Ruleset, table: Table, name: str, key: Key) -> bool:
     found = ruleset.set(table, name)
-    keys = (each.key for each in found.members) if found else ()
-    first = (key.parts[0] if isinstance(key, Concat) else key for key in keys)
-    return {each.value for each in first if isinstance(each, Const)}
+    return found is not None and found.members.lookup(key) is not None
 
 
 def _of_element(
     key: tuple[str | int, ...],
     chain: str,
     comment: str,
-    cluster: set[str | int],
-    limited: set[str | int],
+    cluster: bool,
+    limited: bool,
 ) -> Iterator[Told]:
     name = read_nftables_name(chain)
     said = _COMMENT.fullmatch(comment)
     if (name is None and said is None) or len(key) not in (2, 3):
         return
     address = str(key[0]) if len(key) == 3 else ""
-    direct = address in cluster or (name is not None and name.kind in ("service", "local"))
+    direct = cluster or (name is not None and name.kind in ("service", "local"))
     way: Entrance = "nodePort"
     if address:
-        way = "clusterIP" if direct else "loadBalancer" if address in limited else "externalIP"
+        way = "clusterIP" if direct else "loadBalancer" if limited else "externalIP"
     yield Told(
         namespace=name.namespace if name else said["namespace"] if said else "",
         name=name.name if name else said["name"] if said else "",
