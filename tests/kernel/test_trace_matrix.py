@@ -198,7 +198,7 @@ def the_backend_agrees(made: Trace, last: Hop, pod: PodPlan, mute: bool) -> None
 REAL_CHAINS = {
     "iptables": r"KUBE-SEP-[A-Z2-7]{16}",
     "iptables-legacy": r"KUBE-SEP-[A-Z2-7]{16}",
-    "nftables": r"(service|local)-[0-9A-Z]{8}-[a-z-]+/[a-z0-9-]+/(tcp|udp)/.*",
+    "nftables": r"(service|local|endpoint)-[0-9A-Z]{8}-[a-z-]+/[a-z0-9-]+/(tcp|udp)/.*",
 }
 
 
