@@ -153,6 +153,13 @@ def each_wide_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         yield made
 
 
+@pytest.fixture(scope="module", params=["cilium-vxlan", "cilium-direct"])
+def each_cilium_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """No rules for Services: programs at connect()."""
+    with bench("cilium", request.param) as made:
+        yield made
+
+
 @pytest.fixture(scope="module")
 def vxlan_bench() -> Iterator[Bench]:
     with bench() as made:

@@ -1,0 +1,354 @@
+"""A socket load balancer as Cilium's: every kind of Service, its faults, and what it leaves behind.
+
+What must come out is derived by hand from the lab's table of Services and from what Cilium's
+program does at connect(). What does come out is compared with parties that the tracer cannot
+influence: the backend, which says who it is; a client of our own, which never heard of kptrace; and
+the taps, on none of which the Service's address may show.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from struct import pack, unpack
+from typing import Any, NamedTuple, TypeVar
+
+import pytest
+
+from kptrace.errors import Usage
+from kptrace.lab import cluster, faults, state
+from kptrace.lab.plan import plan
+from kptrace.lab.state import Lab
+from kptrace.model import Hop, Outcome, Place, Trace
+from kptrace.node import bpf
+from kptrace.node.cgroup import within_cgroup
+from kptrace.node.namespace import within
+
+pytestmark = pytest.mark.kernel
+
+T = TypeVar("T")
+WEB = ("shop/web-1", "shop/web-2", "shop/web-3")
+ECHO = ("shop/echo-1", "shop/echo-2")
+DNS = ("kube-system/coredns-1", "kube-system/coredns-2")
+CLIENT = Place(node="node-a", pod="shop/client")
+
+
+class Way(NamedTuple):
+    """pods: those that may answer; ``mute``: the server does not say its name."""
+
+    target: str
+    pods: tuple[str, ...]
+    asked: tuple[tuple[str, Any], ...] = ()
+    namespace: str = "shop"
+    direct: bool = False
+    mute: bool = False
+
+    @property
+    def name(self) -> str:
+        return "-".join((self.target.replace("/", ":"), *(str(value) for _, value in self.asked)))
+
+
+def through(service: str, node: str, pods: tuple[str, ...]) -> Way:
+    return Way(f"svc/{service}", pods, (("via", "nodePort"), ("node", node)))
+
+
+DUAL6 = Way("svc/dual", WEB, (("family", 6),))
+EVERY_KIND = (
+    Way("svc/web", WEB),
+    Way("svc/web:metrics", WEB),
+    Way("svc/remote", ("shop/remote-1",)),
+    Way("svc/near", ("shop/near-1",)),
+    Way("svc/self", ("shop/client",)),
+    Way("svc/echo", ECHO),
+    Way("svc/headless", WEB, direct=True),
+    Way("svc/sticky", WEB),
+    Way("svc/local", WEB[:1]),
+    Way("svc/web6", WEB),
+    Way("svc/dual", WEB),
+    DUAL6,
+    Way("svc/kube-dns:53/udp", DNS, namespace="kube-system", mute=True),
+    Way("svc/kube-dns:53/tcp", DNS, namespace="kube-system", mute=True),
+    through("nodeport", "node-a", WEB),
+    through("nodeport", "node-b", WEB),
+    # from inside the cluster the external policy Local does not count: the other scope does
+    through("nodeport-local", "node-a", WEB),
+    through("nodeport-local", "node-b", WEB),
+    Way("10.96.1.1:80", WEB),
+    Way("pod/remote-1:8080", ("shop/remote-1",), direct=True),
+)
+WAYS = [
+    pytest.param(source, way, id=f"{source.partition('/')[2]}>{way.name}")
+    for source, ways in (
+        ("pod/client", EVERY_KIND),
+        ("pod/client-b", (Way("svc/near", ("shop/near-1",)), Way("svc/local", WEB[1:]), DUAL6)),
+        ("node/node-a", (Way("svc/remote", ("shop/remote-1",)), Way("svc/echo", ECHO), DUAL6)),
+    )
+    for way in ways
+]
+
+
+@pytest.mark.parametrize(("source", "way"), WAYS)
+def test_delivered(each_cilium_bench: Any, source: str, way: Way) -> None:
+    plan = each_cilium_bench.lab.plan
+    made: Trace = each_cilium_bench.trace(way.target, source, way.namespace, **dict(way.asked))
+
+    assert (made.outcome, made.findings) == (Outcome.DELIVERED, ())
+    agreement = made.evidence.agreement
+    assert agreement is not None
+    assert (agreement.seen, agreement.parted) == (agreement.predicted, "")
+    (last,) = of(made, "delivered")
+    pod = plan.pod(last.netns)
+    assert pod.key in way.pods
+    assert last.packet.flow.dst in pod.addresses
+    (returned,) = made.evidence.returned
+    if not way.mute:
+        assert pod.name.encode() in returned.data
+    the_address_is_on_no_wire(made, returned.flow.dst, way.direct)
+    the_choice_is_named(made, last, way.direct)
+    start = made.hops[0].node
+    carried = plan.network == "cilium-vxlan" and pod.node != start
+    assert [hop.interface for hop in of(made, "encap")] == ["cilium_vxlan"] * carried
+    called = "Cilium (VXLAN)" if plan.network == "cilium-vxlan" else "Cilium (native routing)"
+    assert {(one.name, one.proxy) for one in made.networks} == {(called, "cilium")}
+
+
+def of(made: Trace, action: str) -> list[Hop]:
+    return [hop for hop in made.hops if hop.action == action]
+
+
+def the_address_is_on_no_wire(made: Trace, address: str, direct: bool) -> None:
+    crossed = [hop for hop in made.hops if hop.action not in ("sent", "dnat", "route")]
+    assert crossed
+    flows = [hop.packet.innermost.flow for hop in crossed]
+    assert direct or all(address not in (flow.src, flow.dst) for flow in flows)
+
+
+def the_choice_is_named(made: Trace, last: Hop, direct: bool) -> None:
+    dnats = of(made, "dnat")
+    assert len(dnats) == (not direct)
+    for hop in dnats:
+        assert hop.rule is not None
+        assert hop.rule.backend == "bpf"
+        assert hop.rule.table == "cilium_lb4_services_v2"
+        assert hop.rule.text.endswith(
+            f"-> [{last.packet.flow.dst}]:{last.packet.flow.dport}"
+            if ":" in last.packet.flow.dst
+            else f"-> {last.packet.flow.dst}:{last.packet.flow.dport}"
+        )
+
+
+def test_every_backend_is_chosen_by_and_by(each_cilium_bench: Any) -> None:
+    made = each_cilium_bench.trace("svc/web", "pod/client", count=40)
+    shares = {share.pod: share for share in made.evidence.shares}
+    assert set(shares) == set(WEB)
+    for share in shares.values():
+        assert share.weight == pytest.approx(1 / 3, abs=1e-6)
+        assert share.seen == share.delivered > 0  # 40 times: none is left out in 1 of 10 million
+
+
+def test_an_external_address_is_left_to_programs_on_devices(each_cilium_bench: Any) -> None:
+    """There are none in the lab, so nobody translates it; the report says whose matter it is."""
+    made = each_cilium_bench.trace("svc/external", "pod/client", via="externalIP")
+    assert made.outcome is Outcome.NOT_PROGRAMMED
+    told = " ".join(line for finding in made.findings for line in finding.evidence)
+    assert "Cilium translates external IPs on devices" in told
+
+
+def test_without_backends_connect_itself_is_refused(each_cilium_bench: Any) -> None:
+    made = each_cilium_bench.trace("svc/empty", "pod/client")
+    assert made.outcome is Outcome.NO_ENDPOINTS
+    (finding,) = made.findings
+    assert finding.cause == "no-endpoints"
+    assert "EHOSTUNREACH" in finding.evidence[0]
+    assert made.evidence.returned[0].result == "unreachable"
+
+
+# --- faults ---------------------------------------------------------------------------------------
+
+FAULTS = {
+    "proxy-rules-missing": (Outcome.NOT_PROGRAMMED, "node-a", "it still went to 10.96.1.2:80"),
+    "stale-dnat": (Outcome.DROPPED, "node-a", "slot 1 -> 10.244.2.99:8080"),
+    "no-endpoints": (Outcome.NO_ENDPOINTS, "node-a", "connect() failed with EHOSTUNREACH"),
+    "forward-policy-drop": (Outcome.DROPPED, "node-a", "filter FORWARD policy, verdict drop"),
+    "tunnel-port-blocked": (Outcome.DROPPED, "node-b", "filter INPUT 1"),
+    "ip-forward-off": (Outcome.DROPPED, "node-a", "net.ipv4.ip_forward = 0"),
+    "fdb-stale": (Outcome.DROPPED, "node-a", "to 172.30.0.99"),
+    "fdb-missing": (Outcome.DROPPED, "node-a", "has no entry for 02:00:00:00:00:02"),
+    "pod-route-missing": (Outcome.DROPPED, "node-a", "the routes of node-a have none to"),
+    "nobody-listens": (Outcome.REFUSED, "node-b", "RST"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_named(each_cilium_bench: Any, name: str) -> None:
+    lab, fault = each_cilium_bench.lab, faults.find(name)
+    if not fault.possible(lab.plan):
+        with pytest.raises(Usage, match=lab.plan.network):
+            faults.inject(lab.name, fault)
+        return
+    outcome, node, proof = FAULTS[name]
+    faults.inject(lab.name, fault)
+    try:
+        made = each_cilium_bench.trace(fault.target, "pod/client")
+    finally:
+        faults.heal(lab.name, name)
+    main = next(finding for finding in made.findings if finding.severity == "error")
+    assert (made.outcome, main.cause, main.node) == (outcome, name, node)
+    assert proof in " ".join(main.evidence)
+    healed = each_cilium_bench.trace(fault.target, "pod/client")
+    assert healed.outcome is Outcome.DELIVERED
+
+
+# --- the load balancer itself, seen by a client of our own ----------------------------------------
+
+
+def as_client(lab: Lab, work: Callable[[], T]) -> T:
+    door = lab.door(CLIENT)
+    with within_cgroup(door.cgroup):
+        return within(door.netns, work)
+
+
+def test_a_plain_client_believes_that_it_talks_to_the_service(each_cilium_bench: Any) -> None:
+    def talk() -> tuple[str, tuple[str, int]]:
+        with socket.create_connection(("10.96.1.2", 80), timeout=3) as line:
+            return line.makefile("rb").read().decode(), line.getpeername()
+
+    answer, peer = as_client(each_cilium_bench.lab, talk)
+    assert answer.endswith("remote-1\n")
+    assert peer == ("10.96.1.2", 80)
+
+
+def test_datagrams_of_an_unconnected_socket_come_back_from_the_service(
+    each_cilium_bench: Any,
+) -> None:
+    def talk() -> set[tuple[bytes, tuple[str, int]]]:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
+            line.settimeout(3)
+            heard = set()
+            for _ in range(20):
+                line.sendto(b"x", ("10.96.1.5", 7))
+                heard.add(line.recvfrom(100))
+            return heard
+
+    heard = as_client(each_cilium_bench.lab, talk)
+    assert heard == {(f"{name}\nx".encode(), ("10.96.1.5", 7)) for name in ("echo-1", "echo-2")}
+
+
+def test_who_is_outside_the_cgroup_is_not_translated(each_cilium_bench: Any) -> None:
+    door = each_cilium_bench.lab.door(CLIENT)
+
+    def talk() -> int:
+        with socket.socket() as line:
+            line.settimeout(0.3)
+            return line.connect_ex(("10.96.1.2", 80))
+
+    assert within(door.netns, talk) != 0
+
+
+# --- what it leaves behind ------------------------------------------------------------------------
+
+NAME = f"cil-{os.getpid()}"
+UP = """
+import os, signal
+from kptrace.lab import cluster, rules, socket_lb
+from kptrace.lab.plan import plan
+room, step = {stage}
+true = getattr(room, step)
+def last(*given, **named):
+    {before}
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(room, step, last)
+cluster.up(plan({name!r}, 2, "cilium", "cilium-vxlan"))
+"""
+STAGES = (
+    ("socket_lb, 'prepare'", "pass"),
+    ("socket_lb, 'prepare'", "true(*given, **named)"),
+    ("socket_lb.bpf, 'pin'", "true(*given, **named)"),
+    ("socket_lb.bpf, 'attach'", "true(*given, **named)"),
+    ("cluster, '_tell_to_stay'", "true(*given, **named)"),
+)
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    yield NAME
+    if NAME in state.names():
+        cluster.down(NAME)
+
+
+def leftovers() -> list[str]:
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    found = [line for line in mounts if NAME in line]
+    made = plan(NAME, 2, "cilium", "cilium-vxlan")
+    cgroups = (state.cgroup(made, node.name) for node in made.nodes)
+    found += [str(path) for path in cgroups if path.exists()]
+    found += [str(path) for path in Path("/run/netns").glob(f"kpt-{NAME}*")]
+    return found + [str(path) for path in state.ROOT.glob(f"{NAME}*")]
+
+
+def test_down_leaves_nothing(name: str) -> None:
+    cluster.up(plan(name, 2, "cilium", "cilium-vxlan"))
+    assert leftovers()
+    cluster.down(name)
+    assert leftovers() == []
+
+
+@pytest.mark.parametrize(("stage", "before"), STAGES, ids=[f"{s}{b[0]}" for s, b in STAGES])
+def test_a_killed_up_is_removed_by_down(name: str, stage: str, before: str) -> None:
+    script = UP.format(stage=stage, before=before, name=name)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    cluster.down(name)
+    assert leftovers() == []
+
+
+def test_a_shell_that_was_put_into_the_cgroup_is_put_back(name: str) -> None:
+    lab = cluster.up(plan(name, 2, "cilium", "cilium-direct"))
+    with within_cgroup(lab.door(CLIENT).cgroup):
+        sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        cluster.down(name)
+        assert leftovers() == []
+        assert sleeper.poll() is None
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_programs_go_with_the_lab(name: str) -> None:
+    """Nothing pins them: they hang on the cgroup alone, and each holds the maps that it reads."""
+    lab = cluster.up(plan(name, 2, "cilium", "cilium-direct"))
+    pin = Path(lab.door(CLIENT).bpffs) / "tc/globals/cilium_lb4_services_v2"
+    id = map_id(pin)
+    assert exists(id)
+    cluster.down(name)
+    for _ in range(100):  # the kernel frees them after a grace period
+        if not exists(id):
+            return
+        time.sleep(0.1)
+    pytest.fail("something still holds the map of services")
+
+
+INFO, MAP_BY_ID = 15, 14  # enum bpf_cmd
+
+
+def map_id(pin: Path) -> int:
+    fd, info = bpf.pinned(pin), ctypes.create_string_buffer(8)
+    bpf.call(INFO, pack("=IIQ", fd, len(info), ctypes.addressof(info)))
+    os.close(fd)
+    return int(unpack("=II", info.raw)[1])
+
+
+def exists(id: int) -> bool:
+    try:
+        os.close(bpf.call(MAP_BY_ID, pack("=III", id, 0, 0)))
+    except FileNotFoundError:
+        return False
+    return True
