@@ -156,9 +156,8 @@ def _payload(value: Json, kind: str) -> Expr:
 
 
 def _ct(value: Json, kind: str) -> Expr:
-    """``ct original saddr`` is printed with the family since nft 0.9.9: ``ip saddr``."""
-    key = value["key"].removeprefix("ip6 ").removeprefix("ip ")
-    return field(f"ct {value['dir']} {key}" if "dir" in value else f"ct {key}")
+    """``ct original saddr`` has its family since nft 0.9.9: ``ct original ip saddr``."""
+    return field(f"ct {value['dir']} {value['key']}" if "dir" in value else f"ct {value['key']}")
 
 
 def _binary(op: str) -> Callable[[Json, str], Expr]:

@@ -120,8 +120,8 @@ class Scene:
         return total
 
     def _compare(self, left: Plain, op: str, right: Expr) -> bool | None:
-        if left is ABSENT:
-            return False
+        if left is ABSENT:  # ip_set_test() calls that not in the set, which may be what is asked
+            return op == "!=" and isinstance(right, SetRef) and right.ipset
         if left is UNKNOWN:
             return None
         match op:

@@ -97,6 +97,11 @@ def _tuple(which: str, part: str) -> Read:
     return _ct(read)
 
 
+def _tuple_address(which: str, side: str, version: int) -> Read:
+    read = _tuple(which, {"saddr": "src", "daddr": "dst"}[side])
+    return lambda skb, snapshot: read(skb, snapshot) if skb.family == version else ABSENT
+
+
 def _owner(skb: Skb, _: Snapshot) -> Datum:
     """Whose socket sent it: nobody's, when it came in by an interface."""
     return ABSENT if skb.iif else UNKNOWN
@@ -134,8 +139,8 @@ _FIELDS: dict[str, Read] = {
     "meta length": lambda skb, _: skb.packet.length or UNKNOWN,
     "meta iifname": lambda skb, _: skb.iif,
     "meta oifname": lambda skb, _: skb.oif,
-    "meta iif": lambda skb, _: skb.iif or ABSENT,
-    "meta oif": lambda skb, _: skb.oif or ABSENT,
+    "meta iif": lambda skb, _: skb.iif,
+    "meta oif": lambda skb, _: skb.oif,
     "meta iifkind": lambda skb, snapshot: _kind(snapshot, skb.iif),
     "meta oifkind": lambda skb, snapshot: _kind(snapshot, skb.oif),
     "meta pkttype": lambda skb, _: "host",
@@ -163,9 +168,17 @@ _FIELDS: dict[str, Read] = {
             ("proto-dst", "dport"),
         )
     },
+    **{
+        f"ct {which} {name} {side}": _tuple_address(which, side, version)
+        for which in ("original", "reply")
+        for name, version in (("ip", 4), ("ip6", 6))
+        for side in ("saddr", "daddr")
+    },
 }
 
 
 def _kind(snapshot: Snapshot, interface: str) -> Datum:
-    link = snapshot.link(interface)
-    return link.kind if link else UNKNOWN
+    link = snapshot.link(interface) if interface else None
+    if interface and link is None:
+        return UNKNOWN
+    return (link.kind if link else "") or ABSENT

@@ -1,6 +1,7 @@
 """The IP layer: sending, receiving, forwarding, with the hooks in the kernel's order.
 
-``output``: route, OUTPUT, again a route if a rule changed address or mark (ip_route_me_harder),
+``output``: route, OUTPUT, again a route if nat changed the destination or a chain of type route
+(mangle) the mark (ip_route_me_harder: with the mark that it had then),
 POSTROUTING. ``receive``: PREROUTING, route, then INPUT or (TTL, FORWARD, POSTROUTING).
 """
 
@@ -28,11 +29,11 @@ def output(story: Story, stage: Output) -> Stage | Arrived:
         skb.set_source(source_address(story.at(skb), found, skb.hop, skb.flow.dst), skb.flow.sport)
         if not story.sent_flow.src:
             story.sent_flow = skb.flow
-    before = skb.flow, skb.mark
+    skb.rerouted = None
     if story.hook("output", skb):
         return Output(skb)
-    if (skb.flow, skb.mark) != before:
-        found = _route_out(story, skb)
+    if skb.rerouted is not None:
+        found = _route_out(story, skb, skb.rerouted)
     _check_loopback_source(story, skb)
     _note_route(story, skb, found)
     story.hook("postrouting", skb)
@@ -77,8 +78,9 @@ def _deliver(story: Story, skb: Skb) -> Stage:
     return Output(skb) if story.hook("input", skb) else Local(skb)
 
 
-def _route_out(story: Story, skb: Skb) -> Decision:
-    found = lookup(story.at(skb), Query(flow=skb.flow, mark=skb.mark))
+def _route_out(story: Story, skb: Skb, mark: int | None = None) -> Decision:
+    asked = Query(flow=skb.flow, mark=skb.mark if mark is None else mark)
+    found = lookup(story.at(skb), asked)
     if not found.usable:
         raise no_route(story, skb, found)
     skb.hop = story.pick_hop(skb, found)

@@ -96,7 +96,8 @@ class Netfilter:
         plain = [chain for chain in chains if chain.type != "nat"]
         nat = [chain for chain in chains if chain.type == "nat"]
         stages: list[tuple[int, Stage]] = [
-            (chain.priority, partial(self._base, chain)) for chain in plain
+            (chain.priority, partial(self._route if chain.type == "route" else self._base, chain))
+            for chain in plain
         ]
         if hook in _DESTINATION:
             stages.append((_CONNTRACK, self._track))
@@ -129,12 +130,15 @@ class Netfilter:
             return None
         entry = tracked.connection
         side = "dnat_done" if hook in _DESTINATION else "snat_done"
+        before = skb.flow.dst
         if tracked.state == "new" and not getattr(entry, side):
             killed = self._first(chains, side, skb)
             if killed:
                 return killed
             setattr(entry, side, True)
         self._apply(hook, skb)
+        if hook == "output" and skb.flow.dst != before:
+            skb.rerouted = skb.mark
         return None
 
     def _first(self, chains: Sequence[Chain], side: str, skb: Skb) -> Killed | None:
@@ -199,6 +203,14 @@ class Netfilter:
         ways = [told.result for told in explore(story, _WAYS)[0]]
         acts, meets = (any(found) for found in zip(*ways, strict=True))
         return acts if meets or acts else None
+
+    def _route(self, chain: Chain, skb: Skb) -> Killed | None:
+        """A chain of type route: the route is looked for anew when it changed the mark."""
+        before = skb.mark
+        killed = self._base(chain, skb)
+        if skb.mark != before:
+            skb.rerouted = skb.mark
+        return killed
 
     # --- chains and rules ---------------------------------------------------------------------
 

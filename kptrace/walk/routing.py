@@ -15,7 +15,7 @@ from __future__ import annotations
 import msgspec
 
 from kptrace.model import Flow, Value
-from kptrace.walk.network import Nexthop, PolicyRule, Route, address
+from kptrace.walk.network import Assigned, Nexthop, PolicyRule, Route, address
 from kptrace.walk.snapshot import Snapshot
 
 _SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
@@ -146,7 +146,8 @@ def address_kinds(snapshot: Snapshot, text: str, interface: str = "") -> frozens
     """
     wanted = address(text)
     named = "multicast" if wanted.is_multicast else "unspec" if wanted.is_unspecified else "unicast"
-    found = lookup(snapshot, Query(flow=Flow(protocol="", src="", dst=text)))
+    query = Query(flow=Flow(protocol="", src="", dst=text), oif=interface)
+    found = lookup(snapshot, query)
     if found.type in _DEAD_ENDS:
         return frozenset({named, "unreachable"})
     held = any(one.address == text for one in snapshot.on(interface, 6))
@@ -290,22 +291,25 @@ def _is_loopback(snapshot: Snapshot, interface: str) -> bool:
 
 
 def _source6(snapshot: Snapshot, interface: str, dst: str) -> str:
-    """RFC 6724 as far as it decides here: own address, scope, not deprecated, longest match."""
+    """RFC 6724 as far as it decides here (ipv6_get_saddr_eval): the destination itself, scope, not
+    deprecated, of the interface that it leaves by, longest match.
+    """
     wanted = address(dst)
-    usable = [one for one in snapshot.addresses if ":" in one.address and not one.tentative]
-    near = [one for one in usable if one.interface == interface]
-    far = [one for one in usable if one.scope == "global"]
 
-    def rank(text: str, deprecated: bool) -> tuple[bool, bool, bool, int]:
-        own = address(text)
+    def rank(one: Assigned) -> tuple[bool, bool, bool, bool, int]:
+        own = address(one.address)
+        narrow = one.scope != "global" and not (wanted.is_link_local or wanted.is_loopback)
         common = 128 - (int(own) ^ int(wanted)).bit_length()
-        return text != dst, own.is_link_local != wanted.is_link_local, deprecated, -common
+        length = min(common, one.length)
+        return own != wanted, narrow, one.deprecated, one.interface != interface, -length
 
-    for some in (near, far):
-        fitting = [one for one in some if one.scope != "link" or wanted.is_link_local]
-        if fitting:
-            return min(fitting, key=lambda one: rank(one.address, one.deprecated)).address
-    return ""
+    usable = [
+        one
+        for one in snapshot.addresses
+        if ":" in one.address and not one.tentative
+        if not wanted.is_link_local or one.interface == interface
+    ]
+    return min(usable, key=rank).address if usable else ""
 
 
 def _same_network(one: str, other: str, length: int) -> bool:

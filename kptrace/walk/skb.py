@@ -23,6 +23,7 @@ class Skb:
     unknown: fields (``meta mark``) that were set to something nobody here can compute
     socket: a TPROXY rule hands it to this (address, port)
     ipvs: IPVS gave it its destination and leaves it alone now
+    rerouted: the mark with which the kernel looked for a route anew, after a rule of OUTPUT
     """
 
     place: Place
@@ -42,6 +43,7 @@ class Skb:
     unknown: set[str] = field(default_factory=set)
     socket: tuple[str, int] | None = None
     ipvs: bool = False
+    rerouted: int | None = None
 
     @property
     def flow(self) -> Flow:

@@ -22,6 +22,7 @@ from kptrace.rules.parts import (
     Redirect,
     Reject,
     SetRef,
+    SetUpdate,
     Snat,
     Statement,
     Tproxy,
@@ -76,6 +77,9 @@ def act(statement: Statement, scene: Scene, done: Done) -> Effect:
             return _snat(addr, port, flags, scene, done)
         case Masquerade(port=port, flags=flags):
             return _masquerade(port, flags, scene, done)
+        case SetUpdate(key=key, set=updated):
+            absent = not updated.ipset and scene.value(key) is ABSENT
+            return Unmatched() if absent else None
         case Assign():
             return _assign(statement, scene, done)
         case NoTrack():

@@ -170,7 +170,7 @@ CASES: list[tuple[Json, str, Part]] = [
     (
         match({"ct": {"key": "ip daddr", "dir": "original"}}, "1.1.1.1"),
         "ct original ip daddr 1.1.1.1",
-        equal("ct original daddr", "1.1.1.1"),
+        equal("ct original ip daddr", "1.1.1.1"),
     ),
     (
         match({"&": [meta("mark"), 0x4000]}, 0, "!="),
@@ -242,7 +242,7 @@ CASES: list[tuple[Json, str, Part]] = [
     (
         {"dnat": {"family": "ip6", "addr": "fd00::1", "port": 80}},
         "dnat ip6 to [fd00::1]:80",
-        Dnat(addr=c("fd00::1"), port=c(80)),
+        Dnat(addr=c("fd00::1"), port=c(80), family="ip6"),
     ),
     # kube-proxy 1.36: the map gives address and port, and there is no "port"
     (
@@ -258,14 +258,15 @@ CASES: list[tuple[Json, str, Part]] = [
                         Entry(key=c(1), data=Concat(parts=(c("10.244.2.11"), c(8080)))),
                     )
                 ),
-            )
+            ),
+            family="ip",
         ),
     ),
     (
         {"snat": {"family": "ip", "addr": "1.1.1.1", "port": {"range": [1000, 2000]},
                   "flags": "fully-random"}},
         "snat ip to 1.1.1.1:1000-2000 fully-random",
-        Snat(addr=c("1.1.1.1"), port=Range(low=1000, high=2000), flags=("fully-random",)),
+        Snat(addr=c("1.1.1.1"), port=Range(low=1000, high=2000), flags=("fully-random",), family="ip"),
     ),
     ({"masquerade": {"flags": "fully-random"}}, "masquerade fully-random",
         Masquerade(flags=("fully-random",))),

@@ -350,16 +350,17 @@ TARGETS: list[tuple[str, tuple[Part, ...]]] = [
             Assign(
                 field=CT,
                 value=bits("xor", bits("and", CT, 0xFFFF0000), bits("and", MARK, 0xFF)),
+                tolerant=True,
             ),
         ),
     ),
     (
         "-j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff",
-        (Assign(field=MARK, value=CT),),
+        (Assign(field=MARK, value=CT, tolerant=True),),
     ),
     (
         "-j CONNMARK --set-xmark 0x5/0xff",
-        (Assign(field=CT, value=bits("xor", bits("and", CT, 0xFFFFFF00), 5)),),
+        (Assign(field=CT, value=bits("xor", bits("and", CT, 0xFFFFFF00), 5), tolerant=True),),
     ),
     ("-j CT --notrack", (NoTrack(),)),
     ("-j NOTRACK", (NoTrack(),)),
