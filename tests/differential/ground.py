@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import socket
 import subprocess
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -28,12 +30,12 @@ from kptrace.model import Place
 from kptrace.node import dump, namespace
 from kptrace.protocol import Door
 from kptrace.rules.load import load_ruleset
-from kptrace.walk.snapshot import Snapshot, read_snapshot
+from kptrace.walk.snapshot import read_snapshot
 from kptrace.walk.world import World
 
 NODE = "r"
 ROUTER = "router"
-TCP_PORTS = UDP_PORTS = (80, 443, 5353, 8080, 9090, 30080)
+OPEN_PORTS = (53, 80, 443, 5353, 8080, 9090, 30080)
 
 
 class End(NamedTuple):
@@ -44,6 +46,10 @@ class End(NamedTuple):
     gateway: tuple[str, str]
     addresses: tuple[str, ...]
     number: int
+
+    @property
+    def own(self) -> frozenset[str]:
+        return frozenset(text.split("/")[0] for text in self.addresses)
 
     @property
     def mac(self) -> str:
@@ -155,7 +161,7 @@ class Ground:
     def __init__(self) -> None:
         self._tag = f"kpd{os.getpid()}-{next(_COUNT)}"
         self.taps: dict[str, socket.socket] = {}
-        self.place = Place(node=NODE)
+        self.place = place_of(ROUTER)
 
     def __enter__(self) -> Ground:
         made: list[str] = []
@@ -264,7 +270,18 @@ class Ground:
             for table in self.legacy_tables(version):
                 empty = "".join(f":{chain} ACCEPT [0:0]\n" for chain in CHAINS[table])
                 self.run((f"ip{version}tables-legacy-restore",), f"*{table}\n{empty}COMMIT\n")
-        self.run(("ipset", "destroy"))
+        self._destroy_sets()
+
+    def _destroy_sets(self) -> None:
+        """Lists of sets hold on to their sets; a removed rule lets go of its a little later."""
+        for last in (False,) * 20 + (True,):
+            try:
+                self.run(("ipset", "restore"), "flush\ndestroy\n")
+                return
+            except Refused:
+                if last:
+                    raise
+                time.sleep(0.02)
 
     def legacy_tables(self, version: str) -> list[str]:
         path = Path(f"/proc/thread-self/net/ip{version}_tables_names")
@@ -274,12 +291,26 @@ class Ground:
 
         return namespace.within(self.path(), read).split()
 
-    def load(self, rules: dict[str, str]) -> None:
-        """rules: loader -> text, as a case keeps them. Raises Refused."""
+    def load(self, rules: Mapping[str, str], whole: bool = False) -> dict[str, str]:
+        """rules: loader -> text, as a case keeps them. What was loaded: without lines refused.
+
+        whole: a refused line is an error
+        """
         self.clear()
-        for loader, argv in LOADERS.items():
-            if rules.get(loader):
-                self.run(argv, rules[loader])
+        return {
+            loader: self._load(loader, argv, rules[loader], 1 if whole else _REFUSALS)
+            for loader, argv in LOADERS.items()
+            if rules.get(loader)
+        }
+
+    def _load(self, loader: str, argv: tuple[str, ...], text: str, tries: int) -> str:
+        for _ in range(tries):
+            try:
+                self.run(argv, text)
+                return text
+            except Refused as refused:
+                text = _without(text, str(refused), refused)
+        raise Refused(f"{loader}: too many lines are refused")
 
     def saved(self) -> dict[str, str]:
         """The rules as the tools tell them, by their names in a bundle."""
@@ -288,18 +319,13 @@ class Ground:
 
     # --- what the walk starts from ------------------------------------------------------------
 
-    def world(self) -> World:
-        """Every namespace as it stands, without rules."""
-        snapshots = {self.place: self._snapshot(self.place, ROUTER)}
-        for name in ENDS:
-            place = end_place(name)
-            snapshots[place] = self._snapshot(place, name)
-        return World(snapshots=snapshots)
+    def state(self) -> dict[str, dict[str, str]]:
+        """The dump of every namespace as it stands, without rules, by its name."""
+        return {name: self._state(name) for name in (ROUTER, *ENDS)}
 
-    def _snapshot(self, place: Place, name: str) -> Snapshot:
-        door = Door(place=place, netns=self.path(name))
-        files = {fact.file: fact.text for fact in dump.facts(1, door, _STATE) if not fact.missing}
-        return read_snapshot(place, files)
+    def _state(self, name: str) -> dict[str, str]:
+        door = Door(place=place_of(name), netns=self.path(name))
+        return {fact.file: fact.text for fact in dump.facts(1, door, _STATE) if not fact.missing}
 
 
 LOADERS = {
@@ -319,13 +345,35 @@ CHAINS = {
 }
 
 
-def end_place(name: str) -> Place:
-    return Place(node=NODE, pod=f"t/{name}")
+_REFUSALS = 12
+_REFUSED_LINE = re.compile(r"/dev/stdin:(\d+):|line:? (\d+)", re.IGNORECASE)
+
+
+def _without(text: str, words: str, refused: Refused) -> str:
+    """The text without the lines that the tool complained about."""
+    numbers = {int(a or b) for a, b in _REFUSED_LINE.findall(words)}
+    lines = text.split("\n")
+    kept = [line for number, line in enumerate(lines, 1) if number not in numbers]
+    if len(kept) == len(lines) or any(lines[n - 1] == "COMMIT" for n in numbers if n <= len(lines)):
+        raise refused
+    return "\n".join(kept)
+
+
+def place_of(name: str) -> Place:
+    return Place(node=NODE, pod="" if name == ROUTER else f"t/{name}")
+
+
+def world_of(state: Mapping[str, Mapping[str, str]]) -> World:
+    """The walk's World, of dumps by name."""
+    snapshots = {
+        place_of(name): read_snapshot(place_of(name), files) for name, files in state.items()
+    }
+    return World(snapshots=snapshots)
 
 
 def with_rules(world: World, files: dict[str, str]) -> World:
     """The same world, its router with the rules of these files."""
-    place = Place(node=NODE)
+    place = place_of(ROUTER)
     ruled = msgspec.structs.replace(world.snapshots[place], ruleset=load_ruleset(files))
     return World(snapshots={**world.snapshots, place: ruled})
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import socket
 from struct import pack
 
-from differential.ground import ENDS, ROUTER
+from differential.ground import BRIDGED, ENDS, ROUTER, End
+
 from kptrace.model import Flow, Packet, Value
 from kptrace.wire.cookie import MAGIC
 
@@ -82,18 +83,18 @@ def frame(sent: Sent, cookie: int) -> bytes:
     """What the end sends to the router."""
     end = ENDS[sent.start]
     transport = _transport(sent, cookie)
-    return ethernet(_next_hop_mac(sent), end.mac, ip(sent.flow, sent.ttl, transport))
+    return ethernet(_hop(end, sent.dst), end.mac, ip(sent.flow, sent.ttl, transport))
 
 
-def _next_hop_mac(sent: Sent) -> str:
-    """Pods reach each other over the bridge itself."""
-    end = ENDS[sent.start]
-    near = [one for one in ENDS.values() if one.port.startswith("p") and one.name != sent.start]
-    if end.port.startswith("p"):
-        for other in near:
-            if sent.dst in [text.split("/")[0] for text in other.addresses]:
-                return other.mac
-    return end.router_mac
+def _hop(end: End, dst: str) -> str:
+    """The link address that the end sends to for this destination; empty: its own stack takes it.
+
+    Its link is all of one network, of which the router bridges only that of the pods.
+    """
+    if dst in end.own:
+        return ""
+    bridged = (other for other in ENDS.values() if end.port in BRIDGED and other.port in BRIDGED)
+    return next((other.mac for other in bridged if dst in other.own), end.router_mac)
 
 
 def _transport(sent: Sent, cookie: int) -> bytes:
@@ -105,8 +106,8 @@ def _transport(sent: Sent, cookie: int) -> bytes:
     return icmp(sent.flow, kind, sent.sport, payload(cookie, sent.size))
 
 
-def answer(got: bytes, cookie: int) -> bytes | None:
-    """The frame with which whoever got this one answers; None where it would not."""
+def answer(name: str, got: bytes, cookie: int) -> bytes | None:
+    """The frame with which this end answers; None where its answer stays with it."""
     data = got[14:]
     ipv6 = data[0] >> 4 == 6
     at = 40 if ipv6 else (data[0] & 15) * 4
@@ -115,21 +116,22 @@ def answer(got: bytes, cookie: int) -> bytes | None:
     raw = (data[8:24], data[24:40]) if ipv6 else (data[12:16], data[16:20])
     src, dst = (socket.inet_ntop(kind, one) for one in raw)
     body = data[at:]
-    name = {value: key for key, value in _NUMBERS.items()}.get(number, "")
+    protocol = {value: key for key, value in _NUMBERS.items()}.get(number, "")
     sport, dport = int.from_bytes(body[:2], "big"), int.from_bytes(body[2:4], "big")
-    ports = {"sport": dport, "dport": sport} if name in ("tcp", "udp") else {}
-    back = Flow(protocol=name, src=dst, dst=src, **ports)
-    if name == "tcp":
+    ports = {"sport": dport, "dport": sport} if protocol in ("tcp", "udp") else {}
+    back = Flow(protocol=protocol, src=dst, dst=src, **ports)
+    if protocol == "tcp":
         transport = tcp(back, 7, cookie + 1, "SA")
-    elif name == "udp":
+    elif protocol == "udp":
         transport = udp(back, body[8:])
-    elif name in ("icmp", "icmpv6"):
+    elif protocol in ("icmp", "icmpv6"):
         transport = icmp(
             back, _echo(ipv6, request=False)[0], int.from_bytes(body[4:6], "big"), body[8:]
         )
     else:
         return None
-    return got[6:12] + got[:6] + got[12:14] + ip(back, 64, transport)
+    hop = _hop(ENDS[name], src)
+    return ethernet(hop, ENDS[name].mac, ip(back, 64, transport)) if hop else None
 
 
 # --- headers ----------------------------------------------------------------------------------

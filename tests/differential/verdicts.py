@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from differential.ground import ENDS, NODE, end_place
+from differential.ground import ENDS, OPEN_PORTS, ROUTER, place_of
 from differential.packets import Sent
 from differential.witness import OWN_TABLES, Exit, Observation, Seen
-from kptrace.model import Branch, Flow, Place, Step, Value
+
+from kptrace.model import Branch, Flow, Step, Value
 from kptrace.rules.parts import Reject
 from kptrace.rules.ruleset import Ruleset, Table
 from kptrace.walk.path import predict
 from kptrace.walk.world import World
 
-_ROUTER = Place(node=NODE)
+_ROUTER = place_of(ROUTER)
 _PORTS = {end.port: end.name for end in ENDS.values()}
 
 # what REJECT sends, as ICMP type and code (include/net/netfilter/nf_reject.h, nft_reject.c)
@@ -56,7 +57,7 @@ class Way(Value):
 
 def ways(sent: Sent, world: World) -> list[Way]:
     """Every way that the walk sees for the packet."""
-    source = _ROUTER if sent.own else end_place(sent.start)
+    source = place_of(sent.start)
     ruleset = world.snapshots[_ROUTER].ruleset
     return [_way(branch, ruleset) for branch in predict(sent.packet(), source, world).branches]
 
@@ -140,11 +141,15 @@ def differences(way: Way, seen: Observation) -> list[str]:
         found.append(f"stays as {way.there.stayed} against {seen.there.stayed}")
     if way.there.left is None and seen.there.stayed and not way.there.stayed:
         found.append(f"does not stay, against {seen.there.stayed}")
-    if (way.back is None) != (seen.back is None):
-        found.append(f"answered: {way.back is not None} against {seen.back is not None}")
-    if way.back and seen.back:
-        found += [f"back: {words}" for words in _differ(way.back, seen.back)]
+    if not _closed(way.there.stayed):
+        back = _differ(way.back or Seen(), seen.back or Seen())
+        found += [f"back: {words}" for words in back]
     return found
+
+
+def _closed(stayed: Flow | None) -> bool:
+    """A port at which the router has no socket: its stack refuses, which is no rule's doing."""
+    return stayed is not None and bool(stayed.dport) and stayed.dport not in OPEN_PORTS
 
 
 def _differ(one: Seen, other: Seen) -> Iterable[str]:
@@ -157,11 +162,14 @@ def _differ(one: Seen, other: Seen) -> Iterable[str]:
     if one.nft == other.nft and one.marks != other.marks:
         yield f"marks {one.marks} against {other.marks}"
     left, exited = one.left, other.left
-    if (left is None) != (exited is None):
+    if not _same_exit(left, exited):
         yield f"left {left} against {exited}"
-    elif left and exited:
-        if (left.end, left.ttl) != (exited.end, exited.ttl) or not _fits(left.flow, exited.flow):
-            yield f"left {left} against {exited}"
+
+
+def _same_exit(one: Exit | None, other: Exit | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return (one.end, one.ttl) == (other.end, other.ttl) and _fits(one.flow, other.flow)
 
 
 def _refused(way: Way, seen: Seen) -> Iterable[str]:

@@ -18,9 +18,9 @@ from functools import partial
 from struct import pack
 
 import msgspec
-
-from differential.ground import ENDS, ROUTER, TCP_PORTS, UDP_PORTS, Ground
+from differential.ground import ENDS, OPEN_PORTS, ROUTER, Ground
 from differential.packets import Sent, answer, arp, frame, icmp, payload
+
 from kptrace.model import Flow, Packet, Probe, RuleHit, Value
 from kptrace.node import conntrack, inject, marker, namespace, netlink
 from kptrace.node.netlink import Conversation
@@ -30,12 +30,14 @@ from kptrace.wire.cookie import cookies
 from kptrace.wire.headers import Dissection, dissect
 
 OWN_TABLES = ("kpt-marker", "kpt-icmp")
-# the marker knows TCP and UDP; echoes and what complains about them are marked by this
+# the marker knows TCP and UDP; echoes and what complains about them are marked by this. Its ``ct``
+# keeps conntrack going: without a rule that asks for it the kernel has none, and no nat chain runs
 ICMP_MARKER = """
 table inet kpt-icmp {
  chain pre { type filter hook prerouting priority -350;
   icmp type { 0, 3, 8, 11 } meta nftrace set 1
   icmpv6 type { 1, 2, 3, 128, 129 } meta nftrace set 1
+  ct state established counter
  }
  chain out { type filter hook output priority -350;
   icmp type { 0, 3, 8, 11 } meta nftrace set 1
@@ -97,10 +99,21 @@ class Witness:
         self._nft = namespace.within(inside, lambda: Tracer(ground.place, ""))
         self._log = namespace.within(inside, lambda: LegacyTracer(ground.place))
         self._asking = namespace.within(inside, Conversation)
-        self._marker = namespace.within(inside, self._mark)
-        self._listening, self._datagrams = namespace.within(inside, _listen)
+        self._marker: Conversation | None = None
+        self._listening = namespace.within(inside, _listen)
+        self._datagrams = namespace.within(inside, _receive)
         self._frames: list[tuple[str, bytes]] = []
         self._chains: dict[tuple[str, str, str], int] = {}
+
+    def arm(self) -> None:
+        """Not while somebody lists: nft 1.0.6 may fail to print a table that has one flag."""
+        if self._marker is None:
+            self._marker = namespace.within(self.ground.path(), self._mark)
+
+    def disarm(self) -> None:
+        if self._marker is not None:
+            self._marker.close()
+            self._marker = None
 
     def _mark(self) -> Conversation:
         probe = Flow(protocol="tcp", src="", dst="", dport=1)
@@ -111,7 +124,8 @@ class Witness:
         return owner
 
     def close(self) -> None:
-        for one in (self._nft, self._log, self._asking, self._marker):
+        self.disarm()
+        for one in (self._nft, self._log, self._asking):
             one.close()
         for sock in (*self._listening, *self._datagrams):
             sock.close()
@@ -126,15 +140,16 @@ class Witness:
         sender = self._send(sent, cookie)
         try:
             self._settle()
-            there = self._seen(sent, "there", self._collect())
-            stayed = self._entry(sent) if there.left is None else None
-            there, told = _replace(there, stayed), there
-            back = self._answered(sent, cookie, told)
+            told = self._seen(sent, "there", self._collect())
+            heard = told.left is None and self._echo()
+            stayed = None if told.left else self._stayed(sent, told, heard)
+            back = self._answered(sent, cookie, told, heard)
+            there = msgspec.structs.replace(told.seen, stayed=stayed)
             return Observation(there=there, back=back, lost=bool(self._lost()))
         finally:
             if sender is not None:
                 sender.close()
-            self._hang_up()
+            self._hang_up(sent)
             self._settle()
             self._drain()
 
@@ -155,19 +170,17 @@ class Witness:
         except OSError as error:
             raise NotSent(str(error)) from error
 
-    def _answered(self, sent: Sent, cookie: int, told: _Told) -> Seen | None:
+    def _answered(self, sent: Sent, cookie: int, told: _Told, heard: bool) -> Seen | None:
         """The answer's way, if somebody answers."""
         replies = told.replies
         if told.left is not None:
             end, data = told.captured[-1]
-            mine = {text.split("/")[0] for text in ENDS[end].addresses}
-            back = answer(data, cookie) if told.left.flow.dst in mine else None
+            back = answer(end, data, cookie) if told.left.flow.dst in ENDS[end].own else None
             if back is None:
                 return None
             self.ground.taps[end].send(back)
-        elif not self._echo():
-            heard = replies.hits or replies.frames
-            return self._seen(sent, "back", replies).seen if heard else None
+        elif not heard:
+            return self._seen(sent, "back", replies).seen if replies.any else None
         self._settle()
         more = self._collect()
         every = _Heap(replies.hits + more.hits, replies.frames + more.frames)
@@ -187,14 +200,12 @@ class Witness:
                     sock.sendmsg([data], [(a, b, _source(a, c)) for a, b, c in extra], 0, peer)
         return heard
 
-    def _hang_up(self) -> None:
-        """Connections that came about inside the router end at once."""
-        for sock in self._listening:
-            with suppress(BlockingIOError):
-                while True:
-                    peer, _ = sock.accept()
-                    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
-                    peer.close()
+    def _hang_up(self, sent: Sent) -> None:
+        """Connections with the router itself end with their sockets, half-open ones too."""
+        if sent.protocol == "tcp":
+            for sock in self._listening:
+                sock.close()
+            self._listening = namespace.within(self.ground.path(), _listen)
         for sock in self._datagrams:
             with suppress(BlockingIOError):
                 while sock.recv(2048):
@@ -241,12 +252,16 @@ class Witness:
     def _lost(self) -> int:
         return self._nft.lost() + self._log.lost()
 
+    def _stayed(self, sent: Sent, told: _Told, heard: bool) -> Flow | None:
+        """That an own packet's connection is known proves nothing: it was before the loopback."""
+        return self._entry(sent) if not sent.own or heard or told.replies.any else None
+
     def _entry(self, sent: Sent) -> Flow | None:
         """How the connection is translated, where the packet got as far as being confirmed."""
         if not sent.protocol.startswith("icmp"):
             look = partial(conntrack.lookup, self.ground.place, sent.flow)
             known = namespace.within(self.ground.path(), look)
-            return known.reply.reverse if known else None
+            return known.reply.reverse if known and known.original == sent.flow else None
         for found in self._asking.ask(_CT_GET, netlink.netfilter(0), netlink.DUMP):
             entry = conntrack.entry(self.ground.place, found.body[4:])
             if entry.original == sent.flow:
@@ -304,6 +319,10 @@ class _Heap:
     def __init__(self, hits: list[RuleHit], frames: list[tuple[str, bytes]]) -> None:
         self.hits, self.frames = hits, frames
 
+    @property
+    def any(self) -> bool:
+        return bool(self.hits or self.frames)
+
 
 class _Told:
     """Seen, with what is needed to go on."""
@@ -311,10 +330,6 @@ class _Told:
     def __init__(self, seen: Seen, captured: list[tuple[str, bytes]], replies: _Heap) -> None:
         self.seen, self.captured, self.replies = seen, captured, replies
         self.left = seen.left
-
-
-def _replace(told: _Told, stayed: Flow | None) -> Seen:
-    return msgspec.structs.replace(told.seen, stayed=stayed)
 
 
 def _with(hit: RuleHit, packet: Packet | None) -> RuleHit:
@@ -394,29 +409,38 @@ def _own(sent: Sent, cookie: int) -> socket.socket:
     return sock
 
 
-def _listen() -> tuple[list[socket.socket], list[socket.socket]]:
-    listening, datagrams = [], []
-    for family, any_address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
-        for port in TCP_PORTS:
-            sock = _bound(family, socket.SOCK_STREAM, any_address, port)
-            sock.listen(4096)
+_ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+
+
+def _listen() -> list[socket.socket]:
+    listening = []
+    for family in _ANY:
+        for port in OPEN_PORTS:
+            sock = _bound(family, socket.SOCK_STREAM, port)
+            sock.listen(4)
             listening.append(sock)
-        for port in UDP_PORTS:
-            sock = _bound(family, socket.SOCK_DGRAM, any_address, port)
+    return listening
+
+
+def _receive() -> list[socket.socket]:
+    datagrams = []
+    for family in _ANY:
+        for port in OPEN_PORTS:
+            sock = _bound(family, socket.SOCK_DGRAM, port)
             if family == socket.AF_INET:
                 sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
             else:
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
             datagrams.append(sock)
-    return listening, datagrams
+    return datagrams
 
 
-def _bound(family: int, kind: int, address: str, port: int) -> socket.socket:
+def _bound(family: int, kind: int, port: int) -> socket.socket:
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    sock.bind((address, port))
+    sock.bind((_ANY[family], port))
     return sock
 
 
