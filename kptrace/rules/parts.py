@@ -22,7 +22,7 @@ and ``-p`` do it too)::
     meta nfproto        ipv4, ipv6
     meta protocol       ip, ip6, arp, vlan
     meta mark, meta length, meta cgroup, meta skuid, meta skgid, ...
-    meta iifname, meta oifname, meta iif, meta oif          names; iif and oif too
+    meta iifname, meta oifname, meta iif, meta oif          names; iif and oif too; empty: none
     meta pkttype        host, broadcast, multicast, other
     physdev in, physdev out                                 names of bridge ports, empty: none
     physdev is-in, physdev is-out, physdev is-bridged       1 or 0
@@ -30,7 +30,7 @@ and ``-p`` do it too)::
                         (xt_conntrack), snat, dnat: this connection is translated so
     ct status           flags: expected, seen-reply, assured, confirmed, snat, dnat, dying
     ct mark, ct zone, ct direction (original, reply), ct expiration
-    ct original|reply saddr|daddr|protocol|proto-src|proto-dst
+    ct original|reply [ip|ip6] saddr|daddr, protocol|proto-src|proto-dst
 
 **Operators**: ``== != < > <= >=``; against Elements or a set reference ``==`` and ``!=`` mean
 membership. ``in`` and ``not in`` are for flag fields: any (none) of the named bits is set. On a
