@@ -12,6 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from kptrace.model import Outcome, Place
+from kptrace.walk.handover import taken_in, taken_out
 from kptrace.walk.network import Link
 from kptrace.walk.skb import Skb
 from kptrace.walk.stages import Arrived, Cross, Frame, Input, Receive, Stage, Transmit
@@ -23,6 +24,9 @@ from kptrace.walk.world import Port
 def transmit(story: Story, stage: Transmit) -> Stage | Arrived:
     skb, link = stage.skb, stage.link
     _check_up(story, skb, link)
+    programs = story.at(skb).programs
+    if programs is not None and programs.takes(link.name):
+        return taken_out(story, skb, link, programs)
     if link.kind in _UNKNOWN_TUNNELS:
         words = f"it leaves by {link.name}, a {link.kind} device, whose far end is not known here"
         raise story.end(skb, Outcome.INCONCLUSIVE, "", link.name, words)
@@ -62,6 +66,9 @@ def receive(story: Story, stage: Receive) -> Stage | Arrived:
         words = f"{link.name} is down"
         raise story.end(skb, Outcome.DROPPED, "link-down", link.name, words, link.name)
     story.note("seen", skb, link.name, "in")
+    programs = story.at(skb).programs
+    if programs is not None and (programs.takes(link.name) or programs.takes(link.master)):
+        raise taken_in(story, skb, link, programs)
     master = story.at(skb).link(link.master) if link.master else None
     if master is not None and master.kind == "bridge":
         return Frame(skb, master, link)
