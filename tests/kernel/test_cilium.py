@@ -16,6 +16,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address
 from pathlib import Path
 from struct import pack, unpack
 from typing import Any, NamedTuple, TypeVar
@@ -29,7 +31,8 @@ from kptrace.lab.state import Lab
 from kptrace.model import Hop, Outcome, Place, Trace
 from kptrace.node import bpf
 from kptrace.node.cgroup import within_cgroup
-from kptrace.node.namespace import within
+from kptrace.node.namespace import interfaces, within
+from kptrace.wire.ebpf import Code
 
 pytestmark = pytest.mark.kernel
 
@@ -250,6 +253,78 @@ def test_who_is_outside_the_cgroup_is_not_translated(each_cilium_bench: Any) -> 
             return line.connect_ex(("10.96.1.2", 80))
 
     assert within(door.netns, talk) != 0
+
+
+# --- programs on devices --------------------------------------------------------------------------
+
+SCHED_CLS, TCX_INGRESS = 3, 46  # enum bpf_prog_type, bpf_attach_type
+REDIRECT_PEER, SHOT = 155, 2
+
+
+@contextmanager
+def on_the_way_in(lab: Lab, pod: str, *, drop: bool = False) -> Iterator[None]:
+    """node-b hands what is for the pod past its lxc device, as Cilium with BPF host routing does;
+    or throws it away.
+    """
+    to = lab.plan.pod(pod)
+    netns = lab.door(Place(node=to.node)).netns
+    index = {name: number for number, name in interfaces(netns).items()}
+    device = "cilium_vxlan" if lab.plan.network == "cilium-vxlan" else "eth0"
+    code = Code()
+    code.put(0xBF, 6, 1)
+    code.put(0x20, value=30)  # r0 = the IPv4 destination, behind 14 bytes of Ethernet
+    code.jump(0x56, 0, int(IPv4Address(to.addresses[0])), "another's")  # 32 bits wide
+    if drop:
+        code.put(0xB7, 0, value=SHOT)
+    else:
+        code.put(0xB7, 1, value=index[to.interface])
+        code.put(0xB7, 2)
+        code.call(REDIRECT_PEER)
+    code.put(0x95)
+    code.here("another's")
+    code.put(0xB7, 0)
+    code.put(0x95)
+    program = bpf.load(SCHED_CLS, code.finish(), TCX_INGRESS)
+    target = pack("=IIII", index[device], program, TCX_INGRESS, 0)
+    within(netns, lambda: bpf.call(8, target))  # BPF_PROG_ATTACH
+    try:
+        yield
+    finally:
+        within(netns, lambda: bpf.call(9, target))
+        os.close(program)
+
+
+def test_what_is_handed_past_a_device_is_no_drop(each_cilium_bench: Any) -> None:
+    lab = each_cilium_bench.lab
+    device = lab.plan.pod("shop/remote-1").interface
+    with on_the_way_in(lab, "shop/remote-1"):
+        made = each_cilium_bench.trace("svc/remote", "pod/client")
+    assert (made.outcome, made.findings) == (Outcome.DELIVERED, ())
+    assert [hop for hop in made.hops if hop.interface == device and hop.action == "seen"] == []
+    assert made.evidence.agreement is not None
+    assert made.evidence.agreement.parted == ""
+
+
+def test_nor_is_it_to_blame_where_the_packet_died_elsewhere(each_cilium_bench: Any) -> None:
+    lab = each_cilium_bench.lab
+    faults.inject(lab.name, faults.find("nobody-listens"))
+    try:
+        with on_the_way_in(lab, "shop/remote-1"):
+            made = each_cilium_bench.trace("svc/remote", "pod/client")
+    finally:
+        faults.heal(lab.name, "nobody-listens")
+    assert made.outcome is Outcome.REFUSED
+    assert made.findings[0].cause == "nobody-listens"
+    assert lab.plan.pod("shop/remote-1").interface not in str(made.findings)
+
+
+def test_a_program_that_drops_is_named_by_the_kernel(each_cilium_bench: Any) -> None:
+    lab = each_cilium_bench.lab
+    with on_the_way_in(lab, "shop/remote-1", drop=True):
+        made = each_cilium_bench.trace("svc/remote", "pod/client")
+    assert made.outcome is Outcome.DROPPED
+    assert (made.findings[0].cause, made.findings[0].node) == ("kernel-drop", "node-b")
+    assert made.findings[0].object.startswith("TC_INGRESS")
 
 
 # --- what it leaves behind ------------------------------------------------------------------------
