@@ -189,6 +189,7 @@ def test_two_faults_at_once_name_the_one_that_the_packet_meets(vxlan_bench: Any)
 
 def test_a_fault_elsewhere_is_not_named(vxlan_bench: Any) -> None:
     with broken(vxlan_bench.lab.name, faults.find("tunnel-port-blocked")):
-        made = vxlan_bench.trace("svc/near", "pod/client", timeout=0.4)
+        # By its pod, not by its name: half of the DNS servers are behind the tunnel.
+        made = vxlan_bench.trace("pod/near-1", "pod/client", timeout=0.4)
     assert made.outcome is Outcome.DELIVERED
-    assert [finding.severity for finding in made.findings if finding.severity == "error"] == []
+    assert made.findings == ()
