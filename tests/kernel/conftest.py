@@ -147,6 +147,13 @@ def each_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 
 @pytest.fixture(scope="module", params=MODES)
+def each_proxy_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """A lab of each proxy mode, with a tunnel between the nodes."""
+    with bench(request.param) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=MODES)
 def each_wide_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """Three nodes, of which the last has no backend of any Service; one for each proxy mode."""
     with bench(request.param, nodes=3) as made:

@@ -84,40 +84,49 @@ EVERY_KIND = (
     Way("pod/remote-1:8080", ("shop/remote-1",), direct=True),
     Way("pod/echo-1:7007/udp", ("shop/echo-1",), direct=True),
 )
-FROM_THE_OTHER_NODE = (
-    Way("svc/remote", ("shop/remote-1",)),
-    NEAR,
-    Way("svc/self", ("shop/client",)),
-    Way("svc/local", ON_B),
-    DUAL6,
-    through("nodeport-local", "node-a", ON_A),
+BETWEEN_NODES = (
+    ("pod/client-b", NEAR),
+    ("pod/client-b", Way("svc/self", ("shop/client",))),
+    ("node/node-a", REMOTE),
+    ("node/node-a", DUAL6),
 )
-FROM_A_NODE = (
-    Way("svc/web", WEB),
-    REMOTE,
-    ECHO,
-    DNS_UDP,
-    DUAL6,
+FROM_ELSEWHERE = (
+    ("pod/client-b", REMOTE),
+    ("pod/client-b", Way("svc/local", ON_B)),
+    ("pod/client-b", DUAL6),
+    ("pod/client-b", through("nodeport-local", "node-a", ON_A)),
+    ("node/node-a", Way("svc/web", WEB)),
+    ("node/node-a", ECHO),
+    ("node/node-a", DNS_UDP),
     # the node's own packets are sent anywhere too
-    through("nodeport-local", "node-a", WEB),
-    through("nodeport-local", "node-b", ON_B),
-    Way("pod/remote-1:8080", ("shop/remote-1",), direct=True),
+    ("node/node-a", through("nodeport-local", "node-a", WEB)),
+    ("node/node-a", through("nodeport-local", "node-b", ON_B)),
+    ("node/node-a", Way("pod/remote-1:8080", ("shop/remote-1",), direct=True)),
 )
-WAYS = [
-    pytest.param(source, way, id=f"{source.partition('/')[2]}>{way.name}")
-    for source, ways in (
-        ("pod/client", EVERY_KIND),
-        ("pod/client-b", FROM_THE_OTHER_NODE),
-        ("node/node-a", FROM_A_NODE),
-    )
-    for way in ways
-]
 
 
-@pytest.mark.parametrize(("source", "way"), WAYS)
+def named(source: str, way: Way) -> Any:
+    return pytest.param(source, way, id=f"{source.partition('/')[2]}>{way.name}")
+
+
+FROM_THE_CLIENT = [named("pod/client", way) for way in EVERY_KIND]
+
+
+@pytest.mark.parametrize(
+    ("source", "way"), [*FROM_THE_CLIENT, *(named(*pair) for pair in BETWEEN_NODES)]
+)
 def test_delivered(each_bench: Any, source: str, way: Way) -> None:
-    plan: Plan = each_bench.lab.plan
-    made: Trace = each_bench.trace(way.target, source, way.namespace, **dict(way.asked))
+    it_is_delivered(each_bench, source, way)
+
+
+@pytest.mark.parametrize(("source", "way"), [named(*pair) for pair in FROM_ELSEWHERE])
+def test_delivered_from_elsewhere(each_proxy_bench: Any, source: str, way: Way) -> None:
+    it_is_delivered(each_proxy_bench, source, way)
+
+
+def it_is_delivered(bench: Any, source: str, way: Way) -> None:
+    plan: Plan = bench.lab.plan
+    made: Trace = bench.trace(way.target, source, way.namespace, **dict(way.asked))
 
     assert made.outcome is Outcome.DELIVERED
     assert made.findings == ()
@@ -299,9 +308,9 @@ def test_every_interface_on_one_node(each_bench: Any) -> None:
 
 
 @pytest.mark.parametrize("source", ["pod/client", "pod/client-b", "node/node-a"])
-def test_no_endpoints(each_bench: Any, source: str) -> None:
-    plan: Plan = each_bench.lab.plan
-    made: Trace = each_bench.trace("svc/empty", source)
+def test_no_endpoints(each_proxy_bench: Any, source: str) -> None:
+    plan: Plan = each_proxy_bench.lab.plan
+    made: Trace = each_proxy_bench.trace("svc/empty", source)
     assert made.outcome is Outcome.NO_ENDPOINTS
     node, netns = place_of(plan, source)
     assert [(f.cause, f.severity, f.node) for f in made.findings] == [
@@ -361,8 +370,8 @@ def test_a_third_node_is_traced_like_the_second(each_wide_bench: Any) -> None:
 # --- many flows ---------------------------------------------------------------------------------
 
 
-def test_shares_of_forty_flows(each_bench: Any) -> None:
-    made: Trace = each_bench.trace("svc/web", "pod/client", count=40)
+def test_shares_of_forty_flows(each_proxy_bench: Any) -> None:
+    made: Trace = each_proxy_bench.trace("svc/web", "pod/client", count=40)
     assert made.outcome is Outcome.DELIVERED
     assert [layer for layer in made.evidence.layers if layer.lost] == []
     shares = made.evidence.shares
@@ -375,8 +384,8 @@ def test_shares_of_forty_flows(each_bench: Any) -> None:
         assert share.seen == share.delivered == said.count(share.pod.partition("/")[2]) > 0
 
 
-def test_affinity_sends_all_flows_to_one_backend(each_bench: Any) -> None:
-    traces = [each_bench.trace("svc/sticky", "pod/client", count=8) for _ in range(2)]
+def test_affinity_sends_all_flows_to_one_backend(each_proxy_bench: Any) -> None:
+    traces = [each_proxy_bench.trace("svc/sticky", "pod/client", count=8) for _ in range(2)]
     chosen = [[(s.pod, s.seen) for s in made.evidence.shares if s.seen] for made in traces]
     assert chosen[0] == chosen[1]
     ((_, seen),) = chosen[0]
