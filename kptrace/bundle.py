@@ -122,8 +122,14 @@ class Texts(Mapping[str, str]):
 
     def __init__(self, files: Mapping[str, bytes], node: str) -> None:
         self._files, self._node = files, node
+        self._read: dict[str, str] = {}
 
     def __getitem__(self, name: str) -> str:
+        if name not in self._read:
+            self._read[name] = self._text(name)
+        return self._read[name]
+
+    def _text(self, name: str) -> str:
         try:
             return self._files[name].decode()
         except UnicodeDecodeError as error:

@@ -19,18 +19,18 @@ iptables-save keeps a chain's rules together; a text written by hand need not, a
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Literal, overload
 
 from kptrace.errors import BadDump
 from kptrace.rules.ruleset import Chain, Rule, Rules, Source, Table
+from kptrace.rules.save_sections import BIG, DECLARED, BigSection, Section, short
 from kptrace.rules.sets import Set
 from kptrace.rules.xtables import compile_words
 
 Backend = Literal["legacy", "nft"]
-Span = tuple[int, int]
 
 HOOKS = {
     "PREROUTING": "prerouting",
@@ -43,11 +43,6 @@ PRIORITIES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security":
 _NFT_SECURITY = 150  # iptables-nft's own number for it (iptables/nft.c), behind source NAT
 _SOURCE_NAT = 100  # nat in INPUT and POSTROUTING
 
-_RUNS = re.compile(r"^-A (\S+).*\n(?:-A \1(?=\s).*\n)*", re.MULTILINE)
-_COUNTED_RUNS = re.compile(
-    r"^(?:\[\d+:\d+\] )?-A (\S+).*\n(?:(?:\[\d+:\d+\] )?-A \1(?=\s).*\n)*", re.MULTILINE
-)
-_DECLARED = re.compile(r":\S+ (\S+)(?: \[(\d+):(\d+)\])?")
 _RULE = re.compile(r"(?:\[(\d+):(\d+)\] )?-A \S+ ?(.*)\n")
 _WORD = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^\s"]+))(?:\s+|$)')
 _ESCAPED = re.compile(r"\\(.)")
@@ -74,26 +69,29 @@ class IptablesSave(Source):
         self.family = family
         self.ipset = ipset
         self._sections = {
-            Table(backend=backend, family=family, name=name): _Section(self, start, end)
+            Table(backend=backend, family=family, name=name): self._section(start, end)
             for name, start, end in self._split()
         }
+
+    def _section(self, start: int, end: int) -> Section:
+        kind = BigSection if end - start > BIG else Section
+        return kind(self.text, start, end, self.bad)
 
     def tables(self) -> Sequence[Table]:
         return tuple(self._sections)
 
     def base_chains(self, table: Table) -> Sequence[Chain]:
-        declared = self._sections[table].declared
-        names = [name for name, line in declared.items() if not line.startswith(f":{name} -")]
+        names = self._sections[table].base_chains()
         return [chain for name in names if (chain := self.chain(table, name))]
 
     def chain(self, table: Table, name: str) -> Chain | None:
         section = self._sections[table]
-        line = section.declared.get(name)
+        line = section.declaration(name)
         if line is None:
             return None
-        declared = _DECLARED.fullmatch(line)
+        declared = DECLARED.fullmatch(line)
         if declared is None:
-            raise self.bad(self._place(line), f"{_short(line)} is no chain")
+            raise self.bad(self._place(line), f"{short(line)} is no chain")
         policy, *counts = declared.groups()
         rules = SavedRules(self, section, table, name)
         if policy == "-":
@@ -116,7 +114,7 @@ class IptablesSave(Source):
         )
 
     def chain_names(self, table: Table) -> Sequence[str]:
-        return tuple(self._sections[table].declared)
+        return self._sections[table].names()
 
     def bad(self, place: int, text: str) -> BadDump:
         hint = "take it again with iptables-save, whole and unedited"
@@ -145,7 +143,7 @@ class IptablesSave(Source):
             line = text[place : end if end >= 0 else len(text)]
             if not line.startswith("*"):
                 if line.strip() and not line.startswith("#"):
-                    raise self.bad(place, f"{_short(line)} stands outside a table")
+                    raise self.bad(place, f"{short(line)} stands outside a table")
                 place += len(line) + 1
                 continue
             table, start = line[1:].strip(), place + len(line) + 1
@@ -178,84 +176,20 @@ def type_of(table: str, hook: str) -> str:
     return "route" if table == "mangle" and hook == "output" else "filter"
 
 
-class _Section:
-    """One table's part of the text, indexed at its first use."""
-
-    def __init__(self, save: IptablesSave, start: int, end: int) -> None:
-        self._save = save
-        self._start, self._end = start, end
-
-    @cached_property
-    def declared(self) -> dict[str, str]:
-        """Chain name -> its ``:CHAIN POLICY [packets:bytes]`` line, in the order of the text."""
-        text, start, end = self._save.text, self._start, self._end
-        marks = (text.find(mark, start - 1, end) for mark in ("\n-A ", "\n["))
-        self._rules_start = min((mark + 1 for mark in marks if mark >= 0), default=end)
-        lines = text[start : self._rules_start].split("\n")
-        found = {line[1 : line.find(" ")]: line for line in lines if line[:1] == ":"}
-        spaces = text.count(" ", start, self._rules_start)
-        if len(found) != len(lines) - 1 or spaces != 2 * len(found):
-            self._prove(lines)
-        return found
-
-    def _prove(self, lines: list[str]) -> None:
-        """Only chains, each once, and comments may stand here."""
-        place, seen = self._start, set[str]()
-        for line in lines:
-            name = line.split(" ")[0]
-            if line and not line.startswith("#") and not _DECLARED.fullmatch(line):
-                raise self._save.bad(place, f"{_short(line)} is no chain")
-            if line.startswith(":") and name in seen:
-                raise self._save.bad(place, f"chain {name[1:]} for the second time")
-            seen.add(name)
-            place += len(line) + 1
-
-    @cached_property
-    def runs(self) -> dict[str, tuple[Span, ...]]:
-        """For each chain the stretches of text that hold its rules, and proof of all the rest."""
-        declared = self.declared  # also finds where the rules start
-        text, place, end = self._save.text, self._rules_start, self._end
-        counted = text.find("[", place, place + 1) == place or text.find("\n[", place, end) >= 0
-        found: dict[str, tuple[Span, ...]] = {}
-        for match in (_COUNTED_RUNS if counted else _RUNS).finditer(text, place, end):
-            start = match.start()
-            if start != place:
-                self._skip(place, start)
-            name = match.group(1)
-            if name not in declared:
-                raise self._save.bad(start, f"a rule of chain {name}, which is not declared")
-            place = match.end()
-            found[name] = (*found.get(name, ()), (start, place))
-        if place != end:
-            self._skip(place, end)
-        return found
-
-    def _skip(self, place: int, end: int) -> None:
-        """Between chains and rules only comments and empty lines may stand."""
-        while place < end:
-            line = self._line(place)
-            if line.strip() and not line.startswith("#"):
-                raise self._save.bad(place, f"{_short(line)} is no rule")
-            place += len(line) + 1
-
-    def _line(self, place: int) -> str:
-        end = self._save.text.find("\n", place, self._end)
-        return self._save.text[place : end if end >= 0 else self._end]
-
-
 class SavedRules(Rules):
     """A chain's rules inside a text; each is parsed when it is reached, and then kept."""
 
-    def __init__(self, save: IptablesSave, section: _Section, table: Table, chain: str) -> None:
+    def __init__(self, save: IptablesSave, section: Section, table: Table, chain: str) -> None:
         self._save, self._section = save, section
         self._table, self._chain = table, chain
         self._kept: dict[int, Rule] = {}
+        self._led: dict[str, tuple[Rule, ...]] = {}
 
     @cached_property
     def _places(self) -> list[int]:
         """Where each rule begins."""
         text, places = self._save.text, list[int]()
-        for start, end in self._section.runs.get(self._chain, ()):
+        for start, end in self._section.spans(self._chain):
             while start < end:
                 places.append(start)
                 start = text.find("\n", start) + 1
@@ -269,20 +203,19 @@ class SavedRules(Rules):
         """
         if len(self._places) < _WORTH_FILTERING:
             return self
-        pattern = re.compile(
-            rf"^(?:\[\d+:\d+\] )?-A \S+ (?!-d (?!{re.escape(address)}/)[0-9a-f.:]+/(?:32|128) )",
-            re.MULTILINE,
-        )
-        return self._matching(pattern)
+        if address not in self._led:
+            other = rf"-d (?!{re.escape(address)}/)[0-9a-f.:]+/(?:32|128) "
+            pattern = re.compile(rf"^(?:\[\d+:\d+\] )?-A \S+ (?!{other})", re.MULTILINE)
+            self._led[address] = tuple(self._matching(pattern))
+        return self._led[address]
 
     def saying(self, text: str) -> Iterable[Rule]:
         return self._matching(re.compile(rf"^.*{re.escape(text)}.*$", re.MULTILINE))
 
     def _matching(self, pattern: re.Pattern[str]) -> Iterator[Rule]:
-        order = {place: index for index, place in enumerate(self._places)}
-        for start, end in self._section.runs.get(self._chain, ()):
+        for start, end in self._section.spans(self._chain):
             for match in pattern.finditer(self._save.text, start, end):
-                yield self._at(order[match.start()])
+                yield self._at(bisect_left(self._places, match.start()))
 
     def _at(self, index: int) -> Rule:
         rule = self._kept.get(index)
@@ -300,7 +233,7 @@ class SavedRules(Rules):
             compiled = compile_words(
                 split_words(words),
                 self._save.family,
-                self._section.declared.__contains__,
+                self._section.has,
                 self._save.ipset,
             )
         except ValueError as error:
@@ -346,12 +279,8 @@ def split_words(text: str) -> list[str]:
     while place < len(text):
         match = _WORD.match(text, place)
         if match is None:
-            raise ValueError(f"a quote that does not close: {_short(text[place:])}")
+            raise ValueError(f"a quote that does not close: {short(text[place:])}")
         inside, plain = match.groups()
         words.append(plain if plain is not None else _ESCAPED.sub(r"\1", inside))
         place = match.end()
     return words
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
