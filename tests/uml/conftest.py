@@ -40,6 +40,7 @@ MARKER = "KPTRACE-UML-EXIT"
 BOOT_SECONDS = 60
 TEST_SECONDS = 150
 MEMORY = "1024M"
+BOOTS = 2  # side by side, one processor each
 
 # loaded at the beginning: the kernel does not load what only a namespace of the guest asks for
 WANTED = """
@@ -97,6 +98,7 @@ class Guest:
     def __init__(self, tests: list[str]) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="kptrace-uml-"))
         self.reports: dict[str, list[dict[str, Any]]] = {}
+        self.tests = tests
         self._read_to = 0
         (self.directory / "tests.txt").write_text("\n".join(tests) + "\n")
         (self.directory / "run.sh").write_text(
@@ -114,7 +116,8 @@ class Guest:
         with open(self.console, "wb") as console:
             self.process = subprocess.Popen(
                 [
-                    "linux.uml",
+                    # it goes with us, however we go
+                    *("setpriv", "--pdeathsig", "KILL", "linux.uml"),
                     *("rootfstype=hostfs", "rootflags=/", "ro", f"mem={MEMORY}", "quiet"),
                     f"init={self.directory / 'init'}",
                     *(f"out={self.directory}", f"modules={_modules()}"),
@@ -210,7 +213,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=missing))
 
 
-GUEST = pytest.StashKey[Guest]()
+GUESTS = pytest.StashKey[dict[Path, Guest]]()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -230,20 +233,36 @@ def _reports(item: pytest.Item) -> Iterator[pytest.TestReport]:
     if missing:
         yield _failure(item, missing)
         return
-    ours = [one for one in item.session.items if _ours(one) and not one.get_closest_marker("skip")]
     stash = item.session.stash
-    if GUEST not in stash:
-        stash[GUEST] = Guest([one.nodeid for one in ours])
-    guest = stash[GUEST]
+    if GUESTS not in stash:
+        stash[GUESTS] = _boot(item.session)
+    guest = stash[GUESTS][item.path]
     told = guest.wait_for(item.nodeid)
     failed = any(data["outcome"] == "failed" for each in guest.reports.values() for data in each)
     for data in told:
         yield item.config.hook.pytest_report_from_serializable(config=item.config, data=data)
     if not told or told[-1]["when"] != "teardown":
         yield _failure(item, f"the guest did not report this test\n{guest.words()}")
-    elif item is ours[-1] and guest.exit_code() != int(failed):
+    elif item.nodeid == guest.tests[-1] and guest.exit_code() != int(failed):
         why = f"the guest's exit code is {guest.exit_code()}, its reports say {int(failed)}"
         yield _failure(item, f"{why}\n{guest.words()}")
+
+
+def _boot(session: pytest.Session) -> dict[Path, Guest]:
+    """The guest of each file; the files are dealt out by the number of their tests."""
+    files: dict[Path, list[str]] = {}
+    for one in session.items:
+        if _ours(one) and not one.get_closest_marker("skip"):
+            files.setdefault(one.path, []).append(one.nodeid)
+    shares: list[list[Path]] = [[] for _ in range(min(BOOTS, len(files)))]
+    for path in sorted(files, key=lambda path: -len(files[path])):
+        min(shares, key=lambda share: sum(len(files[one]) for one in share)).append(path)
+    found: dict[Path, Guest] = {}
+    for share in shares:
+        in_order = [test for path, tests in files.items() if path in share for test in tests]
+        guest = Guest(in_order)
+        found |= dict.fromkeys(share, guest)
+    return found
 
 
 def _failure(item: pytest.Item, words: str) -> pytest.TestReport:
@@ -258,6 +277,5 @@ def _failure(item: pytest.Item, words: str) -> pytest.TestReport:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    guest = session.stash.get(GUEST, None)
-    if guest is not None:
+    for guest in session.stash.get(GUESTS, {}).values():
         guest.close()
