@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from kptrace.cni import with_programs
 from kptrace.errors import NotFound
 from kptrace.judge.rivals import proxy_of, rivals
 from kptrace.kube.documents import Documents, read_documents
@@ -54,7 +55,8 @@ def look(target: Target, source: SourceRef | None, node: str, state: State) -> E
     chosen = node or _node_of(source, documents) or next(iter(state.nodes), "")
     if not chosen:
         raise NotFound("there is no node's state in it", "a node's folder holds iptables-save.txt")
-    snapshot = read_snapshot(Place(node=chosen), state.node(chosen))
+    files = state.node(chosen)
+    snapshot = with_programs(read_snapshot(Place(node=chosen), files), files)
     return explain(target, source, chosen, documents, snapshot, state.nodes)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
 
+from kptrace import cni
 from kptrace.crew import Crew, Ground
 from kptrace.model import Place
 from kptrace.node.link import LocalAgent
@@ -56,5 +57,5 @@ class Live:
         """What decides a packet's fate there; rules are asked for as they are reached."""
         place = Place(node=name)
         self._crew.must_have(name)
-        self._crew.dump((place,), FILES)
+        self._crew.dump((place,), (*FILES, *cni.wanted()))
         return self._crew.texts().get(place, {})

@@ -173,7 +173,9 @@ class Vantage:
     def _answer(self, door: Door, protocol: str, origin: Origin) -> Answer:
         flow = Flow(protocol=protocol, src=origin.source, dst=door.address, dport=door.port)
         packet = Packet(flow=flow, flags="S" if protocol == "tcp" else "")
-        decided = self._astray(decide(packet, self._place, self._world, origin.arrival), origin)
+        inside = origin.sender != "outside"
+        met_here = decide(packet, self._place, self._world, origin.arrival, socket=inside)
+        decided = self._astray(met_here, origin)
         self.missing += [each for each in decided.missing if each not in self.missing]
         ways = decided.ways
         entry = Entry(

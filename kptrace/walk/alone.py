@@ -17,7 +17,7 @@ from collections.abc import Iterable
 import msgspec
 
 from kptrace.model import Branch, Endpoint, Flow, Outcome, Packet, Place, Value
-from kptrace.walk import ip
+from kptrace.walk import connect, ip
 from kptrace.walk.bridge import netfilter_off
 from kptrace.walk.choices import Choices, explore
 from kptrace.walk.network import Assigned, Link, Nexthop, Route, network
@@ -54,15 +54,19 @@ class Decided(Value):
     missing: tuple[str, ...] = ()
 
 
-def decide(packet: Packet, node: Place, world: World, arrival: Arrival | None) -> Decided:
+def decide(
+    packet: Packet, node: Place, world: World, arrival: Arrival | None, socket: bool = True
+) -> Decided:
     """``arrival``: None for a packet of the node's own. A source that is empty is not known, or
     with the node's own packets left to the kernel.
+
+    socket: the sender's is on this node, so programs at connect() see it
     """
     missing: list[str] = []
 
     def story(choices: Choices) -> Branch:
         told = Story(world, choices, packet.flow)
-        branch = _tell(told, _skb(packet, node, world, arrival), arrival)
+        branch = _tell(told, _skb(packet, node, world, arrival), arrival, socket)
         missing.extend(one for one in told.missing if one not in missing)
         return branch
 
@@ -134,8 +138,11 @@ def _skb(packet: Packet, node: Place, world: World, arrival: Arrival | None) -> 
     return skb
 
 
-def _tell(story: Story, skb: Skb, arrival: Arrival | None) -> Branch:
+def _tell(story: Story, skb: Skb, arrival: Arrival | None, socket: bool) -> Branch:
     try:
+        connect.stop_where_devices_translate(story, skb, socket)
+        if socket:
+            connect.translate(story, skb)
         end = _reached(story, _run(story, Output(skb) if arrival is None else Input(skb)))
     except End as ended:
         end = ended
@@ -166,19 +173,27 @@ def _reached(story: Story, stage: Stage | Arrived) -> End:
         words = "a local proxy takes the packet (TPROXY): what it does with it is not known here"
         return End(Outcome.INCONCLUSIVE, "", "", words)
     asked = story.asked
-    if skb.translated or story.world.endpoint(asked.dst, asked.dport, asked.protocol):
+    if (
+        skb.translated
+        or _at_connect(story)
+        or story.world.endpoint(asked.dst, asked.dport, asked.protocol)
+    ):
         return End(Outcome.DELIVERED)
     way = f"it leaves by {stage.link.name}" if isinstance(stage, Transmit) else "the node keeps it"
     words = f"no rule translates {asked.dst} port {asked.dport}: {way} as it is"
     return End(Outcome.NOT_PROGRAMMED, "proxy-rules-missing", asked.dst, words)
 
 
+def _at_connect(story: Story) -> bool:
+    return any(step.hook == "connect" for step in story.steps)
+
+
 def _backend(story: Story, skb: Skb) -> Endpoint | None:
     """Where a rule sends it; a rule may translate an address to itself, which nobody can see."""
-    flow = story.asked
+    flow = story.sent_flow
     if skb.tracked is not None and skb.translated:
         flow = skb.tracked.connection.translated
     known = story.world.endpoint(flow.dst, flow.dport, flow.protocol)
-    if known or not skb.translated:
+    if known or not (skb.translated or _at_connect(story)):
         return known
     return Endpoint(address=flow.dst, port=flow.dport, protocol=flow.protocol)

@@ -53,6 +53,20 @@ def translate(story: Story, skb: Skb) -> None:
     )
 
 
+def stop_where_devices_translate(story: Story, skb: Skb, socket: bool) -> None:
+    """A packet that programs on devices translate, which are not read: what is left to them at
+    connect(), and all that comes from outside.
+    """
+    node = story.world.snapshot(Place(node=skb.place.node))
+    programs = node.programs if node else None
+    found = _frontend(story, skb, programs) if programs and programs.frontends else None
+    if programs is None or found is None or (socket and not found.left):
+        return
+    words = found.left or f"{programs.owner} translates what comes from outside on devices"
+    story.choices.certain = False
+    raise End(Outcome.INCONCLUSIVE, "", "", f"{words}: its programs are not read")
+
+
 def _frontend(story: Story, skb: Skb, programs: Programs) -> Frontend | None:
     flow = skb.flow
     found = programs.frontend(flow.dst, flow.dport, flow.protocol)

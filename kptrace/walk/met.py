@@ -96,7 +96,7 @@ def hook_order(hook: str) -> int:
     return _HOOKS.get(hook, 0)
 
 
-_HOOKS = {"prerouting": 0, "output": 0, "input": 1, "forward": 1, "postrouting": 2}
+_HOOKS = {"connect": -1, "prerouting": 0, "output": 0, "input": 1, "forward": 1, "postrouting": 2}
 
 
 def _place(one: _Met) -> tuple[int, Hashable, int]:

@@ -25,13 +25,17 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 
 from kptrace.errors import Usage
+from kptrace.explain import look
 from kptrace.lab import cluster, faults, state
+from kptrace.lab.ground import LabGround
 from kptrace.lab.plan import plan
 from kptrace.lab.state import Lab
+from kptrace.live import Live
 from kptrace.model import Hop, Outcome, Place, Trace
 from kptrace.node import bpf
 from kptrace.node.cgroup import within_cgroup
 from kptrace.node.namespace import interfaces, within
+from kptrace.target import parse_target
 from kptrace.wire.ebpf import Code
 
 pytestmark = pytest.mark.kernel
@@ -171,6 +175,22 @@ def test_without_backends_connect_itself_is_refused(each_cilium_bench: Any) -> N
     assert finding.cause == "no-endpoints"
     assert "EHOSTUNREACH" in finding.evidence[0]
     assert made.evidence.returned[0].result == "unreachable"
+
+
+def test_what_is_explained_is_what_the_maps_hold(each_cilium_bench: Any) -> None:
+    with LabGround(each_cilium_bench.lab) as ground:
+        live = Live(ground, ("node-a", "node-b"))
+        told = look(parse_target("svc/nodeport-local", "shop"), None, "node-a", live)
+    assert (told.proxy, told.findings) == ("cilium", ())
+    (port,) = told.ports
+    entries = {(entry.kind, entry.sender): entry for entry in port.entries}
+    for kind in ("clusterIP", "nodePort"):
+        for sender in ("pod", "node"):
+            entry = entries[kind, sender]
+            assert entry.outcome is Outcome.DELIVERED
+            assert {backend.pod for backend in entry.backends} == set(WEB)
+            assert {rule.table for rule in entry.rules} >= {"cilium_lb4_services_v2"}
+        assert entries[kind, "outside"].outcome is Outcome.INCONCLUSIVE
 
 
 # --- faults ---------------------------------------------------------------------------------------
@@ -333,6 +353,7 @@ NAME = f"cil-{os.getpid()}"
 UP = """
 import os, signal
 from kptrace.lab import cluster, rules, socket_lb
+from kptrace.lab.ground import LabGround
 from kptrace.lab.plan import plan
 room, step = {stage}
 true = getattr(room, step)
