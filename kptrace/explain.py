@@ -17,6 +17,7 @@ from kptrace.cni import with_programs
 from kptrace.errors import NotFound
 from kptrace.judge.rivals import proxy_of, rivals
 from kptrace.kube.documents import Documents, read_documents
+from kptrace.kube.excerpt import about
 from kptrace.kube.resolution import service_named
 from kptrace.model import (
     ExplainedPort,
@@ -51,21 +52,44 @@ class State(Protocol):
 
 def look(target: Target, source: SourceRef | None, node: str, state: State) -> Explanation:
     """``node``: the vantage point; empty: the one of ``source``, else the first."""
-    documents = read_documents(state.api())
-    chosen = node or _node_of(source, documents) or next(iter(state.nodes), "")
-    if not chosen:
-        raise NotFound("there is no node's state in it", "a node's folder holds iptables-save.txt")
+    chosen, documents = _documents(target, source, node, state)
     files = state.node(chosen)
     snapshot = with_programs(read_snapshot(Place(node=chosen), files), files)
     return explain(target, source, chosen, documents, snapshot, state.nodes)
 
 
-def _node_of(source: SourceRef | None, documents: Documents) -> str:
+def _documents(
+    target: Target, source: SourceRef | None, node: str, state: State
+) -> tuple[str, Documents]:
+    """The vantage point, and what the API tells of the Service; all of it where it knows none of
+    that name, to name the nearest.
+    """
+    api = state.api()
+    chosen = node or _node_of(source, api) or next(iter(state.nodes), "")
+    if not chosen:
+        raise NotFound("there is no node's state in it", "a node's folder holds iptables-save.txt")
+    here = source.name if source is not None and source.kind == "pod" else chosen
+    words = {
+        "services.json": target.name,
+        "endpointslices.json": target.name,
+        "pods.json": here,
+        "nodes.json": chosen,
+    }
+    documents = read_documents(about(api, words))
+    known = documents.service(f"{target.namespace}/{target.name}") is not None
+    if known or "services.json" in documents.missing:
+        return chosen, documents
+    return chosen, read_documents(api)
+
+
+def _node_of(source: SourceRef | None, api: Mapping[str, str | bytes]) -> str:
     if source is None or source.kind == "outside":
         return ""
     if source.kind == "node":
         return source.name
-    pod = documents.pod(f"{source.namespace}/{source.name}")
+    pods = {name: api[name] for name in ("pods.json",) if name in api}
+    found = read_documents(about(pods, {"pods.json": source.name}))
+    pod = found.pod(f"{source.namespace}/{source.name}")
     return pod.node if pod else ""
 
 

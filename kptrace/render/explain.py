@@ -218,7 +218,7 @@ def _place(backend: Backend, made: Explanation) -> str:
     pod = pod_words(backend.pod, namespace) if backend.pod else ""
     node = f"on {backend.node}" if backend.node else ""
     asked = f"api/{SLICES}" not in made.missing
-    return " ".join(filter(None, (pod, node))) or ("no pod that the API knows" if asked else "")
+    return " ".join(filter(None, (pod, node))) or ("none of its endpoints" if asked else "")
 
 
 # --- the last lines -----------------------------------------------------------------------------
