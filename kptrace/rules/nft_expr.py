@@ -126,7 +126,12 @@ ICMPV6 = {
     "ind-neighbor-advert": 142,
     "mld2-listener-report": 143,
 }
+_DSCP = {f"cs{number}": number * 8 for number in range(8)}
+_DSCP |= {f"af{row}{drop}": row * 8 + drop * 2 for row in range(1, 5) for drop in range(1, 4)}
+_DSCP |= {"df": 0, "be": 0, "lephb": 1, "va": 44, "ef": 46}
 _NUMBERED: dict[str, dict[str, int]] = {
+    "ip dscp": _DSCP,
+    "ip6 dscp": _DSCP,
     "tcp flags": _FLAG_NUMBERS,
     "tcp_flag": _FLAG_NUMBERS,
     "icmp type": ICMP,

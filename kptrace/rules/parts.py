@@ -15,7 +15,7 @@ and ``-p`` do it too)::
     ip saddr, ip daddr, ip ttl, ip dscp, ip protocol, ip length, ip frag-off     IPv4 header
     ip6 saddr, ip6 daddr, ip6 hoplimit, ip6 dscp, ip6 nexthdr                    IPv6 header
     tcp|udp|sctp|dccp|udplite sport, dport; tcp flags (a number)                 that protocol only
-    th sport, th dport                             any protocol that has ports (multiport, ipsets)
+    th sport, th dport                             what stands there, whatever the protocol
     icmp type, icmp code, icmpv6 type, icmpv6 code                               numbers
     ether saddr, ether daddr
     meta l4proto        tcp, udp, sctp, icmp, ... (PROTOCOLS), else the number as text

@@ -233,6 +233,15 @@ def _assign(key: Callable[[Context], str], name: str) -> Reader:
     return read
 
 
+def _tos(options: Sequence[Option], context: Context) -> Iterable[Part]:
+    """(tos & ~mask) ^ value, of which the upper six bits are the DSCP; the others nobody asks."""
+    given = _given(options, {"--set-tos"})
+    value, _, mask = given["--set-tos"].arg.partition("/")
+    dscp = field(f"{context.family} dscp")
+    kept = _bits("and", dscp, ~(number(mask or "0xff") >> 2) & 0x3F)
+    yield Assign(field=dscp, value=_bits("xor", kept, number(value) >> 2))
+
+
 def _harmless(name: str) -> Reader:
     def read(options: Sequence[Option], context: Context) -> Iterable[Part]:
         yield Harmless(text=" ".join([name, *(option.text for option in options)]))
@@ -240,7 +249,7 @@ def _harmless(name: str) -> Reader:
     return read
 
 
-_MARKINGS = ("TCPMSS", "CHECKSUM", "CLASSIFY", "TOS", "TEE", "AUDIT", "SECMARK", "LED")
+_MARKINGS = ("TCPMSS", "CHECKSUM", "CLASSIFY", "TEE", "AUDIT", "SECMARK", "LED")
 _NOTES = ("CONNSECMARK", "IDLETIMER", "RATEEST", "ECN", "TCPOPTSTRIP", "ULOG")
 
 TARGETS: dict[str, Reader] = {
@@ -260,6 +269,7 @@ TARGETS: dict[str, Reader] = {
     "NFQUEUE": _nfqueue,
     "SET": _set,
     "DSCP": _assign(lambda context: f"{context.family} dscp", "--set-dscp"),
+    "TOS": _tos,
     "TTL": _assign(lambda context: "ip ttl", "--ttl-set"),
     "HL": _assign(lambda context: "ip6 hoplimit", "--hl-set"),
     **{name: _harmless(name) for name in _MARKINGS + _NOTES},

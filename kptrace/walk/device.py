@@ -56,7 +56,7 @@ def cross(story: Story, stage: Cross) -> Stage | Arrived:
     place, end = port
     # a veth scrubs what the kernel kept beside the packet: mark and connection
     packet = msgspec.structs.replace(skb.packet, mark=0)
-    passed = Skb(place=place, packet=packet, mac=skb.mac, inner_mac=skb.inner_mac)
+    passed = Skb(place=place, packet=packet, mac=skb.mac, inner_mac=skb.inner_mac, dscp=skb.dscp)
     return Receive(passed, end)
 
 

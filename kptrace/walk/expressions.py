@@ -42,7 +42,7 @@ from kptrace.rules.parts import (
     Wild,
 )
 from kptrace.rules.ruleset import Rule
-from kptrace.rules.sets import Element, holds, places
+from kptrace.rules.sets import Element, Members, holds, places
 from kptrace.walk.choices import Choices
 from kptrace.walk.fields import ABSENT, UNKNOWN, Datum, Lack, read_field
 from kptrace.walk.network import address
@@ -50,7 +50,8 @@ from kptrace.walk.routing import Query, address_kinds, address_type, lookup, rev
 from kptrace.walk.skb import Skb
 from kptrace.walk.snapshot import Snapshot
 
-Plain = Datum | tuple[str | int, ...]
+Keyed = tuple[str | int | Lack, ...]
+Plain = Datum | Keyed
 Spread = list[tuple[float, Plain]]
 
 # a numgen of more values than this is not spread out but guessed
@@ -112,8 +113,6 @@ class Scene:
         total = 0.0
         for weight, left in self.spread(part.left):
             truth = self._compare(left, part.op, part.right)
-            if truth is None and self._excluded(part.left, part.right):
-                truth = part.op == "!="
             if truth is None:
                 return None
             total += weight * truth
@@ -150,7 +149,9 @@ class Scene:
             case Const(value=value) if isinstance(left, frozenset):
                 return value in left
             case Const() | Prefix() | Masked() | Range() | Wild():
-                if isinstance(left, (tuple, frozenset, Lack)):
+                if isinstance(left, Lack):
+                    return None
+                if isinstance(left, (tuple, frozenset)):
                     return False
                 return holds(right, left)
         other = self.value(right)
@@ -160,21 +161,8 @@ class Scene:
         found = self.snapshot.ruleset.named(self.rule, ref)
         if found is None or isinstance(left, (frozenset, Lack)):
             return None
-        key = left if isinstance(left, tuple) else (left,)
-        return found.members.lookup(key) is not None
-
-    def _excluded(self, left: Expr, right: Expr) -> bool:
-        """Whether no element of the set holds what is known of a key (a port may not be)."""
-        if not (isinstance(left, Concat) and isinstance(right, SetRef)):
-            return False
-        found = self.snapshot.ruleset.named(self.rule, right)
-        known: list[Plain] = []
-        for value in map(self.value, left.parts):
-            known += value if isinstance(value, tuple) else (value,)
-        return found is not None and not any(
-            len(parts) == len(known) and all(map(_may_hold, parts, known))
-            for parts in (places(element.key) for element in found.members)
-        )
+        element = _looked_for(left if isinstance(left, tuple) else (left,), found.members)
+        return None if element is UNKNOWN else element is not ABSENT
 
     def _names(self, right: Expr) -> frozenset[str] | None:
         items = right.items if isinstance(right, Elements) else (right,)
@@ -259,7 +247,7 @@ class Scene:
         found = self.snapshot.ruleset.named(self.rule, entries)
         if found is None or isinstance(key, frozenset):
             return UNKNOWN
-        return found.members.lookup(key if isinstance(key, tuple) else (key,)) or ABSENT
+        return _looked_for(key if isinstance(key, tuple) else (key,), found.members)
 
     def _fib(self, fib: Fib) -> Plain:
         skb, flags = self.skb, set(fib.flags)
@@ -288,19 +276,33 @@ class Scene:
 
 
 def _joined(values: list[Plain]) -> Plain:
-    joined: list[str | int] = []
+    """A key. One place that the packet lacks makes the whole none of its."""
+    joined: list[str | int | Lack] = []
     for value in values:
-        if isinstance(value, Lack):
-            # one place that the packet lacks makes the whole key none of its
-            return ABSENT if ABSENT in values else UNKNOWN
-        if isinstance(value, frozenset):
-            return UNKNOWN
-        joined += value if isinstance(value, tuple) else (value,)
+        if value is ABSENT:
+            return ABSENT
+        joined += value if isinstance(value, tuple) else (_known(value),)
     return tuple(joined)
 
 
-def _may_hold(pattern: Expr, value: Plain) -> bool:
-    return isinstance(value, (Lack, tuple, frozenset)) or holds(pattern, value)
+def _known(value: Datum) -> str | int | Lack:
+    return UNKNOWN if isinstance(value, frozenset) else value
+
+
+def _looked_for(key: Keyed, members: Members) -> Element | Lack:
+    """The element that holds the key; UNKNOWN where that depends on what nobody can tell."""
+    told = tuple(one for one in key if not isinstance(one, Lack))
+    if len(told) == len(key):
+        return members.lookup(told) or ABSENT
+    possible = any(_may_hold(places(element.key), key) for element in members)
+    return UNKNOWN if possible else ABSENT
+
+
+def _may_hold(parts: tuple[Expr, ...], key: Keyed) -> bool:
+    if len(parts) != len(key):
+        return True
+    pairs = zip(parts, key, strict=True)
+    return all(isinstance(one, Lack) or holds(part, one) for part, one in pairs)
 
 
 def _either(found: Iterable[bool | None]) -> bool | None:

@@ -41,12 +41,15 @@ def _ip(version: int, read: Callable[[Skb], Datum]) -> Read:
 
 
 def _port(side: str, protocol: str = "") -> Read:
-    """0 stands for a port that the sender or a masquerading node will choose."""
+    """0 stands for a port that the sender or a masquerading node will choose.
+
+    Without a protocol it is what stands at that place, whatever that is (nft_payload).
+    """
 
     def read(skb: Skb, _: Snapshot) -> Datum:
         own = skb.flow.protocol
         if own not in _WITH_PORTS or (protocol and own != protocol):
-            return ABSENT
+            return ABSENT if protocol else UNKNOWN
         port: int = getattr(skb.flow, side)
         return port or UNKNOWN
 
@@ -112,14 +115,14 @@ _FIELDS: dict[str, Read] = {
     "ip daddr": _ip(4, lambda skb: skb.flow.dst),
     "ip protocol": _ip(4, lambda skb: skb.flow.protocol),
     "ip ttl": _ip(4, lambda skb: skb.packet.ttl),
-    "ip dscp": _ip(4, lambda skb: 0),
+    "ip dscp": _ip(4, lambda skb: skb.dscp),
     "ip frag-off": _ip(4, lambda skb: 0),
     "ip length": _ip(4, lambda skb: skb.packet.length or UNKNOWN),
     "ip6 saddr": _ip(6, lambda skb: skb.flow.src),
     "ip6 daddr": _ip(6, lambda skb: skb.flow.dst),
     "ip6 nexthdr": _ip(6, lambda skb: skb.flow.protocol),
     "ip6 hoplimit": _ip(6, lambda skb: skb.packet.ttl),
-    "ip6 dscp": _ip(6, lambda skb: 0),
+    "ip6 dscp": _ip(6, lambda skb: skb.dscp),
     **{
         f"{protocol} {side}": _port(side, protocol)
         for protocol in _WITH_PORTS

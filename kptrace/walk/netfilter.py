@@ -38,11 +38,12 @@ from kptrace.rules.ruleset import Chain, Rule
 from kptrace.rules.words import describe
 from kptrace.walk.choices import Choices, explore
 from kptrace.walk.conntrack import Conntrack
+from kptrace.walk.effects import Done, Effect, Refusal, Unmatched
 from kptrace.walk.expressions import Scene
 from kptrace.walk.ipvs import PRIORITIES, Ipvs, Refused, Taken
 from kptrace.walk.skb import Skb
 from kptrace.walk.snapshot import Snapshot
-from kptrace.walk.statements import Done, Effect, Refusal, Unmatched, act
+from kptrace.walk.statements import act
 
 _MATCHES = (Test, Any, Chance, EveryNth, Recent, Limit, Socket)
 _CONNTRACK, _NAT_DST, _NAT_SRC = -200, -100, 100

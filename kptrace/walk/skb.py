@@ -44,6 +44,7 @@ class Skb:
     socket: tuple[str, int] | None = None
     ipvs: bool = False
     rerouted: int | None = None
+    dscp: int = 0
 
     @property
     def flow(self) -> Flow:

@@ -1,0 +1,30 @@
+"""What a rule's statement does beyond changing the packet: the effects that the walk acts on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kptrace.model import StepAction, Value
+from kptrace.rules.parts import Verdict
+
+
+class Refusal(Value):
+    """REJECT: the packet ends here and its sender is told."""
+
+    reply: str
+
+
+class Unmatched(Value):
+    """A map had no such key: the rule ends as if a match had been false (NFT_BREAK)."""
+
+
+Effect = Verdict | Refusal | Unmatched | None
+ACCEPT = Verdict(kind="accept")
+
+
+@dataclass
+class Done:
+    """The most telling thing that the rule did; ``via_map``: names of verdict maps it went by."""
+
+    action: StepAction = "rule"
+    via_map: tuple[str, ...] = ()
