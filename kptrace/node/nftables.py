@@ -265,5 +265,17 @@ def _only_compares(before: bytes) -> bool:
 _KIND, _RULE_EXPRESSIONS = 0x3FFF, 4
 
 
+class Like:
+    """Tells elements by a key of which some bytes are open: two dots for each of them."""
+
+    def __init__(self, key: str) -> None:
+        pairs = [key[at : at + 2] for at in range(0, len(key), 2)]
+        parts = [b"." if pair == ".." else re.escape(bytes.fromhex(pair)) for pair in pairs]
+        self._pattern = re.compile(b"".join(parts), re.DOTALL)
+
+    def may_hold(self, element: bytes) -> bool:
+        return bool(self._pattern.search(element)) or be32(_FLAGS, _CATCHALL) in element
+
+
 def decoded(elements: Iterable[bytes]) -> list[dict[str, Any]]:
     return [tree(element, nft_tree.ELEMENT) for element in elements]

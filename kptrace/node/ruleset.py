@@ -23,7 +23,7 @@ from typing import Any, Literal, cast
 from kptrace.model import Place
 from kptrace.node import ipsets, legacy
 from kptrace.node.namespace import within
-from kptrace.node.nftables import FEW, Nftables, Toward, decoded
+from kptrace.node.nftables import FEW, Like, Nftables, Toward, decoded
 from kptrace.protocol import Fact
 from kptrace.rules.legacy_blob import LegacyBlob
 from kptrace.rules.wanted import Wanted, read_wanted
@@ -132,6 +132,9 @@ class Rulesets:
         elif wanted.part == "saying":
             said = wanted.of.encode()
             told["elements"] = decoded(e for e in self.nft.elements(*where) if said in e)
+        elif wanted.part == "like":
+            like = Like(wanted.of)
+            told["elements"] = decoded(e for e in self.nft.elements(*where) if like.may_hold(e))
         elif wanted.part == "all":
             told["elements"] = decoded(self.nft.elements(*where))
         else:

@@ -22,7 +22,7 @@ import msgspec
 
 from kptrace.errors import BadDump
 from kptrace.rules.asked_rules import AskedRules, Reading
-from kptrace.rules.asked_sets import AskedMembers
+from kptrace.rules.asked_sets import AskedMembers, encodable
 from kptrace.rules.ipset import IpsetSave
 from kptrace.rules.ipset_wire import save_text
 from kptrace.rules.iptables import HOOKS, PRIORITIES, priority_of, type_of
@@ -223,13 +223,15 @@ class Asked(Source):
         types, data = reader.key.types, reader.data.types
         kinds = " . ".join(types), " . ".join(data)
 
+        exact = encodable(types) and not reader.wide
+
         def read(trees: Sequence[Tree]) -> list[Any]:
             return [element_of(each, *kinds) for each in reader.elements(trees)]
 
         members = (
             Members(read(told["elements"]))
             if "elements" in told
-            else AskedMembers(wanted, self.fact, read, None if reader.wide else types)
+            else AskedMembers(wanted, self.fact, read, types if exact else None)
         )
         return Set(
             name=wanted.name,

@@ -1,8 +1,7 @@
 """The elements of a large set or map of a live node: ``AskedMembers``. One key is one question.
 
 In: the set's name, its types, and how its elements' trees are read. Out: Members as the text
-readers make them. A key that cannot be put into bytes here, or a set of intervals, is looked up
-among all elements.
+readers make them. What a set of intervals holds is looked up among all its elements.
 """
 
 from __future__ import annotations
@@ -25,7 +24,9 @@ _HOST = ("mark",)
 
 
 class AskedMembers(Members):
-    """types: of an exact key; None: the set holds intervals."""
+    """types: of a key that can be asked for (``encodable``); None: the set holds intervals, or
+    types that cannot be put into bytes here.
+    """
 
     def __init__(
         self,
@@ -38,11 +39,19 @@ class AskedMembers(Members):
         self._wanted, self._asked, self._read, self._types = wanted, asked, read, types
 
     def lookup(self, key: Key) -> Element | None:
-        raw = encoded(key, self._types) if self._types else None
-        if raw is None:
+        if self._types is None:
             return self._all.lookup(key)
-        found = self._some(self._wanted.narrowed("key", raw.hex()))
+        parts = encoded(key, self._types)
+        if parts is None:
+            return None
+        found = self._some(self._wanted.narrowed("key", "".join(parts)))
         return found[0] if found else None
+
+    def like(self, key: Sequence[str | int | None]) -> Iterable[Element]:
+        if self._types is None:
+            return self
+        parts = encoded(key, self._types)
+        return () if parts is None else self._some(self._wanted.narrowed("like", "".join(parts)))
 
     def saying(self, text: str) -> Iterable[Element]:
         return self._some(self._wanted.narrowed("saying", text))
@@ -72,15 +81,25 @@ class AskedMembers(Members):
         return iter(self._all)
 
 
-def encoded(key: Key, types: Sequence[str]) -> bytes | None:
-    """The key as the kernel holds it: of several places each is padded to four bytes."""
-    parts = [_part(value, kind) for value, kind in zip(key, types, strict=False)]
-    known = [part for part in parts if part is not None]
-    if len(known) != len(types) or len(key) != len(types):
+def encodable(types: Sequence[str]) -> bool:
+    return bool(types) and all(kind in _CODED or kind in _OTHERS for kind in types)
+
+
+def encoded(key: Sequence[str | int | None], types: Sequence[str]) -> list[str] | None:
+    """A key of types that are encodable as the kernel holds it, in hexadecimal: of several places
+    each is padded to four bytes; one that is not known is dots. None: no such set can hold it.
+    """
+    if len(key) != len(types):
         return None
-    if len(known) == 1:
-        return known[0]
-    return b"".join(part + bytes(-len(part) % 4) for part in known)
+    parts = []
+    for value, kind in zip(key, types, strict=True):
+        raw = None if value is None else _part(value, kind)
+        if raw is None and value is not None:
+            return None
+        size = LENGTHS[kind]
+        shown = "." * 2 * size if raw is None else raw.hex()
+        parts.append(shown if len(types) == 1 else shown + "00" * (-size % 4))
+    return parts
 
 
 def _part(value: str | int, kind: str) -> bytes | None:
@@ -97,6 +116,7 @@ def _part(value: str | int, kind: str) -> bytes | None:
 
 
 _CODED = ("inet_proto", "inet_service", "mark", "icmp_type", "icmpv6_type")
+_OTHERS = ("ipv4_addr", "ipv6_addr", "ifname")
 
 
 def _address(value: str | int, size: int) -> bytes | None:

@@ -31,6 +31,7 @@ _WAYS: dict[str, Entrance] = {
 }
 _UNUSABLE = ("has no endpoints", "has no local endpoints")
 _CHAINS = ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES")
+_ADDRESSED = ("address", "protocol", "port")
 _MAPS = ("service-ips", "service-nodeports", "no-endpoint-services", "no-endpoint-nodeports")
 
 
@@ -157,8 +158,9 @@ def _of_maps(ruleset: Ruleset, table: Table, key: str) -> Iterator[Told]:
             parts = element.key.parts if isinstance(element.key, Concat) else ()
             where = tuple(part.value for part in parts if isinstance(part, Const))
             chain = element.data.chain if isinstance(element.data, Verdict) else ""
-            cluster = _holds(ruleset, table, "cluster-ips", where[:1])
-            limited = _holds(ruleset, table, "firewall-ips", where)
+            addressed = len(where) == len(_ADDRESSED)
+            cluster = addressed and _holds(ruleset, table, "cluster-ips", where[:1])
+            limited = addressed and _holds(ruleset, table, "firewall-ips", where)
             yield from _of_element(where, chain, element.comment, cluster, limited)
 
 
@@ -176,9 +178,9 @@ def _of_element(
 ) -> Iterator[Told]:
     name = read_nftables_name(chain)
     said = _COMMENT.fullmatch(comment)
-    if (name is None and said is None) or len(key) not in (2, 3):
+    if (name is None and said is None) or len(key) not in (2, len(_ADDRESSED)):
         return
-    address = str(key[0]) if len(key) == 3 else ""
+    address = str(key[0]) if len(key) == len(_ADDRESSED) else ""
     direct = cluster or (name is not None and name.kind in ("service", "local"))
     way: Entrance = "nodePort"
     if address:

@@ -66,6 +66,10 @@ class Members(Sequence[Element]):
         """The elements, less some that surely do not hold this text (a comment, a chain's name)."""
         return self
 
+    def like(self, key: Sequence[str | int | None]) -> Iterable[Element]:
+        """The elements, less some that surely do not hold such a key; None: a place not known."""
+        return self
+
     def _index(self) -> dict[Key, Element]:
         exact: dict[Key, Element] = {}
         for element in self._elements:

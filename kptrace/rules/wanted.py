@@ -13,6 +13,7 @@ replayed by looking its questions up::
     .../chain/KUBE-SERVICES/number/17.json               the 17th
     rules/nft/ip/kube-proxy/set/service-ips.json         one set; its elements too if they are few
     .../set/service-ips/all.json, .../saying/TEXT.json, .../key/HEX.json
+    .../set/service-ips/like/HEX.json                    keys of which some bytes, dots, are open
     rules/ipset/sets.json, rules/ipset/set/NAME.json, rules/ipset/number/3.json
 
 Names of chains and sets may hold anything: all but letters, digits, ``-`` and ``_`` is escaped as
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 TABLES = "rules/tables.json"
 _ROOT, _END = "rules/", ".json"
-_PARTS = ("all", "toward", "saying", "number", "key")
+_PARTS = ("all", "toward", "saying", "number", "key", "like")
 
 
 class Wanted(Value):
