@@ -294,7 +294,8 @@ def _looked_for(key: Keyed, members: Members) -> Element | Lack:
     told = tuple(one for one in key if not isinstance(one, Lack))
     if len(told) == len(key):
         return members.lookup(told) or ABSENT
-    possible = any(_may_hold(places(element.key), key) for element in members)
+    like = members.like(tuple(None if isinstance(one, Lack) else one for one in key))
+    possible = any(_may_hold(places(element.key), key) for element in like)
     return UNKNOWN if possible else ABSENT
 
 
