@@ -27,10 +27,10 @@ def wants() -> tuple[str, ...]:
 def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
     pods = signs.links(node, "eni*", "aws*")
     rules = [rule for rule in node.policy if rule.priority in PRIORITIES]
-    chain = signs.chain(node, "AWS-SNAT-CHAIN-0", "AWS-CONNMARK-CHAIN-0")
-    if pods and (rules or chain):
-        signal = f"devices {signs.named(pods)}, " + (rules[0].text if rules else f"chain {chain}")
-        return Recognised(name="AWS VPC CNI", sure=0.9, signal=signal, limits=LIMITS)
-    if chain:
-        return Recognised(name="AWS VPC CNI", sure=0.7, signal=f"chain {chain}", limits=LIMITS)
-    return None
+    if not pods:
+        return None
+    chain = "" if rules else signs.chain(node, "nat AWS-SNAT-CHAIN-0", "nat AWS-CONNMARK-CHAIN-0")
+    if not rules and not chain:
+        return None
+    signal = f"devices {signs.named(pods)}, " + (rules[0].text if rules else f"chain {chain}")
+    return Recognised(name="AWS VPC CNI", sure=0.9, signal=signal, limits=LIMITS)

@@ -10,7 +10,7 @@ from kptrace_plugins import signs
 
 name = "flannel"
 
-CHAINS = ("FLANNEL-FWD", "FLANNEL-POSTRTG")
+CHAINS = ("filter FLANNEL-FWD", "nat FLANNEL-POSTRTG")
 TABLES = ("flannel-ipv4", "flannel-ipv6")
 # device, kind where it matters, how people call the backend, what cannot be told there
 BACKENDS = (

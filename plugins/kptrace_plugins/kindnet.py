@@ -16,9 +16,9 @@ def wants() -> tuple[str, ...]:
 
 
 def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
-    chain = signs.chain(node, "KIND-MASQ-AGENT")
     table = signs.nft_table(node, "kindnet*")
+    chain = "" if table else signs.chain(node, "nat KIND-MASQ-AGENT")
     if not chain and not table:
         return None
-    signal = f"chain {chain}" if chain else f"table {table}"
+    signal = f"table {table}" if table else f"chain {chain}"
     return Recognised(name="kindnet", sure=0.9, signal=signal)

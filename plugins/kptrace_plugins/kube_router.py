@@ -1,6 +1,7 @@
 """kube-router: bridge ``kube-bridge``, its own IPVS on ``kube-dummy-if``, policies a pod chain.
 
-Routes come by BGP; nodes of another subnet are reached by ``tun-*`` IPIP devices.
+Routes come by BGP; nodes of another subnet are reached by ``tun-*`` IPIP devices. Its chains alone
+(``KUBE-ROUTER-*``, ``KUBE-NWPLCY-*``) tell nothing of the network: k3s has them on Flannel.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from kptrace_plugins import signs
 
 name = "kube-router"
 
-CHAINS = ("KUBE-ROUTER-FORWARD", "KUBE-ROUTER-INPUT", "KUBE-NWPLCY-DEFAULT")
-
 
 def wants() -> tuple[str, ...]:
     return ()
@@ -23,13 +22,11 @@ def wants() -> tuple[str, ...]:
 def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
     bridge = signs.links(node, "kube-bridge")
     service = signs.links(node, "kube-dummy-if")
-    chain = signs.chain(node, *CHAINS)
-    if not bridge and not service and not chain:
+    if not bridge and not service:
         return None
-    seen = [f"device {link.name}" for link in (*bridge, *service)]
     return Recognised(
         name="kube-router",
-        sure=0.9 if bridge or service else 0.6,
-        signal=", ".join([*seen, *([f"chain {chain}"] if chain else [])]),
+        sure=0.9,
+        signal=", ".join(f"device {link.name}" for link in (*bridge, *service)),
         proxy="kube-router (IPVS)" if service else "",
     )

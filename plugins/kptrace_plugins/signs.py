@@ -15,12 +15,16 @@ def links(node: Snapshot, *patterns: str) -> tuple[Link, ...]:
     )
 
 
-def chain(node: Snapshot, *names: str) -> str:
-    """The first of these chains that there is, as ``table CHAIN``; empty: there is none."""
+def chain(node: Snapshot, *wanted: str) -> str:
+    """The first of these chains (``nat KIND-MASQ-AGENT``) that there is; empty: there is none.
+
+    On a live node each costs a question, so devices are looked at first.
+    """
     for table in node.ruleset.tables():
-        for name in names:
-            if node.ruleset.chain(table, name) is not None:
-                return f"{table.name} {name}"
+        for where in wanted:
+            of, _, name = where.partition(" ")
+            if table.name == of and node.ruleset.chain(table, name) is not None:
+                return where
     return ""
 
 
