@@ -35,7 +35,7 @@ _NUMBERS = {name: number for number, name in FAMILIES.items()}
 _GETTABLE, _GETCHAIN, _GETRULE, _GETSET, _GETSETELEM, _GETGEN = (
     10 << 8 | number for number in (1, 4, 7, 10, 13, 16)
 )
-_NEWRULE = 10 << 8 | 6
+_NEWRULE, _NEWSETELEM = 10 << 8 | 6, 10 << 8 | 12
 _HEADER, _BODY = 16, 4  # nlmsghdr, nfgenmsg
 _TABLE, _SECOND, _NAME = 1, 2, 3
 _ELEMENTS, _LIST_ELEMENT, _KEY, _FLAGS, _CATCHALL = 3, 1, 1, 3, 2
@@ -145,21 +145,27 @@ class Nftables:
                 ]
         return found
 
-    def elements(self, family: str, table: str, name: str) -> Iterator[bytes]:
-        """As they come: who stops listening saves the kernel the rest."""
-        body = self._list(family, table, name)
+    def elements(self, family: str, table: str, name: str, holding: bytes = b"") -> Iterator[bytes]:
+        """As they come: who stops listening saves the kernel the rest. With ``holding`` those that
+        lack these bytes may be left out.
+        """
         with Conversation() as apart:
-            for answer in apart.listen(_GETSETELEM, body, DUMP):
-                yield from _listed(answer.body)
+            for chunk in apart.chunks(_GETSETELEM, self._list(family, table, name)):
+                if holding in chunk:
+                    for body in _bodies_in([chunk], _NEWSETELEM):
+                        yield from (each for each in _listed(body) if holding in each)
 
     def element(self, family: str, table: str, name: str, key: bytes) -> list[bytes]:
-        """The element with this key, else the one that holds what no other does."""
-        for given in (nested(_KEY, attribute(1, key)), be32(_FLAGS, _CATCHALL)):
-            wanted = nested(_ELEMENTS, nested(_LIST_ELEMENT, given))
-            answer = self._one(_GETSETELEM, self._list(family, table, name) + wanted)
-            if answer:
-                return list(_listed(answer))
-        return []
+        """The element with this key, else the one for all others."""
+        wanted = nested(_ELEMENTS, nested(_LIST_ELEMENT, nested(_KEY, attribute(1, key))))
+        answer = self._one(_GETSETELEM, self._list(family, table, name) + wanted)
+        return list(_listed(answer)) if answer else self.catchall(family, table, name)
+
+    def catchall(self, family: str, table: str, name: str) -> list[bytes]:
+        """The element that holds what no other does."""
+        given = nested(_ELEMENTS, nested(_LIST_ELEMENT, be32(_FLAGS, _CATCHALL)))
+        answer = self._one(_GETSETELEM, self._list(family, table, name) + given)
+        return list(_listed(answer)) if answer else []
 
     def _list(self, family: str, table: str, name: str) -> bytes:
         return netfilter(_NUMBERS[family], text(_TABLE, table), text(_SECOND, name))
@@ -266,15 +272,20 @@ _KIND, _RULE_EXPRESSIONS = 0x3FFF, 4
 
 
 class Like:
-    """Tells elements by a key of which some bytes are open: two dots for each of them."""
+    """Tells elements by a key of which some bytes are open: two dots for each of them.
+
+    holding: what all that it may mean have in common
+    """
 
     def __init__(self, key: str) -> None:
         pairs = [key[at : at + 2] for at in range(0, len(key), 2)]
         parts = [b"." if pair == ".." else re.escape(bytes.fromhex(pair)) for pair in pairs]
         self._pattern = re.compile(b"".join(parts), re.DOTALL)
+        runs = (bytes.fromhex(run) for run in key.replace("..", " ").split())
+        self.holding = max(runs, key=len, default=b"")
 
     def may_hold(self, element: bytes) -> bool:
-        return bool(self._pattern.search(element)) or be32(_FLAGS, _CATCHALL) in element
+        return bool(self._pattern.search(element))
 
 
 def decoded(elements: Iterable[bytes]) -> list[dict[str, Any]]:

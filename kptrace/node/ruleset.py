@@ -130,11 +130,11 @@ class Rulesets:
         if wanted.part == "key":
             told["elements"] = decoded(self.nft.element(*where, bytes.fromhex(wanted.of)))
         elif wanted.part == "saying":
-            said = wanted.of.encode()
-            told["elements"] = decoded(e for e in self.nft.elements(*where) if said in e)
+            told["elements"] = decoded(self.nft.elements(*where, wanted.of.encode()))
         elif wanted.part == "like":
             like = Like(wanted.of)
-            told["elements"] = decoded(e for e in self.nft.elements(*where) if like.may_hold(e))
+            found = filter(like.may_hold, self.nft.elements(*where, like.holding))
+            told["elements"] = decoded([*found, *self.nft.catchall(*where)])
         elif wanted.part == "all":
             told["elements"] = decoded(self.nft.elements(*where))
         else:

@@ -1,8 +1,8 @@
 """A legacy table as getsockopt(IPT_SO_GET_ENTRIES) gives it: one blob -> the rules of one chain.
 
 In: the entries and where each hook begins and ends. Out: trees like those of ``node/nft_tree.py``,
-so that both backends are told alike. Nothing is decoded before its chain is asked for, and finding
-a chain is a search for its name: of 300,000 entries a few hundred are looked at.
+so that both backends are told alike. Chains are found by one search for their names; nothing is
+decoded before its chain is asked for: of 300,000 entries a few hundred are looked at.
 
 Theory (ip_tables.c): entries stand one behind the other, each with the distance to its target and
 to the next. A chain of the user's begins behind an entry whose target is ERROR with the chain's
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from struct import unpack_from
 from typing import Any, NamedTuple
 
@@ -46,6 +47,7 @@ LAYOUTS = {
 }
 _ERROR = b"ERROR" + bytes(25)  # its name in 29 bytes, and revision 0
 _ERROR_SIZE = 64
+_NAMED = re.compile(re.escape(_ERROR) + rb"([^\0]+)\0")
 _TARGET = 32  # size, name, revision
 _INVERTED_DESTINATION = 0x10
 _VERDICTS = {-1: 0, -2: 1, -4: 3, -5: -5}  # as ip_tables has them -> as nf_tables does
@@ -76,9 +78,17 @@ class LegacyBlob:
 
     def names(self) -> list[str]:
         """The user's chains."""
-        pattern = re.compile(re.escape(_ERROR) + rb"([^\0]+)\0")
-        found = [match.group(1) for match in pattern.finditer(self._data)]
-        return [name.decode(errors="replace") for name in found if name != b"ERROR"]
+        return list(self._starts)
+
+    @cached_property
+    def _starts(self) -> dict[str, int]:
+        """Where each chain of the user's may begin: one search through all."""
+        found = {
+            match.group(1).decode(errors="replace"): match.start() - 2 - self._layout.size
+            for match in _NAMED.finditer(self._data)
+        }
+        found.pop("ERROR", None)  # the last entry
+        return found
 
     def has(self, name: str) -> bool:
         return name in self._kernels or self._find(name) is not None
@@ -116,14 +126,12 @@ class LegacyBlob:
 
     def _find(self, name: str) -> int | None:
         """The first entry of a chain of the user's."""
-        if name in self._met:
-            return self._met[name]
-        pattern = re.compile(re.escape(_ERROR + name.encode()) + rb"\0")
-        for match in pattern.finditer(self._data):
-            start = match.start() - 2 - self._layout.size
-            if start >= 0 and self._header(start) == name:
-                return start + self._layout.size + _ERROR_SIZE
-        return None
+        if name not in self._met:
+            start = self._starts.get(name, -1)
+            if start < 0 or self._header(start) != name:
+                return None
+            self._met[name] = start + self._layout.size + _ERROR_SIZE
+        return self._met[name]
 
     def _header(self, at: int) -> str | None:
         """The name of the chain that an entry begins; None for a rule."""
