@@ -142,14 +142,16 @@ def _steady(value: object) -> object:
 
 
 def test_a_dump_of_everything(ground: Ground, agent: LocalAgent, tmp_path: Path) -> None:
+    from kptrace.crew import ON_DEMAND
     from kptrace.trace import FILES
 
+    every = (*FILES, *ON_DEMAND, "resolv.conf", "no-such.txt")
     ground.run("a", "iptables-nft-restore", text="*nat\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n")
-    agent.send(Dump(id=5, place=ground.places["a"], files=(*FILES, "resolv.conf", "no-such.txt")))
+    agent.send(Dump(id=5, place=ground.places["a"], files=every))
     assert agent.wait(5, 30)
     facts = {r.file: r for r in agent.log if isinstance(r, Fact)}
     assert {name for name, fact in facts.items() if fact.missing} == {"resolv.conf", "no-such.txt"}
-    assert set(facts) == {*FILES, "resolv.conf", "no-such.txt"}
+    assert set(facts) == set(every)
     for name, fact in facts.items():
         if name.endswith(".json"):
             assert json.loads(fact.text)
