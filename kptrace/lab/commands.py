@@ -6,9 +6,12 @@ as they are in kptrace.errors, for ``kptrace.cli`` to print.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from kptrace.lab.state import Lab
 
 app = typer.Typer(
     help="A cluster of network namespaces on this machine, and faults to put into it.",
@@ -52,7 +55,16 @@ def up(
         f"  look:   kptrace lab status{option}\n"
         f"  trace:  kptrace svc/remote -n shop --from pod/client {flag}\n"
         f"  break:  kptrace lab faults{option}"
+        + (f"\n  join:   {_join(lab)}" if lab.plan.cilium else "")
     )
+
+
+def _join(lab: Lab) -> str:
+    """How a shell becomes a client that the programs at connect() see."""
+    from kptrace.lab import state
+
+    directory = state.cgroup(lab.plan, lab.nodes[0])
+    return f"echo $$ > {directory}/cgroup.procs  # a shell of that node"
 
 
 @app.command()

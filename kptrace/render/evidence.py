@@ -42,8 +42,11 @@ MANY_BACKENDS = 6
 
 def _chooser(trace: Trace) -> str:
     steps = trace.prediction.branches[0].steps
-    balanced = any(step.rule is not None and step.rule.backend == "ipvs" for step in steps)
-    return "IPVS" if balanced else "the rules"
+    backends = {step.rule.backend for step in steps if step.rule is not None}
+    return next((words for one, words in CHOOSERS if one in backends), "the rules")
+
+
+CHOOSERS = (("ipvs", "IPVS"), ("bpf", "a program at connect()"))
 
 
 def choice(page: Page, trace: Trace) -> None:
