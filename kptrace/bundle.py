@@ -10,12 +10,9 @@ holds the bundle: a bundle is data of others.
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from kptrace import archive
 from kptrace.errors import BadDump, CannotLook, NotFound
 from kptrace.kube.documents import FILES, OPTIONAL_FILES
 
@@ -32,6 +29,7 @@ MARKS = (
     "ip-route.json",
 )
 _LONGEST_PATH = 4096
+MOST_BYTES = 1 << 30  # as archive.py, which is not needed for a folder
 
 
 class Bundle:
@@ -43,7 +41,7 @@ class Bundle:
             found = path.is_dir()
         except OSError as error:
             raise CannotLook(f"{path} cannot be read: {error.strerror}") from None
-        self._folders = _folders(path) if found else _members(archive.read(path))
+        self._folders = _folders(path) if found else _members(_archived(path))
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -78,15 +76,9 @@ class Folder(Mapping[str, bytes]):
     def __getitem__(self, name: str) -> bytes:
         path = self._paths[name]
         try:
-            if path.suffix != ".gz":
-                return path.read_bytes()
-            with gzip.open(path) as file:
-                content = file.read(archive.MOST_BYTES + 1)
-        except (OSError, EOFError, zlib.error) as error:
+            return _unzipped(path) if path.suffix == ".gz" else path.read_bytes()
+        except OSError as error:
             raise BadDump(str(path), 0, f"cannot be read: {error}") from None
-        if len(content) > archive.MOST_BYTES:
-            raise BadDump(str(path), 0, f"holds more than {archive.MOST_BYTES >> 20} MiB")
-        return content
 
     def __contains__(self, name: object) -> bool:
         return name in self._paths
@@ -96,6 +88,20 @@ class Folder(Mapping[str, bytes]):
 
     def __len__(self) -> int:
         return len(self._paths)
+
+
+def _unzipped(path: Path) -> bytes:
+    import gzip  # few bundles need it
+    import zlib
+
+    try:
+        with gzip.open(path) as file:
+            content = file.read(MOST_BYTES + 1)
+    except (EOFError, zlib.error) as error:
+        raise BadDump(str(path), 0, f"cannot be read: {error}") from None
+    if len(content) > MOST_BYTES:
+        raise BadDump(str(path), 0, f"holds more than {MOST_BYTES >> 20} MiB")
+    return content
 
 
 class Picked(Mapping[str, bytes]):
@@ -170,6 +176,12 @@ def _api(path: Path) -> Path | None:
     if not said or "\0" in said or not meant.is_relative_to(home) or not meant.is_dir():
         raise BadDump(str(api), 0, f"names no folder beside the bundle: {said[:80]!r}")
     return meant
+
+
+def _archived(path: Path) -> dict[str, bytes]:
+    from kptrace import archive
+
+    return archive.read(path)
 
 
 def _members(files: Mapping[str, bytes]) -> dict[str, Mapping[str, bytes]]:

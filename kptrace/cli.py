@@ -285,10 +285,10 @@ def _explained(made: Explanation, output: Form, color: When) -> str:
         from kptrace.render import json
 
         return json.json(made) if output is Form.JSON else json.yaml(made)
-    from kptrace.render.explain import explanation_text
+    from kptrace.render.explain import explain as text
 
     colour = _colour(color, os.environ, sys.stdout.isatty())
-    return explanation_text(made, width=_width(), colour=colour, wide=output is Form.WIDE)
+    return text(made, width=_width(), colour=colour, wide=output is Form.WIDE)
 
 
 def _traced(question: Question, lab_name: str) -> Run:

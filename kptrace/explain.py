@@ -13,7 +13,6 @@ from typing import Protocol
 
 import msgspec
 
-from kptrace.cni import with_programs
 from kptrace.errors import NotFound
 from kptrace.judge.rivals import proxy_of, rivals
 from kptrace.kube.documents import Documents, read_documents
@@ -54,7 +53,11 @@ def look(target: Target, source: SourceRef | None, node: str, state: State) -> E
     """``node``: the vantage point; empty: the one of ``source``, else the first."""
     chosen, documents = _documents(target, source, node, state)
     files = state.node(chosen)
-    snapshot = with_programs(read_snapshot(Place(node=chosen), files), files)
+    snapshot = read_snapshot(Place(node=chosen), files)
+    if snapshot.links:  # programs hang on devices
+        from kptrace.cni import with_programs
+
+        snapshot = with_programs(snapshot, files)
     return explain(target, source, chosen, documents, snapshot, state.nodes)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from kptrace.judge.case import Case
-from kptrace.judge.passage import Met, Passage
 from kptrace.model import ConntrackEntry, Drop, Flow, RuleRef, Sighting, Step
+
+if TYPE_CHECKING:  # whoever only writes addresses needs no case
+    from kptrace.judge.case import Case
+    from kptrace.judge.passage import Met, Passage
 
 HOOK_TABLE = "filter"
 

@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from kptrace.rules.asked import Asked
-from kptrace.rules.ipset import IpsetSave
 from kptrace.rules.iptables import PRIORITIES, Backend, IptablesSave
 from kptrace.rules.ipvs import read_ipvs
-from kptrace.rules.nft import NftRuleset
 from kptrace.rules.ruleset import Ruleset, Source
 from kptrace.rules.sets import Set
 from kptrace.rules.wanted import TABLES
+
+if TYPE_CHECKING:
+    from kptrace.rules.ipset import IpsetSave
+    from kptrace.rules.nft import NftRuleset
 
 NFT, IPSET, IPVS = "nft-ruleset.json", "ipset-save.txt", "ipvsadm-Sn.txt"
 _PROGRAMS = (("iptables", "ip"), ("ip6tables", "ip6"))
@@ -39,11 +41,12 @@ def load_ruleset(files: Mapping[str, str]) -> Ruleset:
     Where the rules are told one by one, they are asked for in ``files`` as they are reached.
     """
     if TABLES in files:
+        from kptrace.rules.asked import Asked
+
         asked = Asked(lambda names: {name: files[name] for name in names if name in files})
         ipvs = read_ipvs(files.get(IPVS, ""), IPVS)
         return Ruleset([asked], ipvs, [] if IPVS in files else [IPVS])
-    nft = NftRuleset(files[NFT], NFT) if _has_words(files, NFT) else None
-    ipsets = IpsetSave(files[IPSET], IPSET) if _has_words(files, IPSET) else None
+    nft, ipsets = _nft(files), _ipsets(files)
 
     def ipset(name: str) -> Set | None:
         return ipsets.set(None, name) if ipsets else None
@@ -62,6 +65,23 @@ def load_ruleset(files: Mapping[str, str]) -> Ruleset:
     missing += [name for name in (NFT, IPSET, IPVS) if name not in files]
     ipvs = read_ipvs(files.get(IPVS, ""), IPVS)
     return Ruleset(sources=sources, ipvs=ipvs, missing=missing)
+
+
+def _nft(files: Mapping[str, str]) -> NftRuleset | None:
+    """Each reader is imported only where there is something to read."""
+    if not _has_words(files, NFT):
+        return None
+    from kptrace.rules.nft import NftRuleset
+
+    return NftRuleset(files[NFT], NFT)
+
+
+def _ipsets(files: Mapping[str, str]) -> IpsetSave | None:
+    if not _has_words(files, IPSET):
+        return None
+    from kptrace.rules.ipset import IpsetSave
+
+    return IpsetSave(files[IPSET], IPSET)
 
 
 def _has_words(files: Mapping[str, str], name: str) -> bool:

@@ -14,8 +14,6 @@ for an endpoint ``__address/port``, the colons of IPv6 as dots. What follows the
 from __future__ import annotations
 
 import re
-from base64 import b32encode
-from hashlib import sha256
 from typing import Literal
 
 from kptrace.model import Endpoint, Service, ServicePort, Value
@@ -109,6 +107,9 @@ def read_nftables_name(text: str) -> PortName | None:
 
 
 def _hash(text: str) -> str:
+    from base64 import b32encode  # with hashlib 5 ms, which few need
+    from hashlib import sha256
+
     return b32encode(sha256(text.encode()).digest()).decode()
 
 

@@ -22,6 +22,7 @@ from kptrace.errors import BadDump
 Span = tuple[int, int]
 Bad = Callable[[int, str], BadDump]
 
+BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 BIG = 1 << 20
 FEW = 200
 
@@ -167,11 +168,14 @@ class BigSection(Section):
         return self._header[start + 1 : self._header.index("\n", start + 1)] if start >= 0 else None
 
     def base_chains(self) -> list[str]:
-        """Those with a policy; the others' is ``-``."""
-        if not self._proved:
-            return super().base_chains()
-        lines = re.findall(r"^:(\S+) [^-\n].*$", self._header, re.MULTILINE)
-        return [str(name) for name in lines]
+        return self._base_chains
+
+    @cached_property
+    def _base_chains(self) -> list[str]:
+        """The built-in ones; a policy on another chain is a fault that the index finds."""
+        found = [name for name in BUILT_IN if f"\n:{name} " in self._header]
+        others = self._header.count("\n:") - self._header.count(" - ")
+        return found if self._proved and len(found) == others else super().base_chains()
 
     def spans(self, name: str) -> tuple[Span, ...]:
         if self._indexed or not self.has(name):
