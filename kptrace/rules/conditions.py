@@ -121,6 +121,9 @@ def _test(test: Test) -> str:
             return f"the connection {'was' if yes else 'was not'} {_flags(test.right)}"
         case Fib(result="type" | "types", flags=flags):
             return _fib_type(flags, test.right, yes)
+        case Fib(result="check", flags=flags) if "saddr" in flags:
+            missing = yes == (test.right == Const(value=0))
+            return f"the way back {'fails' if missing else 'is there'}"
         case Fib(flags=flags) if "saddr" in flags:
             return f"the way back {'fails' if yes else 'is there'}"
         case Bits(op="and", left=Field(key=key), right=mask) if key in ("meta mark", "ct mark"):

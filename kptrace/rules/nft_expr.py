@@ -154,9 +154,14 @@ def kind_of(expr: Expr) -> str:
             return ""
 
 
+_PORTS = {("th", 0, 16): "th sport", ("th", 16, 16): "th dport"}
+
+
 def _payload(value: Json, kind: str) -> Expr:
     if "base" in value:
-        return Payload(base=value["base"], offset=value["offset"], length=value["len"])
+        place = value["base"], value["offset"], value["len"]
+        port = _PORTS.get(place)
+        return field(port) if port else Payload(base=place[0], offset=place[1], length=place[2])
     return field(f"{value['protocol']} {value['field']}")
 
 

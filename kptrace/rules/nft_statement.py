@@ -31,6 +31,7 @@ from kptrace.rules.parts import (
     Dnat,
     Elements,
     Expr,
+    Fib,
     Field,
     Harmless,
     Limit,
@@ -72,6 +73,8 @@ _OPERATORS = {"==", "!=", "<", ">", "<=", ">="}
 
 def _match(value: Json) -> Part:
     op, left = value["op"], expression(value["left"])
+    if isinstance(left, Fib) and isinstance(value["right"], bool):  # exists, missing
+        left = Fib(result="check", flags=left.flags)
     right = expression(value["right"], kinds(left))
     if isinstance(value["right"], list):
         right = ored(right)

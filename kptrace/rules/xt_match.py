@@ -84,11 +84,13 @@ def _icmp(name: str, any_type: int) -> Reader:
             kind, slash, code = option.arg.partition("/")
             if kind == "any" or int(kind) == any_type:
                 continue
-            if slash and option.negated:
-                raise Unknown(option.text)
-            yield test(f"{name} type", option, Const(value=int(kind)))
+            tests = [test(f"{name} type", option, Const(value=int(kind)))]
             if slash:
-                yield test(f"{name} code", option, Const(value=int(code)))
+                tests.append(test(f"{name} code", option, Const(value=int(code))))
+            if option.negated and slash:
+                yield Any(tests=tuple(tests))
+            else:
+                yield from tests
 
     return read
 

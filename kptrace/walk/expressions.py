@@ -18,6 +18,7 @@ from kptrace.rules.parts import (
     Chance,
     Concat,
     Const,
+    Count,
     Elements,
     Entries,
     Entry,
@@ -25,13 +26,16 @@ from kptrace.rules.parts import (
     Expr,
     Fib,
     Field,
+    Harmless,
     Hash,
     Limit,
+    Log,
     Lookup,
     Masked,
     Match,
     NumGen,
     Opaque,
+    Part,
     Prefix,
     Range,
     Recent,
@@ -54,6 +58,8 @@ Keyed = tuple[str | int | Lack, ...]
 Plain = Datum | Keyed
 Spread = list[tuple[float, Plain]]
 
+_PASSIVE = (Chance, EveryNth, Limit, Recent, Socket, Opaque, Count, Log, Harmless)
+
 # a numgen of more values than this is not spread out but guessed
 _MANY = 1 << 16
 
@@ -69,6 +75,18 @@ class Scene:
     remark: Callable[[str], None]
 
     # --- matches ------------------------------------------------------------------------------
+
+    def excluded(self, body: Iterable[Part]) -> bool:
+        """Whether one of the tests that a rule begins with is surely false: then it does not matter
+        what else it asks for, though nobody here could tell.
+        """
+        for part in body:
+            if isinstance(part, Test | Any):
+                if self._probability(part) == 0:
+                    return True
+            elif not isinstance(part, _PASSIVE):
+                return False
+        return False
 
     def matches(self, part: Match | Opaque) -> bool:
         match part:
@@ -121,7 +139,7 @@ class Scene:
     def _compare(self, left: Plain, op: str, right: Expr) -> bool | None:
         if left is ABSENT:  # ip_set_test() calls that not in the set, which may be what is asked
             return op == "!=" and isinstance(right, SetRef) and right.ipset
-        if left is UNKNOWN:
+        if left is UNKNOWN and not isinstance(right, SetRef):
             return None
         match op:
             case "==" | "!=":
@@ -146,6 +164,8 @@ class Scene:
                 if len(parts) != len(left):
                     return False
                 return _both(self._inside(*pair) for pair in zip(left, parts, strict=True))
+            case Concat() if left is UNKNOWN:
+                return None
             case Const(value=value) if isinstance(left, frozenset):
                 return value in left
             case Const() | Prefix() | Masked() | Range() | Wild():
@@ -159,7 +179,7 @@ class Scene:
 
     def _member(self, left: Plain, ref: SetRef) -> bool | None:
         found = self.snapshot.ruleset.named(self.rule, ref)
-        if found is None or isinstance(left, (frozenset, Lack)):
+        if found is None or isinstance(left, frozenset):
             return None
         element = _looked_for(left if isinstance(left, tuple) else (left,), found.members)
         return None if element is UNKNOWN else element is not ABSENT
@@ -234,8 +254,8 @@ class Scene:
         return found
 
     def _entry(self, key: Plain, entries: SetRef | Entries) -> Element | Entry | Lack:
-        if isinstance(key, Lack):
-            return key
+        if key is ABSENT:
+            return ABSENT
         if isinstance(entries, Entries):
             for entry in entries.items:
                 inside = self._inside(key, entry.key)

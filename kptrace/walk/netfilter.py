@@ -269,6 +269,8 @@ class Netfilter:
     def _rule(self, rule: Rule, hook: str, skb: Skb) -> tuple[Effect, tuple[str, ...]]:
         """The body from left to right. What it did is noted when no match was false."""
         scene = Scene(skb, self.snapshot, self._choices, rule, self._remark)
+        if scene.excluded(rule.body):
+            return None, ()
         done = Done()
         effect: Effect = None
         for part in rule.body:

@@ -126,17 +126,30 @@ def address_type(snapshot: Snapshot, text: str, interface: str = "") -> str:
     ``inet_dev_addr_type`` (fib_frontend.c) looks nowhere but there; IPv6 asks the whole FIB.
     """
     wanted = address(text)
+    if wanted.version == 6:
+        return _address_type6(snapshot, text, interface)
     if wanted.is_multicast:
         return "multicast"
-    if wanted.version == 4 and (wanted.is_unspecified or text == "255.255.255.255"):
+    if wanted.is_unspecified or text == "255.255.255.255":
         return "broadcast"
     best = _best(snapshot, "local", Query(flow=Flow(protocol="", src="", dst=text), oif=interface))
-    if best:
-        return best.type
-    if wanted.version == 6:
-        found = lookup(snapshot, Query(flow=Flow(protocol="", src="", dst=text)))
-        return "unreachable" if found.type in ("none", "unreachable") else found.type
-    return "unicast"
+    return best.type if best else "unicast"
+
+
+def _address_type6(snapshot: Snapshot, text: str, interface: str) -> str:
+    """__nft_fib6_eval_type: with an interface, local is what that interface itself has."""
+    found = lookup(snapshot, Query(flow=Flow(protocol="", src="", dst=text)))
+    if found.type in _DEAD_ENDS:
+        return "unreachable" if found.type == "none" else found.type
+    if found.type == "anycast":
+        return found.type
+    if _has(snapshot, interface, text) if interface else found.local:
+        return "local"
+    return "multicast" if address(text).is_multicast else "unicast"
+
+
+def _has(snapshot: Snapshot, interface: str, text: str) -> bool:
+    return any(one.address == text for one in snapshot.on(interface, 6))
 
 
 def address_kinds(snapshot: Snapshot, text: str, interface: str = "") -> frozenset[str]:
@@ -150,8 +163,7 @@ def address_kinds(snapshot: Snapshot, text: str, interface: str = "") -> frozens
     found = lookup(snapshot, query)
     if found.type in _DEAD_ENDS:
         return frozenset({named, "unreachable"})
-    held = any(one.address == text for one in snapshot.on(interface, 6))
-    local = held if interface else found.local
+    local = _has(snapshot, interface, text) if interface else found.local
     return frozenset({named} | ({"local"} if local else set()) | ({"anycast"} & {found.type}))
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from kptrace.rules.parts import (
     Assign,
+    Bits,
     Dnat,
     Entries,
     Expr,
+    Lookup,
     Masquerade,
     NoTrack,
     Redirect,
@@ -74,6 +76,8 @@ def _assign(statement: Assign, scene: Scene, done: Done) -> Effect:
     header = key.startswith(("ip ", "ip6 "))
     if value is ABSENT or (header and read_field(key, skb, scene.snapshot) is ABSENT):
         return None if statement.tolerant else Unmatched()
+    if value is UNKNOWN and _is_looked_up(statement.value):
+        scene.choices.certain = False  # a key that is not in the map would have ended the rule
     known = value if isinstance(value, int) else None
     match key:
         case "meta mark":
@@ -90,6 +94,12 @@ def _assign(statement: Assign, scene: Scene, done: Done) -> Effect:
             return None
     (skb.unknown.add if known is None else skb.unknown.discard)(key)
     return None
+
+
+def _is_looked_up(expr: Expr) -> bool:
+    if isinstance(expr, Bits):
+        return _is_looked_up(expr.left) or _is_looked_up(expr.right)
+    return isinstance(expr, Lookup)
 
 
 def _tproxy(statement: Tproxy, scene: Scene) -> Effect:

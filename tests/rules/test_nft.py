@@ -204,12 +204,17 @@ CASES: list[tuple[Json, str, Part]] = [
     (
         match({"fib": {"result": "oif", "flags": ["saddr", "iif"]}}, False),
         "fib saddr . iif oif missing",
-        Test(left=Fib(result="oif", flags=("saddr", "iif")), op="==", right=c(0)),
+        Test(left=Fib(result="check", flags=("saddr", "iif")), op="==", right=c(0)),
     ),
     (
         match({"payload": {"base": "th", "offset": 16, "len": 16}}, 80),
         "@th,16,16 80",
-        Test(left=Payload(base="th", offset=16, length=16), op="==", right=c(80)),
+        equal("th dport", 80),
+    ),
+    (
+        match({"payload": {"base": "th", "offset": 32, "len": 16}}, 80),
+        "@th,32,16 80",
+        Test(left=Payload(base="th", offset=32, length=16), op="==", right=c(80)),
     ),
     (
         {"vmap": {"key": {"concat": [payload("ip", "daddr"), meta("l4proto"),
