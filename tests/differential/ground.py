@@ -161,6 +161,7 @@ class Ground:
     def __init__(self) -> None:
         self._tag = f"kpd{os.getpid()}-{next(_COUNT)}"
         self.taps: dict[str, socket.socket] = {}
+        self._has_sets = False
         self.place = place_of(ROUTER)
 
     def __enter__(self) -> Ground:
@@ -267,10 +268,14 @@ class Ground:
     def clear(self) -> None:
         self.run(("nft", "flush", "ruleset"))
         for version in ("", "6"):
-            for table in self.legacy_tables(version):
-                empty = "".join(f":{chain} ACCEPT [0:0]\n" for chain in CHAINS[table])
-                self.run((f"ip{version}tables-legacy-restore",), f"*{table}\n{empty}COMMIT\n")
-        self._destroy_sets()
+            empty = "".join(
+                f"*{table}\n{_chains(table)}COMMIT\n" for table in self.legacy_tables(version)
+            )
+            if empty:
+                self.run((f"ip{version}tables-legacy-restore",), empty)
+        if self._has_sets:
+            self._destroy_sets()
+            self._has_sets = False
 
     def _destroy_sets(self) -> None:
         """Lists of sets hold on to their sets; a removed rule lets go of its a little later."""
@@ -297,6 +302,7 @@ class Ground:
         whole: a refused line is an error
         """
         self.clear()
+        self._has_sets = bool(rules.get("ipset"))
         return {
             loader: self._load(loader, argv, rules[loader], 1 if whole else _REFUSALS)
             for loader, argv in LOADERS.items()
@@ -357,6 +363,10 @@ def _without(text: str, words: str, refused: Refused) -> str:
     if len(kept) == len(lines) or any(lines[n - 1] == "COMMIT" for n in numbers if n <= len(lines)):
         raise refused
     return "\n".join(kept)
+
+
+def _chains(table: str) -> str:
+    return "".join(f":{chain} ACCEPT [0:0]\n" for chain in CHAINS[table])
 
 
 def place_of(name: str) -> Place:

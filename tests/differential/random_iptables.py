@@ -265,7 +265,18 @@ def _physdev(dice: Dice, where: Where, _: str) -> str:
 
 
 def _others(dice: Dice, where: Where, _: str) -> str:
-    choice = dice.one(("comment", "mac", "owner", "recent", "limit", "rpfilter"))
+    kinds = (
+        "comment",
+        "comment",
+        "comment",
+        "mac",
+        "owner",
+        "recent",
+        "limit",
+        "limit",
+        "rpfilter",
+    )
+    choice = dice.one(kinds)
     if choice == "comment":
         return f"-m comment --comment {dice.one(_COMMENTS)}"
     if choice == "mac" and where.only("PREROUTING", "INPUT", "FORWARD"):
@@ -327,7 +338,7 @@ def _target(dice: Dice, where: Where, targets: Sequence[str], protocol: str) -> 
         return "", dice.one(("-j CT --notrack", "-j NOTRACK"))
     if where.table == "mangle" and dice.chance(0.12):
         name = "TTL --ttl" if where.family == 4 else "HL --hl"
-        return "", f"-j {name}-{dice.one(('set 63', 'set 2', 'dec 1', 'inc 1'))}"
+        return "", f"-j {name}-{dice.one(('set 63', 'set 63', 'set 2', 'set 64', 'dec 1'))}"
     if where.table == "mangle" and dice.chance(0.12):
         return "", f"-j {dice.one(('DSCP --set-dscp 0x08', 'TOS --set-tos 0x10/0x3f'))}"
     if where.table != "nat" and dice.chance(0.4):

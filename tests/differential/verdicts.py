@@ -149,7 +149,7 @@ def differences(way: Way, seen: Observation) -> list[str]:
 
 def _closed(stayed: Flow | None) -> bool:
     """A port at which the router has no socket: its stack refuses, which is no rule's doing."""
-    return stayed is not None and bool(stayed.dport) and stayed.dport not in OPEN_PORTS
+    return stayed is not None and "icmp" not in stayed.protocol and stayed.dport not in OPEN_PORTS
 
 
 def _differ(one: Seen, other: Seen) -> Iterable[str]:
