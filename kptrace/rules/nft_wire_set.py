@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from kptrace.model import Value
 from kptrace.rules.blob import address, unhex
@@ -109,10 +109,17 @@ class SetReader:
             yield self._element(tree, self._concatenated(tree))
 
     def _rank(self, tree: Tree) -> tuple[bool, int]:
-        """nft sorts by number, and takes the bytes of a concatenation for one of the machine's."""
-        single = len(self.key.types) == 1 and self.key.types[0] in BIG_ENDIAN
-        raw, order = unhex(tree["key"]), "big" if single or self.key.big else sys.byteorder
-        return bool(tree.get("flags", 0) & _CATCHALL), int.from_bytes(raw, order)
+        """nft sorts by number, takes the bytes of a concatenation for one of the machine's, and
+        several flags at once (``syn | ack``) for none.
+        """
+        kind = self.key.types[0] if len(self.key.types) == 1 else ""
+        order: Literal["little", "big"] = sys.byteorder
+        if kind in BIG_ENDIAN or self.key.big:
+            order = "big"
+        number = int.from_bytes(unhex(tree.get("key", "")), order)
+        if kind in FLAGS and number.bit_count() > 1:
+            number = 0
+        return bool(tree.get("flags", 0) & _CATCHALL), number
 
     def _concatenated(self, tree: Tree) -> Json:
         if tree.get("flags", 0) & _CATCHALL:
