@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -274,6 +275,29 @@ def _failure(item: pytest.Item, words: str) -> pytest.TestReport:
         longrepr=words,
         when="call",
     )
+
+
+ROW = re.compile(r"\[(ipvs|iptables-legacy)-(vxlan|flannel-ipip|calico-[a-z]+)")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What passed of what was asked, by proxy and network."""
+    table: dict[tuple[str, str], list[int]] = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            row = ROW.search(report.nodeid) if "tests/uml/" in report.nodeid else None
+            if row and report.when == "call":
+                counts = table.setdefault((row[1], row[2]), [0, 0])
+                counts[0] += outcome == "passed"
+                counts[1] += 1
+    if table and not OUT:
+        terminalreporter.section("User Mode Linux: proxy x network")
+        networks = sorted({network for _, network in table})
+        terminalreporter.line(" " * 16 + "".join(f"{one:>20}" for one in networks))
+        for proxy in sorted({proxy for proxy, _ in table}):
+            cells = (table.get((proxy, network)) for network in networks)
+            shown = (f"{one[0]}/{one[1]}" if one else "-" for one in cells)
+            terminalreporter.line(f"{proxy:<16}" + "".join(f"{one:>20}" for one in shown))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

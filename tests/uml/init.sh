@@ -21,7 +21,6 @@ mount -t devtmpfs devtmpfs dev
 mkdir -p dev/shm mnt lib/modules
 mount -t tmpfs tmpfs dev/shm
 mount -t tmpfs tmpfs run
-mount -t tmpfs tmpfs tmp
 mount -t hostfs -o "$out" none mnt
 ln -sfn "$modules" "lib/modules/$(uname -r)"
 exec chroot . /bin/bash /mnt/run.sh

@@ -34,7 +34,7 @@ ROWS: tuple[Row, ...] = (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A fault that a row cannot have is no test of it."""
+    """A fault that a row cannot have is no test of it; nor is all that its like has shown."""
     gone = [item for item in items if not _possible(item)]
     items[:] = [item for item in items if item not in gone]
     config.hook.pytest_deselected(items=gone)
@@ -42,9 +42,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _possible(item: pytest.Item) -> bool:
     values = getattr(getattr(item, "callspec", None), "params", {})
-    if "name" not in values or "bench" not in values:
+    if "bench" not in values:
         return True
     proxy, network, scheduler, nodes = values["bench"]
+    if "way" in values:
+        whole, core = item.module.WHOLE, item.module.CORE  # type: ignore[attr-defined]
+        return (proxy, network) in whole or values["way"].target in core
+    if "name" not in values:
+        return True
     return faults.find(values["name"]).possible(plan("x", nodes, proxy, network, scheduler))
 
 
@@ -113,6 +118,13 @@ def named(row: Row) -> str:
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     with standing(request.param) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[Bench]:
+    """One lab: IPVS over Calico's IPIP."""
+    with standing(("ipvs", "calico-ipip", "rr", 2)) as one:
+        yield one
 
 
 @pytest.fixture(autouse=True)

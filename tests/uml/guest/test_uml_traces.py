@@ -74,6 +74,11 @@ WAYS = (
 )
 
 
+# the other rows differ from these two by what carries the packet, not by who chooses the server
+WHOLE = (("ipvs", "vxlan"), ("ipvs", "calico-ipip"))
+CORE = ("svc/web", "svc/remote", "svc/near", "svc/self", "svc/echo", "svc/nodeport")
+
+
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 def test_delivered(bench: Any, way: Way) -> None:
     plan = bench.lab.plan
@@ -101,7 +106,7 @@ def test_delivered(bench: Any, way: Way) -> None:
 
 def the_backend_agrees(made: Trace, last: Hop, pod: Any) -> None:
     (returned,) = made.evidence.returned
-    said = returned.data.decode()
+    said = returned.data.decode(errors="replace")  # an echo: the probe's own bytes behind
     if said:
         assert pod.name in said
         peer = re.search(r"X-Peer: (\S+) (\d+)", said)
@@ -123,7 +128,7 @@ def ipvs_agrees(bench: Any, made: Trace, way: Way) -> None:
     servers = [line for line in listed if line.startswith(f"-a {option} {address} ")]
     assert ref.text in servers[ref.number - 1]
     scheduler = bench.lab.plan.scheduler
-    assert f"({scheduler})" in ref.words or "its only server" in ref.words
+    assert f"{scheduler})" in ref.words or "its only server" in ref.words
     if way.target == "svc/sticky":
         assert "a client keeps its server for 10800 s" in ref.words
 
