@@ -204,10 +204,20 @@ class SavedRules(Rules):
         if len(self._places) < _WORTH_FILTERING:
             return self
         if address not in self._led:
-            other = rf"-d (?!{re.escape(address)}/)[0-9a-f.:]+/(?:32|128) "
-            pattern = re.compile(rf"^(?:\[\d+:\d+\] )?-A \S+ (?!{other})", re.MULTILINE)
-            self._led[address] = tuple(self._matching(pattern))
+            self._led[address] = tuple(map(self._at, self._leading(address)))
         return self._led[address]
+
+    def _leading(self, address: str) -> Iterator[int]:
+        text, head = self._save.text, f"-A {self._chain} -d "
+        for index, place in enumerate(self._places):
+            if text.startswith("[", place):
+                place = text.find("] ", place) + 2
+            begin = place + len(head)
+            if text.startswith(head, place) and not text.startswith(f"{address}/", begin):
+                mask = text.find("/", begin)
+                if text.startswith(("/32 ", "/128 "), mask) and " " not in text[begin:mask]:
+                    continue
+            yield index
 
     def saying(self, text: str) -> Iterable[Rule]:
         return self._matching(re.compile(rf"^.*{re.escape(text)}.*$", re.MULTILINE))

@@ -73,8 +73,9 @@ class Section:
 
     def _rules_begin(self) -> int:
         text, start, end = self._text, self._start, self._end
-        marks = (text.find(mark, start - 1, end) for mark in ("\n-A ", "\n["))
-        return min((mark + 1 for mark in marks if mark >= 0), default=end)
+        plain = text.find("\n-A ", start - 1, end)
+        counted = text.find("\n[", start - 1, plain if plain >= 0 else end)
+        return min((mark + 1 for mark in (plain, counted) if mark >= 0), default=end)
 
     def _prove(self, lines: list[str]) -> None:
         """Only chains, each once, and comments may stand here."""
@@ -162,10 +163,20 @@ class BigSection(Section):
         return self.declaration(name) is not None
 
     def declaration(self, name: str) -> str | None:
+        if name not in self._found:
+            self._found[name] = self._find(name)
+        return self._found[name]
+
+    @cached_property
+    def _found(self) -> dict[str, str | None]:
+        return {}
+
+    def _find(self, name: str) -> str | None:
         if self._indexed:
             return super().declaration(name)
-        start = self._header.find(f"\n:{name} ")
-        return self._header[start + 1 : self._header.index("\n", start + 1)] if start >= 0 else None
+        header = self._header
+        start = header.find(f"\n:{name} ")
+        return header[start + 1 : header.index("\n", start + 1)] if start >= 0 else None
 
     def base_chains(self) -> list[str]:
         return self._base_chains
