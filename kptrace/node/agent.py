@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kptrace.model import Place, Probe, Returned
-from kptrace.node import conntrack, dns, inject
+from kptrace.node import conntrack, dns, inject, ipvs_table
 from kptrace.node.cgroup import within_cgroup
 from kptrace.node.guard import Guard
 from kptrace.node.loop import Loop, Task
@@ -239,7 +239,10 @@ class Agent:
         door = self._door(request.place)
 
         def look() -> list[Reply]:
-            found = (conntrack.lookup(request.place, flow) for flow in request.flows)
+            found = (
+                conntrack.lookup(request.place, flow) or ipvs_table.lookup(request.place, flow)
+                for flow in request.flows
+            )
             return [entry for entry in found if entry]
 
         self._say(*within(door.netns, look), Done(id=request.id))

@@ -1,0 +1,52 @@
+"""IPVS' own connections, where conntrack has none: /proc/net/ip_vs_conn -> ConntrackEntry.
+
+With ``net.ipv4.vs.conntrack=0`` a packet that IPVS sends on is tracked no more, so this table is
+the only one that knows the server (ip_vs_conn_seq_show): protocol, client, virtual service, server,
+all in hexadecimal, IPv6 addresses as text. The entry's status is ``IPVS``.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, ip_address
+from pathlib import Path
+
+from kptrace.model import ConntrackEntry, Flow, Place
+
+TABLE = Path("/proc/thread-self/net/ip_vs_conn")
+
+
+def lookup(place: Place, flow: Flow) -> ConntrackEntry | None:
+    """To be called inside the namespace."""
+    try:
+        text = TABLE.read_text()
+    except OSError:
+        return None
+    return find(text, place, flow)
+
+
+def find(text: str, place: Place, flow: Flow) -> ConntrackEntry | None:
+    for line in text.splitlines()[1:]:
+        protocol, *words = line.split()
+        if protocol.lower() != flow.protocol or len(words) < 7:
+            continue
+        try:
+            client, virtual, server = (_end(*words[n : n + 2]) for n in (0, 2, 4))
+        except ValueError:
+            continue
+        if (client, virtual) == ((flow.src, flow.sport), (flow.dst, flow.dport)):
+            reply = Flow(
+                protocol=flow.protocol,
+                src=server[0],
+                dst=flow.src,
+                sport=server[1],
+                dport=flow.sport,
+            )
+            return ConntrackEntry(
+                place=place, original=flow, reply=reply, status=("IPVS",), state=words[6]
+            )
+    return None
+
+
+def _end(address: str, port: str) -> tuple[str, int]:
+    told = ip_address(address) if ":" in address else IPv4Address(int(address, 16))
+    return str(told), int(port, 16)
