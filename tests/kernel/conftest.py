@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import cache
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 
 from kptrace import trace
 from kptrace.errors import KptraceError
-from kptrace.lab import cluster, kernel, machine, state
+from kptrace.lab import cluster, faults, kernel, machine, state
 from kptrace.lab.ground import LabGround
 from kptrace.lab.plan import PROXIES, plan
 from kptrace.lab.state import Lab
@@ -96,25 +96,35 @@ class _Kept:
 
 
 class _KeptGround:
-    """A lab whose agents stay from trace to trace: starting two costs more than a trace does."""
+    """A lab whose agents stay from trace to trace: starting two costs more than a trace does.
 
-    def __init__(self, ground: LabGround) -> None:
-        self._ground = ground
+    An agent reads a node's rules once; so when a lab is changed, ``renew``.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self.renew()
+
+    def renew(self) -> None:
         self._agents: dict[str, Agent] = {}
-        self.api = ground.api
+        self._ground = LabGround(self._lab)
+        self.api = self._ground.api
 
     def agent(self, node: str) -> Agent:
         if node not in self._agents:
             self._agents[node] = self._ground.agent(node)
         return _Kept(self._agents[node])
 
+    def close(self) -> None:
+        self._ground.__exit__(None, None, None)
+
 
 class Bench:
     """A lab, and traces through it as the command line makes them, without the command line."""
 
-    def __init__(self, lab: Lab, ground: LabGround) -> None:
+    def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self._ground = _KeptGround(ground)
+        self._ground = _KeptGround(lab)
 
     def run(self, target: str, source: str, namespace: str = "shop", **asked: Any) -> Run:
         question = Question(
@@ -128,11 +138,28 @@ class Bench:
     def trace(self, target: str, source: str, namespace: str = "shop", **asked: Any) -> Trace:
         return trace.report(self.run(target, source, namespace, **asked))
 
+    @contextmanager
+    def broken(self, fault: str) -> Iterator[None]:
+        faults.inject(self.lab.name, faults.find(fault))
+        self._renew()
+        try:
+            yield
+        finally:
+            faults.heal(self.lab.name, fault)
+            self._renew()
+
+    def _renew(self) -> None:
+        self._ground.close()
+        self._ground.renew()
+
+    def close(self) -> None:
+        self._ground.close()
+
 
 @contextmanager
 def bench(proxy: str = "iptables", network: str = "vxlan", nodes: int = 2) -> Iterator[Bench]:
-    with standing(proxy, network, nodes) as lab, LabGround(lab) as ground:
-        yield Bench(lab, ground)
+    with standing(proxy, network, nodes) as lab, closing(Bench(lab)) as made:
+        yield made
 
 
 MODES = ("iptables", "iptables-legacy", "nftables")

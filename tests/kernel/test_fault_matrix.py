@@ -8,8 +8,6 @@ out), only these words can tell them apart.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
@@ -132,21 +130,12 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "ASK_SECONDS", 0.15)
 
 
-@contextmanager
-def broken(lab: str, fault: Fault) -> Iterator[None]:
-    faults.inject(lab, fault)
-    try:
-        yield
-    finally:
-        faults.heal(lab, fault.name)
-
-
 @pytest.mark.parametrize("name", PROOFS)
 def test_named_and_healed(each_bench: Any, name: str) -> None:
     lab, fault = each_bench.lab, faults.find(name)
     if not fault.possible(lab.plan):
         return  # refused, as test_lab_faults.py shows
-    with broken(lab.name, fault):
+    with each_bench.broken(name):
         made = each_bench.trace(fault.target, "pod/client", fault.namespace, timeout=0.4)
     proof = PROOFS[name]
     it_is_named(made, fault, proof)
@@ -180,15 +169,13 @@ def nothing_was_made_up(made: Trace, proof: Proof) -> None:
 
 def test_two_faults_at_once_name_the_one_that_the_packet_meets(vxlan_bench: Any) -> None:
     """The route is asked before the tunnel: nothing reaches the port that is blocked too."""
-    lab = vxlan_bench.lab.name
-    first, second = faults.find("pod-route-missing"), faults.find("tunnel-port-blocked")
-    with broken(lab, second), broken(lab, first):
+    with vxlan_bench.broken("tunnel-port-blocked"), vxlan_bench.broken("pod-route-missing"):
         made = vxlan_bench.trace("svc/remote", "pod/client", timeout=0.4)
         assert made.findings[0].cause == "pod-route-missing"
 
 
 def test_a_fault_elsewhere_is_not_named(vxlan_bench: Any) -> None:
-    with broken(vxlan_bench.lab.name, faults.find("tunnel-port-blocked")):
+    with vxlan_bench.broken("tunnel-port-blocked"):
         # By its pod, not by its name: half of the DNS servers are behind the tunnel.
         made = vxlan_bench.trace("pod/near-1", "pod/client", timeout=0.4)
     assert made.outcome is Outcome.DELIVERED
