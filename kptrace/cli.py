@@ -206,7 +206,6 @@ def explain(
 
     gc.disable()  # it is soon over, and looking for cycles takes a tenth of its time
 
-    from kptrace.explain import look
     from kptrace.target import parse_source, parse_target
 
     meant = parse_target(target, namespace)
@@ -217,7 +216,10 @@ def explain(
     sender = parse_source(source, namespace) if source else None
     name = lab_name or ("default" if lab else "")
     with ExitStack() as stack:
-        made = look(meant, sender, node, _state(stack, bundle, name, offline))
+        state = _state(stack, bundle, name, offline)
+        from kptrace.explain import look  # an agent may be at work meanwhile
+
+        made = look(meant, sender, node, state)
     _print(_explained(made, output, color))
     faults = any(finding.severity == "error" for finding in made.findings)
     raise typer.Exit(int(faults))
@@ -274,7 +276,9 @@ def _state(stack: ExitStack, bundle: Path | None, lab_name: str, offline: bool) 
         from kptrace.live import Live, ThisNode
 
         here = stack.enter_context(ThisNode())
-        return Live(here, (here.name,))
+        live = Live(here, (here.name,))
+        live.begin(here.name)
+        return live
     from kptrace.errors import NoCluster
 
     raise NoCluster(

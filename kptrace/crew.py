@@ -6,18 +6,38 @@ be missing; then it is said which one, and why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
 from kptrace.errors import AgentFailed, KptraceError
 from kptrace.model import Layer, Place
 from kptrace.protocol import Agent, Dump, Fact, Reply, Request
-from kptrace.rules.wanted import is_wanted
+from kptrace.rules.wanted import TABLES, Wanted, is_wanted
 from kptrace.run import facts_of
 
 DUMP_SECONDS = 30.0
 
+# what decides a packet's fate in one place
+FILES = (
+    "ip-link.json",
+    "ip-addr.json",
+    "ip-route.json",
+    "ip6-route.json",
+    "ip-rule.json",
+    "ip6-rule.json",
+    "ip-neigh.json",
+    "bridge-fdb.json",
+    "sysctl.txt",
+    "ipvsadm-Sn.txt",
+    TABLES,  # the rules behind it are asked for as they are reached
+)
+# what takes longest of what a walk to a Service reaches, where kube-proxy uses iptables
+LONGEST = (
+    TABLES,
+    Wanted(kind="table", backend="legacy", family="ip", table="nat").file,
+    Wanted(kind="chain", backend="nft", family="ip", table="nat", name="KUBE-SERVICES").file,
+)
 # whole rulesets, for where the kernel does not tell them one by one
 ON_DEMAND = (
     "iptables-legacy-save.txt",
@@ -49,6 +69,7 @@ class Crew:
         self._ground = ground
         self._agents: dict[str, Agent] = {}
         self._last_id = 1000
+        self._expected: dict[Place, dict[str, tuple[Agent, int]]] = {}
         self.absent: list[Layer] = []
 
     def must_have(self, node: str) -> Agent:
@@ -79,12 +100,23 @@ class Crew:
         agent.send(request(id=self._last_id))
         return agent, self._last_id
 
+    def expect(self, place: Place, *some: Sequence[str]) -> None:
+        """Have these files read while others work; the next ``dump`` of the place waits for them.
+        Those of one sequence are read one after the other.
+        """
+        self.must_have(place.node)
+        for files in some:
+            sent = self.send(place.node, partial(Dump, place=place, files=tuple(files)))
+            self._expected.setdefault(place, {}).update(dict.fromkeys(files, sent))
+
     def dump(self, places: Iterable[Place], files: tuple[str, ...]) -> None:
-        sent = [
-            self.send(place.node, partial(Dump, place=place, files=files))
-            for place in places
-            if self.may_have(place.node)
-        ]
+        sent = []
+        for place in places:
+            if self.may_have(place.node):
+                coming = self._expected.pop(place, {})
+                rest = tuple(file for file in files if file not in coming)
+                sent.append(self.send(place.node, partial(Dump, place=place, files=rest)))
+                sent += unique(coming.values())
         wait_all(sent, DUMP_SECONDS, "dump")
 
     def texts(self) -> dict[Place, Mapping[str, str]]:

@@ -11,12 +11,10 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
 
-from kptrace import cni
-from kptrace.crew import Crew, Ground
+from kptrace.crew import FILES, LONGEST, Crew, Ground
 from kptrace.model import Place
 from kptrace.node.link import LocalAgent
 from kptrace.protocol import Agent, Door
-from kptrace.trace import FILES
 
 
 class ThisNode:
@@ -53,8 +51,15 @@ class Live:
     def api(self) -> Mapping[str, str]:
         return self._ground.api()
 
+    def begin(self, name: str) -> None:
+        """Have a node's files read while we make ready to read them ourselves."""
+        rest = [file for file in FILES if file not in LONGEST]
+        self._crew.expect(Place(node=name), LONGEST, rest)
+
     def node(self, name: str) -> Mapping[str, str]:
         """What decides a packet's fate there; rules are asked for as they are reached."""
+        from kptrace import cni  # which imports the walk
+
         place = Place(node=name)
         self._crew.must_have(name)
         self._crew.dump((place,), (*FILES, *cni.wanted()))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from kptrace import cni
-from kptrace.crew import Crew, Ground, unique
+from kptrace.crew import FILES, Crew, Ground, unique
 from kptrace.judge.case import cases
 from kptrace.judge.verdict import judge
 from kptrace.kube.documents import read_documents
@@ -21,22 +21,7 @@ from kptrace.lookup import RESOLV_CONF, with_dns
 from kptrace.model import Place, Probe, Question, Trace
 from kptrace.proof import probes_for, prove
 from kptrace.reach import MOST_NODES, far_places, flow_of, predicted_for, snapshots_of
-from kptrace.rules.wanted import TABLES
 from kptrace.run import Run, facts_of
-
-FILES = (
-    "ip-link.json",
-    "ip-addr.json",
-    "ip-route.json",
-    "ip6-route.json",
-    "ip-rule.json",
-    "ip6-rule.json",
-    "ip-neigh.json",
-    "bridge-fdb.json",
-    "sysctl.txt",
-    "ipvsadm-Sn.txt",
-    TABLES,  # the rules behind it are asked for as they are reached
-)
 
 Say = Callable[[str], None]
 

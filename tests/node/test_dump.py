@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kptrace.crew import FILES
 from kptrace.node.dump import PROGRAMS, Missing, _documents
 from kptrace.rules.wanted import is_wanted
-from kptrace.trace import FILES
 
 json_values = st.recursive(
     st.text() | st.integers() | st.none(), lambda inner: st.lists(inner, max_size=3)

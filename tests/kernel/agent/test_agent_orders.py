@@ -142,8 +142,7 @@ def _steady(value: object) -> object:
 
 
 def test_a_dump_of_everything(ground: Ground, agent: LocalAgent, tmp_path: Path) -> None:
-    from kptrace.crew import ON_DEMAND
-    from kptrace.trace import FILES
+    from kptrace.crew import FILES, ON_DEMAND
 
     every = (*FILES, *ON_DEMAND, "resolv.conf", "no-such.txt")
     ground.run("a", "iptables-nft-restore", text="*nat\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n")
