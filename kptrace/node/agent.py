@@ -29,7 +29,6 @@ from kptrace.node.guard import Guard
 from kptrace.node.loop import Loop, Task
 from kptrace.node.namespace import inode, within
 from kptrace.node.stamps import Stamps
-from kptrace.node.watch import Watching
 from kptrace.protocol import (
     Ask,
     Done,
@@ -51,6 +50,7 @@ from kptrace.rules.wanted import is_wanted
 
 if TYPE_CHECKING:
     from kptrace.node.ruleset import Rulesets
+    from kptrace.node.watch import Watching
 
 _CHUNK = 1 << 16
 _MAX_LINE = 16 << 20
@@ -206,6 +206,8 @@ class Agent:
         self._loop.start(task)
 
     def _watch(self, request: Watch) -> None:
+        from kptrace.node.watch import Watching  # taps and tracers: half of what there is to import
+
         doors = {place: self._door(place) for place in request.places}
         watching = Watching(request, doors, self._guard)
         self._watches[request.id] = watching
