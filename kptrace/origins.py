@@ -14,9 +14,9 @@ from kptrace.errors import NotFound
 from kptrace.kube.documents import Documents
 from kptrace.model import Sender, Service, SourceRef, Value
 from kptrace.rules.programmed import Family, in_family
+from kptrace.walk.alone import UNNAMED, Arrival, arrival
 from kptrace.walk.network import Network, address, network
 from kptrace.walk.snapshot import Snapshot
-from kptrace.walk.alone import UNNAMED, Arrival, arrival
 
 # kept for documentation: TEST-NET-3 (RFC 5737) and RFC 3849
 OUTSIDE = {"ip": "203.0.113.7", "ip6": "2001:db8::7"}

@@ -49,9 +49,7 @@ def prove(
     watches = []
     for node in crew.nodes:
         there = tuple(place for place in places if place.node == node)
-        watch = partial(
-            Watch, places=there, probes=probes, backends=backends, raw_trace=raw_trace
-        )
+        watch = partial(Watch, places=there, probes=probes, backends=backends, raw_trace=raw_trace)
         watches.append(crew.send(node, watch))
     wait_all(watches, ARM_SECONDS, "arming")
     near, sending = crew.send(

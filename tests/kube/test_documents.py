@@ -18,7 +18,7 @@ def listing(*items: dict[str, Any], kind: str = "List") -> str:
     return json.dumps({"apiVersion": "v1", "kind": kind, "items": list(items)})
 
 
-def a_service(**spec: Any) -> dict[str, Any]:  # noqa: ANN401
+def a_service(**spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -27,7 +27,7 @@ def a_service(**spec: Any) -> dict[str, Any]:  # noqa: ANN401
     }
 
 
-def a_slice(*endpoints: dict[str, Any], **fields: Any) -> dict[str, Any]:  # noqa: ANN401
+def a_slice(*endpoints: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {
         "kind": "EndpointSlice",
         "metadata": {
@@ -42,7 +42,7 @@ def a_slice(*endpoints: dict[str, Any], **fields: Any) -> dict[str, Any]:  # noq
     }
 
 
-def service(**spec: Any) -> Service:  # noqa: ANN401
+def service(**spec: Any) -> Service:
     return read_documents({"services.json": listing(a_service(**spec))}).services[0]
 
 

@@ -271,7 +271,12 @@ CASES: list[tuple[Json, str, Part]] = [
         {"snat": {"family": "ip", "addr": "1.1.1.1", "port": {"range": [1000, 2000]},
                   "flags": "fully-random"}},
         "snat ip to 1.1.1.1:1000-2000 fully-random",
-        Snat(addr=c("1.1.1.1"), port=Range(low=1000, high=2000), flags=("fully-random",), family="ip"),
+        Snat(
+            addr=c("1.1.1.1"),
+            port=Range(low=1000, high=2000),
+            flags=("fully-random",),
+            family="ip",
+        ),
     ),
     ({"masquerade": {"flags": "fully-random"}}, "masquerade fully-random",
         Masquerade(flags=("fully-random",))),

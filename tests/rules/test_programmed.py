@@ -31,7 +31,7 @@ WEB = Service(
 OPEN = replace(WEB, type="NodePort", ports=(NODE_PORT,))
 
 
-def ep(number: int, node: str = "node-a", **fields: Any) -> Endpoint:  # noqa: ANN401
+def ep(number: int, node: str = "node-a", **fields: Any) -> Endpoint:
     return Endpoint(address=f"10.244.1.{number}", port=8080, node=node, **fields)
 
 
