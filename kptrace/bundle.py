@@ -172,7 +172,7 @@ def _api(path: Path) -> Path | None:
         return None
     with api.open("rb") as file:
         said = file.read(_LONGEST_PATH).decode(errors="replace").strip()
-    meant, home = (path / said).resolve(), path.resolve().parent
+    meant, home = (path / said.replace("\0", "/")).resolve(), path.resolve().parent
     if not said or "\0" in said or not meant.is_relative_to(home) or not meant.is_dir():
         raise BadDump(str(api), 0, f"names no folder beside the bundle: {said[:80]!r}")
     return meant

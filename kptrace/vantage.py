@@ -6,7 +6,7 @@ what kube-proxy should have written there (judge/programming.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -53,10 +53,14 @@ class Door(Value):
 
 
 class Answer(Value):
-    """What one door does for one sender, and how often the rules hold each backend."""
+    """What one door does for one sender, and how often the rules hold each backend.
+
+    cause: what ended the packets, where something did
+    """
 
     entry: Entry
     times: dict[Where, int]
+    cause: str = ""
 
 
 class Vantage:
@@ -98,7 +102,7 @@ class Vantage:
                 yield self._answer(door, port.protocol, origin)
 
     def compare(
-        self, port: ServicePort, family: Family, answers: Iterable[Answer]
+        self, port: ServicePort, family: Family, answers: Sequence[Answer]
     ) -> Iterator[Finding]:
         """Where the API was asked: how the rules differ from what it tells."""
         entries = tuple(one.entry for one in answers)
@@ -120,6 +124,7 @@ class Vantage:
                 wanted=wanted if obeyed else plain,
                 ignored="" if obeyed else wanted.topology,
                 entries=entries,
+                causes=tuple(one.cause for one in answers),
                 times=times,
             )
         )
@@ -191,7 +196,8 @@ class Vantage:
             certain=all(way.branch.certain for way in ways),
             words="; ".join(dict.fromkeys(filter(None, map(self._words, ways)))),
         )
-        return Answer(entry=entry, times=_times(decided))
+        causes = [way.branch.cause for way in ways if way.branch.outcome is entry.outcome]
+        return Answer(entry=entry, times=_times(decided), cause=next(filter(None, causes), ""))
 
     def _astray(self, decided: Decided, origin: Origin) -> Decided:
         """From outside to another node's backend with its source kept: the answer goes from there

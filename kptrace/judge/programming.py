@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
 
+from kptrace.judge.causes import CAUSES
+from kptrace.judge.causes_cluster import SERVICE
 from kptrace.judge.words import end
 from kptrace.model import (
     Endpoint,
@@ -48,6 +50,7 @@ class Port(Value):
     """One port of a Service in one family on one node, beside what the rules do with it.
 
     ignored: the topology whose hints this node does not obey; ``wanted`` is without them then
+    causes: what ended each entry's packets, by the walk (empty: nothing did)
     times: how often a backend stands in the rules, by address and port
     """
 
@@ -59,6 +62,7 @@ class Port(Value):
     wanted: Programmed
     entries: tuple[Entry, ...]
     times: dict[tuple[str, int], int]
+    causes: tuple[str, ...] = ()
     ignored: str = ""
 
     @property
@@ -68,8 +72,8 @@ class Port(Value):
 
 def differences(port: Port) -> Iterator[Finding]:
     faults: dict[tuple[str, str, str], list[Entry]] = {}
-    for entry in port.entries:
-        for fault in _faults(port, entry):
+    for entry, cause in zip(port.entries, port.causes, strict=True):
+        for fault in _faults(port, entry, cause):
             faults.setdefault(fault, []).append(entry)
     for (cause, where, summary), entries in faults.items():
         yield Finding(
@@ -79,14 +83,21 @@ def differences(port: Port) -> Iterator[Finding]:
             object=f"{port.name} {where}".strip(),
             summary=f"{port.node} {summary}",
             evidence=(_shown(entries), _endpoints_words(port)),
-            remedy=(f"restart kube-proxy on {port.node}: {_SYNC}",),
+            remedy=_remedy(port, cause),
         )
     yield from _left_out(port)
     if port.ignored:
         yield _ignored(port)
 
 
-def _faults(port: Port, entry: Entry) -> Iterator[tuple[str, str, str]]:
+def _remedy(port: Port, id: str) -> tuple[str, ...]:
+    entry = CAUSES.get(id)
+    if id in SERVICE or entry is None:
+        return (f"restart kube-proxy on {port.node}: {_SYNC}",)
+    return (entry.mend,)
+
+
+def _faults(port: Port, entry: Entry, cause: str) -> Iterator[tuple[str, str, str]]:
     """(cause, object, summary) of what one way in does wrongly."""
     lists = expected(port, entry)
     given = {(one.address, one.port) for one in entry.backends}
@@ -95,7 +106,7 @@ def _faults(port: Port, entry: Entry) -> Iterator[tuple[str, str, str]]:
     wanted = {(one.address, one.port) for one in lists[0]}
     if entry.outcome is not Outcome.DELIVERED:
         if all(lists):
-            yield from _nothing(port, entry)
+            yield from _nothing(port, entry, cause)
         return
     if any(given == {(one.address, one.port) for one in some} for some in lists):
         yield from _weights(port, entry)
@@ -154,7 +165,7 @@ def _weights(port: Port, entry: Entry) -> Iterator[tuple[str, str, str]]:
             yield "endpoint-weight", where, f"gives {where} {share}"
 
 
-def _nothing(port: Port, entry: Entry) -> Iterator[tuple[str, str, str]]:
+def _nothing(port: Port, entry: Entry, cause: str) -> Iterator[tuple[str, str, str]]:
     """Nobody gets it although somebody should: kube-proxy's refusal, or another rule's."""
     address = end(entry.address, entry.port)
     if entry.outcome is Outcome.NOT_PROGRAMMED:
@@ -167,11 +178,8 @@ def _nothing(port: Port, entry: Entry) -> Iterator[tuple[str, str, str]]:
         yield "endpoint-missing", address, f"refuses {port.name} as if it had no endpoints"
     else:
         words = entry.words or entry.outcome
-        yield _cause(entry), address, f"does not let {port.name} through: {words}"
-
-
-def _cause(entry: Entry) -> str:
-    return "rule-reject" if entry.outcome is Outcome.REJECTED else "rule-drop"
+        known = cause or ("rule-reject" if entry.outcome is Outcome.REJECTED else "rule-drop")
+        yield known, address, f"does not let {port.name} through: {words}"
 
 
 def _why_not(port: Port, address: str, number: int) -> str:

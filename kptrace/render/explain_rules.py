@@ -103,11 +103,14 @@ def _row(page: Page, row: Row, table: Span, room: int, indent: int, wide: bool) 
 def _told(row: Row, wide: bool) -> list[list[Span]]:
     """What it means and who meets it; its own text; what it counted."""
     rule = row.rule
-    only = glue(f"({', '.join(row.senders)})", "quiet") if row.senders else say("")
-    told = [[say(f"{rule.words or _own(rule, wide)}  "), only]]
+    only = f"({', '.join(row.senders)})" if row.senders else ""
+    met = f"{rule.packets} packet{'s' if rule.packets != 1 else ''}" if rule.packets else ""
+    told = [[say(rule.words or _own(rule, wide))]]
+    for each in (only, met):
+        told[0] += [say("  "), glue(each, "quiet")] if each else []
     if rule.words and (own := _own(rule, wide)):
         told.append([say(own, "quiet")])
-    if rule.packets is not None:
+    if wide and rule.packets is not None:
         size = f", {rule.bytes} bytes" if rule.bytes is not None else ""
         told.append([say(f"counted {rule.packets} packets{size}", "quiet")])
     return told

@@ -8,7 +8,9 @@ before whatever both meet again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import groupby
 from typing import TypeVar
 
 from kptrace.model import Branch, MetRule, RuleRef
@@ -28,13 +30,13 @@ def met(ways: Iterable[Branch], ruleset: Ruleset) -> tuple[MetRule, ...]:
 
 
 def _telling(told: Sequence[_Met], ruleset: Ruleset) -> list[_Met]:
-    """Without the jumps that led to nothing."""
+    """Each rule once, where it was met first, without the jumps that led to nothing."""
     kept: list[_Met] = []
     for hook, ref in reversed(told):
         chain = _jump(_rule(ref, ruleset))
         if not chain or (kept and _inside(kept[-1], hook, ref, chain)):
             kept.append((hook, ref))
-    return kept[::-1]
+    return list(dict.fromkeys(kept[::-1]))
 
 
 def _jump(rule: Rule | None) -> str:
@@ -61,19 +63,28 @@ def merge(
     """
     merged = list(order)
     known = set(order)
-    low, run = 0, list[Key]()
-    for one in (*way, None):
-        if one is not None and one not in known:
-            run.append(one)
+    low = 0
+    for run in _runs(way, known, place):
+        if run[0] in known:
+            low = merged.index(run[0]) + 1
             continue
-        high = len(merged) if one is None else merged.index(one)
-        if run:
-            at = _room(merged, low, high, place(run[0]), place)
-            merged[at:at] = run
-            high += len(run) if at <= high else 0
-            run = []
-        low = high + 1
+        following = way[way.index(run[-1]) + 1 :]
+        later = (merged.index(one) for one in following if one in known)
+        at = _room(merged, low, next(later, len(merged)), place(run[0]), place)
+        merged[at:at] = run
+        low = at + len(run)
     return merged
+
+
+def _runs(
+    way: Sequence[Key], known: AbstractSet[Key], place: Callable[[Key], tuple[int, Hashable, int]]
+) -> Iterator[list[Key]]:
+    """Known ones alone, new ones of one hook together."""
+    for (new, _), run in groupby(way, key=lambda one: (one not in known, place(one)[0])):
+        if new:
+            yield list(run)
+        else:
+            yield from ([one] for one in run)
 
 
 def _room(
