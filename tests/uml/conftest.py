@@ -117,7 +117,7 @@ class Guest:
         with open(self.console, "wb") as console:
             self.process = subprocess.Popen(
                 [
-                    # it goes with us, however we go
+                    # it goes with us, also when nobody can tell it to
                     *("setpriv", "--pdeathsig", "KILL", "linux.uml"),
                     *("rootfstype=hostfs", "rootflags=/", "ro", f"mem={MEMORY}", "quiet"),
                     f"init={self.directory / 'init'}",
@@ -236,6 +236,8 @@ def _reports(item: pytest.Item) -> Iterator[pytest.TestReport]:
         return
     stash = item.session.stash
     if GUESTS not in stash:
+        # so that the guests go with us when we are told to go
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         stash[GUESTS] = _boot(item.session)
     guest = stash[GUESTS][item.path]
     told = guest.wait_for(item.nodeid)

@@ -86,6 +86,12 @@ class Bench:
             self._agents[node] = self._ground.agent(node)
         return _Kept(self._agents[node])
 
+    def dismiss(self) -> None:
+        """An agent keeps the legacy tables that it has read: after a change, ask another one."""
+        for agent in self._agents.values():
+            agent.close()
+        self._agents.clear()
+
     def trace(self, target: str, source: str, namespace: str = "shop", **asked: Any) -> Trace:
         question = Question(
             target=parse_target(target, namespace),

@@ -17,6 +17,7 @@ from kptrace.lab import faults, machine
 from kptrace.lab.state import NETNS, Lab
 from kptrace.model import Outcome, Trace
 from kptrace.node.namespace import within
+from kptrace.render.text import text
 
 
 class Blame(NamedTuple):
@@ -96,8 +97,10 @@ def connects(lab: Lab, address: str) -> bool:
 @pytest.mark.parametrize("name", BLAMED)
 def test_named_and_healed(bench: Any, untouched: None, name: str) -> None:
     lab, fault, blame = bench.lab, faults.find(name), BLAMED[name]
+    bench.dismiss()
     with broken(lab, fault):
         made: Trace = bench.trace(fault.target, "pod/client", fault.namespace, timeout=0.8)
+    print(text(made, width=120, colour=False, wide=True))  # shown where it fails
     assert made.findings, made.summary
     found = made.findings[0]
     assert (found.cause, found.node) == (fault.cause or name, blame.node), found.summary
