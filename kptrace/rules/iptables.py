@@ -225,7 +225,8 @@ class SavedRules(Rules):
     def _matching(self, pattern: re.Pattern[str]) -> Iterator[Rule]:
         for start, end in self._section.spans(self._chain):
             for match in pattern.finditer(self._save.text, start, end):
-                yield self._at(bisect_left(self._places, match.start()))
+                if match.start() < end:  # an empty text also stands behind the last line
+                    yield self._at(bisect_left(self._places, match.start()))
 
     def _at(self, index: int) -> Rule:
         rule = self._kept.get(index)
