@@ -85,7 +85,7 @@ def constant(value: str | int, kind: str) -> Expr:
 
 
 _PROTOCOL_KINDS = frozenset({"meta l4proto", "ip protocol", "ip6 nexthdr", "inet_proto"})
-_PROTOCOL_KINDS |= {"ct original protocol", "ct reply protocol"}
+_PROTOCOL_KINDS |= {"ct protocol", "ct original protocol", "ct reply protocol"}
 _NAME_KINDS = frozenset({"meta iifname", "meta oifname", "ifname", "meta ibrname", "meta obrname"})
 _FLAG_NUMBERS = {name.lower(): bit for name, bit in TCP_FLAGS.items()} | {"ecn": 64}
 ICMP = {

@@ -117,8 +117,10 @@ def _conntrack_port(key: str) -> Callable[[Option, Context], Part]:
 
 
 def _ct_status(option: Option, _: Context) -> Part:
-    if "NONE" in option.args[0].split(","):
-        raise Unknown(option.text)
+    """NONE stands for no bit, so alone it is never true."""
+    if option.arg == "NONE":
+        op = "not in" if option.negated else "in"
+        return Test(left=field("ct status"), op=op, right=Elements(items=()))  # type: ignore[arg-type]
     return flags("ct status", option, option.arg.replace("SEEN_REPLY", "SEEN-REPLY"))
 
 

@@ -60,6 +60,8 @@ Spread = list[tuple[float, Plain]]
 
 _PASSIVE = (Chance, EveryNth, Limit, Recent, Socket, Opaque, Count, Log, Harmless)
 
+_STATUS = Field(key="ct status")
+
 # a numgen of more values than this is not spread out but guessed
 _MANY = 1 << 16
 
@@ -128,20 +130,26 @@ class Scene:
                 return float(not part.negated)
             return None if None in found else float(part.negated)
         assert isinstance(part, Test)
-        total = 0.0
+        if part.left == _STATUS and part.op in ("==", "!="):
+            return None  # its whole value has bits that no dump tells
+        total, masked = 0.0, isinstance(part.left, Bits)
         for weight, left in self.spread(part.left):
-            truth = self._compare(left, part.op, part.right)
+            truth = self._compare(left, part.op, part.right, masked)
             if truth is None:
                 return None
             total += weight * truth
         return total
 
-    def _compare(self, left: Plain, op: str, right: Expr) -> bool | None:
+    def _compare(self, left: Plain, op: str, right: Expr, masked: bool = False) -> bool | None:
+        """masked: of flags only some are asked about, and these wholly."""
         if left is ABSENT:  # ip_set_test() calls that not in the set, which may be what is asked
             return op == "!=" and isinstance(right, SetRef) and right.ipset
         if left is UNKNOWN and not isinstance(right, SetRef):
             return None
         match op:
+            case "==" | "!=" if masked and isinstance(left, frozenset):
+                wanted = self._names(right)
+                return None if wanted is None else (left == wanted - {"0"}) == (op == "==")
             case "==" | "!=":
                 inside = self._inside(left, right)
                 return None if inside is None else inside == (op == "==")
@@ -206,8 +214,13 @@ class Scene:
                     return [(1.0, UNKNOWN)]
                 return [(1 / mod, number + offset) for number in range(mod)]
             case Bits(left=left, right=right, op=op):
-                mask = self.value(right)
-                return [(weight, _bits(op, one, mask)) for weight, one in self.spread(left)]
+                names, mask = self._names(right), self.value(right)
+                return [
+                    (weight, one & names)
+                    if isinstance(one, frozenset) and names is not None and op == "and"
+                    else (weight, _bits(op, one, mask))
+                    for weight, one in self.spread(left)
+                ]
             case Lookup(key=key, map=entries):
                 return self._looked_up(key, entries)
         return [(1.0, self._single(expr))]
@@ -279,9 +292,11 @@ class Scene:
                 return UNKNOWN
             kind = address_type if fib.result == "type" else address_kinds
             return kind(self.snapshot, asked, interface)
-        query = Query(flow=skb.flow, mark=skb.mark if "mark" in flags else 0, oif=interface)
+        query = Query(flow=skb.flow, mark=skb.mark if "mark" in flags else 0)
         found = (reverse_path if backwards else lookup)(self.snapshot, query)
-        way = found.nexthops[0].interface if found.usable else ""
+        # nft_fib4_eval: what is this host's own is no way
+        ways = [hop.interface for hop in found.nexthops] if found.usable and not found.local else []
+        way = interface if interface in ways else "" if interface else "".join(ways[:1])
         if skb.iif == "lo":  # nft_fib_is_loopback: it came from here
             way = "lo"
         match fib.result:

@@ -158,6 +158,8 @@ _FIELDS: dict[str, Read] = {
     "ct state": _ct_state,
     "ct status": _ct(lambda skb: skb.tracked.connection.status if skb.tracked else ABSENT),
     "ct mark": _ct(_ct_mark),
+    "ct protocol": _tuple("original", "protocol"),
+    "ct l3proto": _ct(lambda skb: f"ipv{skb.family}"),
     "ct zone": _ct(lambda skb: 0),
     "ct direction": _ct(lambda skb: skb.tracked.direction if skb.tracked else ABSENT),
     **{

@@ -39,6 +39,8 @@ def act(statement: Statement, scene: Scene, done: Done) -> Effect:
             return statement
         case VerdictMap(key=key, map=entries):
             return _mapped(key, entries, scene, done)
+        case Reject(reply="tcp reset") if scene.skb.flow.protocol != "tcp":
+            return Unmatched()  # nft lists no test of the protocol beside it
         case Reject(reply=reply):
             return Refusal(reply=reply)
         case Dnat() | Snat() | Redirect() | Masquerade():

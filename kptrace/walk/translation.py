@@ -11,7 +11,7 @@ choose one (0), of many addresses one is guessed.
 
 from __future__ import annotations
 
-from kptrace.rules.parts import Dnat, Expr, Masquerade, Range, Redirect, Snat, Tproxy
+from kptrace.rules.parts import Dnat, Expr, Lookup, Masquerade, Range, Redirect, Snat, Tproxy
 from kptrace.walk.effects import ACCEPT, Done, Effect, Unmatched
 from kptrace.walk.expressions import Plain, Scene
 from kptrace.walk.fields import ABSENT, UNKNOWN, Lack
@@ -26,7 +26,7 @@ Where = tuple[str, int]
 
 def translate(statement: Dnat | Snat | Redirect | Masquerade, scene: Scene, done: Done) -> Effect:
     if _is_other(statement, scene):
-        return None
+        return Unmatched() if _lacks_key(statement, scene) else None
     if isinstance(statement, Dnat | Redirect):
         where = _destination(statement, scene)
         return _set_destination(where, scene, done) if where else Unmatched()
@@ -38,6 +38,12 @@ def _is_other(statement: Dnat | Snat | Redirect | Masquerade, scene: Scene) -> b
     """nft_nat_inet_eval: in a table of both families a translation is for one of them."""
     family = statement.family if isinstance(statement, Dnat | Snat) else ""
     return bool(family) and family != ("ip6" if scene.skb.family == 6 else "ip")
+
+
+def _lacks_key(statement: Dnat | Snat | Redirect | Masquerade, scene: Scene) -> bool:
+    """A key of the other family ends the rule before the translation is looked at."""
+    addr = statement.addr if isinstance(statement, Dnat | Snat) else None
+    return isinstance(addr, Lookup) and scene.value(addr) is ABSENT
 
 
 def _destination(statement: Dnat | Redirect, scene: Scene) -> Where | None:
