@@ -336,10 +336,12 @@ def _target(dice: Dice, where: Where, targets: Sequence[str], protocol: str) -> 
         return _reject(dice, where)
     if where.table == "raw" and dice.chance(0.3):
         return "", dice.one(("-j CT --notrack", "-j NOTRACK"))
-    if where.table == "mangle" and dice.chance(0.12):
+    # an IPv6 header that is changed before a socket takes the packet spoils its checksum
+    written = where.family == 4 or where.only("FORWARD", "OUTPUT", "POSTROUTING")
+    if where.table == "mangle" and written and dice.chance(0.12):
         name = "TTL --ttl" if where.family == 4 else "HL --hl"
         return "", f"-j {name}-{dice.one(('set 63', 'set 63', 'set 2', 'set 64', 'dec 1'))}"
-    if where.table == "mangle" and dice.chance(0.12):
+    if where.table == "mangle" and written and dice.chance(0.12):
         return "", f"-j {dice.one(('DSCP --set-dscp 0x08', 'TOS --set-tos 0x10/0x3f'))}"
     if where.table != "nat" and dice.chance(0.4):
         return "", _marking(dice)

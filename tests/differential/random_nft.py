@@ -31,7 +31,7 @@ class Home:
     def __init__(self, family: str, name: str, dice: Dice) -> None:
         self.family, self.name, self.dice = family, name, dice
         self.sets: dict[str, tuple[str, ...]] = {}
-        self.wide: set[str] = set()  # with intervals; nft cannot add to these from a rule
+        self.growing: list[tuple[str, int]] = []  # sets that rules add to, and nobody asks
         self.maps: dict[str, tuple[tuple[str, ...], str]] = {}
         self.chains: list[tuple[str, str]] = []
 
@@ -71,6 +71,10 @@ def _table(home: Home) -> list[str]:
         lines += _set(home, f"s{number}")
     for number in range(dice.random.randint(0, 3)):
         lines += _map(home, f"m{number}")
+    if dice.chance(0.3):
+        version = home.version()
+        home.growing.append(("g0", version))
+        lines.append(f"add set {at} g0 {{ type ipv{version}_addr; flags dynamic; size 1000; }}")
     rules: list[str] = []
     for number in range(dice.random.randint(1, 6)):
         hook, kind = dice.one(_HOOKS), dice.one(("filter", "filter", "nat", "nat", "route"))
@@ -113,6 +117,8 @@ def rule(spot: Spot) -> str:
     statement = _statement(spot, version, protocol)
     if statement.startswith(("dnat", "snat")) and spot.home.family == "inet":
         words.insert(0, f"meta nfproto ipv{version}")
+    if any(raw in f"{words} {statement}" for raw in (" th ", "'th ", "@th")) and dice.chance(0.9):
+        words.insert(0, "meta l4proto { tcp, udp }")
     counts = dice.chance(0.2) or not words + [statement][: bool(statement)]
     return " ".join([*words, *(["counter"] if counts else []), statement]).strip()
 
@@ -149,7 +155,6 @@ def _set(home: Home, name: str) -> list[str]:
     options = f" flags {','.join(flags)};" if flags else ""
     options += " auto-merge;" if wide else ""
     home.sets[name] = types
-    home.wide |= {name} if wide else set()
     elements = _distinct(
         [_key(dice, types, wide and dice.chance(0.6)) for _ in range(dice.random.randint(0, 6))]
     )
@@ -379,7 +384,7 @@ def _sizes(spot: Spot, version: int, protocol: str) -> str:
             "meta pkttype host",
             "meta pkttype != host",
             f"meta nfproto ipv{dice.number((4, 6))}" if spot.home.family == "inet" else "counter",
-            f"meta protocol {dice.one(('ip', 'ip6'))}",
+            f"meta protocol {dice.one(('ip', 'ip6'))}" if spot.home.family == "inet" else "counter",
             f"{'ip6' if version == 6 else 'ip'} dscp {dice.one(('cs0', 'cs1', '!= cs0'))}",
             "limit rate 1000/second burst 5000 packets",
             "meta iifkind veth" if spot.hook == "prerouting" else "counter",
@@ -438,13 +443,21 @@ def _statement(spot: Spot, version: int, protocol: str) -> str:
     if spot.side == "filter" and dice.chance(0.15):
         return _reject(spot, version, protocol)
     if dice.chance(0.08) and spot.side in ("filter", "edge"):
-        return dice.one(("notrack", "log prefix \"x\"", "meta priority set 1:1", "counter",
-                         f"{'ip6 hoplimit' if version == 6 else 'ip ttl'} set 40",
-                         f"{'ip6' if version == 6 else 'ip'} dscp set cs1"))  # fmt: skip
+        return dice.one(_side_effects(spot, version))
     updated = _updating(spot, version)
     if updated and dice.chance(0.1):
         return updated
     return dice.one(("accept", "accept", "return", "drop", "", "continue"))
+
+
+def _side_effects(spot: Spot, version: int) -> list[str]:
+    words = ["notrack", 'log prefix "x"', "meta priority set 1:1", "counter"]
+    if version == 4:
+        words += ["ip ttl set 40", "ip dscp set cs1"]
+    # an IPv6 header that is changed before a socket takes the packet spoils its checksum
+    elif spot.hook in ("forward", "output", "postrouting"):
+        words += ["ip6 hoplimit set 40", "ip6 dscp set cs1"]
+    return words
 
 
 def _jumping(spot: Spot, version: int) -> str:
@@ -582,13 +595,8 @@ def _reject(spot: Spot, version: int, protocol: str) -> str:
 
 def _updating(spot: Spot, version: int) -> str:
     dice = spot.home.dice
-    fitting = [
-        name
-        for name, types in spot.home.sets.items()
-        if types == (f"ipv{version}_addr",) and name not in spot.home.wide
-    ]
+    fitting = [name for name, theirs in spot.home.growing if theirs == version]
     if not fitting:
         return ""
-    name = dice.one(fitting)
     ip = "ip6" if version == 6 else "ip"
-    return f"{dice.one(('add', 'update'))} @{name} {{ {ip} saddr }}"
+    return f"{dice.one(('add', 'update'))} @{dice.one(fitting)} {{ {ip} saddr }}"

@@ -139,7 +139,8 @@ def differences(way: Way, seen: Observation) -> list[str]:
     found += _refused(way, seen.there)
     if way.there.stayed and seen.there.stayed and not _fits(way.there.stayed, seen.there.stayed):
         found.append(f"stays as {way.there.stayed} against {seen.there.stayed}")
-    if way.there.left is None and seen.there.stayed and not way.there.stayed:
+    unseen = way.there.left is None and not way.refusal and not way.there.stayed
+    if unseen and seen.there.stayed:
         found.append(f"does not stay, against {seen.there.stayed}")
     if not _closed(way.there.stayed):
         back = _differ(way.back or Seen(), seen.back or Seen())
