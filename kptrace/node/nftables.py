@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_address
 from struct import pack, unpack_from
 from typing import Any
@@ -46,10 +46,12 @@ _KEPT = 4
 
 
 class Nftables:
-    """To be made inside the namespace. Raises OSError as the kernel refuses."""
+    """To be made inside the namespace; ``inside``: makes more sockets there. Raises OSError as the
+    kernel refuses.
+    """
 
-    def __init__(self) -> None:
-        self._conversation = Conversation()
+    def __init__(self, inside: Callable[[Callable[[], Conversation]], Conversation]) -> None:
+        self._inside, self._conversation = inside, Conversation()
         self._long: dict[tuple[str, str, str], tuple[int, list[bytes]]] = {}
 
     def close(self) -> None:
@@ -149,7 +151,7 @@ class Nftables:
         """As they come: who stops listening saves the kernel the rest. With ``holding`` those that
         lack these bytes may be left out.
         """
-        with Conversation() as apart:
+        with self._inside(Conversation) as apart:
             for chunk in apart.chunks(_GETSETELEM, self._list(family, table, name)):
                 if holding in chunk:
                     for body in _bodies_in([chunk], _NEWSETELEM):

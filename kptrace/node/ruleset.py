@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from itertools import islice
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 from kptrace.model import Place
 from kptrace.node import ipsets, legacy
@@ -29,6 +29,7 @@ from kptrace.rules.legacy_blob import LegacyBlob
 from kptrace.rules.wanted import Wanted, read_wanted
 
 Tree = dict[str, Any]
+T = TypeVar("T")
 _FAMILIES: tuple[Literal["ip", "ip6"], ...] = ("ip", "ip6")
 
 
@@ -48,7 +49,11 @@ class Rulesets:
     def read(self, files: Iterable[str]) -> dict[str, str | Unreadable]:
         """The text of each, or why there is none."""
         with self._lock:
-            return within(self._netns, lambda: {file: self._text(file) for file in files})
+            return {file: self._text(file) for file in files}
+
+    def _inside(self, work: Callable[[], T]) -> T:
+        """In the namespace. What is opened there stays there, so most questions need no such."""
+        return within(self._netns, work)
 
     def facts(self, id: int, place: Place, files: Iterable[str]) -> Iterator[Fact]:
         for file, text in self.read(files).items():
@@ -74,23 +79,20 @@ class Rulesets:
     @property
     def nft(self) -> Nftables:
         if self._nft is None:
-            self._nft = Nftables()
+            self._nft = self._inside(lambda: Nftables(self._inside))
         return self._nft
 
     def blob(self, wanted: Wanted) -> LegacyBlob | None:
         asked = (wanted.family, wanted.table)
         if asked not in self._legacy:
-            self._legacy[asked] = legacy.table(cast(Literal["ip", "ip6"], asked[0]), asked[1])
+            family = cast(Literal["ip", "ip6"], wanted.family)
+            self._legacy[asked] = self._inside(lambda: legacy.table(family, wanted.table))
         return self._legacy[asked]
 
     # --- all --------------------------------------------------------------------------------------
 
     def tables(self, _: Wanted) -> Tree:
-        told: Tree = {
-            "byteorder": sys.byteorder,
-            "interfaces": {str(index): name for index, name in socket.if_nameindex()},
-            "legacy": {family: legacy.names(family) for family in _FAMILIES},
-        }
+        told: Tree = {"byteorder": sys.byteorder, **self._inside(_names)}
         try:
             told["generation"] = self.nft.generation()
             told["tables"] = self.nft.tables()
@@ -173,13 +175,20 @@ class Rulesets:
     # --- ipsets -----------------------------------------------------------------------------------
 
     def ipset_names(self, _: Wanted) -> Tree:
-        return {"names": ipsets.names()}
+        return {"names": self._inside(ipsets.names)}
 
     def ipset_number(self, wanted: Wanted) -> Tree:
-        return {"name": ipsets.name(int(wanted.name))}
+        return {"name": self._inside(lambda: ipsets.name(int(wanted.name)))}
 
     def ipset(self, wanted: Wanted) -> Tree:
-        return {"set": ipsets.described(wanted.name)}
+        return {"set": self._inside(lambda: ipsets.described(wanted.name))}
+
+
+def _names() -> Tree:
+    return {
+        "interfaces": {str(index): name for index, name in socket.if_nameindex()},
+        "legacy": {family: legacy.names(family) for family in _FAMILIES},
+    }
 
 
 def _chosen(wanted: Wanted, rules: list[bytes], few: bool) -> Iterable[tuple[int, bytes]] | None:
