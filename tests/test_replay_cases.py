@@ -14,11 +14,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from kptrace import archive
 from kptrace.errors import BadDump, CannotLook
-from kptrace.model import Outcome
+from kptrace.model import ConntrackEntry, Drop, Lost, Outcome, Place, Returned, RuleHit, Sighting
+from kptrace.protocol import Reply
 from kptrace.render.text import text
 from kptrace.run import Run, unpack
 from kptrace.trace import report
@@ -58,6 +60,86 @@ def test_blocked(cases: Path) -> None:
 
 def test_replayed_twice_it_says_the_same(cases: Path) -> None:
     assert report(saved(cases, NAMES[0])) == report(saved(cases, NAMES[0]))
+
+
+# --- evidence that is missing ---------------------------------------------------------------------
+
+
+def without(run: Run, *kinds: type, node: str = "") -> Run:
+    """The run as it would be, had a source of evidence on a node (on all) said nothing."""
+    kept = tuple(
+        reply
+        for reply in run.replies
+        if not isinstance(reply, kinds) or (node and _node(reply) != node)
+    )
+    return msgspec.structs.replace(run, replies=kept)
+
+
+def _node(reply: Reply) -> str:
+    place = getattr(reply, "place", None)
+    return place.node if place else getattr(reply, "node", "")
+
+
+def timed_out(run: Run) -> Run:
+    """The sender heard nothing."""
+    heard = tuple(
+        msgspec.structs.replace(reply, result="timeout", data=b"")
+        if isinstance(reply, Returned)
+        else reply
+        for reply in run.replies
+    )
+    return msgspec.structs.replace(run, replies=heard)
+
+
+def losing(run: Run, layer: str, node: str) -> Run:
+    lost = Lost(place=Place(node=node), layer=layer, count=3)
+    return msgspec.structs.replace(run, replies=(*run.replies, lost))
+
+
+def test_without_the_rule_trace_the_rule_is_inferred(cases: Path) -> None:
+    made = report(without(saved(cases, "replay-delivered"), RuleHit))
+    assert made.outcome is Outcome.DELIVERED
+    (dnat,) = (hop for hop in made.hops if hop.action == "dnat")
+    assert not dnat.observed
+
+
+def test_without_taps_no_place_is_claimed(cases: Path) -> None:
+    """The sender was answered, so it is delivered; where and how nobody saw."""
+    made = report(without(saved(cases, "replay-delivered"), Sighting))
+    assert made.outcome is Outcome.DELIVERED
+    assert not [hop for hop in made.hops if hop.action in ("seen", "delivered", "reply")]
+    assert made.evidence.agreement is not None
+    assert made.evidence.agreement.seen == 0
+
+
+def test_without_the_sender_nothing_is_claimed(cases: Path) -> None:
+    made = report(without(saved(cases, "replay-delivered"), Returned, Sighting))
+    assert made.outcome is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(("lost", "outcome"), [(0, Outcome.DROPPED), (1, Outcome.INCONCLUSIVE)])
+def test_only_taps_that_lost_nothing_can_say_that_it_was_lost(
+    cases: Path, lost: int, outcome: Outcome
+) -> None:
+    """It left node-a, and node-b, which watched, says nothing at all."""
+    silent = without(saved(cases, "replay-delivered"), Sighting, RuleHit, Drop, node="node-b")
+    run = timed_out(without(silent, ConntrackEntry, node="node-b"))
+    back = tuple(
+        reply
+        for reply in run.replies
+        if not (isinstance(reply, Sighting) and reply.packet.innermost.flags != "S")
+    )
+    run = msgspec.structs.replace(run, replies=back)
+    made = report(losing(run, "capture", "node-b") if lost else run)
+    assert made.outcome is outcome
+    assert not [hop for hop in made.hops if hop.action == "delivered"]
+
+
+def test_the_drop_report_alone_says_that_a_rule_did_it(cases: Path) -> None:
+    made = report(without(saved(cases, "replay-tunnel-port-blocked"), RuleHit))
+    assert made.outcome is Outcome.DROPPED
+    assert made.findings[0].cause == "tunnel-port-blocked"
+    assert any("no rule trace" in line for line in made.findings[0].evidence)
 
 
 # --- broken files ---------------------------------------------------------------------------------
