@@ -98,6 +98,8 @@ def _toward(rule: Rule, chain: str) -> str:
             isinstance(part, Test) and _names(part.right, "affinity-") for part in rule.body
         )
         return f"{'same backend as before' if sticky else 'backend'} {_backend_name(chain)}"
+    if name.kind in _PARTS_BY_NAME and read_nftables_name(rule.chain) is not None:
+        return _with_reason(f"goes on to {_PARTS_BY_NAME[name.kind]}", rule)
     port = f":{name.port}" if name.port else ""
     ways = {"local": ", local endpoints", "external": " from outside", "firewall": ", its sources"}
     return f"{name.namespace}/{name.name}{port}{ways.get(name.kind, '')}"
@@ -131,6 +133,7 @@ def _service(rule: Rule, chain: str) -> str:
     return comment
 
 
+_PARTS_BY_NAME = {"service": "its endpoints", "local": "its endpoints on this node"}
 _PARTS_OF_SERVICE = {
     "SVC": "its endpoints",
     "SVL": "its endpoints on this node",

@@ -177,7 +177,7 @@ NFTABLES = [
         "1 in 2 chance each: 10.244.1.53:53, 10.244.2.53:53",
     ),
     ("external-KISD3DDN-default/np-cluster/tcp/", 1, "marks it for masquerade"),
-    ("external-KISD3DDN-default/np-cluster/tcp/", 2, "default/np-cluster"),
+    ("external-KISD3DDN-default/np-cluster/tcp/", 2, "goes on to its endpoints"),
     (
         "service-EDE2N7RF-default/sticky/tcp/",
         1,
