@@ -82,9 +82,15 @@ def test_a_place_without_a_door(agent: LocalAgent) -> None:
 
 
 def test_a_namespace_that_is_gone() -> None:
-    door = Door(place=Place(node="a"), netns="/run/netns/kpa-no-such")
-    with pytest.raises(AgentFailed, match="no such namespace file"), LocalAgent("a", (door,)):
-        pass
+    place = Place(node="a")
+    door = Door(place=place, netns="/run/netns/kpa-no-such")
+    # Agents start side by side, so it is the first wait that tells of it.
+    with (
+        LocalAgent("a", (door,)) as agent,
+        pytest.raises(AgentFailed, match="no such namespace file"),
+    ):
+        agent.send(Dump(id=10, place=place, files=("ip-link.json",)))
+        agent.wait(10, 10)
 
 
 def test_without_capabilities_it_says_what_is_missing(ground: Ground) -> None:
