@@ -85,12 +85,10 @@ def test_a_namespace_that_is_gone() -> None:
     place = Place(node="a")
     door = Door(place=place, netns="/run/netns/kpa-no-such")
     # Agents start side by side, so it is the first wait that tells of it.
-    with (
-        LocalAgent("a", (door,)) as agent,
-        pytest.raises(AgentFailed, match="no such namespace file"),
-    ):
+    with LocalAgent("a", (door,)) as agent:
         agent.send(Dump(id=10, place=place, files=("ip-link.json",)))
-        agent.wait(10, 10)
+        with pytest.raises(AgentFailed, match="no such namespace file"):
+            agent.wait(10, 10)
 
 
 def test_without_capabilities_it_says_what_is_missing(ground: Ground) -> None:
