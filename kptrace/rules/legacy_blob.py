@@ -66,6 +66,7 @@ class LegacyBlob:
         self._layout = LAYOUTS[family]
         self._kernels = {HOOKS[hook]: (start, end) for hook, start, end in bounds.hooks}
         self._met: dict[str, int] = {}  # chains that a rule jumped to
+        self._places: dict[str, list[int]] = {}
 
     def kernel_chains(self) -> list[Tree]:
         """Name, policy and the policy's counters."""
@@ -94,7 +95,7 @@ class LegacyBlob:
         return name in self._kernels or self._find(name) is not None
 
     def count(self, name: str) -> int:
-        return sum(1 for _ in self._entries(name))
+        return len(self._entries(name))
 
     def rules(
         self, name: str, toward: bytes = b"", saying: bytes = b"", only: int = 0
@@ -141,7 +142,12 @@ class LegacyBlob:
         name = bytes(self._data[target + _TARGET : target + _ERROR_SIZE])
         return name.split(b"\0")[0].decode(errors="replace")
 
-    def _entries(self, name: str) -> Iterator[int]:
+    def _entries(self, name: str) -> Sequence[int]:
+        if name not in self._places:
+            self._places[name] = list(self._walk(name))
+        return self._places[name]
+
+    def _walk(self, name: str) -> Iterator[int]:
         if name in self._kernels:
             at, end = self._kernels[name]
             while at < end:
