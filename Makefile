@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check unit kernel golden schema uml venv tools clean
+.PHONY: help demo test check unit kernel fuzz fuzz-parsers golden schema uml venv tools clean
 
 help:
 	@echo "make demo    a lab, a Service traced through it, a broken one diagnosed"
 	@echo "make test    every tier: unit, kernel (needs root), uml (boots a second kernel)"
 	@echo "make check   format, lint, types, floors of the house"
+	@echo "make fuzz    random rules and packets against the kernel until stopped (as root)"
+	@echo "make fuzz-parsers  every reader of rules and dumps under coverage-guided fuzzing"
 	@echo "make golden  rewrite the golden files; the git diff is the review"
 
 venv: $(VENV)/.done
@@ -37,6 +39,10 @@ kernel: venv
 
 uml: venv
 	$(BIN)/python -m pytest -q tests/uml
+
+# FUZZ='--seed 7 --seconds 600'; each disagreement becomes a case below tests/cases/differential
+fuzz: venv
+	PYTHONPATH=tests $(BIN)/python -m differential $(FUZZ)
 
 golden: venv
 	$(BIN)/python -m pytest -q tests/render tests/test_replay_cases.py --update-golden

@@ -319,9 +319,11 @@ def _hops(key: str, name: str) -> Reader:
 
 
 def _id(option: Option, key: str) -> Part:
+    """A packet without a socket is nobody's, so it is not this user's (owner_mt)."""
     low, dash, high = option.arg.partition("-")
     value = Range(low=int(low), high=int(high)) if dash else Const(value=int(low))
-    return test(key, option, value)
+    asked = Test(left=field(key), op="==", right=value)
+    return Any(tests=(asked,), negated=True) if option.negated else asked
 
 
 def _pkttype(option: Option, _: Context) -> Part:

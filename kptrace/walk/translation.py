@@ -5,13 +5,14 @@ entry for the packet; the packet and its connection are changed in place, once f
 
 Of a range of addresses a source that is inside stays as it is, a destination never does: it is
 hashed anew (get_unique_tuple, find_best_ips_proto). Of a range of ports an old one that is inside
-stays. ``random`` keeps nothing. Few possibilities are spread out; of many ports the kernel will
-choose one (0), of many addresses one is guessed.
+stays; else a destination gets the first and a source any (nf_nat_l4proto_unique_tuple). ``random``
+keeps nothing. Few possibilities are spread out; of many ports the kernel will choose one (0), of
+many addresses one is guessed.
 """
 
 from __future__ import annotations
 
-from kptrace.rules.parts import Dnat, Expr, Lookup, Masquerade, Range, Redirect, Snat, Tproxy
+from kptrace.rules.parts import Const, Dnat, Expr, Lookup, Masquerade, Range, Redirect, Snat, Tproxy
 from kptrace.walk.effects import ACCEPT, Done, Effect, Unmatched
 from kptrace.walk.expressions import Plain, Scene
 from kptrace.walk.fields import ABSENT, UNKNOWN, Lack
@@ -52,8 +53,18 @@ def _destination(statement: Dnat | Redirect, scene: Scene) -> Where | None:
     if isinstance(statement, Dnat):
         # without a range of ports, a destination's port is never changed, not even at random
         where = _chosen(statement.addr, scene, flow.dst, keeps=False)
-        return _with_port(where, statement.port, scene, flow.dst, flow.dport, keeps)
-    return _with_port(_own_address(scene), statement.port, scene, "", flow.dport, keeps)
+        return _with_port(where, _first(statement, flow.dport), scene, flow.dst, flow.dport, keeps)
+    own = _own_address(scene)
+    return _with_port(own, _first(statement, flow.dport), scene, "", flow.dport, keeps)
+
+
+def _first(statement: Dnat | Redirect, old: int) -> Expr | None:
+    """The port of a range that is tried first, as it is not in use."""
+    port = statement.port
+    if not isinstance(port, Range) or _RANDOM & set(statement.flags):
+        return port
+    inside = int(port.low) <= old <= int(port.high)
+    return Const(value=old if inside else int(port.low))
 
 
 def _own_address(scene: Scene) -> str:

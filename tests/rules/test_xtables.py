@@ -274,7 +274,12 @@ MATCHES: list[tuple[str, tuple[Part, ...]]] = [
     ("-m owner --uid-owner 1337", (equal("meta skuid", 1337),)),
     (
         "-m owner ! --gid-owner 1-5",
-        (Test(left=f("meta skgid"), op="!=", right=Range(low=1, high=5)),),
+        (
+            Any(
+                tests=(Test(left=f("meta skgid"), op="==", right=Range(low=1, high=5)),),
+                negated=True,
+            ),
+        ),
     ),
     ("-m pkttype --pkt-type unicast", (equal("meta pkttype", "host"),)),
     ("-m ttl --ttl-lt 5", (Test(left=f("ip ttl"), op="<", right=c(5)),)),
