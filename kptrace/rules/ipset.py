@@ -86,10 +86,16 @@ class IpsetSave(Source):
             members=members,
             method=method,
             flags=tuple(flag for flag in ("counters", "comment", "skbinfo") if flag in options),
-            timeout=int(options["timeout"]) if "timeout" in options else None,
+            timeout=self._seconds(options, place),
         )
 
     # --- reading ------------------------------------------------------------------------------
+
+    def _seconds(self, options: dict[str, str], place: int) -> int | None:
+        text = options.get("timeout")
+        if text is not None and not text.isdecimal():
+            raise BadDump(self.name, place, f"{text!r} is no timeout in seconds", _HINT)
+        return int(text) if text else None
 
     def _owner(self, line: str, place: int) -> str:
         for name in sorted(self._created, key=len, reverse=True):
@@ -205,9 +211,9 @@ def _address(text: str, netmask: str) -> Expr:
 
 def _port(text: str) -> Expr:
     low, dash, high = text.partition("-")
-    if dash and low.isdigit():
+    if dash and low.isdecimal() and high.isdecimal():
         return Range(low=int(low), high=int(high))
-    return Const(value=int(text) if text.isdigit() else text)
+    return Const(value=int(text) if text.isdecimal() else text)
 
 
 _PARTS: dict[str, Callable[[str], Expr]] = {
