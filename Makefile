@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make demo    a lab, a Service traced through it, a broken one diagnosed"
-	@echo "make test    every tier: unit, kernel (needs root), uml (boots a second kernel)"
+	@echo "make test    unit and kernel tiers (the kernel tier needs root)"
+	@echo "make uml     the tier that boots User Mode Linux: IPVS and IPIP"
 	@echo "make check   format, lint, types, floors of the house"
 	@echo "make fuzz    random rules and packets against the kernel until stopped (as root)"
 	@echo "make fuzz-parsers  every reader of rules and dumps under coverage-guided fuzzing"
@@ -29,7 +30,7 @@ check: venv
 	$(BIN)/lint-imports --no-cache
 
 test: venv
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -m 'not uml'
 
 unit: venv
 	$(BIN)/python -m pytest -q -m 'not kernel and not uml'
