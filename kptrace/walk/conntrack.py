@@ -92,7 +92,8 @@ class Conntrack:
         """None: it belongs to no connection and cannot begin one (invalid)."""
         flow = packet.flow
         for entry in self.entries:
-            if entry.original == flow:
+            # without ports a packet to oneself looks like its answer; ICMP's type tells them apart
+            if entry.original == flow and not _answers(packet):
                 return Tracked(entry)
             if entry.reply == flow:
                 entry.replied = True
@@ -103,6 +104,10 @@ class Conntrack:
         if not entry.confirmed:
             entry.confirmed = True
             self.entries.append(entry)
+
+
+def _answers(packet: Packet) -> bool:
+    return packet.icmp is not None and packet.icmp[0] in (0, 129)
 
 
 def _begins(packet: Packet) -> bool:
