@@ -1,4 +1,4 @@
-"""README is true: the causes that it lists are those that a report can name, the files are there."""
+"""README is true: its causes are those that a report can name, the files that it names are there."""
 
 from __future__ import annotations
 
