@@ -32,7 +32,7 @@ FILES = (
     "ipvsadm-Sn.txt",
     TABLES,  # the rules behind it are asked for as they are reached
 )
-# what takes longest of what a walk to a Service reaches, where kube-proxy uses iptables
+# what takes longest of what a walk to a Service reaches
 LONGEST = (
     TABLES,
     Wanted(kind="table", backend="legacy", family="ip", table="nat").file,
@@ -123,14 +123,17 @@ class Crew:
         """The files of each place that was dumped; those about rules come when they are read."""
         return {place: Files(self, place, told) for place, told in facts_of(self.words()).items()}
 
-    def ask(self, place: Place, file: str) -> str | None:
-        """One file, however often it is asked for; None: it cannot be had."""
-        agent, id = self.send(place.node, partial(Dump, place=place, files=(file,)))
+    def ask(self, place: Place, files: Sequence[str]) -> dict[str, str | None]:
+        """These files, however often they are asked for; None: it cannot be had."""
+        agent, id = self.send(place.node, partial(Dump, place=place, files=tuple(files)))
         wait_all([(agent, id)], DUMP_SECONDS, "dump")
+        found: dict[str, str | None] = dict.fromkeys(files)
         for reply in reversed(agent.log):
             if isinstance(reply, Fact) and reply.id == id:
-                return None if reply.missing else reply.text
-        return None
+                found[reply.file] = None if reply.missing else reply.text
+            elif isinstance(reply, Fact) and reply.id < id:
+                break
+        return found
 
     def words(self) -> tuple[Reply, ...]:
         return tuple(reply for agent in self._agents.values() for reply in agent.log)
@@ -150,12 +153,22 @@ class Files(Mapping[str, str]):
         self._told: dict[str, str | None] = dict(told)
 
     def __getitem__(self, name: str) -> str:
-        if name not in self._told and (is_wanted(name) or name in ON_DEMAND):
-            self._told[name] = self._crew.ask(self._place, name)
+        self._ask([name])
         text = self._told.get(name)
         if text is None:
             raise KeyError(name)
         return text
+
+    def several(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Those that there are, asked for at once."""
+        self._ask(names)
+        return {name: text for name in names if (text := self._told.get(name)) is not None}
+
+    def _ask(self, names: Sequence[str]) -> None:
+        unknown = [name for name in names if name not in self._told]
+        wanted = [name for name in unknown if is_wanted(name) or name in ON_DEMAND]
+        if wanted:
+            self._told |= self._crew.ask(self._place, wanted)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.get(name) is not None

@@ -288,6 +288,7 @@ def main() -> None:
     replies = os.dup(1)
     os.dup2(2, 1)  # so that nothing but replies can get on the wire
     Agent(0, replies).run()
+    os._exit(0)  # all is disarmed; taking an interpreter down in good order only takes time
 
 
 if __name__ == "__main__":

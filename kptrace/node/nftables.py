@@ -45,14 +45,29 @@ FEW = 128
 _KEPT = 4
 
 
+class _Large:
+    """Long listings as they were received, each while its generation lasts."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, ...], tuple[int, list[bytes]]] = {}
+
+    def get(self, asked: tuple[str, ...], generation: int) -> list[bytes] | None:
+        then, found = self._found.get(asked, (-1, []))
+        return found if then == generation else None
+
+    def keep(self, asked: tuple[str, ...], generation: int, found: list[bytes]) -> None:
+        if len(self._found) >= _KEPT:
+            self._found.clear()
+        self._found[asked] = generation, found
+
+
 class Nftables:
     """To be made inside the namespace; ``inside``: makes more sockets there. Raises OSError as the
     kernel refuses.
     """
 
     def __init__(self, inside: Callable[[Callable[[], Conversation]], Conversation]) -> None:
-        self._inside, self._conversation = inside, Conversation()
-        self._long: dict[tuple[str, str, str], tuple[int, list[bytes]]] = {}
+        self._inside, self._large, self._conversation = inside, _Large(), Conversation()
 
     def close(self) -> None:
         self._conversation.close()
@@ -108,16 +123,15 @@ class Nftables:
 
     def rules(self, family: str, table: str, chain: str) -> list[bytes]:
         """Each as the kernel sends it. Those of long chains are kept while nothing changes."""
-        asked = family, table, chain
-        if asked in self._long and self._long[asked][0] == self.generation():
-            return self._long[asked][1]
-        body = netfilter(_NUMBERS[family], text(_TABLE, table), text(_SECOND, chain))
+        asked = "chain", family, table, chain
         generation = self.generation()
-        found = list(_bodies_in(self._conversation.chunks(_GETRULE, body), _NEWRULE))
+        kept = self._large.get(asked, generation)
+        if kept is not None:
+            return kept
+        body = netfilter(_NUMBERS[family], text(_TABLE, table), text(_SECOND, chain))
+        found = list(_bodies_in(self._conversation.chunks(_GETRULE, body)))
         if len(found) > FEW:
-            self._long[asked] = generation, found
-            while len(self._long) > _KEPT:
-                del self._long[next(iter(self._long))]
+            self._large.keep(asked, generation, found)
         return found
 
     def told(self, rules: Iterable[tuple[int, bytes]]) -> Iterator[Tree]:
@@ -147,15 +161,25 @@ class Nftables:
                 ]
         return found
 
-    def elements(self, family: str, table: str, name: str, holding: bytes = b"") -> Iterator[bytes]:
-        """As they come: who stops listening saves the kernel the rest. With ``holding`` those that
-        lack these bytes may be left out.
-        """
+    def elements(self, family: str, table: str, name: str) -> Iterator[bytes]:
+        """As they come: who stops listening saves the kernel the rest."""
         with self._inside(Conversation) as apart:
-            for chunk in apart.chunks(_GETSETELEM, self._list(family, table, name)):
-                if holding in chunk:
-                    for body in _bodies_in([chunk], _NEWSETELEM):
-                        yield from (each for each in _listed(body) if holding in each)
+            for body in _bodies_in(apart.chunks(_GETSETELEM, self._list(family, table, name))):
+                yield from _listed(body)
+
+    def holding(self, family: str, table: str, name: str, some: bytes) -> Iterator[bytes]:
+        """The elements that hold these bytes. All are kept while nothing changes: who asks for
+        some of a large set soon asks for others.
+        """
+        asked = "set", family, table, name
+        generation = self.generation()
+        chunks = self._large.get(asked, generation)
+        if chunks is None:
+            with self._inside(Conversation) as apart:
+                chunks = list(apart.chunks(_GETSETELEM, self._list(family, table, name)))
+            self._large.keep(asked, generation, chunks)
+        for body in _bodies_in(chunk for chunk in chunks if some in chunk):
+            yield from (each for each in _listed(body) if some in each)
 
     def element(self, family: str, table: str, name: str, key: bytes) -> list[bytes]:
         """The element with this key, else the one for all others."""
@@ -180,15 +204,15 @@ def _bodies(answers: Iterable[netlink.Message]) -> Iterator[bytes]:
     return (answer.body for answer in answers)
 
 
-def _bodies_in(chunks: Iterable[bytes], wanted: int) -> Iterator[bytes]:
-    """The bodies of the messages of one type, without the rest of what a Message has."""
+def _bodies_in(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The bodies of messages about rules and elements, without what else a Message has."""
     for chunk in chunks:
         at = 0
         while at + _HEADER <= len(chunk):
             size, kind = unpack_from("=IH", chunk, at)
             if size < _HEADER:
                 break
-            if kind == wanted:
+            if kind in (_NEWRULE, _NEWSETELEM):
                 yield chunk[at + _HEADER : at + size]
             at += size + -size % 4
 

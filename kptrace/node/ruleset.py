@@ -38,7 +38,7 @@ class Unreadable(Exception):
 
 
 class Rulesets:
-    """The rulesets of one namespace. Several threads may ask."""
+    """The rulesets of one namespace. Several threads may ask, one at a time."""
 
     def __init__(self, netns: str) -> None:
         self._netns = netns
@@ -132,10 +132,10 @@ class Rulesets:
         if wanted.part == "key":
             told["elements"] = decoded(self.nft.element(*where, bytes.fromhex(wanted.of)))
         elif wanted.part == "saying":
-            told["elements"] = decoded(self.nft.elements(*where, wanted.of.encode()))
+            told["elements"] = decoded(self.nft.holding(*where, wanted.of.encode()))
         elif wanted.part == "like":
             like = Like(wanted.of)
-            found = filter(like.may_hold, self.nft.elements(*where, like.holding))
+            found = filter(like.may_hold, self.nft.holding(*where, like.holding))
             told["elements"] = decoded([*found, *self.nft.catchall(*where)])
         elif wanted.part == "all":
             told["elements"] = decoded(self.nft.elements(*where))

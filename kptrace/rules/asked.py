@@ -41,6 +41,7 @@ _OTHER_HOOKS = {"netdev": ("ingress", "egress"), "arp": ("input", "output", "for
 _DORMANT = 1
 _DROP = 0
 _HINT = "look again; if it stays so, this is a bug: please report the file"
+_FEW_WAYS = 16  # to be read before it is known which of them are taken
 _UNREADABLE = (KeyError, ValueError, TypeError, AttributeError, IndexError, Unprintable)
 
 
@@ -63,10 +64,16 @@ class Asked(Source):
         return self._fact(wanted.file)
 
     def _fact(self, file: str) -> Tree | None:
-        if file not in self._facts:
-            text = self._ask((file,)).get(file)
-            self._facts[file] = None if text is None else self._read(file, text)
+        self._fetch([file])
         return self._facts[file]
+
+    def _fetch(self, files: Sequence[str]) -> None:
+        """Ask for those that are not known yet, all at once."""
+        unknown = [file for file in files if file not in self._facts]
+        if unknown:
+            texts = self._ask(unknown)
+            for file in unknown:
+                self._facts[file] = self._read(file, texts[file]) if file in texts else None
 
     def _read(self, file: str, text: str) -> Tree:
         try:
@@ -124,6 +131,7 @@ class Asked(Source):
         return found
 
     def base_chains(self, table: Table) -> Sequence[Chain]:
+        self._fetch(self._entrances)
         if table.backend == "legacy":
             names = [tree["name"] for tree in self._kernels(table)]
         elif self._nft[table].get("flags", 0) & _DORMANT:
@@ -132,10 +140,22 @@ class Asked(Source):
             names = list(self._hooked.get(table, ()))
         return [chain for name in names if (chain := self.chain(table, name))]
 
+    @cached_property
+    def _entrances(self) -> list[str]:
+        """What every walk needs: where packets come into the tables."""
+        hooked = ((table, name) for table, some in self._hooked.items() for name in some)
+        return [
+            *(in_table(table, "table").file for table in self._legacy),
+            *(in_table(table, "chain", name).file for table, name in hooked),
+        ]
+
     def chain(self, table: Table, name: str) -> Chain | None:
         told = self.fact(in_table(table, "chain", name))
         if told is None or told.get("chain") is None:
             return None
+        ways = _leads_to(told)
+        if len(ways) <= _FEW_WAYS:
+            self._fetch([in_table(table, "chain", way).file for way in ways])
         rules = AskedRules(self._reading(table), name, told)
         if table.backend == "legacy":
             return self._legacy_chain(table, name, rules)
@@ -143,7 +163,9 @@ class Asked(Source):
 
     def _kernels(self, table: Table) -> Sequence[Tree]:
         told = self.fact(in_table(table, "table")) or {}
-        return tuple(told.get("chains", ()))
+        chains = tuple(told.get("chains", ()))
+        self._fetch([in_table(table, "chain", tree["name"]).file for tree in chains])
+        return chains
 
     def _legacy_chain(self, table: Table, name: str, rules: AskedRules) -> Chain:
         head = next((tree for tree in self._kernels(table) if tree["name"] == name), None)
@@ -276,6 +298,20 @@ class Asked(Source):
 
 
 _DEEPEST = 1  # a list:set holds no lists
+
+
+def _leads_to(told: Tree) -> list[str]:
+    """The chains that a chain's rules jump to, as far as that is plain."""
+    found: dict[str, None] = {}
+    try:
+        for rule in told.get("rules", ()):
+            for each in rule.get("expressions", ()):
+                data = each.get("immediate", {}).get("data")
+                if isinstance(data, Mapping) and "chain" in data:
+                    found[str(data["chain"])] = None
+    except _UNREADABLE:
+        return []  # who reads the rules will say so
+    return list(found)
 
 
 def _policy(tree: Tree) -> Literal["accept", "drop"]:

@@ -12,8 +12,8 @@ A file without a word in it is a backend without tables: that is what the progra
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from kptrace.rules.iptables import PRIORITIES, Backend, IptablesSave
 from kptrace.rules.ipvs import read_ipvs
@@ -34,6 +34,17 @@ _WORDS = re.compile(r"^[^#\s]", re.MULTILINE)
 _COUNTERS = re.compile(r"\[\d+:\d+\] ?")
 
 
+@runtime_checkable
+class Asking(Protocol):
+    """Files that are fetched when they are looked up: then several at once cost less."""
+
+    def several(self, names: Sequence[str]) -> Mapping[str, str]: ...
+
+
+def _among(files: Mapping[str, str]) -> Callable[[Sequence[str]], Mapping[str, str]]:
+    return lambda names: {name: files[name] for name in names if name in files}
+
+
 def load_ruleset(files: Mapping[str, str]) -> Ruleset:
     """``files``: name in the node's folder -> its text; names that are no ruleset are ignored.
 
@@ -43,7 +54,7 @@ def load_ruleset(files: Mapping[str, str]) -> Ruleset:
     if TABLES in files:
         from kptrace.rules.asked import Asked
 
-        asked = Asked(lambda names: {name: files[name] for name in names if name in files})
+        asked = Asked(files.several if isinstance(files, Asking) else _among(files))
         ipvs = read_ipvs(files.get(IPVS, ""), IPVS)
         return Ruleset([asked], ipvs, [] if IPVS in files else [IPVS])
     nft, ipsets = _nft(files), _ipsets(files)
