@@ -1,4 +1,4 @@
-"""README is true: its causes are those that a report can name, the files that it names are there."""
+"""README is true: its causes are those of the code, and the files that it names are there."""
 
 from __future__ import annotations
 
