@@ -18,7 +18,7 @@ import msgspec
 
 from kptrace.model import Branch, Endpoint, Flow, Outcome, Packet, Place, Prediction
 from kptrace.walk import bridge, connect, device, ip, tunnel
-from kptrace.walk.choices import Choices, Told, explore
+from kptrace.walk.choices import LIMIT, Choices, Told, explore
 from kptrace.walk.network import Link, address
 from kptrace.walk.skb import Skb
 from kptrace.walk.snapshot import Snapshot
@@ -56,10 +56,12 @@ def predict(
     source: Place | None,
     world: World,
     ingress: tuple[Place, str] | None = None,
+    limit: int = LIMIT,
 ) -> Prediction:
     """source: the sender's place, None for one outside; then ``ingress`` says where it comes in.
 
     ``packet.flow.src`` may be empty: the kernel chooses. Ports that are 0 are not known.
+    ``limit``: of ways that are told apart
     """
     packet = _as_first(packet)
     missing: list[str] = []
@@ -70,7 +72,7 @@ def predict(
         missing.extend(one for one in told.missing if one not in missing)
         return branch
 
-    told, left = explore(story)
+    told, left = explore(story, limit)
     return Prediction(branches=_branches(told, left), missing=tuple(missing))
 
 
