@@ -22,6 +22,8 @@ from kptrace.walk.world import World
 _ROUTER = place_of(ROUTER)
 _PORTS = {end.port: end.name for end in ENDS.values()}
 
+_WAYS = 512  # of a packet; what is beyond that is not judged
+
 # what REJECT sends, as ICMP type and code (include/net/netfilter/nf_reject.h, nft_reject.c)
 _V4 = {
     "net-unreachable": 0,
@@ -59,7 +61,8 @@ def ways(sent: Sent, world: World) -> list[Way]:
     """Every way that the walk sees for the packet."""
     source = place_of(sent.start)
     ruleset = world.snapshots[_ROUTER].ruleset
-    return [_way(branch, ruleset) for branch in predict(sent.packet(), source, world).branches]
+    prediction = predict(sent.packet(), source, world, limit=_WAYS)
+    return [_way(branch, ruleset) for branch in prediction.branches]
 
 
 def _way(branch: Branch, ruleset: Ruleset) -> Way:
