@@ -6,7 +6,7 @@ In: rules by loader, and packets. Out: a Verdict for each pair of ruleset and pa
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from differential import verdicts
@@ -15,21 +15,25 @@ from differential.packets import Sent
 from differential.verdicts import Judgement, Way
 from differential.witness import ICMP_MARKER, NotSent, Observation, Witness
 
-from kptrace.model import Value
+from kptrace.model import Place, Value
+from kptrace.node.ruleset import Rulesets
 from kptrace.rules.ruleset import Ruleset
 from kptrace.walk.world import World
 
 
 class Verdict(Value):
-    """One pair. ``ways``: what the walk said; ``seen``: what the kernel did."""
+    """One pair. ``ways``: what the walk said; ``seen``: what the kernel did; ``reader``: by which
+    the walk had the rules, ``texts`` or ``kernel``.
+    """
 
     sent: Sent
     judgement: Judgement
     seen: Observation
     ways: tuple[Way, ...]
+    reader: str = "texts"
 
     def words(self) -> str:
-        lines = [f"{self.judgement}: {self.sent}", f"  kernel {self.seen.there}"]
+        lines = [f"{self.judgement} ({self.reader}): {self.sent}", f"  kernel {self.seen.there}"]
         lines += [f"    back {self.seen.back}"] if self.seen.back else []
         for way in self.ways[:6]:
             lines.append(f"  walk {way.weight:.3f} {way.words} (certain: {way.certain})")
@@ -45,6 +49,7 @@ class Bench:
         self.state = ground.state()
         self._bare = world_of(self.state)
         self._world = self._bare
+        self._rules = Rulesets(ground.path())
         self._lengths: dict[tuple[str, str, str], int] = {}
         self.files: dict[str, str] = {}
 
@@ -57,6 +62,8 @@ class Bench:
         self.files = self.ground.saved()
         self.witness.arm()
         self._world = with_rules(self._bare, self.files)
+        self._rules.close()
+        self._rules = Rulesets(self.ground.path())
         self._lengths = _legacy_lengths(self.ruleset)
         return {loader: text for loader, text in loaded.items() if text}
 
@@ -69,18 +76,46 @@ class Bench:
         return self._world.snapshots[self.ground.place].ruleset
 
     def compare(self, packets: Iterable[Sent]) -> Iterator[Verdict]:
-        """Packets that the router's own stack would not send are left out."""
-        for sent in packets:
+        """Packets that the router's own stack would not send are left out.
+
+        The walk reads every other time what the tools listed, else what the kernel itself tells.
+        """
+        live = with_rules(self._bare, Asking(self._rules, self.ground.place))
+        for number, sent in enumerate(packets):
             try:
                 seen = self.observe(sent)
             except NotSent:
                 continue
-            ways = tuple(verdicts.ways(sent, self._world))
+            reader, world = (("texts", self._world), ("kernel", live))[number % 2]
+            ways = tuple(verdicts.ways(sent, world))
             judgement = "not judged" if seen.lost else verdicts.judge(ways, seen)
-            yield Verdict(sent=sent, judgement=judgement, seen=seen, ways=ways)
+            yield Verdict(sent=sent, judgement=judgement, seen=seen, ways=ways, reader=reader)
 
     def observe(self, sent: Sent) -> Observation:
         return self.witness.watch(sent, self._lengths)
+
+
+class Asking(Mapping[str, str]):
+    """The facts about rules, as an agent reads them, asked for when they are looked up."""
+
+    def __init__(self, rules: Rulesets, place: Place) -> None:
+        self._rules, self._place = rules, place
+
+    def several(self, names: Sequence[str]) -> Mapping[str, str]:
+        facts = self._rules.facts(1, self._place, names)
+        return {fact.file: fact.text for fact in facts if not fact.missing}
+
+    def __getitem__(self, name: str) -> str:
+        return self.several([name])[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.several([str(name)])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
 
 
 def _legacy_lengths(ruleset: Ruleset) -> dict[tuple[str, str, str], int]:

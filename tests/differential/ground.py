@@ -381,7 +381,7 @@ def world_of(state: Mapping[str, Mapping[str, str]]) -> World:
     return World(snapshots=snapshots)
 
 
-def with_rules(world: World, files: dict[str, str]) -> World:
+def with_rules(world: World, files: Mapping[str, str]) -> World:
     """The same world, its router with the rules of these files."""
     place = place_of(ROUTER)
     ruled = msgspec.structs.replace(world.snapshots[place], ruleset=load_ruleset(files))

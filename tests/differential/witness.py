@@ -187,18 +187,14 @@ class Witness:
         return self._seen(sent, "back", every).seen
 
     def _echo(self) -> bool:
-        """The router's own UDP sockets send back what they got."""
-        heard = False
+        """That of the router's own UDP sockets which got something sends it back, once."""
         for sock in self._datagrams:
-            while True:
-                try:
-                    data, extra, _, peer = sock.recvmsg(2048, 256)
-                except BlockingIOError:
-                    break
-                heard = True
+            with suppress(BlockingIOError):
+                data, extra, _, peer = sock.recvmsg(2048, 256)
                 with suppress(OSError):
                     sock.sendmsg([data], [(a, b, _source(a, c)) for a, b, c in extra], 0, peer)
-        return heard
+                return True
+        return False
 
     def _hang_up(self, sent: Sent) -> None:
         """Connections with the router itself end with their sockets, half-open ones too."""
