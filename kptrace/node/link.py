@@ -7,7 +7,6 @@ replies come out in order, and a dead or dumb agent is an AgentFailed with what 
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from typing import IO
 import msgspec
 
 from kptrace.errors import AgentFailed
+from kptrace.node import ahead
 from kptrace.protocol import (
     Done,
     Door,
@@ -52,14 +52,7 @@ class LocalAgent:
         self._stderr: deque[str] = deque(maxlen=_LAST_WORDS)
 
     def __enter__(self) -> LocalAgent:
-        # A session of its own: Ctrl-C reaches us first, and we end the agent in good order.
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "kptrace.node.agent"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        self._process = ahead.take()
         self._threads = [self._reader(self._read_replies), self._reader(self._read_stderr)]
         try:
             self.send(Enter(id=_ENTER, doors=self._doors))
