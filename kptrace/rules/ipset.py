@@ -19,7 +19,7 @@ from functools import cached_property
 from kptrace.errors import BadDump
 from kptrace.rules.parts import Concat, Const, Expr, Prefix, Range, Wild
 from kptrace.rules.ruleset import Chain, Source, Table
-from kptrace.rules.sets import Element, Key, Members, Set
+from kptrace.rules.sets import Element, Key, Members, Set, holds, places
 from kptrace.rules.xt_option import number, protocol
 
 _CREATE = re.compile(r"create (.+?) ([a-z]+:[a-z,]+)(?: (.*))?")
@@ -75,7 +75,7 @@ class IpsetSave(Source):
         members: Members = (
             Nested(self, self._names(name))
             if method == "list:set"
-            else Members(
+            else _KINDS.get(method, Members)(
                 self._element(each, method, options, line) for line, each in self._added[name]
             )
         )
@@ -155,6 +155,27 @@ class Nested(Members):
 
     def lookup(self, key: Key) -> Element | None:
         return next((found for each in self._inner if (found := each.members.lookup(key))), None)
+
+
+class Interfaces(Members):
+    """hash:net,iface: of the networks that hold the address the narrowest decides, even where it
+    names another interface (mtype_test_cidrs: ``&& !multi``).
+    """
+
+    def lookup(self, key: Key) -> Element | None:
+        holding: dict[int, list[tuple[Expr, Element]]] = {}
+        for element in self:
+            net, interface = places(element.key)
+            if len(key) == 2 and holds(net, key[0]):
+                length = net.length if isinstance(net, Prefix) else _HOST
+                holding.setdefault(length, []).append((interface, element))
+        narrowest = holding[max(holding)] if holding else []
+        found = next((each for interface, each in narrowest if holds(interface, key[1])), None)
+        return None if found is None or found.nomatch else found
+
+
+_HOST = 128  # of a single address, longer than any prefix
+_KINDS: dict[str, type[Members]] = {"hash:net,iface": Interfaces}
 
 
 def types(method: str, family: str) -> tuple[str, ...]:

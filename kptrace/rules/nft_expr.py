@@ -259,6 +259,17 @@ def _plain(value: Json) -> str | int:
     return value
 
 
+def _prefix(value: Json, kind: str) -> Expr:
+    """Of numbers too: marks 32 and 33 are ``0x20/31``."""
+    low, length = value["addr"], value["len"]
+    if not isinstance(low, int):
+        return Prefix(address=low, length=length)
+    return Range(low=low, high=low | (1 << max(_MARK_BITS - length, 0)) - 1)
+
+
+_MARK_BITS = 32
+
+
 def _edges(value: Json, kind: str) -> Expr:
     low, high = (constant(_plain(edge), kind) for edge in value)
     if isinstance(low, Const) and isinstance(high, Const):
@@ -277,7 +288,7 @@ _EXPRESSIONS: dict[str, Callable[[Json, str], Expr]] = {
         f"tcp option {value['name']} {value.get('field', 'exists')}"
     ),
     "concat": _concat,
-    "prefix": lambda value, _: Prefix(address=value["addr"], length=value["len"]),
+    "prefix": _prefix,
     "range": _edges,
     "set": lambda value, kind: Elements(
         items=tuple(expression(_bare(each), kind) for each in value)
