@@ -6,6 +6,7 @@ PYTHONPATH=tests python -m differential [--seed N] [--seconds S] [--packets N]
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from itertools import count
@@ -24,6 +25,8 @@ def main() -> int:
     campaign = Campaign(given.packets, write=not given.no_cases, tell=print)
     until = time.monotonic() + given.seconds if given.seconds else float("inf")
     told = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     try:
         with campaign:
             for seed in count(given.seed):

@@ -119,9 +119,6 @@ def rule(spot: Spot) -> str:
         words.insert(0, f"meta nfproto ipv{version}")
     if any(raw in f"{words} {statement}" for raw in (" th ", "'th ", "@th")) and dice.chance(0.9):
         words.insert(0, "meta l4proto { tcp, udp }")
-    # nft does not list a test of ct's protocol before one of ports, though it makes both
-    if "dport" in f"{words} {statement}" or "sport" in f"{words} {statement}":
-        words = [word for word in words if not word.startswith("ct original protocol")]
     counts = dice.chance(0.2) or not words + [statement][: bool(statement)]
     return " ".join([*words, *(["counter"] if counts else []), statement]).strip()
 
@@ -343,7 +340,6 @@ def _conntrack(spot: Spot, version: int, protocol: str) -> str:
             f"meta l4proto {dice.one(('tcp', 'udp'))} "
             f"ct {dice.one(('original', 'reply'))} {dice.one(('proto-src', 'proto-dst'))} "
             f"{_op(dice)}{dice.port()}",
-            f"ct original protocol {dice.one(('tcp', 'udp'))}",
         )
     )
 
