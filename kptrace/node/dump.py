@@ -170,8 +170,11 @@ def _output(argv: tuple[str, ...], text: str = "") -> str:
 def abandon() -> None:
     """End the programs that still run, and start no more; the agent is leaving."""
     _abandoned.set()
-    for process in tuple(_running):
+    running = tuple(_running)
+    for process in running:
         process.kill()
+    for process in running:
+        process.wait()
 
 
 # --- ip ---------------------------------------------------------------------------------------
