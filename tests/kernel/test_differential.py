@@ -1,6 +1,6 @@
 """Random rulesets and packets, judged by the kernel: does the walk say the same, rule by rule?
 
-For KPTRACE_FUZZ_SECONDS (default 20) from a fixed seed, or KPTRACE_FUZZ_SEED; ``make fuzz`` goes on
+For KPTRACE_FUZZ_SECONDS (default 15) from a fixed seed, or KPTRACE_FUZZ_SEED; ``make fuzz`` goes on
 from any. The numbers are printed and kept as properties of the test.
 """
 
@@ -20,7 +20,7 @@ from differential.packets import Sent
 
 pytestmark = pytest.mark.kernel
 
-SECONDS = float(os.environ.get("KPTRACE_FUZZ_SECONDS", "20"))
+SECONDS = float(os.environ.get("KPTRACE_FUZZ_SECONDS", "15"))
 SEED = int(os.environ.get("KPTRACE_FUZZ_SEED", "1"))
 # of pairs, that the walk itself calls uncertain: matches for which no dump has the answer
 NOT_JUDGED_AT_MOST = 0.2
