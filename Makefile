@@ -45,6 +45,11 @@ uml: venv
 fuzz: venv
 	PYTHONPATH=tests $(BIN)/python -m differential $(FUZZ)
 
+# READER=nft-json for one reader; PARSERS='-max_total_time=600' for longer
+fuzz-parsers: venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'atheris>=2.3,<4'
+	PYTHONPATH=tests $(BIN)/python -m parsers $(READER) $(PARSERS)
+
 golden: venv
 	$(BIN)/python -m pytest -q tests/render tests/test_replay_cases.py --update-golden
 

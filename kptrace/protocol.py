@@ -186,6 +186,8 @@ Reply = (
 )
 
 encode = msgspec.json.encode
+# what a line that is none of ours raises: no JSON or another shape, no UTF-8, too deep
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 decode_request = msgspec.json.Decoder(Request).decode
 decode_reply = msgspec.json.Decoder(Reply).decode
 

@@ -21,7 +21,7 @@ import msgspec
 
 from kptrace.errors import BadDump
 from kptrace.model import Layer, Place, Probe, Question, Resolution, Source, Value
-from kptrace.protocol import Fact, Reply
+from kptrace.protocol import UNREADABLE, Fact, Reply
 
 RUN_FILE = "run.json"
 VERSION: Literal[1] = 1
@@ -75,7 +75,7 @@ def unpack(files: Mapping[str, bytes], source: str) -> Run:
         raise BadDump(
             source, 0, f"holds no {RUN_FILE}: not a saved run", "kptrace ... --save FILE makes one"
         ) from None
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise BadDump(f"{source}:{RUN_FILE}", 0, str(error)) from None
     if rest.version != VERSION:
         raise BadDump(

@@ -142,7 +142,7 @@ def _items(name: str, text: str | bytes, kind: type[ManifestT]) -> list[Manifest
 def _decode(name: str, text: str | bytes, shape: type[ShapeT]) -> ShapeT:
     try:
         return msgspec.json.decode(text, type=shape)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadDump(name, 0, str(error), _hint(name)) from error
 
 

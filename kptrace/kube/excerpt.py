@@ -28,7 +28,7 @@ def excerpt(text: str | bytes, word: str) -> str | bytes:
     data = text.encode() if isinstance(text, str) else text
     try:
         whole = msgspec.json.decode(data, type=_List)
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return text  # whoever reads it says what is wrong
     wanted = msgspec.json.encode(word)
     items = [raw for raw in whole.items if wanted in bytes(raw)] if wanted in data else []

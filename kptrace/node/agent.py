@@ -20,8 +20,6 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from kptrace.model import Place, Probe, Returned
 from kptrace.node import conntrack, dns, inject, ipvs_table
 from kptrace.node.cgroup import within_cgroup
@@ -30,6 +28,7 @@ from kptrace.node.loop import Loop, Task
 from kptrace.node.namespace import inode, within
 from kptrace.node.stamps import Stamps
 from kptrace.protocol import (
+    UNREADABLE,
     Ask,
     Done,
     Door,
@@ -115,7 +114,7 @@ class Agent:
     def _obey(self, line: bytes) -> None:
         try:
             request = decode_request(line)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             self._say(Oops(id=0, message=f"not a request: {error}"), Done(id=0))
             return
         try:

@@ -15,11 +15,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import IO
 
-import msgspec
-
 from kptrace.errors import AgentFailed
 from kptrace.node import ahead
 from kptrace.protocol import (
+    UNREADABLE,
     Done,
     Door,
     Enter,
@@ -152,7 +151,7 @@ class LocalAgent:
         for line in iter(lambda: _pipe(self._process.stdout).readline(_MAX_LINE), b""):
             try:
                 reply = decode_reply(line)
-            except (msgspec.DecodeError, RecursionError) as error:
+            except UNREADABLE as error:
                 why = f"it answered nonsense: {error}"
                 break
             with self._news:
