@@ -1,0 +1,272 @@
+"""Every reader of what others wrote, in one form, with examples to begin from.
+
+``READERS``: name -> Reader. ``read`` takes any bytes; what is wrong with them it says as one of
+``refusals``, whatever else it raises is a bug. It reads to the end: lazy readers are asked for all.
+A reader that keeps things gives their number, in and out, which must be equal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from kptrace import protocol
+from kptrace.errors import KptraceError
+from kptrace.kube.dns import parse_resolv_conf
+from kptrace.kube.documents import read_documents
+from kptrace.model import Place, Trace
+from kptrace.node import conntrack, netlink
+from kptrace.rules.blob import Short
+from kptrace.rules.ipset import IpsetSave
+from kptrace.rules.iptables import IptablesSave
+from kptrace.rules.ipvs import read_ipvs
+from kptrace.rules.legacy_blob import Bounds, LegacyBlob
+from kptrace.rules.load import load_ruleset
+from kptrace.rules.nft import NftRuleset
+from kptrace.rules.ruleset import Ruleset, Source
+from kptrace.rules.wanted import TABLES, read_wanted
+from kptrace.run import unpack
+from kptrace.target import parse_target
+from kptrace.walk import iproute2
+from kptrace.wire.btf import BadBtf, Btf
+from kptrace.wire.cookie import Recogniser
+from kptrace.wire.headers import dissect
+
+Read = Callable[[bytes], tuple[int, int] | None]
+CASES = Path(__file__).parent.parent / "cases"
+_RULE = re.compile(r"(?:\[\d+:\d+\] )?-A ")
+
+
+class Reader(NamedTuple):
+    read: Read
+    seeds: tuple[bytes, ...]
+    refusals: tuple[type[Exception], ...] = (KptraceError,)
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+# --- rulesets ---------------------------------------------------------------------------------
+
+
+def _all_of(source: Source) -> int:
+    """How many rules and sets there are, each read."""
+    rules = sets = 0
+    for table in source.tables():
+        for name in source.chain_names(table):
+            chain = source.chain(table, name)
+            rules += len([rule.body for rule in chain.rules]) if chain else 0
+        source.base_chains(table)
+        sets += sum(_set(source, table, name) for name in source.set_names(table))
+    return rules + sets + sum(_set(source, None, name) for name in source.set_names(None))
+
+
+def _set(source: Source, table: object, name: str) -> int:
+    found = source.set(table, name)  # type: ignore[arg-type]
+    if found is not None:
+        found.members.lookup(("10.96.0.1", "tcp", 80))
+    return int(found is not None)
+
+
+def _iptables(data: bytes) -> tuple[int, int]:
+    text = _text(data)
+    source = IptablesSave(text, "iptables-save.txt", "nft", "ip")
+    return sum(bool(_RULE.match(line)) for line in text.split("\n")), _all_of(source)
+
+
+def _nft(data: bytes) -> tuple[int, int]:
+    source = NftRuleset(_text(data), "nft-ruleset.json")
+    held = json.loads(_text(data))["nftables"]
+    found = {
+        (kind, *(one[kind].get(key) for key in ("family", "table", "name")))
+        for one in held
+        for kind in ("set", "map")
+        if one.get(kind)
+    }
+    rules = sum(1 for one in held if one.get("rule"))
+    names = {key[1:] for key in found}  # a set that is told twice is one
+    return rules + len(names), _all_of(source)
+
+
+def _ipset(data: bytes) -> tuple[int, int]:
+    text = _text(data)
+    source = IpsetSave(text, "ipset-save.txt")
+    return sum(line.startswith("create ") for line in text.split("\n")), _all_of(source)
+
+
+def _ipvs(data: bytes) -> None:
+    read_ipvs(_text(data), "ipvsadm-Sn.txt")
+
+
+def _facts(data: bytes) -> None:
+    """What an agent told of rules, one by one: {name: text}."""
+    try:
+        files = msgspec.json.decode(data, type=dict[str, str])
+    except ValueError:
+        return
+    ruleset = load_ruleset({TABLES: "{}", **files})
+    _walked(ruleset)
+
+
+def _walked(ruleset: Ruleset) -> None:
+    for table in ruleset.tables():
+        for name in ruleset.chain_names(table):
+            chain = ruleset.chain(table, name)
+            for rule in chain.rules if chain else ():
+                assert isinstance(rule.text, str)
+        for name in ruleset.set_names(table):
+            found = ruleset.set(table, name)
+            assert found is None or found.members.lookup(("10.96.0.1",)) or True
+    for family in ("ip", "ip6"):
+        ruleset.base_chains(family, "prerouting")
+
+
+def _legacy(data: bytes) -> None:
+    """The blob of getsockopt, with its bounds somewhere in it."""
+    bounds = Bounds(hooks=((0, 0, len(data) // 2), (4, len(data) // 3, len(data))))
+    blob = LegacyBlob(data, bounds, "ip")
+    blob.kernel_chains()
+    for name in (*blob.names(), "PREROUTING"):
+        blob.rules(name)
+
+
+# --- the rest of a node -----------------------------------------------------------------------
+
+
+def _iproute(read: Callable[[str, str], object]) -> Read:
+    def run(data: bytes) -> None:
+        read(_text(data), "ip.json")
+
+    return run
+
+
+def _rules4(text: str, name: str) -> object:
+    return iproute2.read_rules(text, name, 4)
+
+
+def _headers(data: bytes) -> None:
+    seen = dissect(data)
+    if seen is not None:
+        Recogniser(()).recognise(seen)
+
+
+def _netlink(data: bytes) -> None:
+    for message in netlink.messages(data):
+        for _, value in netlink.attribute_list(message.body[4:]):
+            netlink.attributes(value)
+    conntrack.entry(Place(node="n"), data)
+
+
+def _btf(data: bytes) -> None:
+    btf = Btf(data, ("sk_buff",))
+    btf.offset("sk_buff", "len")
+
+
+def _documents(data: bytes) -> None:
+    for name in ("services", "endpointslices", "nodes", "pods"):
+        read_documents({f"{name}.json": data})
+
+
+def _protocol(data: bytes) -> None:
+    protocol.decode_reply(data)
+
+
+def _requests(data: bytes) -> None:
+    protocol.decode_request(data)
+
+
+def _run(data: bytes) -> None:
+    unpack({"run.json": data}, "run.tar.gz")
+
+
+def _target(data: bytes) -> None:
+    parse_target(_text(data), "shop")
+
+
+def _wanted(data: bytes) -> None:
+    """A name that is understood is the name of what was understood."""
+    name = _text(data)
+    found = read_wanted(name)
+    assert found is None or read_wanted(found.file) == found
+
+
+def _resolv_conf(data: bytes) -> None:
+    parse_resolv_conf(_text(data))
+
+
+def _trace(data: bytes) -> None:
+    msgspec.json.decode(data, type=Trace)
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+def _files(*patterns: str) -> tuple[bytes, ...]:
+    found = [path for pattern in patterns for path in sorted(CASES.glob(pattern))]
+    return tuple(path.read_bytes()[:20000] for path in found) or (b"",)
+
+
+_GROUND = "differential/_ground/router"
+_NODE = "kube-proxy/node-a"
+_SAVED = "differential/*/router"
+_TEXTS: Mapping[str, bytes] = {
+    "ipvs": b"-A -t 10.96.0.1:80 -s rr -p 300\n-a -t 10.96.0.1:80 -r 10.244.1.5:8080 -m -w 1\n",
+    "resolv.conf": b"nameserver 10.96.0.10\nsearch shop.svc.cluster.local\noptions ndots:5\n",
+    "target": b"svc/web:http/tcp",
+    "wanted": b"rules/nft/ip/nat/chain/KUBE-SERVICES/toward/10.96.0.10.json",
+    "reply": b'{"type":"done","id":1}',
+    "request": b'{"type":"dump","id":2,"place":{"node":"a"},"files":["iptables-save.txt"]}',
+    "headers": bytes.fromhex(
+        "4500003c000140004006000a0a0100020a6000010fa0005000000007000000005002fa0000000000"
+    ),
+    "netlink": bytes.fromhex("1c000000000a0000010000000000000002000000080001000a010002"),
+    "btf": bytes.fromhex("9feb01001800000000000000000000000000000001000000"),
+    "facts": b'{"rules/tables.json": "{}", "rules/ipset/sets.json": "{}"}',
+}
+
+READERS: Mapping[str, Reader] = {
+    "iptables-save": Reader(_iptables, _files(f"{_SAVED}/ip*-save.txt", f"{_NODE}/ip*-save.txt")),
+    "nft-json": Reader(_nft, _files(f"{_SAVED}/nft-ruleset.json", f"{_NODE}/nft-ruleset.json")),
+    "ipset-save": Reader(_ipset, _files(f"{_SAVED}/ipset-save.txt")),
+    "ipvsadm": Reader(_ipvs, (_TEXTS["ipvs"],)),
+    "facts": Reader(_facts, (_TEXTS["facts"],)),
+    "legacy-blob": Reader(_legacy, (bytes(2000),), (Short,)),
+    "ip-link": Reader(_iproute(iproute2.read_links), _files(f"{_GROUND}/ip-link.json")),
+    "ip-addr": Reader(_iproute(iproute2.read_addresses), _files(f"{_GROUND}/ip-addr.json")),
+    "ip-route": Reader(_iproute(iproute2.read_routes), _files(f"{_GROUND}/ip*-route.json")),
+    "ip-rule": Reader(_iproute(_rules4), _files(f"{_GROUND}/ip-rule.json")),
+    "ip-neigh": Reader(_iproute(iproute2.read_neighbours), _files(f"{_GROUND}/ip-neigh.json")),
+    "bridge-fdb": Reader(_iproute(iproute2.read_fdb), _files(f"{_GROUND}/bridge-fdb.json")),
+    "sysctl": Reader(_iproute(iproute2.read_sysctls), _files(f"{_GROUND}/sysctl.txt")),
+    "headers": Reader(_headers, (_TEXTS["headers"],), ()),
+    "netlink": Reader(_netlink, (_TEXTS["netlink"],), ()),
+    "btf": Reader(_btf, (_TEXTS["btf"],), (BadBtf, KeyError)),
+    "documents": Reader(_documents, _files("kube-proxy/api/*.json")),
+    "reply": Reader(_protocol, (_TEXTS["reply"],), protocol.UNREADABLE),
+    "request": Reader(_requests, (_TEXTS["request"],), protocol.UNREADABLE),
+    "run": Reader(_run, (b'{"version": 1}',)),
+    "trace": Reader(_trace, (b"{}",), protocol.UNREADABLE),
+    "target": Reader(_target, (_TEXTS["target"],)),
+    "wanted": Reader(_wanted, (_TEXTS["wanted"],), ()),
+    "resolv.conf": Reader(_resolv_conf, (_TEXTS["resolv.conf"],)),
+}
+
+
+def check(name: str, data: bytes) -> None:
+    """Read it; AssertionError or whatever it raised where that is a bug."""
+    reader = READERS[name]
+    try:
+        told = reader.read(data)
+    except reader.refusals:
+        return
+    assert told is None or told[0] == told[1], f"{name}: {told[0]} in, {told[1]} out"
+
+
+checks = {name: partial(check, name) for name in READERS}
