@@ -69,6 +69,8 @@ class Section:
         spaces = text.count(" ", start, self._rules_start)
         if len(found) != len(lines) - 1 or spaces != 2 * len(found):
             self._prove(lines)
+        if not found and self._rules_start != self._end:  # nobody would ask for these
+            raise self._bad(self._rules_start, "rules of chains that are not declared")
         return found
 
     def _rules_begin(self) -> int:

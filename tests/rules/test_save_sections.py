@@ -96,3 +96,11 @@ def _undeclared(text: str) -> bool:
     """A rule of a chain that is not declared: only who reads all of them sees it."""
     named = re.findall(r"^(?:\[\d+:\d+\] )?-A (\S+)", text, re.MULTILINE)
     return not set(named) <= set(re.findall(r"^:(\S+)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("rule", ["-A F-0 -j ACCEPT", "[0:0] -A F-0 -j ACCEPT"])
+def test_rules_without_any_chain_are_not_passed_over(rule: str) -> None:
+    """Found by fuzzing: nobody asks for the rules of a chain that is nowhere named."""
+    source = IptablesSave(f"*raw\n{rule}\nCOMMIT\n", "iptables-save.txt", "nft", "ip")
+    with pytest.raises(BadDump, match="line 2|:2"):
+        source.chain_names(source.tables()[0])
