@@ -41,7 +41,8 @@ def _one(name: str, options: list[str]) -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(READERS[name].seeds):
         (corpus / f"seed-{number}").write_bytes(seed)
-    defaults = ["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1"]
+    kept = f"-artifact_prefix={corpus.parent}/{name}-"
+    defaults = ["-timeout=20", "-rss_limit_mb=2048", "-print_final_stats=1", kept]
     atheris.Setup([sys.argv[0], *defaults, *options, str(corpus)], lambda data: check(name, data))
     atheris.Fuzz()
 
