@@ -293,10 +293,15 @@ def test_every_interface_to_the_other_node(each_bench: Any) -> None:
 
 
 def test_every_interface_on_one_node(each_bench: Any) -> None:
-    """bridge-nf translates the frame at its port; it then goes on through the bridge (br_nf)."""
+    """bridge-nf translates the frame at its port; it then goes on through the bridge (br_nf).
+
+    Where the node does not know the backend's MAC yet, the bridge device itself asks for it and
+    sends the frame (br_nf_pre_routing_finish_bridge): then cni0 shows it too, on its way out.
+    """
     plan: Plan = each_bench.lab.plan
     client, server = plan.pod("shop/client"), plan.pod("shop/near-1")
-    assert crossings(each_bench.trace("svc/near", "pod/client")) == [
+    seen = crossings(each_bench.trace("svc/near", "pod/client"))
+    assert [each for each in seen if each != ("node-a", "host", "cni0", "out")] == [
         ("node-a", "shop/client", "eth0", "out"),
         ("node-a", "host", client.interface, "in"),
         ("node-a", "host", server.interface, "out"),

@@ -98,7 +98,7 @@ def test_after_the_end_of_input_all_is_as_before(
         [guard] = _guards_of(agent.pid)
     assert _state(ground) == before
     assert _ended(agent.pid)
-    assert _ended(guard)
+    _wait_until(lambda: _ended(guard))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -187,4 +187,4 @@ def test_a_dump_that_takes_long_does_not_outlive_the_agent(
         _wait_until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text() != "")
         pid = int((tmp_path / "pid").read_text())
     assert agent.ended == 0, "it left by itself"
-    assert _ended(pid)
+    _wait_until(lambda: _ended(pid))
