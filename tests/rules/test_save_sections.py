@@ -102,5 +102,5 @@ def _undeclared(text: str) -> bool:
 def test_rules_without_any_chain_are_not_passed_over(rule: str) -> None:
     """Found by fuzzing: nobody asks for the rules of a chain that is nowhere named."""
     source = IptablesSave(f"*raw\n{rule}\nCOMMIT\n", "iptables-save.txt", "nft", "ip")
-    with pytest.raises(BadDump, match="line 2|:2"):
+    with pytest.raises(BadDump, match=r"line 2|:2"):
         source.chain_names(source.tables()[0])
