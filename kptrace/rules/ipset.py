@@ -104,7 +104,12 @@ class IpsetSave(Source):
         raise BadDump(self.name, place, "an element of a set that was not created", _HINT)
 
     def _names(self, name: str) -> list[str]:
-        return [text.split(" ")[0] for _, text in self._added[name]]
+        """Those in a list of sets; the kernel takes no list into a list (list_set_uadd)."""
+        names = [(place, text.split(" ")[0]) for place, text in self._added[name]]
+        for place, each in names:
+            if self._created.get(each, (0, "", ""))[1] == "list:set":
+                raise BadDump(self.name, place, f"{each}, a list, in a list of sets", _HINT)
+        return [each for _, each in names]
 
     def _type(self, name: str, method: str, options: dict[str, str]) -> tuple[str, ...]:
         if method == "list:set":

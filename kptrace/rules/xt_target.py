@@ -168,7 +168,7 @@ def _ct(options: Sequence[Option], context: Context) -> Iterable[Part]:
         if option.name == "--notrack":
             yield NoTrack()
         elif option.name == "--zone" and option.arg.isdigit():
-            yield Assign(field=field("ct zone"), value=Const(value=int(option.arg)))
+            yield Assign(field=field("ct zone"), value=Const(value=int(option.arg)), tolerant=True)
         elif option.name in ("--helper", "--ctevents", "--expevents", "--timeout"):
             yield Harmless(text=f"CT {option.text}")
         else:

@@ -88,17 +88,20 @@ class Conntrack:
 
     entries: list[Connection] = field(default_factory=list)
 
-    def track(self, packet: Packet) -> Tracked | None:
+    def track(self, packet: Packet, zone: int = 0) -> Tracked | None:
         """None: it belongs to no connection and cannot begin one (invalid)."""
         flow = packet.flow
         for entry in self.entries:
+            if entry.zone != zone:
+                continue
             # without ports a packet to oneself looks like its answer; ICMP's type tells them apart
             if entry.original == flow and not _answers(packet):
                 return Tracked(entry)
             if entry.reply == flow:
                 entry.replied = True
                 return Tracked(entry, "reply")
-        return Tracked(Connection(original=flow, reply=flow.reverse)) if _begins(packet) else None
+        begun = Connection(original=flow, reply=flow.reverse, zone=zone)
+        return Tracked(begun) if _begins(packet) else None
 
     def confirm(self, entry: Connection) -> None:
         if not entry.confirmed:

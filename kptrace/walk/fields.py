@@ -76,13 +76,20 @@ def _ct_state(skb: Skb, _: Snapshot) -> Datum:
     if skb.untracked:
         return frozenset({"untracked"})
     if skb.tracked is None:
-        return frozenset({"invalid"})
+        return frozenset({"invalid"}) if skb.zone is None else UNKNOWN
     translated = skb.tracked.connection.status & {"snat", "dnat"}
     return frozenset({skb.tracked.state}) | translated
 
 
 def _ct(read: Callable[[Skb], Datum]) -> Read:
-    return lambda skb, _: ABSENT if skb.tracked is None else read(skb)
+    """With a zone and no connection yet the kernel shows a template, which nobody means."""
+
+    def look(skb: Skb, _: Snapshot) -> Datum:
+        if skb.tracked is None:
+            return ABSENT if skb.zone is None else UNKNOWN
+        return read(skb)
+
+    return look
 
 
 def _ct_mark(skb: Skb) -> Datum:
@@ -160,7 +167,7 @@ _FIELDS: dict[str, Read] = {
     "ct mark": _ct(_ct_mark),
     "ct protocol": _tuple("original", "protocol"),
     "ct l3proto": _ct(lambda skb: f"ipv{skb.family}"),
-    "ct zone": _ct(lambda skb: 0),
+    "ct zone": _ct(lambda skb: skb.tracked.connection.zone if skb.tracked else 0),
     "ct direction": _ct(lambda skb: skb.tracked.direction if skb.tracked else ABSENT),
     **{
         f"ct {which} {name}": _tuple(which, part)

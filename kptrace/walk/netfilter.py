@@ -123,7 +123,7 @@ class Netfilter:
 
     def _track(self, skb: Skb) -> None:
         if skb.tracked is None and not skb.untracked:
-            skb.tracked = self.conntrack.track(skb.packet)
+            skb.tracked = self.conntrack.track(skb.packet, skb.zone or 0)
 
     def _nat(self, hook: str, chains: Sequence[Chain], skb: Skb) -> Killed | None:
         tracked = skb.tracked
@@ -206,10 +206,10 @@ class Netfilter:
         return acts if meets or acts else None
 
     def _route(self, chain: Chain, skb: Skb) -> Killed | None:
-        """A chain of type route: the route is looked for anew when it changed the mark."""
-        before = skb.mark
+        """A chain of type route: the route is looked for anew when it changed mark or TOS."""
+        before = skb.mark, skb.dscp
         killed = self._base(chain, skb)
-        if skb.mark != before:
+        if (skb.mark, skb.dscp) != before:
             skb.rerouted = skb.mark
         return killed
 

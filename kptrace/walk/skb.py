@@ -23,6 +23,7 @@ class Skb:
     unknown: fields (``meta mark``) that were set to something nobody here can compute
     socket: a TPROXY rule hands it to this (address, port)
     ipvs: IPVS gave it its destination and leaves it alone now
+    zone: of conntrack, as a rule before it said (``CT --zone``)
     rerouted: the mark with which the kernel looked for a route anew, after a rule of OUTPUT
     """
 
@@ -45,6 +46,7 @@ class Skb:
     ipvs: bool = False
     rerouted: int | None = None
     dscp: int = 0
+    zone: int | None = None
 
     @property
     def flow(self) -> Flow:

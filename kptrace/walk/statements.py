@@ -30,6 +30,7 @@ from kptrace.rules.parts import (
 from kptrace.walk.effects import ACCEPT, Done, Effect, Refusal, Unmatched
 from kptrace.walk.expressions import Scene
 from kptrace.walk.fields import ABSENT, UNKNOWN, read_field
+from kptrace.walk.skb import Skb
 from kptrace.walk.translation import tproxy_target, translate
 
 
@@ -51,7 +52,7 @@ def act(statement: Statement, scene: Scene, done: Done) -> Effect:
         case Assign():
             return _assign(statement, scene, done)
         case NoTrack():
-            if scene.skb.tracked is None:
+            if scene.skb.tracked is None and scene.skb.zone is None:
                 scene.skb.untracked = True
         case Tproxy():
             return _tproxy(statement, scene)
@@ -86,6 +87,8 @@ def _assign(statement: Assign, scene: Scene, done: Done) -> Effect:
             done.action = "mark"
             if known is not None:
                 skb.set_mark(known)
+        case "ct zone":
+            _set_zone(skb, known, statement.tolerant)
         case "ct mark" if skb.tracked is not None:
             skb.tracked.connection.mark = known
         case "ip ttl" | "ip6 hoplimit" if known is not None:
@@ -96,6 +99,12 @@ def _assign(statement: Assign, scene: Scene, done: Done) -> Effect:
             return None
     (skb.unknown.add if known is None else skb.unknown.discard)(key)
     return None
+
+
+def _set_zone(skb: Skb, zone: int | None, iptables: bool) -> None:
+    """The first such rule counts; nft's has a say even after notrack (nft_ct_set_zone_eval)."""
+    if skb.tracked is None and skb.zone is None and not (iptables and skb.untracked):
+        skb.zone, skb.untracked = zone or 0, False
 
 
 def _is_looked_up(expr: Expr) -> bool:

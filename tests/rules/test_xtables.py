@@ -369,7 +369,7 @@ TARGETS: list[tuple[str, tuple[Part, ...]]] = [
     ),
     ("-j CT --notrack", (NoTrack(),)),
     ("-j NOTRACK", (NoTrack(),)),
-    ("-j CT --zone 5", (Assign(field=f("ct zone"), value=c(5)),)),
+    ("-j CT --zone 5", (Assign(field=f("ct zone"), value=c(5), tolerant=True),)),
     ("-j TRACE", (Assign(field=f("meta nftrace"), value=c(1)),)),
     (
         "-j TPROXY --on-port 15006 --on-ip 0.0.0.0 --tproxy-mark 0x1/0x1",
