@@ -284,7 +284,7 @@ def _others(dice: Dice, where: Where, _: str) -> str:
     if choice == "owner" and where.only("OUTPUT", "POSTROUTING"):
         return f"-m owner {_no(dice)}--uid-owner {dice.one(('0', '1000', '0-500'))}"
     if choice == "recent":
-        return f"-m recent {dice.one(('--set', '--rcheck', '--update'))} --name R{dice.port()}"
+        return dice.one(("-m recent --set --name SEEN", "-m recent --rcheck --name OTHERS"))
     if choice == "limit":
         return "-m limit --limit 1000/s --limit-burst 5000"
     if choice == "rpfilter" and where.table in ("raw", "mangle") and where.only("PREROUTING"):
@@ -335,7 +335,7 @@ def _target(dice: Dice, where: Where, targets: Sequence[str], protocol: str) -> 
     if where.table in ("filter", "security") and dice.chance(0.15) and where.table == "filter":
         return _reject(dice, where)
     if where.table == "raw" and dice.chance(0.3):
-        return "", dice.one(("-j CT --notrack", "-j NOTRACK"))
+        return "", dice.one(("-j CT --notrack", "-j NOTRACK", "-j CT --zone 1"))
     # an IPv6 header that is changed before a socket takes the packet spoils its checksum
     written = where.family == 4 or where.only("FORWARD", "OUTPUT", "POSTROUTING")
     if where.table == "mangle" and written and dice.chance(0.12):
@@ -411,5 +411,7 @@ def _to(dice: Dice, where: Where, ported: bool, draw: Callable[[int], str]) -> s
         address = f"{low}-{high}" if low != high else low
     if not ported or dice.chance(0.4):
         return address
+    if dice.chance(0.1):
+        return f":{_to_ports(dice)}"
     bracketed = f"[{address}]" if where.family == 6 else address
     return f"{bracketed}:{_to_ports(dice)}"

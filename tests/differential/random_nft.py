@@ -451,6 +451,8 @@ def _statement(spot: Spot, version: int, protocol: str) -> str:
 
 def _side_effects(spot: Spot, version: int) -> list[str]:
     words = ["notrack", 'log prefix "x"', "meta priority set 1:1", "counter"]
+    if spot.hook in ("prerouting", "output"):
+        words += ["ct zone set 1"]
     if version == 4:
         words += ["ip ttl set 40", "ip dscp set cs1"]
     # an IPv6 header that is changed before a socket takes the packet spoils its checksum
@@ -527,6 +529,8 @@ def _nat(spot: Spot, version: int, protocol: str) -> str:
         address = dice.backend(version)
         if dice.chance(0.15) and first != last:
             address = f"{first}-{last}"
+        if ported and dice.chance(0.1):
+            return f"{guard}dnat to :{span}"
         if ported and dice.chance(0.6):
             bracketed = f"[{address}]" if version == 6 else address
             if "-" in address and version == 6:

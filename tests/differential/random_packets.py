@@ -7,6 +7,7 @@ from differential.packets import Sent
 from differential.words import ASTRAY, OWN, PODS, PORTS, SERVERS, SERVICES, Dice
 
 _STARTS = ("client",) * 4 + ("pod-a", "pod-b", "server") + (ROUTER,) * 3
+_FLAGS = ("",) * 12 + ("A", "SA", "FA", "RA", "PA")
 _POOLS = (SERVICES,) * 5 + (SERVERS,) * 3 + (PODS, OWN, OWN, ASTRAY)
 
 
@@ -26,6 +27,7 @@ def packet(dice: Dice, family: int) -> Sent:
         dport=dice.number((*PORTS, 53)),
         mark=dice.mark() if start == ROUTER and dice.chance(0.2) else 0,
         ttl=64 if dice.chance(0.9) else dice.number((1, 2, 32, 255)),
+        flags=dice.one(_FLAGS) if protocol == "tcp" and start != ROUTER else "",
         size=8 if dice.chance(0.7) else dice.number((20, 100, 500)),
     )
 

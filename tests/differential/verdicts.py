@@ -145,7 +145,7 @@ def differences(way: Way, seen: Observation) -> list[str]:
     unseen = way.there.left is None and not way.refusal and not way.there.stayed
     if unseen and seen.there.stayed:
         found.append(f"does not stay, against {seen.there.stayed}")
-    if not _closed(way.there.stayed):
+    if seen.answerable and not _closed(way.there.stayed):
         back = _differ(way.back or Seen(), seen.back or Seen())
         found += [f"back: {words}" for words in back]
     return found

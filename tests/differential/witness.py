@@ -76,9 +76,12 @@ class Seen(Value):
 
 
 class Observation(Value):
+    """answerable: it begins a connection, so there is an answer to look at."""
+
     there: Seen
     back: Seen | None = None
     lost: bool = False
+    answerable: bool = True
 
 
 class NotSent(Exception):
@@ -145,7 +148,12 @@ class Witness:
             stayed = None if told.left else self._stayed(sent, told, heard)
             back = self._answered(sent, cookie, told, heard)
             there = msgspec.structs.replace(told.seen, stayed=stayed)
-            return Observation(there=there, back=back, lost=bool(self._lost()))
+            return Observation(
+                there=there,
+                back=back,
+                lost=bool(self._lost()),
+                answerable=sent.flags in ("", "S"),
+            )
         finally:
             if sender is not None:
                 sender.close()
@@ -173,6 +181,8 @@ class Witness:
     def _answered(self, sent: Sent, cookie: int, told: _Told, heard: bool) -> Seen | None:
         """The answer's way, if somebody answers."""
         replies = told.replies
+        if sent.flags not in ("", "S"):
+            return None  # nobody answers what begins no connection
         if told.left is not None:
             end, data = told.captured[-1]
             back = answer(end, data, cookie) if told.left.flow.dst in ENDS[end].own else None
@@ -339,12 +349,14 @@ def _hit(hit: RuleHit) -> str:
 def _role(packet: Packet, sent: Sent, phase: str) -> str:
     """Whether it is the packet, its answer, a refusal, or none of these."""
     flow = packet.flow
+    if flow.protocol == sent.protocol == "tcp" and packet.flags == (sent.flags or "S"):
+        return "there"
     if packet.quoted is not None or (flow.protocol == "tcp" and "R" in packet.flags):
         return "refusal"
     if flow.protocol != sent.protocol:
         return ""
     if flow.protocol == "tcp":
-        return {sent.flags or "S": "there", "SA": "back"}.get(packet.flags, "")
+        return "back" if packet.flags == "SA" else ""
     if flow.protocol == "udp":
         return phase
     return {8: "there", 128: "there", 0: "back", 129: "back"}.get((packet.icmp or (255, 0))[0], "")

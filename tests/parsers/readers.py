@@ -83,16 +83,20 @@ def _iptables(data: bytes) -> tuple[int, int]:
 
 def _nft(data: bytes) -> tuple[int, int]:
     source = NftRuleset(_text(data), "nft-ruleset.json")
-    held = json.loads(_text(data))["nftables"]
-    found = {
-        (kind, *(one[kind].get(key) for key in ("family", "table", "name")))
-        for one in held
-        for kind in ("set", "map")
-        if one.get(kind)
-    }
-    rules = sum(1 for one in held if one.get("rule"))
-    names = {key[1:] for key in found}  # a set that is told twice is one
-    return rules + len(names), _all_of(source)
+    told = [_kind(one) for one in json.loads(_text(data))["nftables"]]
+    rules = sum(kind == "rule" for kind, _ in told)
+    sets = {
+        tuple(value.get(key) for key in ("family", "table", "name"))
+        for kind, value in told
+        if kind in ("set", "map")
+    }  # a set that is told twice is one
+    return rules + len(sets), _all_of(source)
+
+
+def _kind(one: dict[str, dict[str, str]]) -> tuple[str, dict[str, str]]:
+    """nft writes each object with one key; where there are more, the first of these counts."""
+    kinds = ("table", "chain", "rule", "set", "map", "element")
+    return next(((kind, one[kind]) for kind in kinds if one.get(kind)), ("", {}))
 
 
 def _ipset(data: bytes) -> tuple[int, int]:
