@@ -18,7 +18,7 @@ from kptrace.rules import legacy_xt, nft_wire, nft_xt
 from kptrace.rules.blob import Short
 from kptrace.rules.iptables import split_words
 from kptrace.rules.nft import rule_of
-from kptrace.rules.nft_machine import SetTold
+from kptrace.rules.nft_registers import SetTold
 from kptrace.rules.nft_types import Unprintable
 from kptrace.rules.nft_wire_set import SetReader
 from kptrace.rules.parts import Opaque

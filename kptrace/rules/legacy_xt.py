@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from kptrace.rules.blob import Blob, unhex
 from kptrace.rules.xt_entry import Entry, Foreign, address_text, protocol_name
-from kptrace.rules.xt_match_wire import IpsetName
+from kptrace.rules.xt_words import IpsetName
 
 Tree = Mapping[str, Any]
 

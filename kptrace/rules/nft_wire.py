@@ -12,12 +12,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kptrace.rules.blob import Short, unhex
-from kptrace.rules.nft_machine import LOADS, Json, Machine, SetTold
+from kptrace.rules.nft_machine import LOADS, Machine
+from kptrace.rules.nft_registers import Json, SetTold
 from kptrace.rules.nft_types import Unprintable
 from kptrace.rules.nft_wire_statement import STATEMENTS
+from kptrace.rules.nft_wire_value import VALUES
 
 Tree = Mapping[str, Any]
 
+_READERS = LOADS | VALUES | STATEMENTS
 _STRANGE = (Unprintable, LookupError, ValueError, TypeError, AttributeError, Short)
 _COMMENT = 0  # NFTNL_UDATA_RULE_COMMENT, and the same of an element
 
@@ -44,12 +47,10 @@ def statements(
 
 
 def _run(machine: Machine, name: str, given: Tree, following: Sequence[Tree]) -> None:
-    if name in LOADS:
-        LOADS[name](machine, given)
-    elif name == "cmp":
+    if name == "cmp":
         machine.cmp(given, following)
-    elif name in STATEMENTS:
-        STATEMENTS[name](machine, given)
+    elif name in _READERS:
+        _READERS[name](machine, given)
     else:
         raise Unprintable(name)
     if machine.out and isinstance(machine.out[-1], dict) and "match" not in machine.out[-1]:

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from kptrace.model import Value
 from kptrace.rules.blob import address, unhex
-from kptrace.rules.nft_machine import Json, SetTold, verdict
+from kptrace.rules.nft_machine import verdict
+from kptrace.rules.nft_registers import Json, SetTold
 from kptrace.rules.nft_types import (
     BIG_ENDIAN,
     FLAGS,

@@ -17,7 +17,9 @@ from typing import Any
 from kptrace.model import Value
 from kptrace.rules.blob import Blob, Short, unhex
 from kptrace.rules.xt_entry import Entry, Foreign, address_text, protocol_name
-from kptrace.rules.xt_match_wire import (
+from kptrace.rules.xt_option import Unknown
+from kptrace.rules.xt_target_wire import nflog_words
+from kptrace.rules.xt_words import (
     IpsetName,
     Words,
     limit_words,
@@ -27,8 +29,6 @@ from kptrace.rules.xt_match_wire import (
     saved,
     tcp_flag_words,
 )
-from kptrace.rules.xt_option import Unknown
-from kptrace.rules.xt_target_wire import nflog_words
 
 Tree = Mapping[str, Any]
 

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kptrace.rules.blob import Blob, Short, address, prefix_length, unhex
-from kptrace.rules.xt_match_wire import IpsetName, Words, is_state, match_words, option
+from kptrace.rules.xt_match_wire import is_state, match_words
 from kptrace.rules.xt_option import Unknown
 from kptrace.rules.xt_target_wire import target_words
+from kptrace.rules.xt_words import IpsetName, Words, option
 
 CORE = ("-s", "-d", "-i", "-o", "-p", "-f")
 VERDICTS = {0: "DROP", 1: "ACCEPT", 3: "QUEUE", -5: "RETURN"}

@@ -10,15 +10,24 @@ A match, revision or flag that is not in the table raises Unknown; the caller ke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from functools import partial
 
 from kptrace.rules.blob import Blob
 from kptrace.rules.xt_option import Unknown
-
-Words = list[str]
-IpsetName = Callable[[int], str]
-Reader = Callable[[Blob, IpsetName], Words]
+from kptrace.rules.xt_port_wire import PORT_MATCHES
+from kptrace.rules.xt_words import (
+    IpsetName,
+    Reader,
+    Words,
+    bits,
+    limit_words,
+    marked,
+    named,
+    option,
+    rate,
+    saved,
+    span,
+)
 
 
 def match_words(name: str, revision: int, blob: Blob, ipset: IpsetName) -> Words:
@@ -27,137 +36,6 @@ def match_words(name: str, revision: int, blob: Blob, ipset: IpsetName) -> Words
     if reader is None:
         raise Unknown(f"{name} revision {revision}")
     return reader(blob, ipset)
-
-
-def saved(text: str) -> str:
-    """As xtables_save_string writes it."""
-    if text and all(char in _PLAIN for char in text):
-        return text
-    return '"' + "".join("\\" + char if char in "\"\\'" else char for char in text) + '"'
-
-
-_PLAIN = frozenset("_-0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-
-
-def option(negated: int | bool, *words: str) -> Words:
-    return ["!", *words] if negated else [*words]
-
-
-def span(low: int, high: int, sign: str = ":") -> str:
-    return str(low) if low == high else f"{low}{sign}{high}"
-
-
-def named(bits: int, names: Iterable[tuple[int, str]]) -> str:
-    """The names of the bits that are set, in the table's order; a bit without a name is Unknown."""
-    found = [(bit, name) for bit, name in names if bits & bit]
-    if sum(bit for bit, _ in found) != bits:
-        raise Unknown(f"bits {bits:#x}")
-    return ",".join(name for _, name in found)
-
-
-def bits(names: str, first: int = 0) -> tuple[tuple[int, str], ...]:
-    """Names of consecutive bits."""
-    return tuple((1 << index, name) for index, name in enumerate(names.split(), start=first))
-
-
-def marked(value: int, mask: int) -> str:
-    return f"{value:#x}" if mask == 0xFFFFFFFF else f"{value:#x}/{mask:#x}"
-
-
-# --- ports and protocols ----------------------------------------------------------------------
-
-
-def port_words(name: str, low: int, high: int, negated: int) -> Words:
-    whole = (low, high) == (0, 0xFFFF)
-    return [] if whole and not negated else option(negated, name, span(low, high))
-
-
-def _udp(blob: Blob, _: IpsetName) -> Words:
-    inverted = blob.u8(8)
-    return [
-        *port_words("--sport", blob.u16(0), blob.u16(2), inverted & 1),
-        *port_words("--dport", blob.u16(4), blob.u16(6), inverted & 2),
-    ]
-
-
-def _tcp(blob: Blob, _: IpsetName) -> Words:
-    kind, mask, wanted, inverted = (blob.u8(at) for at in range(8, 12))
-    words = [
-        *port_words("--sport", blob.u16(0), blob.u16(2), inverted & 1),
-        *port_words("--dport", blob.u16(4), blob.u16(6), inverted & 2),
-    ]
-    if kind or inverted & 8:
-        words += option(inverted & 8, "--tcp-option", str(kind))
-    return words + tcp_flag_words(mask, wanted, inverted & 4)
-
-
-def tcp_flag_words(mask: int, wanted: int, negated: int) -> Words:
-    if not mask and not negated:
-        return []
-    return option(negated, "--tcp-flags", _tcp_flags(mask), _tcp_flags(wanted))
-
-
-def _tcp_flags(flags: int) -> str:
-    return named(flags, _TCP_FLAGS) or "NONE"
-
-
-_TCP_FLAGS = bits("FIN SYN RST PSH ACK URG")
-
-
-def _sctp(blob: Blob, _: IpsetName) -> Words:
-    given, inverted = blob.u32(284), blob.u32(288)
-    if given & 4:
-        raise Unknown("--chunk-types")
-    return _both_ports(blob, given, inverted)
-
-
-def _dccp(blob: Blob, _: IpsetName) -> Words:
-    given, inverted = blob.u16(8), blob.u16(10)
-    if given & ~3:
-        raise Unknown("--dccp-types")
-    return _both_ports(blob, given, inverted)
-
-
-def _both_ports(blob: Blob, given: int, inverted: int) -> Words:
-    """Destination ports stand first in the structure, source ports in the text."""
-    words: Words = []
-    for bit, name, at in ((1, "--sport", 4), (2, "--dport", 0)):
-        if given & bit:
-            words += option(inverted & bit, name, span(blob.u16(at), blob.u16(at + 2)))
-    return words
-
-
-def _multiport(blob: Blob, _: IpsetName) -> Words:
-    side, count = blob.u8(0), blob.u8(1)
-    ports: Words = []
-    turn = iter(range(count))
-    for index in turn:
-        port = str(blob.u16(2 + 2 * index))
-        if blob.u8(32 + index):
-            port += f":{blob.u16(2 + 2 * next(turn, 99))}"
-        ports.append(port)
-    names = ("--sports", "--dports", "--ports")
-    if side >= len(names) or count > 15:
-        raise Unknown("multiport")
-    return option(blob.u8(47), names[side], ",".join(ports))
-
-
-def _icmp(name: str, any_type: int, blob: Blob, _: IpsetName) -> Words:
-    kind, low, high, inverted = (blob.u8(at) for at in range(4))
-    text = "any" if kind == any_type else str(kind)
-    if (low, high) != (0, 0xFF) and kind != any_type:
-        text += f"/{low}"
-    return option(inverted & 1, name, text)
-
-
-def _esp(blob: Blob, _: IpsetName) -> Words:
-    low, high, inverted = blob.u32(0), blob.u32(4), blob.u8(8)
-    whole = (low, high) == (0, 0xFFFFFFFF)
-    return [] if whole and not inverted else option(inverted & 1, "--espspi", span(low, high))
-
-
-def _tcpmss(blob: Blob, _: IpsetName) -> Words:
-    return option(blob.u8(4), "--mss", span(blob.u16(0), blob.u16(2)))
 
 
 # --- connections ------------------------------------------------------------------------------
@@ -414,36 +292,11 @@ def _recent(revision: int, blob: Blob, _: IpsetName) -> Words:
     return [*words, "--rdest" if side else "--rsource"]
 
 
-_UNITS = ((86400, "day"), (3600, "hour"), (60, "min"), (1, "sec"))
-
-
-def rate(period: int, scale: int) -> tuple[str, int]:
-    """``5/min`` and the unit's seconds. ``period``: 1/scale seconds between packets."""
-    if not period:
-        raise Unknown("a rate without end")
-    best = 0
-    for index, (seconds, _) in enumerate(_UNITS):
-        whole = seconds * scale
-        if index and (period > whole or whole // period < whole % period):
-            break
-        best = index
-    seconds, name = _UNITS[best]
-    return f"{seconds * scale // period}/{name}", seconds
-
-
-_LIMIT_SCALE, _HASHLIMIT_SCALE = 10_000, 1_000_000
-
-
-def limit_words(period: int, burst: int) -> Words:
-    """period: 1/10000 seconds between packets (XT_LIMIT_SCALE)."""
-    words = ["--limit", rate(period, _LIMIT_SCALE)[0]]
-    return words if burst == 5 else [*words, "--limit-burst", str(burst)]
-
-
 def _limit(blob: Blob, _: IpsetName) -> Words:
     return limit_words(blob.u32(0), blob.u32(4))
 
 
+_HASHLIMIT_SCALE = 1_000_000
 _HASH_MODES = ((4, "srcip"), (8, "srcport"), (1, "dstip"), (2, "dstport"))
 
 
@@ -520,6 +373,7 @@ def _set_options(blob: Blob) -> Words:
 
 
 MATCHES: dict[tuple[str, int], Reader] = {
+    **PORT_MATCHES,
     ("addrtype", 0): _addrtype_0,
     ("addrtype", 1): _addrtype,
     ("cgroup", 0): partial(_number, "--cgroup"),
@@ -530,21 +384,16 @@ MATCHES: dict[tuple[str, int], Reader] = {
     ("connmark", 1): _mark,
     **{("conntrack", revision): partial(_conntrack, revision) for revision in (1, 2, 3)},
     ("cpu", 0): partial(_number, "--cpu"),
-    ("dccp", 0): _dccp,
     ("devgroup", 0): _devgroup,
     ("dscp", 0): _dscp,
-    ("esp", 0): _esp,
     ("hashlimit", 3): _hashlimit,
     ("helper", 0): _helper,
     ("hl", 0): partial(_hops, "hl"),
-    ("icmp", 0): partial(_icmp, "--icmp-type", 0xFF),
-    ("icmp6", 0): partial(_icmp, "--icmpv6-type", -1),
     ("iprange", 1): _iprange,
     ("length", 0): _length,
     ("limit", 0): _limit,
     ("mac", 0): _mac,
     ("mark", 1): _mark,
-    ("multiport", 1): _multiport,
     ("nfacct", 0): _nfacct,
     ("nfacct", 1): _nfacct,
     ("owner", 1): _owner,
@@ -554,15 +403,10 @@ MATCHES: dict[tuple[str, int], Reader] = {
     ("realm", 0): _realm,
     **{("recent", revision): partial(_recent, revision) for revision in (0, 1)},
     ("rpfilter", 0): _rpfilter,
-    ("sctp", 0): _sctp,
     **{("set", revision): partial(_set, revision) for revision in (1, 2, 3, 4)},
     **{("socket", revision): partial(_socket, revision) for revision in (0, 1, 2, 3)},
     ("state", 0): _state,
     ("statistic", 0): _statistic,
-    ("tcp", 0): _tcp,
-    ("tcpmss", 0): _tcpmss,
     ("tos", 1): _tos,
     ("ttl", 0): partial(_hops, "ttl"),
-    ("udp", 0): _udp,
-    ("udplite", 0): _udp,
 }

@@ -5,14 +5,12 @@ As ``xt_match_wire.py``, for ``-j``. NOTRACK is an alias of CT, so a target can 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 from kptrace.rules.blob import Blob, prefix_length
-from kptrace.rules.xt_match_wire import IpsetName, Words, bits, named, saved, set_words
+from kptrace.rules.xt_match_wire import set_words
 from kptrace.rules.xt_option import Unknown
-
-Reader = Callable[[Blob, IpsetName], Words]
+from kptrace.rules.xt_words import IpsetName, Reader, Words, bits, named, saved
 
 
 def target_words(name: str, revision: int, blob: Blob, ipset: IpsetName) -> Words:

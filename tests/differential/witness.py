@@ -47,45 +47,7 @@ table inet kpt-icmp {
 """
 _COOKIES = 4096
 _CT_GET, _CT_DELETE = 0x0101, 0x0102
-_SO_MARK = 36
-_IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
 _PATIENCE = 3.0
-
-
-class Exit(Value):
-    """Where the packet left the router, and how it looked then."""
-
-    end: str
-    flow: Flow
-    ttl: int
-
-
-class Seen(Value):
-    """legacy, nft: the rules that it met, in order; marks: after each of nft's
-
-    left: None where it stayed; ``stayed``: the translated flow of one that the router itself took
-    refusals: what the router told the sender
-    """
-
-    legacy: tuple[str, ...] = ()
-    nft: tuple[str, ...] = ()
-    marks: tuple[int, ...] = ()
-    left: Exit | None = None
-    stayed: Flow | None = None
-    refusals: tuple[str, ...] = ()
-
-
-class Observation(Value):
-    """answerable: it begins a connection, so there is an answer to look at."""
-
-    there: Seen
-    back: Seen | None = None
-    lost: bool = False
-    answerable: bool = True
-
-
-class NotSent(Exception):
-    """The router's own stack would not send it; there is nothing to compare."""
 
 
 class _Everything:
@@ -103,8 +65,8 @@ class Witness:
         self._log = namespace.within(inside, lambda: LegacyTracer(ground.place))
         self._asking = namespace.within(inside, Conversation)
         self._marker: Conversation | None = None
-        self._listening = namespace.within(inside, _listen)
-        self._datagrams = namespace.within(inside, _receive)
+        self._listening = namespace.within(inside, listen)
+        self._datagrams = namespace.within(inside, receive)
         self._frames: list[tuple[str, bytes]] = []
         self._chains: dict[tuple[str, str, str], int] = {}
 
@@ -174,7 +136,7 @@ class Witness:
             self.ground.taps[sent.start].send(frame(sent, cookie))
             return None
         try:
-            return namespace.within(self.ground.path(), lambda: _own(sent, cookie))
+            return namespace.within(self.ground.path(), lambda: send_own(sent, cookie))
         except OSError as error:
             raise NotSent(str(error)) from error
 
@@ -202,7 +164,7 @@ class Witness:
             with suppress(BlockingIOError):
                 data, extra, _, peer = sock.recvmsg(2048, 256)
                 with suppress(OSError):
-                    sock.sendmsg([data], [(a, b, _source(a, c)) for a, b, c in extra], 0, peer)
+                    sock.sendmsg([data], [(a, b, source_of(a, c)) for a, b, c in extra], 0, peer)
                 return True
         return False
 
@@ -211,7 +173,7 @@ class Witness:
         if sent.protocol == "tcp":
             for sock in self._listening:
                 sock.close()
-            self._listening = namespace.within(self.ground.path(), _listen)
+            self._listening = namespace.within(self.ground.path(), listen)
         for sock in self._datagrams:
             with suppress(BlockingIOError):
                 while sock.recv(2048):
@@ -274,7 +236,7 @@ class Witness:
                 return entry.reply.reverse
         return None
 
-    def _seen(self, sent: Sent, role: str, heap: _Heap) -> _Told:
+    def _seen(self, sent: Sent, phase: str, heap: _Heap) -> _Told:
         """What concerns the packet itself (``there``) or its answer (``back``)."""
         legacy: list[str] = []
         nft: list[RuleHit] = []
@@ -286,28 +248,28 @@ class Witness:
             if hit.packet is not None:
                 packets[hit.trace_id] = current = hit.packet
             packet = packets.get(hit.trace_id, current) if hit.backend == "nft" else hit.packet
-            part = _role(packet, sent, role) if packet else ""
+            part = role(packet, sent, phase) if packet else ""
             if packet is not None and part == "refusal":
-                refusals.add(_kind(packet))
-            elif part == "back" and role == "there":
+                refusals.add(kind(packet))
+            elif part == "back" and phase == "there":
                 replies.append(_with(hit, packet))
-            elif part == role and hit.backend == "legacy":
+            elif part == phase and hit.backend == "legacy":
                 legacy += [_hit(hit)] if self._is_rule(hit) else []
-            elif part == role and hit.kind == "rule" and hit.table not in OWN_TABLES:
+            elif part == phase and hit.kind == "rule" and hit.table not in OWN_TABLES:
                 nft.append(hit)
         captured, answers = [], []
         for end, data in heap.frames:
-            packet = _received(end, data)
+            packet = received(end, data)
             if packet is None:
                 continue
-            part = _role(packet, sent, role)
+            part = role(packet, sent, phase)
             if part == "refusal":
-                refusals.add(_kind(packet))
-            elif part == role:
+                refusals.add(kind(packet))
+            elif part == phase:
                 captured.append((end, data))
             elif part == "back":
                 answers.append((end, data))
-        left = _exit(*captured[-1]) if captured else None
+        left = exit_of(*captured[-1]) if captured else None
         seen = Seen(
             legacy=tuple(legacy),
             nft=tuple(map(_hit, nft)),
@@ -344,116 +306,3 @@ def _with(hit: RuleHit, packet: Packet | None) -> RuleHit:
 
 def _hit(hit: RuleHit) -> str:
     return f"{hit.family} {hit.table} {hit.chain} {hit.number}"
-
-
-def _role(packet: Packet, sent: Sent, phase: str) -> str:
-    """Whether it is the packet, its answer, a refusal, or none of these."""
-    flow = packet.flow
-    if flow.protocol == sent.protocol == "tcp" and packet.flags == (sent.flags or "S"):
-        return "there"
-    if packet.quoted is not None or (flow.protocol == "tcp" and "R" in packet.flags):
-        return "refusal"
-    if flow.protocol != sent.protocol:
-        return ""
-    if flow.protocol == "tcp":
-        return "back" if packet.flags == "SA" else ""
-    if flow.protocol == "udp":
-        return phase
-    return {8: "there", 128: "there", 0: "back", 129: "back"}.get((packet.icmp or (255, 0))[0], "")
-
-
-def _kind(packet: Packet) -> str:
-    if packet.flow.protocol == "tcp":
-        return "tcp reset"
-    kind, code = packet.icmp or (0, 0)
-    return f"{packet.flow.protocol} {kind}/{code}"
-
-
-def _received(end: str, data: bytes) -> Packet | None:
-    """The packet of a frame that was meant for this end."""
-    if data[:6].hex(":") != ENDS[end].mac or data[12:14] not in (b"\x08\x00", b"\x86\xdd"):
-        return None
-    found = dissect(data[14:])
-    return found.packet if found else None
-
-
-def _exit(end: str, data: bytes) -> Exit | None:
-    packet = _received(end, data)
-    return Exit(end=end, flow=packet.flow, ttl=packet.ttl) if packet else None
-
-
-# --- the router's own sockets -----------------------------------------------------------------
-
-
-def _own(sent: Sent, cookie: int) -> socket.socket:
-    """Send it from a socket of the router's; the socket."""
-    flow = sent.flow
-    if sent.protocol == "tcp":
-        sock = inject.open_socket(Probe(cookie=cookie, flow=flow, ttl=sent.ttl))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
-        sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, sent.mark)
-        sock.connect_ex((flow.dst, flow.dport))
-        return sock
-    family = socket.AF_INET6 if sent.ipv6 else socket.AF_INET
-    echo = sent.protocol.startswith("icmp")
-    number = (socket.IPPROTO_ICMPV6 if sent.ipv6 else socket.IPPROTO_ICMP) if echo else 0
-    sock = socket.socket(family, socket.SOCK_RAW if echo else socket.SOCK_DGRAM, number)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, sent.mark)
-        if sent.ipv6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, sent.ttl)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, sent.ttl)
-        sock.bind((flow.src, 0 if echo else flow.sport))
-        data = payload(cookie, sent.size)
-        if echo:
-            data = icmp(flow, 128 if sent.ipv6 else 8, sent.sport, data)
-        with suppress(OSError):  # a rule refused it, or no route leads there
-            sock.sendto(data, (flow.dst, 0 if echo else flow.dport))
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-_ANY = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
-
-
-def _listen() -> list[socket.socket]:
-    listening = []
-    for family in _ANY:
-        for port in OPEN_PORTS:
-            sock = _bound(family, socket.SOCK_STREAM, port)
-            sock.listen(4)
-            listening.append(sock)
-    return listening
-
-
-def _receive() -> list[socket.socket]:
-    datagrams = []
-    for family in _ANY:
-        for port in OPEN_PORTS:
-            sock = _bound(family, socket.SOCK_DGRAM, port)
-            if family == socket.AF_INET:
-                sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-            else:
-                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
-            datagrams.append(sock)
-    return datagrams
-
-
-def _bound(family: int, kind: int, port: int) -> socket.socket:
-    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    sock.bind((_ANY[family], port))
-    return sock
-
-
-def _source(level: int, data: bytes) -> bytes:
-    """The packet info of an answer from the address that was spoken to, by whatever interface."""
-    if level == socket.IPPROTO_IP:
-        return pack("i", 0) + data[8:12] + bytes(4)
-    return data[:16] + pack("i", 0)

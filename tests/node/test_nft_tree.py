@@ -1,0 +1,104 @@
+"""Netlink attributes of nf_tables as trees of named values; and rules that are skimmed as bytes."""
+
+from __future__ import annotations
+
+from kptrace.node.netlink import attribute, be32, nested, netfilter, text
+from kptrace.node.nft_tree import CHAIN, RULE, tree
+from kptrace.node.nftables import Like, Toward
+
+
+def expression(name: str, *attributes: bytes) -> bytes:
+    return nested(1, text(1, name), nested(2, *attributes))
+
+
+def compare(value: bytes, op: int = 0) -> bytes:
+    return expression("cmp", be32(1, 1), be32(2, op), nested(3, attribute(1, value)))
+
+
+def load(offset: int, size: int) -> bytes:
+    return expression("payload", be32(1, 1), be32(2, 1), be32(3, offset), be32(4, size))
+
+
+def rule(*expressions: bytes) -> bytes:
+    handle = attribute(3, (5).to_bytes(8, "big"))
+    parts = (text(1, "nat"), text(2, "KUBE-SERVICES"), handle, nested(4, *expressions))
+    return netfilter(2, *parts)
+
+
+ACCEPT = expression("immediate", be32(1, 0), nested(2, nested(2, be32(1, 1))))
+JUMP = expression(
+    "immediate", be32(1, 0), nested(2, nested(2, be32(1, -3 & 0xFFFFFFFF), text(2, "X")))
+)
+PROTOCOL = (expression("meta", be32(2, 16), be32(1, 1)), compare(b"\x06"))
+COUNTER = expression("counter", attribute(1, bytes(8)), attribute(2, bytes(8)))
+
+
+def to(address: bytes, op: int = 0) -> tuple[bytes, bytes]:
+    return load(16 if len(address) == 4 else 24, len(address)), compare(address, op)
+
+
+def test_a_rule() -> None:
+    told = tree(rule(*PROTOCOL, COUNTER, JUMP)[4:], RULE)
+    assert told == {
+        "table": "nat",
+        "chain": "KUBE-SERVICES",
+        "handle": 5,
+        "expressions": [
+            {"meta": {"key": 16, "dreg": 1}},
+            {"cmp": {"sreg": 1, "op": 0, "data": "06"}},
+            {"counter": {"bytes": 0, "packets": 0}},
+            {"immediate": {"dreg": 0, "data": {"code": -3, "chain": "X"}}},
+        ],
+    }
+
+
+def test_a_base_chain() -> None:
+    hook = nested(4, be32(1, 0), be32(2, -100 & 0xFFFFFFFF))
+    told = tree(text(3, "PREROUTING") + hook + be32(5, 1) + text(7, "nat"), CHAIN)
+    assert told == {
+        "name": "PREROUTING",
+        "hook": {"hooknum": 0, "priority": -100},
+        "policy": 1,
+        "type": "nat",
+    }
+
+
+def test_what_no_schema_knows_is_kept() -> None:
+    assert tree(attribute(99, b"ab"), RULE) == {"attribute 99": "6162"}
+    told = tree(nested(4, expression("new", be32(1, 7))), RULE)
+    assert told == {"expressions": [{"new": {"attribute 1": "00000007"}}]}
+
+
+def test_cut_bytes_end_where_they_do_not_add_up() -> None:
+    whole = rule(*PROTOCOL, ACCEPT)[4:]
+    for end in range(len(whole)):
+        tree(whole[:end], RULE)
+
+
+MINE, OTHER = bytes([10, 96, 0, 10]), bytes([10, 96, 0, 11])
+
+
+def test_rules_that_surely_are_for_another_address() -> None:
+    toward = Toward("10.96.0.10")
+    assert toward.elsewhere(rule(*to(OTHER), ACCEPT))
+    assert toward.elsewhere(rule(*PROTOCOL, *to(OTHER), ACCEPT))
+    assert Toward("fd00::1").elsewhere(rule(*to(bytes(16)), ACCEPT))
+
+
+def test_rules_that_may_match() -> None:
+    toward = Toward("10.96.0.10")
+    assert not toward.elsewhere(rule(*to(MINE), ACCEPT))
+    assert not toward.elsewhere(rule(*to(OTHER, op=1), ACCEPT)), "not that address"
+    assert not toward.elsewhere(rule(load(12, 4), compare(OTHER), ACCEPT)), "the source"
+    assert not toward.elsewhere(rule(load(16, 3), compare(OTHER[:3]), ACCEPT)), "a prefix"
+    assert not toward.elsewhere(rule(ACCEPT))
+    assert not toward.elsewhere(rule(COUNTER, *to(OTHER), ACCEPT)), "it counts before it compares"
+    assert not toward.elsewhere(b"")
+
+
+def test_a_key_of_which_some_bytes_are_open() -> None:
+    like = Like("........0a600001")
+    assert like.holding == bytes([10, 96, 0, 1])
+    assert like.may_hold(b"xx" + bytes([1, 2, 3, 4, 10, 96, 0, 1]))
+    assert not like.may_hold(bytes([1, 2, 3, 4, 10, 96, 0, 2]))
+    assert Like("....").holding == b""
