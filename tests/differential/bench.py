@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from differential import verdicts
-from differential.ground import Ground, with_rules, world_of
+from differential.ground import Ground
+from differential.observation import NotSent, Observation
 from differential.packets import Sent
+from differential.plan import with_rules, world_of
 from differential.verdicts import Judgement, Way
-from differential.witness import ICMP_MARKER, NotSent, Observation, Witness
+from differential.witness import ICMP_MARKER, Witness
 
 from kptrace.model import Place, Value
 from kptrace.node.ruleset import Rulesets

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from differential import cases, generator, shrink
 from differential.bench import Bench, Verdict, bench
 from differential.ground import Refused
+from differential.observation import NotSent
 from differential.packets import Sent
-from differential.witness import NotSent
 
 # legacy tables stay in a namespace for ever, so it is left for a new one now and then
 _ROUNDS_OF_A_GROUND = 12

@@ -16,9 +16,9 @@ from functools import cache
 from pathlib import Path
 
 import msgspec
-from differential.ground import with_rules, world_of
+from differential.observation import Observation
 from differential.packets import Sent
-from differential.witness import Observation
+from differential.plan import with_rules, world_of
 
 from kptrace.model import Value
 from kptrace.walk.world import World

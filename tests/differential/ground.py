@@ -22,16 +22,27 @@ import time
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import msgspec
+from differential.plan import (
+    BRIDGE_NUMBER,
+    BRIDGED,
+    CHAINS,
+    DEAF,
+    ENDS,
+    LOADERS,
+    LOGGERS,
+    ROUTER,
+    ROUTER6_LINES,
+    ROUTER_LINES,
+    RULES,
+    STATE,
+    SYSCTLS,
+    End,
+    place_of,
+)
 
-from kptrace.model import Place
 from kptrace.node import dump, namespace
 from kptrace.protocol import Door
-from kptrace.rules.load import load_ruleset
-from kptrace.walk.snapshot import read_snapshot
-from kptrace.walk.world import World
 
 _PACKET_IGNORE_OUTGOING = 23
 _SOL_PACKET = 263

@@ -94,12 +94,10 @@ def _nat(spot: Spot, version: int, protocol: str) -> str:
         ]
         if roll < 0.7 and fitting:
             name, types, data = dice.random.choice(fitting)
-            fields = fields(dice, types, version)
+            asked = fields(dice, types, version)
             if " . " in data:
-                return (
-                    f"{guard or 'meta l4proto tcp '}dnat {ip} addr . port to {fields} map @{name}"
-                )
-            return f"dnat{family} to {fields} map @{name}"
+                return f"{guard or 'meta l4proto tcp '}dnat {ip} addr . port to {asked} map @{name}"
+            return f"dnat{family} to {asked} map @{name}"
         first, last = dice.span(version)
         address = dice.backend(version)
         if dice.chance(0.15) and first != last:

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from differential.ground import ENDS
 from differential.packets import Sent
+from differential.plan import ENDS
 
 from kptrace.model import Flow, Packet, Value
 from kptrace.wire.headers import dissect
@@ -67,8 +67,8 @@ def role(packet: Packet, sent: Sent, phase: str) -> str:
 def kind(packet: Packet) -> str:
     if packet.flow.protocol == "tcp":
         return "tcp reset"
-    kind, code = packet.icmp or (0, 0)
-    return f"{packet.flow.protocol} {kind}/{code}"
+    number, code = packet.icmp or (0, 0)
+    return f"{packet.flow.protocol} {number}/{code}"
 
 
 def received(end: str, data: bytes) -> Packet | None:

@@ -9,8 +9,8 @@ import socket
 from contextlib import suppress
 from struct import pack
 
-from differential.ground import OPEN_PORTS
 from differential.packets import Sent, icmp, payload
+from differential.plan import OPEN_PORTS
 
 from kptrace.model import Probe
 from kptrace.node import inject

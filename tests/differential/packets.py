@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from struct import pack
 
-from differential.ground import BRIDGED, ENDS, ROUTER, End
+from differential.plan import BRIDGED, ENDS, ROUTER, End
 
 from kptrace.model import Flow, Packet, Value
 from kptrace.wire.cookie import MAGIC

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from differential.ground import CHAINS
 from differential.iptables_targets import Where, target_of
+from differential.plan import CHAINS
 from differential.words import Dice
 
 # user chains of a table: the hooks that may come in

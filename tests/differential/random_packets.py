@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from differential.ground import ENDS, ROUTER
 from differential.packets import Sent
+from differential.plan import ENDS, ROUTER
 from differential.words import ASTRAY, OWN, PODS, PORTS, SERVERS, SERVICES, Dice
 
 _STARTS = ("client",) * 4 + ("pod-a", "pod-b", "server") + (ROUTER,) * 3

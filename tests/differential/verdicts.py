@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from differential.ground import ENDS, OPEN_PORTS, ROUTER, place_of
+from differential.observation import Exit, Observation, Seen
 from differential.packets import Sent
-from differential.witness import OWN_TABLES, Exit, Observation, Seen
+from differential.plan import ENDS, OPEN_PORTS, ROUTER, place_of
+from differential.witness import OWN_TABLES
 
 from kptrace.model import Branch, Flow, Step, Value
 from kptrace.rules.parts import Reject

@@ -15,19 +15,21 @@ import socket
 import time
 from contextlib import suppress
 from functools import partial
-from struct import pack
 
 import msgspec
-from differential.ground import ENDS, OPEN_PORTS, ROUTER, Ground
-from differential.packets import Sent, answer, arp, frame, icmp, payload
+from differential.ground import Ground
+from differential.observation import NotSent, Observation, Seen, exit_of, kind, received, role
+from differential.own_sockets import listen, receive, send_own, source_of
+from differential.packets import Sent, answer, arp, frame
+from differential.plan import ENDS, ROUTER
 
-from kptrace.model import Flow, Packet, Probe, RuleHit, Value
-from kptrace.node import conntrack, inject, marker, namespace, netlink
+from kptrace.model import Flow, Packet, Probe, RuleHit
+from kptrace.node import conntrack, marker, namespace, netlink
 from kptrace.node.netlink import Conversation
 from kptrace.node.nflog import LegacyTracer
 from kptrace.node.nftrace import Tracer
 from kptrace.wire.cookie import cookies
-from kptrace.wire.headers import Dissection, dissect
+from kptrace.wire.headers import Dissection
 
 OWN_TABLES = ("kpt-marker", "kpt-icmp")
 # the marker knows TCP and UDP; echoes and what complains about them are marked by this. Its ``ct``

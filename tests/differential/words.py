@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from differential.ground import ENDS
+from differential.plan import ENDS
 
 CLIENTS = {4: ("10.1.0.2", "10.1.0.3", "192.0.2.9"), 6: ("fd01::2", "fd01::3")}
 SERVERS = {
