@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import rows
 
 TESTS = Path(__file__).parent
 
@@ -55,22 +56,29 @@ def cases() -> Path:
     return TESTS / "cases"
 
 
-# --- what ran, by tier ----------------------------------------------------------------------------
+# --- what ran, by tier and by row of the matrix ---------------------------------------------------
 
 TIERS = ("unit", "kernel", "uml")
 OUTCOMES = ("passed", "failed", "error", "skipped")
+ASKED = pytest.StashKey[dict[str, set[rows.Row]]]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    session.config.stash[ASKED] = {item.nodeid: rows.rows_of(item) for item in session.items}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """A tier that did not run must not look like one that passed."""
     ran: Counter[tuple[str, str]] = Counter()
     wanting: Counter[tuple[str, str]] = Counter()
+    tests: dict[str, set[str]] = {}
     for outcome in OUTCOMES:
         for report in terminalreporter.getreports(outcome):
             tier = next(
                 (t for t in ("kernel", "uml") if t in getattr(report, "keywords", ())), "unit"
             )
             ran[tier, outcome] += 1
+            tests.setdefault(outcome, set()).add(report.nodeid)
             if outcome == "skipped":
                 wanting[tier, _why(report)] += 1
     terminalreporter.section("tiers")
@@ -80,6 +88,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for (of, why), count in wanting.items():
             if of == tier:
                 terminalreporter.line(f"        {count} skipped: {why}")
+    passed = tests.pop("passed", set()).difference(*tests.values())
+    table = list(rows.tables(terminalreporter.config.stash.get(ASKED, {}), passed))
+    if table:
+        terminalreporter.section("passed of all, by proxy and network")
+        for line in table:
+            terminalreporter.line(line)
 
 
 def _why(report: pytest.TestReport) -> str:

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from rows import row
 
 from kptrace import trace
 from kptrace.errors import KptraceError
@@ -163,34 +164,34 @@ def bench(proxy: str = "iptables", network: str = "vxlan", nodes: int = 2) -> It
 
 
 MODES = ("iptables", "iptables-legacy", "nftables")
-LABS = [(proxy, network) for proxy in MODES for network in ("vxlan", "host-gw")]
+LABS = [row(proxy, network) for proxy in MODES for network in ("vxlan", "host-gw")]
 
 
-@pytest.fixture(scope="module", params=LABS, ids="-".join)
+@pytest.fixture(scope="module", params=LABS)
 def each_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """A lab of each proxy mode and network, one after the other."""
     with bench(*request.param) as made:
         yield made
 
 
-@pytest.fixture(scope="module", params=MODES)
+@pytest.fixture(scope="module", params=[row(proxy, "vxlan") for proxy in MODES])
 def each_proxy_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """A lab of each proxy mode, with a tunnel between the nodes."""
-    with bench(request.param) as made:
+    with bench(*request.param) as made:
         yield made
 
 
-@pytest.fixture(scope="module", params=MODES)
+@pytest.fixture(scope="module", params=[row(proxy, "vxlan") for proxy in MODES])
 def each_wide_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """Three nodes, of which the last has no backend of any Service; one for each proxy mode."""
-    with bench(request.param, nodes=3) as made:
+    with bench(*request.param, nodes=3) as made:
         yield made
 
 
-@pytest.fixture(scope="module", params=["cilium-vxlan", "cilium-direct"])
+@pytest.fixture(scope="module", params=[row("cilium", f"cilium-{n}") for n in ("vxlan", "direct")])
 def each_cilium_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """No rules for Services: programs at connect()."""
-    with bench("cilium", request.param) as made:
+    with bench(*request.param) as made:
         yield made
 
 

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+from rows import row
 
 from kptrace.errors import NotFound, Usage
 from kptrace.lab import cluster, damage, faults, machine, state
@@ -36,8 +37,7 @@ SYSCTLS = (
 
 @pytest.fixture(
     scope="module",
-    params=[(proxy, network) for proxy in PROXIES for network in NETWORKS],
-    ids=lambda pair: "-".join(pair),
+    params=[row(proxy, network) for proxy in PROXIES for network in NETWORKS],
 )
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     proxy, network = request.param

@@ -14,6 +14,7 @@ from typing import TypeVar
 import dns.message
 import dns.query
 import pytest
+from rows import row
 
 from kptrace.lab import cluster
 from kptrace.lab.plan import NETWORKS, PROXIES, plan
@@ -28,8 +29,7 @@ WEB = {"web-1", "web-2", "web-3"}
 
 @pytest.fixture(
     scope="module",
-    params=[(proxy, network) for proxy in PROXIES for network in NETWORKS],
-    ids=lambda pair: "-".join(pair),
+    params=[row(proxy, network) for proxy in PROXIES for network in NETWORKS],
 )
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     proxy, network = request.param
