@@ -1,0 +1,19 @@
+"""The commands, one file each: what the command line asks for, handed to the rooms that do it.
+
+A command is a function that carries its name, in a module that carries its name; its docstring is
+its page of help, the table below its line in the list. A module that nobody asked for is not even
+imported. A group of commands is a module with a typer app.
+
+To add one: write ``kptrace/commands/NAME.py`` with a function NAME, and a line here.
+"""
+
+from __future__ import annotations
+
+SHORT = {
+    "trace": "Trace one packet to a Service, a pod, a name or an address.",
+    "explain": "Say what a node's rules do with a Service's packets; nothing is sent.",
+    "replay": "Print the report of a saved run.",
+    "causes": "Explain the causes that a report can name.",
+    "lab": "Make, show, break and remove a small cluster.",
+}
+GROUPS = {"lab": "kptrace.lab.commands"}

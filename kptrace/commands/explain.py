@@ -1,0 +1,70 @@
+"""``kptrace explain``: what a node's rules do with a Service's packets."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kptrace.commands.console import colour, show, width
+from kptrace.commands.report import Form, Look
+from kptrace.commands.where import InLab, Saved, state
+from kptrace.errors import Usage
+
+if TYPE_CHECKING:
+    from kptrace.model import Explanation
+
+
+def explain(
+    target: Annotated[
+        str,
+        typer.Argument(help="svc/web, svc/web:http, web.shop", show_default=False),
+    ],
+    source: Annotated[
+        str, typer.Option("--from", help="Only for pod/NAME, node/NAME or an ADDRESS outside.")
+    ] = "",
+    namespace: Annotated[
+        str, typer.Option("-n", "--namespace", help="Of the target and of --from pod/NAME.")
+    ] = "default",
+    node: Annotated[
+        str, typer.Option("--node", help="Whose rules; default: those of --from, else the first.")
+    ] = "",
+    *,
+    lab: InLab,
+    saved: Saved,
+    look: Look,
+) -> None:
+    """Say what a node's rules do with a Service's packets, rule by rule; nothing is sent.
+
+    It exits with 1 when the rules differ from what the API tells.
+    """
+    gc.disable()  # it is soon over, and looking for cycles takes a tenth of its time
+
+    from kptrace.target import parse_source, parse_target
+
+    meant = parse_target(target, namespace)
+    if meant.kind != "service":
+        raise Usage(f'"{target}" is no Service', "explain tells of Services: svc/NAME")
+    if look.output is Form.JUNIT:
+        raise Usage("explain has no JUnit form", "use -o text, wide, json or yaml")
+    sender = parse_source(source, namespace) if source else None
+    with ExitStack() as stack:
+        there = state(stack, lab, saved)
+        from kptrace.explain import look as look_at  # an agent may be at work meanwhile
+
+        made = look_at(meant, sender, node, there)
+    show(_rendered(made, look))
+    raise typer.Exit(int(any(finding.severity == "error" for finding in made.findings)))
+
+
+def _rendered(made: Explanation, look: Look) -> str:
+    if look.output in (Form.JSON, Form.YAML):
+        from kptrace.render import json
+
+        return json.json(made) if look.output is Form.JSON else json.yaml(made)
+    from kptrace.render.explain import explain as text
+
+    wide = look.output is Form.WIDE
+    return text(made, width=width(), colour=colour(look.color), wide=wide)

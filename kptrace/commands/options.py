@@ -1,0 +1,50 @@
+"""Options that several commands share, written once: a group of them is a class.
+
+::
+
+    class Look(Options):
+        color: Annotated[When, typer.Option("--color", help="...")] = When.AUTO
+
+    def replay(file: ..., *, look: Look) -> None: ...
+
+``flat`` is what typer sees of such a command: each option of the group beside its own ones. When it
+is called, the group is made of the values that were given.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+
+from kptrace.model import Value
+
+
+class Options(Value):
+    """A group of options: fields with ``Annotated[..., typer.Option(...)]`` and a default."""
+
+
+def flat(command: Callable[..., None]) -> Callable[..., None]:
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    groups = {one.name: one.annotation for one in own if _is_group(one.annotation)}
+    fields = {name: tuple(_options(group)) for name, group in groups.items()}
+
+    def run(**given: object) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields[name]})
+        command(**given)
+
+    shown = [field for one in own for field in fields.get(one.name, (one,))]
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in shown]
+    )
+    run.__annotations__ = {one.name: one.annotation for one in shown}
+    run.__doc__ = command.__doc__
+    return run
+
+
+def _is_group(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Options)
+
+
+def _options(group: type[Options]) -> Iterator[inspect.Parameter]:
+    yield from inspect.signature(group, eval_str=True).parameters.values()

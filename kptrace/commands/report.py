@@ -1,0 +1,75 @@
+"""How a report is printed: the options for it, its forms, and a trace's exit code."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from kptrace.commands.console import When, colour, show, width
+from kptrace.commands.options import Options
+from kptrace.model import Outcome
+
+if TYPE_CHECKING:
+    from kptrace.model import Trace
+    from kptrace.run import Run
+
+
+class Form(StrEnum):
+    TEXT = "text"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    JUNIT = "junit"
+
+
+class Look(Options):
+    output: Annotated[Form, typer.Option("-o", "--output", help="How to print the report.")] = (
+        Form.TEXT
+    )
+    color: Annotated[
+        When, typer.Option("--color", help="Colour: on a terminal, always or never.")
+    ] = When.AUTO
+
+
+def tell(run: Run, save: Path | None, look: Look) -> NoReturn:
+    """Print what a run shows, and leave with its exit code."""
+    from kptrace.trace import report
+
+    if save is not None:
+        from kptrace import archive
+        from kptrace.run import pack
+
+        archive.write(save, pack(run))
+    made = report(run)
+    show(_rendered(made, look, run.question.expect))
+    raise typer.Exit(_exit_code(made, run.question.expect))
+
+
+def _rendered(made: Trace, look: Look, expect: tuple[Outcome, ...]) -> str:
+    match look.output:
+        case Form.JSON:
+            from kptrace.render.json import json
+
+            return json(made)
+        case Form.YAML:
+            from kptrace.render.json import yaml
+
+            return yaml(made)
+        case Form.JUNIT:
+            from kptrace.render.junit import junit
+
+            return junit(made, expect=expect)
+        case Form.TEXT | Form.WIDE:
+            from kptrace.render.text import text
+
+            wide = look.output is Form.WIDE
+            return text(made, width=width(), colour=colour(look.color), wide=wide)
+
+
+def _exit_code(made: Trace, expect: tuple[Outcome, ...]) -> int:
+    if made.outcome in (expect or (Outcome.DELIVERED,)):
+        return 0
+    return 4 if made.outcome is Outcome.INCONCLUSIVE else 1

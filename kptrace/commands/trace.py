@@ -1,0 +1,98 @@
+"""``kptrace trace``, the command that may be left out: one packet sent, watched and judged."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kptrace.commands.console import progress
+from kptrace.commands.report import Look, tell
+from kptrace.commands.where import InLab, ground
+from kptrace.errors import Usage
+from kptrace.model import Outcome
+
+
+class Via(StrEnum):
+    CLUSTER_IP = "clusterIP"
+    NODE_PORT = "nodePort"
+    EXTERNAL_IP = "externalIP"
+    LOAD_BALANCER = "loadBalancer"
+
+
+def trace(
+    target: Annotated[
+        str,
+        typer.Argument(help="svc/web, svc/web:http, web.shop, pod/x:8080, 10.96.0.10:53/udp"),
+    ],
+    source: Annotated[
+        str, typer.Option("--from", help="pod/NAME or node/NAME; default: a pod of the namespace")
+    ] = "",
+    namespace: Annotated[
+        str, typer.Option("-n", "--namespace", help="Of the target and of --from pod/NAME.")
+    ] = "default",
+    via: Annotated[
+        Via, typer.Option("--via", help="Which of the Service's addresses to use.")
+    ] = Via.CLUSTER_IP,
+    node: Annotated[
+        str, typer.Option("--node", help="With --via nodePort: the node whose address is used.")
+    ] = "",
+    ipv4: Annotated[bool, typer.Option("-4", help="IPv4 only.")] = False,
+    ipv6: Annotated[bool, typer.Option("-6", help="IPv6 only.")] = False,
+    count: Annotated[
+        int, typer.Option("--count", min=1, max=200, help="How many flows to send.")
+    ] = 1,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.1, max=60, help="Seconds to wait for an answer.")
+    ] = 4.0,
+    expect: Annotated[
+        list[Outcome] | None,
+        typer.Option(
+            "--expect",
+            metavar="OUTCOME",
+            help="The outcome that exits 0 (default: delivered); may be given more than once. One "
+            f"of: {', '.join(Outcome)}.",
+        ),
+    ] = None,
+    trace_rule: Annotated[
+        bool,
+        typer.Option(
+            "--trace-rule",
+            help="Where the kernel has no nftables: allow a temporary TRACE rule in raw.",
+        ),
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option("--save", help="Keep the whole run in FILE (a tar.gz).")
+    ] = None,
+    *,
+    lab: InLab,
+    look: Look,
+) -> None:
+    """Send one marked packet, watch it with the kernel's own reports, and say what became of it."""
+    from kptrace.model import Question
+    from kptrace.target import parse_target
+
+    if ipv4 and ipv6:
+        raise Usage("-4 and -6 exclude each other", "give one of them, or none")
+    question = Question(
+        target=parse_target(target, namespace),
+        source=source,
+        namespace=namespace,
+        via=via.value,
+        node=node,
+        family=4 if ipv4 else 6 if ipv6 else 0,
+        count=count,
+        timeout=timeout,
+        expect=tuple(expect or ()),
+        trace_rule=trace_rule,
+    )
+    with ExitStack() as stack:
+        where = ground(stack, lab)
+        from kptrace import trace as story
+
+        run = story.run(question, where, int.from_bytes(os.urandom(4)), progress())
+    tell(run, save, look)
