@@ -1,60 +1,30 @@
-"""The client's end of an agent that runs as a child of this process.
-
-In: the node's name and the doors to its places. Out: an ``Agent`` (protocol.py): requests go in,
-replies come out in order, and a dead or dumb agent is an AgentFailed with what it said last.
-"""
+"""An agent that runs as a child of this process, and our end of the conversation with it."""
 
 from __future__ import annotations
 
 import subprocess
 import threading
-import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import IO
 
-from kptrace.errors import AgentFailed
 from kptrace.node import ahead
-from kptrace.protocol import (
-    UNREADABLE,
-    Done,
-    Door,
-    Enter,
-    Oops,
-    Ready,
-    Reply,
-    Request,
-    decode_reply,
-    encode,
-)
+from kptrace.node.conversation import MAX_LINE, Conversation
 
-_ENTER = 1  # the id of our own request; callers begin above it
-_START = 10.0  # seconds for the agent to come up
 _LEAVE = 3.0
-_MAX_LINE = 256 << 20
-_LAST_WORDS = 20
 
 
-class LocalAgent:
+class LocalAgent(Conversation):
     """``with LocalAgent("node-a", doors) as agent: ...``"""
 
-    def __init__(self, node: str, doors: tuple[Door, ...]) -> None:
-        self.node = node
-        self.log: list[Reply] = []
-        self._doors = doors
-        self._said: dict[int, int] = {}
-        self._news = threading.Condition()
-        self._entered = False
-        self._broken = ""
-        self._stderr: deque[str] = deque(maxlen=_LAST_WORDS)
+    remedy = "run as root; if it is, this is a bug: please report the message"
 
     def __enter__(self) -> LocalAgent:
         self._process = ahead.take()
         self._threads = [self._reader(self._read_replies), self._reader(self._read_stderr)]
         try:
-            self.send(Enter(id=_ENTER, doors=self._doors))
+            self.send(self._enter())
         except BaseException:
             self.close()
             raise
@@ -77,45 +47,6 @@ class LocalAgent:
         """Its exit code, negative for a signal; None while it lives."""
         return self._process.poll()
 
-    def send(self, request: Request) -> None:
-        with self._news:
-            self._said[request.id] = len(self.log)
-            if self._broken:
-                raise self._dead()
-        try:
-            stdin = _pipe(self._process.stdin)
-            stdin.write(encode(request) + b"\n")
-            stdin.flush()
-        except (OSError, ValueError):
-            raise self._dead() from None
-
-    def wait(self, id: int, timeout: float) -> bool:
-        # Several agents start at once: the first wait is for this one's start too.
-        if not self._entered:
-            self._entered = True
-            if not self._await(_ENTER, _START):
-                raise AgentFailed(f"the agent on {self.node} did not start in {_START:g} s")
-        return self._await(id, timeout)
-
-    def _await(self, id: int, timeout: float) -> bool:
-        deadline = time.monotonic() + timeout
-        at = self._said.get(id, 0)
-        while True:
-            with self._news:
-                while at >= len(self.log):
-                    left = deadline - time.monotonic()
-                    if self._broken:
-                        raise self._dead()
-                    if left <= 0:
-                        return False
-                    self._news.wait(left)
-                reply = self.log[at]
-            at += 1
-            if isinstance(reply, Oops) and reply.id in (id, 0):
-                raise AgentFailed(f"agent on {self.node}: {reply.message}", reply.hint)
-            if isinstance(reply, Done | Ready) and reply.id == id:
-                return True
-
     def close(self) -> None:
         """The end of its input is the agent's order to disarm and leave."""
         process = self._process
@@ -133,13 +64,10 @@ class LocalAgent:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _dead(self) -> AgentFailed:
-        last_line = next((line for line in reversed(self._stderr) if line), "")
-        words = last_line or self._broken or "it said nothing"
-        return AgentFailed(
-            f"the agent on {self.node} died: {words}",
-            "run as root; if it is, this is a bug: please report the message",
-        )
+    def _write(self, line: bytes) -> None:
+        stdin = _pipe(self._process.stdin)
+        stdin.write(line)
+        stdin.flush()
 
     def _reader(self, work: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=work, name=f"agent {self.node}", daemon=True)
@@ -147,23 +75,14 @@ class LocalAgent:
         return thread
 
     def _read_replies(self) -> None:
-        why = "its output ended"
-        for line in iter(lambda: _pipe(self._process.stdout).readline(_MAX_LINE), b""):
-            try:
-                reply = decode_reply(line)
-            except UNREADABLE as error:
-                why = f"it answered nonsense: {error}"
-                break
-            with self._news:
-                self.log.append(reply)
-                self._news.notify_all()
-        with self._news:
-            self._broken = why
-            self._news.notify_all()
+        for line in iter(lambda: _pipe(self._process.stdout).readline(MAX_LINE), b""):
+            if not self.heard(line):
+                return
+        self.over("its output ended")
 
     def _read_stderr(self) -> None:
         for line in _pipe(self._process.stderr):
-            self._stderr.append(line.decode(errors="replace").strip())
+            self.last_words.append(line.decode(errors="replace").strip())
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

@@ -1,0 +1,129 @@
+"""The client's end of a conversation with one agent, whatever carries its lines.
+
+In: the agent's lines as they arrive (``heard``) and the news that no more will come (``over``).
+Out: an ``Agent`` (protocol.py): requests go in, replies come out in order, and a dead or dumb agent
+is an AgentFailed with what it said last. A transport adds how a line is written, and how it ends.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+
+from kptrace.errors import AgentFailed, CannotLook
+from kptrace.protocol import (
+    UNREADABLE,
+    Done,
+    Door,
+    Enter,
+    Oops,
+    Ready,
+    Reply,
+    Request,
+    decode_reply,
+    encode,
+)
+
+ENTER = 1  # the id of our own request; callers begin above it
+MAX_LINE = 256 << 20
+_LAST_WORDS = 20
+
+
+class Conversation(ABC):
+    start_seconds = 10.0
+    remedy = "this is a bug: please report the message"
+
+    def __init__(self, node: str, doors: tuple[Door, ...]) -> None:
+        self.node = node
+        self.log: list[Reply] = []
+        self.last_words: deque[str] = deque(maxlen=_LAST_WORDS)
+        self._doors = doors
+        self._said: dict[int, int] = {}
+        self._news = threading.Condition()
+        self._entered = False
+        self._over: CannotLook | str = ""
+
+    @abstractmethod
+    def _write(self, line: bytes) -> None:
+        """OSError or ValueError: it is gone."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End of input; wait until the agent has disarmed and left."""
+
+    # --- what the caller says -----------------------------------------------------------------
+
+    def send(self, request: Request) -> None:
+        with self._news:
+            self._said[request.id] = len(self.log)
+            if self._over:
+                raise self._failure()
+        try:
+            self._write(encode(request) + b"\n")
+        except (OSError, ValueError):
+            raise self._failure() from None
+
+    def wait(self, id: int, timeout: float) -> bool:
+        # Several agents start at once: the first wait is for this one's start too.
+        self.wait_until_entered()
+        return self._await(id, timeout)
+
+    def wait_until_entered(self) -> None:
+        if not self._entered:
+            self._entered = True
+            if not self._await(ENTER, self.start_seconds):
+                raise AgentFailed(
+                    f"the agent on {self.node} did not start in {self.start_seconds:g} s"
+                )
+
+    def _enter(self) -> Enter:
+        return Enter(id=ENTER, doors=self._doors)
+
+    def _await(self, id: int, timeout: float) -> bool:
+        deadline = time.monotonic() + timeout
+        at = self._said.get(id, 0)
+        while True:
+            with self._news:
+                while at >= len(self.log):
+                    left = deadline - time.monotonic()
+                    if self._over:
+                        raise self._failure()
+                    if left <= 0:
+                        return False
+                    self._news.wait(left)
+                reply = self.log[at]
+            at += 1
+            if isinstance(reply, Oops) and reply.id in (id, 0):
+                raise AgentFailed(f"agent on {self.node}: {reply.message}", reply.hint)
+            if isinstance(reply, Done | Ready) and reply.id == id:
+                return True
+
+    def _failure(self) -> CannotLook:
+        """Said when it is asked for: its last words may come after the end of its output."""
+        if isinstance(self._over, CannotLook):
+            return self._over
+        last_line = next((line for line in reversed(self.last_words) if line), "")
+        words = last_line or self._over or "it said nothing"
+        return AgentFailed(f"the agent on {self.node} died: {words}", self.remedy)
+
+    # --- what the transport hears -------------------------------------------------------------
+
+    def heard(self, line: bytes) -> bool:
+        """False: it was nonsense, and nothing more is wanted from there."""
+        try:
+            reply = decode_reply(line)
+        except UNREADABLE as error:
+            self.over(f"it answered nonsense: {error}")
+            return False
+        with self._news:
+            self.log.append(reply)
+            self._news.notify_all()
+        return True
+
+    def over(self, why: CannotLook | str) -> None:
+        """No more will come. The first reason is the one that counts."""
+        with self._news:
+            self._over = self._over or why
+            self._news.notify_all()
