@@ -38,8 +38,8 @@ def up(
         str,
         typer.Option(
             help="Flannel: vxlan, host-gw, flannel-ipip. Calico: calico-ipip, "
-            "calico-crosssubnet, calico-vxlan, calico-direct. With --proxy cilium: cilium-vxlan, "
-            "cilium-direct."
+            "calico-crosssubnet, calico-vxlan, calico-direct. No network plugin but the bridge: "
+            "bridge. With --proxy cilium: cilium-vxlan, cilium-direct."
         ),
     ] = "vxlan",
     scheduler: Annotated[str, typer.Option(help="Of ipvs: rr, lc, sh, wrr, wlc, dh or mh.")] = "rr",

@@ -41,7 +41,7 @@ DEAD_POD = "10.244.2.99"
 DEAD_NODE = "172.30.0.99"
 TUNNELLED: tuple[Network, ...] = ("vxlan", "cilium-vxlan")
 CILIUM: tuple[Network, ...] = ("cilium-vxlan", "cilium-direct")
-BRIDGED: tuple[Network, ...] = ("vxlan", "host-gw", "flannel-ipip")
+BRIDGED: tuple[Network, ...] = ("vxlan", "host-gw", "flannel-ipip", "bridge")
 IPIP: tuple[Network, ...] = ("flannel-ipip", "calico-ipip")
 IPVS: tuple[Proxy, ...] = ("ipvs",)
 

@@ -89,6 +89,8 @@ def node(plan: Plan, one: NodePlan) -> Object:
 def network_annotations(plan: Plan, one: NodePlan) -> dict[str, str]:
     if plan.calico:
         return calico_annotations(plan, one)
+    if plan.network == "bridge":
+        return {}
     return cilium_annotations(one) if plan.cilium else flannel_annotations(plan, one)
 
 

@@ -26,6 +26,7 @@ Network = Literal[
     "vxlan",
     "host-gw",
     "flannel-ipip",
+    "bridge",
     "calico-ipip",
     "calico-crosssubnet",
     "calico-vxlan",

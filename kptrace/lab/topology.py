@@ -13,7 +13,10 @@ host-gw   for each other node a route via its underlay address; no device.
 ipip      flannel.ipip with the same address as flannel.1 would have, routes via the nodes' underlay
           addresses ``onlink``; IPv6, which that backend lacks, goes as in host-gw.
 
-Calico's nodes and pods are in calico.py. IPVS needs the device kube-ipvs0 and some sysctls.
+bridge    the same routes, but an administrator wrote them: no Flannel (bridge.py).
+
+Calico's nodes and pods are in calico.py, Cilium's in cilium.py, the bridge in bridge.py. IPVS needs
+the device kube-ipvs0 and some sysctls.
 
 Unknown addresses leave a node by its default route to the underlay, which forwards nothing: as on
 a node whose router drops what it does not know. IPv6 duplicate address detection is off, so that
@@ -22,7 +25,7 @@ every address can be used at once.
 
 from __future__ import annotations
 
-from kptrace.lab import calico, cilium, shop
+from kptrace.lab import bridge, calico, cilium, shop
 from kptrace.lab.plan import (
     IPIP_OVERHEAD,
     POD_NETWORK,
@@ -147,9 +150,9 @@ def node(plan: Plan, one: NodePlan) -> Recipe:
         links += cilium.node_links(plan, one)
         entries += cilium.fdb(plan, others)
     else:
-        links += bridge(plan, one)
+        links += bridge.device(plan, one)
         for pod in plan.pods_on(one.name):
-            links += veth(plan, pod)
+            links += bridge.port(plan, pod)
         links += NETWORK_LINKS[plan.network](one, others)
         entries += fdb(others) if plan.network == "vxlan" else ()
     return Recipe(
@@ -169,26 +172,6 @@ def uplink(one: NodePlan) -> list[str]:
         f"addr add {one.addresses[0]}/{UNDERLAY_PREFIX[0]} dev eth0",
         f"addr add {one.addresses[1]}/{UNDERLAY_PREFIX[1]} dev eth0 nodad",
         *(f"route add default via {gateway} dev eth0" for gateway in one.underlay),
-    ]
-
-
-def bridge(plan: Plan, one: NodePlan) -> list[str]:
-    return [
-        f"link add cni0 address {one.bridge_mac} mtu {plan.pod_mtu} type bridge",
-        f"addr add {one.gateways[0]}/24 dev cni0",
-        f"addr add {one.gateways[1]}/64 dev cni0 nodad",
-        "link set cni0 up",
-    ]
-
-
-def veth(plan: Plan, one: PodPlan) -> list[str]:
-    """Hairpin lets a pod reach itself through a Service."""
-    return [
-        f"link add {one.interface} mtu {plan.pod_mtu} type veth"
-        f" peer name eth0 address {one.mac} mtu {plan.pod_mtu} netns {one.netns}",
-        f"link set {one.interface} master cni0",
-        f"link set {one.interface} type bridge_slave hairpin on",
-        f"link set {one.interface} up",
     ]
 
 
@@ -262,7 +245,12 @@ def tunnel_device(plan: Plan) -> str:
     return calico.TUNNEL if plan.network in calico.TUNNELLED else devices.get(plan.network, "")
 
 
-NETWORK_LINKS = {"vxlan": vxlan, "host-gw": host_gateway, "flannel-ipip": ipip}
+NETWORK_LINKS = {
+    "vxlan": vxlan,
+    "host-gw": host_gateway,
+    "flannel-ipip": ipip,
+    "bridge": host_gateway,  # static routes are the same ones
+}
 
 
 def pod(plan: Plan, one: PodPlan) -> Recipe:
