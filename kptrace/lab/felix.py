@@ -1,35 +1,33 @@
 """Felix's ipsets and rules as Calico leaves them on a node: the plan in, texts to restore out.
 
-Felix's with the default action ACCEPT for pod to host and profiles that allow all; NetworkPolicies
-would be more jumps in the chains of a pod. Jumps stand first in the kernel's chains, only that of
-nat POSTROUTING last. Marks are those of releases without a drop mark: accept, pass, two scratches.
+Felix's with the default action ACCEPT for pod to host and profiles that allow all, for the pods
+that no NetworkPolicy selects (felix_policy.py). Jumps stand first in the kernel's chains, only that
+of nat POSTROUTING last. What a bit of the mark means depends on the release.
 
 Source: felix/rules (static.go, dispatch.go, endpoints.go), as far as they concern IPIP and VXLAN
 without eBPF and without host endpoints.
 
 Under IPVS a packet to a Service leaves by OUTPUT, where its pod is not known any more: cali-INPUT
-writes the pod into the mark (0xfff00000), and cali-OUTPUT applies that pod's policy.
+writes the pod into the rest of the mark, and cali-OUTPUT applies that pod's policy.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from kptrace.lab import felix_policy
 from kptrace.lab.calico import TUNNEL, TUNNELLED, VXLAN_DEVICE, VXLAN_PORT
+from kptrace.lab.felix_policy import Chains, single
+from kptrace.lab.felix_policy import why as _why
 from kptrace.lab.plan import POD_NETWORK, NodePlan, Plan, PodPlan
-
-_ACCEPT, _PASS, _WORKLOAD = "0x10000/0x10000", "0x20000/0x20000", "0x40000/0x40000"
-_ALL_MARKS = "0x0/0xf0000"
-_ENDPOINTS = "0xfff00000"
-_STRANGER = 0x100000  # the mark of a packet that came from no pod of ours
+from kptrace.lab.policy import Policy, Way
 
 
-def ipsets(plan: Plan, one: NodePlan, family: int) -> str:
+def ipsets(plan: Plan, one: NodePlan, family: int, policies: Sequence[Policy]) -> str:
     """For ``ipset restore``."""
     prefix = _prefix(family)
-    kind = f"family {'inet6' if family else 'inet'} hashsize 1024 maxelem 1048576 bucketsize 12"
     members = {
         "all-hosts-net": [node.addresses[family] for node in plan.nodes],
         "all-ipam-pools": [POD_NETWORK[family]],
@@ -37,18 +35,33 @@ def ipsets(plan: Plan, one: NodePlan, family: int) -> str:
     }
     lines = []
     for name, entries in members.items():
-        lines.append(f"create {prefix}{name} hash:net {kind}")
-        lines += [f"add {prefix}{name} {entry}" for entry in entries]
+        lines += _set(f"{prefix}{name}", entries, family)
+    lines += selectors(plan, family, policies)
     if plan.proxy == "ipvs":
-        lines.append(f"create {prefix}this-host hash:ip {kind}")
+        lines.append(f"create {prefix}this-host hash:ip {_options(family)}")
         own = [a for a in plan.local_addresses(one) if (":" in a) == bool(family)]
         lines += [f"add {prefix}this-host {address}" for address in own]
     return "".join(f"{line}\n" for line in lines)
 
 
-def rules(plan: Plan, one: NodePlan, family: int) -> str:
+def selectors(plan: Plan, family: int, policies: Sequence[Policy]) -> list[str]:
+    """The sets of the pods that policies speak of."""
+    found = felix_policy.ipsets(plan, policies, family)
+    return [line for name, entries in found.items() for line in _set(name, entries, family)]
+
+
+def _set(name: str, entries: Sequence[str], family: int) -> list[str]:
+    head = f"create {name} hash:net {_options(family)}"
+    return [head, *(f"add {name} {entry}" for entry in entries)]
+
+
+def _options(family: int) -> str:
+    return f"family {'inet6' if family else 'inet'} hashsize 1024 maxelem 1048576 bucketsize 12"
+
+
+def rules(plan: Plan, one: NodePlan, family: int, policies: Sequence[Policy]) -> str:
     """Felix's tables for ``iptables-restore --noflush``."""
-    felix = _Felix(plan, one, family)
+    felix = _Felix(plan, one, family, policies)
     tables = {
         "raw": felix.raw(),
         "mangle": felix.mangle(),
@@ -58,7 +71,9 @@ def rules(plan: Plan, one: NodePlan, family: int) -> str:
     return "".join(_table(name, chains) for name, chains in tables.items())
 
 
-Chains = dict[str, list[str]]
+def pod_rules(plan: Plan, one: NodePlan, family: int, policies: Sequence[Policy]) -> str:
+    """Only what policies change: the chains of pods and of policies."""
+    return _table("filter", _Felix(plan, one, family, policies).pod_chains())
 
 
 def _table(name: str, chains: Chains) -> str:
@@ -77,19 +92,22 @@ def _hashed(chain: str, number: int, rule: str) -> str:
     return f'-m comment --comment "cali:{base64.urlsafe_b64encode(digest).decode()[:16]}" {rule}'
 
 
-def _why(text: str) -> str:
-    return f'-m comment --comment "{text}"'
-
-
 def _prefix(family: int) -> str:
     return "cali60" if family else "cali40"
 
 
 class _Felix:
-    def __init__(self, plan: Plan, one: NodePlan, family: int) -> None:
+    explicit = _why("Policy explicitly accepted packet.")
+
+    def __init__(self, plan: Plan, one: NodePlan, family: int, policies: Sequence[Policy]) -> None:
         self.plan = plan
         self.pods = plan.pods_on(one.name)
         self.family = family
+        self.policies = policies
+        self.shape = felix_policy.shape(plan)
+        self.accept = single(self.shape.accept)
+        self.workload = single(self.shape.scratch0)
+        self.all_marks = f"0x0/{self.shape.every:#x}"
         self.ipvs = plan.proxy == "ipvs"
         self.ipip = plan.network in TUNNELLED and not family
         self.vxlan = plan.network == "calico-vxlan" and not family
@@ -100,19 +118,19 @@ class _Felix:
             "PREROUTING": ["-j cali-PREROUTING"],
             "OUTPUT": ["-j cali-OUTPUT"],
             "cali-PREROUTING": [
-                f"-j MARK --set-xmark {_ALL_MARKS}",
+                f"-j MARK --set-xmark {self.all_marks}",
                 *untracked,
-                f"-i cali+ -j MARK --set-xmark {_WORKLOAD}",
-                f"-m mark --mark {_WORKLOAD} -j cali-rpf-skip",
-                f"-m mark --mark {_WORKLOAD} -m rpfilter --validmark --invert -j DROP",
-                "-m mark --mark 0x0/0x40000 -j cali-from-host-endpoint",
-                f"-m mark --mark {_ACCEPT} -j ACCEPT",
+                f"-i cali+ -j MARK --set-xmark {self.workload}",
+                f"-m mark --mark {self.workload} -j cali-rpf-skip",
+                f"-m mark --mark {self.workload} -m rpfilter --validmark --invert -j DROP",
+                f"-m mark --mark 0x0/{self.shape.scratch0:#x} -j cali-from-host-endpoint",
+                f"-m mark --mark {self.accept} -j ACCEPT",
             ],
             "cali-OUTPUT": [
-                f"-j MARK --set-xmark {_ALL_MARKS}",
+                f"-j MARK --set-xmark {self.all_marks}",
                 *untracked,
                 "-j cali-to-host-endpoint",
-                f"-m mark --mark {_ACCEPT} -j ACCEPT",
+                f"-m mark --mark {self.accept} -j ACCEPT",
             ],
             "cali-rpf-skip": [],
             "cali-from-host-endpoint": [],
@@ -120,19 +138,19 @@ class _Felix:
         }
 
     def mangle(self) -> Chains:
-        accepted = f"{_why('Host endpoint policy accepted packet.')} -m mark --mark {_ACCEPT}"
+        accepted = f"{_why('Host endpoint policy accepted packet.')} -m mark --mark {self.accept}"
         return {
             "PREROUTING": ["-j cali-PREROUTING"],
             "POSTROUTING": ["-j cali-POSTROUTING"],
             "cali-PREROUTING": [
                 "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-                f"-m mark --mark {_ACCEPT} -j ACCEPT",
+                f"-m mark --mark {self.accept} -j ACCEPT",
                 "-j cali-from-host-endpoint",
                 f"{accepted} -j ACCEPT",
             ],
             "cali-POSTROUTING": [
-                f"-m mark --mark {_ACCEPT} -j RETURN",
-                f"-j MARK --set-xmark {_ALL_MARKS}",
+                f"-m mark --mark {self.accept} -j RETURN",
+                f"-j MARK --set-xmark {self.all_marks}",
                 "-m conntrack --ctstate DNAT -j cali-to-host-endpoint",
                 f"{accepted} -j RETURN",
             ],
@@ -169,19 +187,18 @@ class _Felix:
     # --- filter ---------------------------------------------------------------------------
 
     def filter(self) -> Chains:
-        explicit = _why("Policy explicitly accepted packet.")
         chains: Chains = {
             "INPUT": ["-j cali-INPUT"],
             "FORWARD": ["-j cali-FORWARD"],
             "OUTPUT": ["-j cali-OUTPUT"],
             "FORWARD+": [
-                f"{explicit} -m mark --mark {_ACCEPT} -j ACCEPT",
-                f"-j MARK --set-xmark {_ACCEPT}",
+                f"{self.explicit} -m mark --mark {self.accept} -j ACCEPT",
+                f"-j MARK --set-xmark {self.accept}",
             ],
             "cali-INPUT": [*self._input()],
             "cali-FORWARD": [
-                "-j MARK --set-xmark 0x0/0xe0000",
-                "-m mark --mark 0x0/0x10000 -j cali-from-hep-forward",
+                f"-j MARK --set-xmark 0x0/{self.shape.every & ~self.shape.accept:#x}",
+                f"-m mark --mark 0x0/{self.shape.accept:#x} -j cali-from-hep-forward",
                 "-i cali+ -j cali-from-wl-dispatch",
                 "-o cali+ -j cali-to-wl-dispatch",
                 "-j cali-to-hep-forward",
@@ -202,30 +219,40 @@ class _Felix:
         }
         if self.ipvs:
             chains |= self._endpoint_marks()
-        for pod in self.pods:
-            chains[f"cali-fw-{pod.interface}"] = [*self._endpoint(pod, "pro", "fw")]
-            chains[f"cali-tw-{pod.interface}"] = [*self._endpoint(pod, "pri", "tw")]
+        chains |= self.pod_chains()
         for kind in ("pri", "pro"):
             for namespace in dict.fromkeys(pod.namespace for pod in self.pods):
                 way = "ingress" if kind == "pri" else "egress"
                 why = _why(f"Profile kns.{namespace} {way}")
                 chains[f"cali-{kind}-kns.{namespace}"] = [
-                    f"{why} -j MARK --set-xmark {_ACCEPT}",
-                    f"-m mark --mark {_ACCEPT} -j RETURN",
+                    f"{why} -j MARK --set-xmark {self.accept}",
+                    f"-m mark --mark {self.accept} -j RETURN",
                 ]
         return chains
+
+    def pod_chains(self) -> Chains:
+        chains = felix_policy.policy_chains(self.plan, self._used(), self.family)
+        for pod in self.pods:
+            chains[f"cali-fw-{pod.interface}"] = [*self._endpoint(pod, "pro", "fw")]
+            chains[f"cali-tw-{pod.interface}"] = [*self._endpoint(pod, "pri", "tw")]
+        return chains
+
+    def _used(self) -> list[Policy]:
+        """Felix writes the policies alone that select a pod of its node."""
+        here = {(pod.namespace, pod.app) for pod in self.pods}
+        return [one for one in self.policies if (one.namespace, one.app) in here]
 
     def _input(self) -> Iterator[str]:
         yield from self._from_tunnel()
         if self.ipvs:
             yield "-j cali-forward-check"
-            yield f"-m mark ! --mark 0x0/{_ENDPOINTS} -j RETURN"
+            yield f"-m mark ! --mark 0x0/{self.shape.endpoints:#x} -j RETURN"
         yield "-i cali+ -g cali-wl-to-host"
-        yield f"-m mark --mark {_ACCEPT} -j ACCEPT"
-        yield f"-j MARK --set-xmark {_ALL_MARKS}"
+        yield f"-m mark --mark {self.accept} -j ACCEPT"
+        yield f"-j MARK --set-xmark {self.all_marks}"
         yield "-j cali-from-host-endpoint"
         accepted = _why("Host endpoint policy accepted packet.")
-        yield f"{accepted} -m mark --mark {_ACCEPT} -j ACCEPT"
+        yield f"{accepted} -m mark --mark {self.accept} -j ACCEPT"
 
     def _from_tunnel(self) -> Iterator[str]:
         hosts = f"-m set --match-set {_prefix(self.family)}all-hosts-net"
@@ -246,9 +273,9 @@ class _Felix:
             )
 
     def _output(self) -> Iterator[str]:
-        yield f"-m mark --mark {_ACCEPT} -j ACCEPT"
+        yield f"-m mark --mark {self.accept} -j ACCEPT"
         if self.ipvs:
-            yield f"-m mark ! --mark 0x0/{_ENDPOINTS} -g cali-forward-endpoint-mark"
+            yield f"-m mark ! --mark 0x0/{self.shape.endpoints:#x} -g cali-forward-endpoint-mark"
         yield "-o cali+ -j RETURN"
         hosts = f"-m set --match-set {_prefix(self.family)}all-hosts-net dst"
         local = "-m addrtype --src-type LOCAL"
@@ -258,10 +285,10 @@ class _Felix:
         if self.vxlan:
             why = _why("Allow IPv4 VXLAN packets to other allowed hosts")
             yield f"-p udp {why} -m multiport --dports {VXLAN_PORT} {local} {hosts} -j ACCEPT"
-        yield f"-j MARK --set-xmark {_ALL_MARKS}"
+        yield f"-j MARK --set-xmark {self.all_marks}"
         yield "-m conntrack ! --ctstate DNAT -j cali-to-host-endpoint"
         accepted = _why("Host endpoint policy accepted packet.")
-        yield f"{accepted} -m mark --mark {_ACCEPT} -j ACCEPT"
+        yield f"{accepted} -m mark --mark {self.accept} -j ACCEPT"
 
     def _dispatch(self, way: str, option: str, kind: str) -> Chains:
         leaves = [f"{option} {p.interface} -g cali-{kind}-{p.interface}" for p in self.pods]
@@ -270,7 +297,7 @@ class _Felix:
     def _endpoint(self, pod: PodPlan, profiles: str, kind: str) -> Iterator[str]:
         yield "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
         yield "-m conntrack --ctstate INVALID -j DROP"
-        yield "-j MARK --set-xmark 0x0/0x30000"
+        yield f"-j MARK --set-xmark 0x0/{self.shape.accept | self.shape.passed:#x}"
         if kind == "fw":
             encapped = "encapped packets originating in workloads"
             yield (
@@ -278,15 +305,18 @@ class _Felix:
                 " -j DROP"
             )
             yield f"-p ipencap {_why(f'Drop IPinIP {encapped}')} -j DROP"
+        way: Way = "egress" if kind == "fw" else "ingress"
+        yield from felix_policy.tiers(self.plan, pod, way, self.policies)
         yield f"-j cali-{profiles}-kns.{pod.namespace}"
-        yield f"{_why('Return if profile accepted')} -m mark --mark {_ACCEPT} -j RETURN"
+        yield f"{_why('Return if profile accepted')} -m mark --mark {self.accept} -j RETURN"
         yield f"{_why('Drop if no profiles matched')} -j DROP"
 
     def _endpoint_marks(self) -> Chains:
-        marks = {pod.interface: _STRANGER * n for n, pod in enumerate(self.pods, 2)}
+        mask = f"{self.shape.endpoints:#x}"
+        marks = {pod.interface: self.shape.stranger * n for n, pod in enumerate(self.pods, 2)}
         this_host = f"{_prefix(self.family)}this-host"
         ports = "-m multiport --dports 30000:32767"
-        stranger = f"{_STRANGER:#x}/{_ENDPOINTS}"
+        stranger = f"{self.shape.stranger:#x}/{mask}"
         return {
             "cali-forward-check": [
                 "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
@@ -304,19 +334,19 @@ class _Felix:
                 f"{_why('Non-Cali endpoint mark')} -j MARK --set-xmark {stranger}",
             ],
             **{
-                f"cali-sm-{name}": [f"-j MARK --set-xmark {mark:#x}/{_ENDPOINTS}"]
+                f"cali-sm-{name}": [f"-j MARK --set-xmark {mark:#x}/{mask}"]
                 for name, mark in marks.items()
             },
             "cali-forward-endpoint-mark": [
                 f"-m mark ! --mark {stranger} -j cali-from-endpoint-mark",
                 "-o cali+ -j cali-to-wl-dispatch",
                 "-j cali-to-hep-forward",
-                f"-j MARK --set-xmark 0x0/{_ENDPOINTS}",
-                f"{_why('Policy explicitly accepted packet.')} -m mark --mark {_ACCEPT} -j ACCEPT",
+                f"-j MARK --set-xmark 0x0/{mask}",
+                f"{self.explicit} -m mark --mark {self.accept} -j ACCEPT",
             ],
             "cali-from-endpoint-mark": [
                 *(
-                    f"-m mark --mark {mark:#x}/{_ENDPOINTS} -g cali-fw-{name}"
+                    f"-m mark --mark {mark:#x}/{mask} -g cali-fw-{name}"
                     for name, mark in marks.items()
                 ),
                 f"{_why('Unknown interface')} -j DROP",

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kptrace.kube.documents import read_documents
-from kptrace.lab import bridge, cilium, felix, machine, manifests, socket_lb, topology
+from kptrace.lab import bridge, cilium, felix, machine, manifests, policy, socket_lb, topology
 from kptrace.lab.plan import POD_NETWORK, SERVICE_NETWORK, NodePlan, Plan
 from kptrace.lab.proxy.load import COMMANDS, FAMILIES, Load, Mode, loads
 from kptrace.lab.proxy.port import ProxyNode
@@ -42,8 +42,9 @@ def install(plan: Plan, node: NodePlan, view: View) -> None:
         _run(load.command, load.text, node)
     for family, _ in enumerate(FAMILIES):
         if plan.calico:
-            _run(("ipset", "restore"), felix.ipsets(plan, node, family), node)
-            restore(plan, node, family, felix.rules(plan, node, family))
+            policies = policy.healthy(plan)
+            _run(("ipset", "restore"), felix.ipsets(plan, node, family, policies), node)
+            restore(plan, node, family, felix.rules(plan, node, family, policies))
         elif plan.network == "bridge":
             restore(plan, node, family, bridge.masquerading(plan, node, family))
         else:
