@@ -28,8 +28,9 @@ from kptrace.protocol import Door, Fact
 TIMEOUT = 120  # seconds; iptables-nft-save of 10,000 Services takes 37
 _PARALLEL = 4
 _PIPE = subprocess.PIPE
-_abandoned = threading.Event()
+_abandoned = False
 _running: set[subprocess.Popen[bytes]] = set()
+_starting = threading.Lock()  # no program is started that ``abandon`` does not know of
 _NET = Path("/proc/thread-self/net")
 _SYS = Path("/proc/sys")
 
@@ -147,11 +148,8 @@ def _listed(name: str) -> bool:
 
 
 def _output(argv: tuple[str, ...], text: str = "") -> str:
-    if _abandoned.is_set():
-        raise Missing("the agent is leaving")
     try:
-        with subprocess.Popen(argv, stdin=_PIPE, stdout=_PIPE, stderr=_PIPE) as process:
-            _running.add(process)
+        with _begin(argv) as process:
             try:
                 out, said = process.communicate(text.encode(), TIMEOUT)
             finally:
@@ -167,10 +165,21 @@ def _output(argv: tuple[str, ...], text: str = "") -> str:
     return out.decode(errors="replace")
 
 
+def _begin(argv: tuple[str, ...]) -> subprocess.Popen[bytes]:
+    with _starting:
+        if _abandoned:
+            raise Missing("the agent is leaving")
+        process = subprocess.Popen(argv, stdin=_PIPE, stdout=_PIPE, stderr=_PIPE)
+        _running.add(process)
+        return process
+
+
 def abandon() -> None:
     """End the programs that still run, and start no more; the agent is leaving."""
-    _abandoned.set()
-    running = tuple(_running)
+    global _abandoned
+    with _starting:
+        _abandoned = True
+        running = tuple(_running)
     for process in running:
         process.kill()
     for process in running:

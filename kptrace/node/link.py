@@ -12,7 +12,7 @@ from typing import IO
 from kptrace.node import ahead
 from kptrace.node.conversation import MAX_LINE, Conversation
 
-_LEAVE = 3.0
+_LEAVE = 10.0  # seconds; it ends programs and disarms, on a node that may be busy
 
 
 class LocalAgent(Conversation):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import threading
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kptrace.crew import FILES
+from kptrace.node import dump
 from kptrace.node.dump import PROGRAMS, Missing, _documents
 from kptrace.rules.wanted import is_wanted
 
@@ -42,3 +46,51 @@ def test_everything_that_a_trace_asks_for_is_known() -> None:
 
     known = {*PROGRAMS, "sysctl.txt", "resolv.conf", *(n for b in _BATCHES.values() for n in b)}
     assert {file for file in FILES if not is_wanted(file)} <= known
+
+
+def test_a_program_that_just_started_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have run for a while before the thread that started it goes on."""
+    runs, known = threading.Event(), threading.Event()
+    killed = []
+
+    class Slow:
+        returncode = -9
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            runs.set()
+            assert not known.wait(0.05), "the agent left, and the program ran on"
+
+        def __enter__(self) -> Slow:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def communicate(self, *_: object) -> tuple[bytes, bytes]:
+            known.wait()
+            return b"", b""
+
+        def kill(self) -> None:
+            killed.append(self)
+
+        def wait(self) -> None: ...
+
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+    monkeypatch.setattr(dump, "_abandoned", False)
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            dump._output(("slow",))
+        except Missing as missing:
+            failed.append(missing)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    runs.wait()
+    dump.abandon()
+    before = list(killed)
+    known.set()
+    thread.join()
+    assert before
+    with pytest.raises(Missing, match="leaving"):
+        dump._output(("another",))
