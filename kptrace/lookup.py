@@ -31,7 +31,7 @@ def with_dns(
     """
     conf = facts_of(crew.words()).get(source.place, {}).get(RESOLV_CONF, "")
     resolver = dns.parse_resolv_conf(conf)
-    name = _name_to_ask(question, source, resolution)
+    name = name_to_ask(question, source, resolution)
     if not name or not resolver.servers:
         return resolution
     kind = "AAAA" if question.family == 6 or ":" in resolution.address else "A"
@@ -50,7 +50,7 @@ def with_dns(
     )
 
 
-def _name_to_ask(question: Question, source: Source, resolution: Resolution) -> str:
+def name_to_ask(question: Question, source: Source, resolution: Resolution) -> str:
     """What a program in the source would look up; empty: nothing, the target is an address.
 
     A node's resolver is not the cluster's, so from a node a Service's name is not asked.

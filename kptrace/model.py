@@ -687,3 +687,24 @@ class Explanation(Value):
     missing: tuple[str, ...] = ()
     apiVersion: str = API_VERSION
     kind: Literal["Explanation"] = "Explanation"
+
+
+# --- what a target means ------------------------------------------------------------------------
+
+
+class Resolved(Value):
+    """What the API says that a target is, beside what DNS says: what ``resolve -o json`` prints.
+
+    servers: of the source's resolver; ``why_not``: why they were not asked
+    missing: what the API was not asked for
+    """
+
+    target: Target
+    source: Source
+    resolution: Resolution
+    servers: tuple[str, ...] = ()
+    why_not: str = ""
+    findings: tuple[Finding, ...] = ()
+    missing: tuple[str, ...] = ()
+    apiVersion: str = API_VERSION
+    kind: Literal["Resolved"] = "Resolved"

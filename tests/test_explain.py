@@ -115,7 +115,7 @@ def test_rules_that_differ_exit_with_1(bundle: Path, capsys: pytest.CaptureFixtu
         (["svc/web"], 3, "whose rules?"),
         (["svc/web", "--lab", "--offline"], 2, "exclude each other"),
         (["pod/x", "--offline"], 2, "is no Service"),
-        (["svc/web", "--offline", "-o", "junit"], 2, "no JUnit form"),
+        (["svc/web", "--offline", "-o", "junit"], 2, "'junit' is not one of"),
         (["svc/web", "--bundle", "/nonexistent"], 3, "there is no /nonexistent"),
     ],
 )

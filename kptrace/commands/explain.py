@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import gc
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from kptrace.commands.console import colour, show, width
-from kptrace.commands.report import Form, Look
+from kptrace.commands.console import show
+from kptrace.commands.report import PlainLook, plain
 from kptrace.commands.where import InLab, Saved, state
 from kptrace.errors import Usage
-
-if TYPE_CHECKING:
-    from kptrace.model import Explanation
 
 
 def explain(
@@ -34,7 +31,7 @@ def explain(
     *,
     lab: InLab,
     saved: Saved,
-    look: Look,
+    look: PlainLook,
 ) -> None:
     """Say what a node's rules do with a Service's packets, rule by rule; nothing is sent.
 
@@ -47,24 +44,13 @@ def explain(
     meant = parse_target(target, namespace)
     if meant.kind != "service":
         raise Usage(f'"{target}" is no Service', "explain tells of Services: svc/NAME")
-    if look.output is Form.JUNIT:
-        raise Usage("explain has no JUnit form", "use -o text, wide, json or yaml")
     sender = parse_source(source, namespace) if source else None
     with ExitStack() as stack:
         there = state(stack, lab, saved)
         from kptrace.explain import look as look_at  # an agent may be at work meanwhile
 
         made = look_at(meant, sender, node, there)
-    show(_rendered(made, look))
-    raise typer.Exit(int(any(finding.severity == "error" for finding in made.findings)))
-
-
-def _rendered(made: Explanation, look: Look) -> str:
-    if look.output in (Form.JSON, Form.YAML):
-        from kptrace.render import json
-
-        return json.json(made) if look.output is Form.JSON else json.yaml(made)
     from kptrace.render.explain import explain as text
 
-    wide = look.output is Form.WIDE
-    return text(made, width=width(), colour=colour(look.color), wide=wide)
+    show(plain(made, look, text))
+    raise typer.Exit(int(any(finding.severity == "error" for finding in made.findings)))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol
 
 import typer
 
 from kptrace.commands.console import When, colour, show, width
 from kptrace.commands.options import Options
-from kptrace.model import Outcome
+from kptrace.model import Outcome, Value
 
 if TYPE_CHECKING:
     from kptrace.model import Trace
@@ -32,6 +32,45 @@ class Look(Options):
     color: Annotated[
         When, typer.Option("--color", help="Colour: on a terminal, always or never.")
     ] = When.AUTO
+
+
+class PlainForm(StrEnum):
+    TEXT = "text"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+
+
+class PlainLook(Options):
+    """Of reports that are no trace, and so no case of a JUnit suite."""
+
+    output: Annotated[
+        PlainForm, typer.Option("-o", "--output", help="How to print the report.")
+    ] = PlainForm.TEXT
+    color: Annotated[
+        When, typer.Option("--color", help="Colour: on a terminal, always or never.")
+    ] = When.AUTO
+
+
+class Text(Protocol):
+    """A room of render that writes a report for a person."""
+
+    def __call__(self, made: Any, /, width: int, colour: bool, wide: bool) -> str: ...  # noqa: ANN401
+
+
+def plain(made: Value, look: PlainLook, text: Text) -> str:
+    match look.output:
+        case PlainForm.JSON:
+            from kptrace.render.json import json
+
+            return json(made)
+        case PlainForm.YAML:
+            from kptrace.render.json import yaml
+
+            return yaml(made)
+        case PlainForm.TEXT | PlainForm.WIDE:
+            wide = look.output is PlainForm.WIDE
+            return text(made, width=width(), colour=colour(look.color), wide=wide)
 
 
 def tell(run: Run, save: Path | None, look: Look) -> NoReturn:

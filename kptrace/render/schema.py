@@ -1,5 +1,5 @@
-"""The JSON Schemas of ``-o json``, made from model.py; ``trace.schema.json`` and
-``explanation.schema.json`` here are their copies.
+"""The JSON Schemas of ``-o json``, made from model.py; the ``*.schema.json``
+here are their copies.
 
 The copies are committed, so that a change of the contract shows in review; a test compares them
 and ``pytest --update-golden`` writes them anew.
@@ -11,12 +11,13 @@ from typing import Any
 
 import msgspec
 
-from kptrace.model import API_VERSION, Explanation, Trace, Value
+from kptrace.model import API_VERSION, Explanation, Resolved, Trace, Value
 
 SCHEMA_FILE = "trace.schema.json"
 SCHEMAS: dict[str, type[Value]] = {
     SCHEMA_FILE: Trace,
     "explanation.schema.json": Explanation,
+    "resolved.schema.json": Resolved,
 }
 
 

@@ -1,0 +1,59 @@
+"""``kptrace resolve``: the DNS and API step alone."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from kptrace.commands.console import progress, show
+from kptrace.commands.report import PlainLook, plain
+from kptrace.commands.where import InLab, ground
+from kptrace.errors import Usage
+
+
+def resolve(
+    target: Annotated[
+        str, typer.Argument(help="svc/web, svc/web:http, web.shop, pod/x:8080, example.org")
+    ],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from", help="Whose resolver is asked: pod/NAME; default: a pod of the namespace"
+        ),
+    ] = "",
+    namespace: Annotated[
+        str, typer.Option("-n", "--namespace", help="Of the target and of --from pod/NAME.")
+    ] = "default",
+    ipv4: Annotated[bool, typer.Option("-4", help="IPv4 only.")] = False,
+    ipv6: Annotated[bool, typer.Option("-6", help="IPv6 only.")] = False,
+    *,
+    lab: InLab,
+    look: PlainLook,
+) -> None:
+    """Say what the API and the pod's own DNS make of a name; only DNS questions are sent.
+
+    It exits with 1 when the name does not resolve, or to something else than the API says.
+    """
+    from kptrace.model import Question
+    from kptrace.target import parse_target
+
+    if ipv4 and ipv6:
+        raise Usage("-4 and -6 exclude each other", "give one of them, or none")
+    question = Question(
+        target=parse_target(target, namespace),
+        source=source,
+        namespace=namespace,
+        family=4 if ipv4 else 6 if ipv6 else 0,
+    )
+    with ExitStack() as stack:
+        where = ground(stack, lab)
+        from kptrace.resolved import look_up
+
+        made = look_up(question, where, int.from_bytes(os.urandom(4)), progress())
+    from kptrace.render.resolved import resolved
+
+    show(plain(made, look, resolved))
+    raise typer.Exit(int(any(finding.severity == "error" for finding in made.findings)))

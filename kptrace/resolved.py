@@ -1,0 +1,89 @@
+"""What a target means, asked of the API and, as its own resolver asks, of the source's DNS servers:
+``look_up``. Nothing is sent but DNS questions.
+
+In: the question and a ground. Out: a Resolved: what each of the two says, and where they differ.
+Both families that the Service has are asked for, as getaddrinfo(3) does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import msgspec
+
+from kptrace.crew import Crew, Ground
+from kptrace.judge.dns import compare
+from kptrace.kube import dns
+from kptrace.kube.documents import read_documents
+from kptrace.kube.resolution import choose_source, resolve
+from kptrace.lookup import RESOLV_CONF, name_to_ask, with_dns
+from kptrace.model import DnsAnswer, Endpoint, Finding, Question, Resolution, Resolved, Source
+from kptrace.run import facts_of
+from kptrace.trace import Say
+
+NO_SERVERS = "no nameserver is known there"
+AN_ADDRESS = "an address needs no name"
+A_POD = "a pod is named by the API alone"
+A_NODE = "a node's resolver is not the cluster's: --from pod/NAME asks as a pod does"
+
+
+def look_up(question: Question, ground: Ground, seed: int, say: Say) -> Resolved:
+    documents = read_documents(ground.api())
+    meant = resolve(question, documents)
+    source = choose_source(question, documents, (e.pod for e in meant.endpoints))
+    asking = bool(name_to_ask(question, source, meant))
+    servers: tuple[str, ...] = ()
+    if asking:
+        say(f"asking DNS as {source.place.netns} on {source.place.node} does")
+        crew = Crew(ground)
+        crew.must_have(source.place.node)
+        crew.dump((source.place,), (RESOLV_CONF,))
+        conf = facts_of(crew.words()).get(source.place, {}).get(RESOLV_CONF, "")
+        servers = dns.parse_resolv_conf(conf).servers
+        meant = _asked(question, source, meant, crew, seed)
+    known = documents.endpoints.get(meant.service.key, ()) if meant.service else ()
+    return Resolved(
+        target=question.target,
+        source=source,
+        resolution=meant,
+        servers=servers,
+        why_not=_why_not(question, source) if not asking else "" if servers else NO_SERVERS,
+        findings=tuple(_differences(meant, known)),
+        missing=tuple(f"api/{name}" for name in documents.missing),
+    )
+
+
+def _asked(
+    question: Question, source: Source, meant: Resolution, crew: Crew, seed: int
+) -> Resolution:
+    answers: list[DnsAnswer] = []
+    for number, family in enumerate(_families(question, meant)):
+        of_family = msgspec.structs.replace(question, family=family)
+        told = with_dns(of_family, source, meant, crew, seed + number)
+        answers += told.dns
+        meant = msgspec.structs.replace(told, dns=())
+    return msgspec.structs.replace(meant, dns=tuple(answers))
+
+
+def _families(question: Question, meant: Resolution) -> tuple[int, ...]:
+    service = meant.service
+    if question.family:
+        return (question.family,)
+    if service is None or service.external_name:
+        return (4,)
+    addresses = service.cluster_ips or tuple(e.address for e in meant.endpoints)
+    return tuple(dict.fromkeys(ip_address(one).version for one in addresses)) or (4,)
+
+
+def _differences(meant: Resolution, known: tuple[Endpoint, ...]) -> Iterator[Finding]:
+    """Each family's answers by themselves, for the last one of them decides."""
+    for kind in dict.fromkeys(answer.type for answer in meant.dns):
+        answers = [answer for answer in meant.dns if answer.type == kind]
+        yield from compare(answers, meant.service, known)
+
+
+def _why_not(question: Question, source: Source) -> str:
+    if question.target.kind == "address":
+        return AN_ADDRESS
+    return A_POD if question.target.kind == "pod" else A_NODE
