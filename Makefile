@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check unit kernel fuzz fuzz-parsers golden schema uml venv tools clean
+.PHONY: help demo test check unit kernel fuzz fuzz-parsers golden schema uml venv tools clean image
 
 help:
 	@echo "make demo    a lab, a Service traced through it, a broken one diagnosed"
@@ -12,6 +12,7 @@ help:
 	@echo "make check   format, lint, types, floors of the house"
 	@echo "make fuzz    random rules and packets against the kernel until stopped (as root)"
 	@echo "make fuzz-parsers  every reader of rules and dumps under coverage-guided fuzzing"
+	@echo "make image   the agent's image, without a container tool: dist/kptrace-image.tar"
 	@echo "make golden  rewrite the golden files; the git diff is the review"
 
 venv: $(VENV)/.done
@@ -52,6 +53,10 @@ fuzz-parsers: venv
 
 golden: venv
 	$(BIN)/python -m pytest -q tests/render tests/test_replay_cases.py --update-golden
+
+# IMAGE='--name registry.example/kptrace:1'
+image: venv
+	$(BIN)/python plugins/kubectl/image $(IMAGE)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

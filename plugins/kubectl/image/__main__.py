@@ -1,0 +1,138 @@
+"""Build the agent's image without a container tool and without a registry, on Debian.
+
+    python plugins/kubectl/image [--name NAME] [--output FILE] [--root FOLDER] [--cache FOLDER]
+
+Out: an archive for ``ctr -n k8s.io images import``, ``docker load`` or ``podman load``. Three
+layers: Debian's packages, Python's packages, kptrace. Each is kept by what it is made of, so only
+what changed is made again; ``Containerfile`` beside this folder says the same to container tools.
+No root is needed, and nothing outside of the cache and the output is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import debian
+import oci
+import wheels
+
+ROOT = Path(__file__).resolve().parents[3]
+HERE = Path(__file__).parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kptrace" / "image"
+
+CONFIG = {
+    "Entrypoint": ["kptrace"],
+    "Env": [
+        "PATH=/usr/sbin:/usr/bin",
+        "LANG=C.UTF-8",
+        "XDG_CACHE_HOME=/tmp",  # scapy makes a folder there
+    ],
+    "WorkingDir": "/",
+}
+
+
+def version() -> str:
+    text = (ROOT / "kptrace/__init__.py").read_text()
+    found = re.search(r'__version__ = "(.+)"', text)
+    assert found
+    return found[1]
+
+
+def layers(cache: Path) -> list[oci.Layer]:
+    cache.mkdir(parents=True, exist_ok=True)
+    debs = debian.archives(cache / "debian")
+    with tempfile.TemporaryDirectory(prefix="kptrace-image-") as work:
+        base = Path(work, "base")
+
+        def unpacked() -> Path:
+            if not base.exists():
+                debian.unpack(debs, base)
+            return base
+
+        def debian_files(tree: Path) -> None:
+            wheels.compile_all(unpacked(), unpacked())
+            base.rename(tree)
+            base.symlink_to(tree)
+
+        def dependencies(tree: Path) -> None:
+            wheels.dependencies(ROOT, unpacked(), tree)
+
+        def ours(tree: Path) -> None:
+            wheels.kptrace(ROOT, unpacked(), tree)
+
+        parts: list[tuple[str, Callable[[Path], None], Iterable[bytes]]] = [
+            ("debian", debian_files, [deb.name.encode() for deb in debs]),
+            ("dependencies", dependencies, [(ROOT / "pyproject.toml").read_bytes()]),
+            ("kptrace", ours, _sources()),
+        ]
+        made, told = [], _digest(path.read_bytes() for path in sorted(HERE.glob("*.py")))
+        for name, fill, of in parts:
+            told = _digest([told.encode(), *of])
+            file = cache / f"{name}-{told}.tar.gz"
+            made.append(oci.kept(file) or _layer(Path(work, name), fill, file))
+            _forget(cache, name, file)
+        return made
+
+
+def _layer(tree: Path, fill: Callable[[Path], None], file: Path) -> oci.Layer:
+    print(f"making the layer {tree.name}", file=sys.stderr)
+    fill(tree)
+    return oci.layer(tree, file)
+
+
+def _sources() -> Iterable[bytes]:
+    for folder in ("kptrace", "plugins/kptrace_plugins"):
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield str(path.relative_to(ROOT)).encode()
+                yield path.read_bytes()
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    made = hashlib.sha256()
+    for part in parts:
+        made.update(len(part).to_bytes(8, "big") + part)
+    return made.hexdigest()[:16]
+
+
+def _forget(cache: Path, name: str, but: Path) -> None:
+    """Of each layer the newest two are kept: another tree of sources may be at work too."""
+    old = sorted(cache.glob(f"{name}-*.tar.gz"), key=lambda path: path.stat().st_mtime)
+    for path in [path for path in old if path != but][:-1]:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".digest").unlink(missing_ok=True)
+
+
+def main() -> None:
+    parse = argparse.ArgumentParser(prog="image", description="Build the image of the agent.")
+    parse.add_argument("--name", default=f"localhost/kptrace:{version()}")
+    parse.add_argument("--output", type=Path, default=ROOT / "dist" / "kptrace-image.tar")
+    parse.add_argument("--root", type=Path, help="also unpack its root file system here")
+    parse.add_argument("--cache", type=Path, default=CACHE)
+    args = parse.parse_args()
+    made = layers(args.cache)
+    machine = subprocess.check_output(["dpkg", "--print-architecture"], text=True).strip()
+    label = "org.opencontainers.image"
+    labels = {
+        f"{label}.title": "kptrace",
+        f"{label}.version": version(),
+        f"{label}.licenses": "Apache-2.0",
+    }
+    config = {"architecture": machine, "os": "linux", "config": {**CONFIG, "Labels": labels}}
+    digest = oci.archive(made, config, args.name, args.output)
+    if args.root is not None:
+        oci.extract(made, args.root)
+    size = args.output.stat().st_size / 1e6
+    print(f"{args.output}  {args.name}  {digest}  {size:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Debian packages, with all that they need and nothing else, as a tree of files.
+
+In: names of packages. Out: their archives in a cache folder; then a folder that holds what is in
+them. apt resolves them against an empty system (its status file is ``/dev/null``), so the host's
+own packages neither matter nor change, and no maintainer script runs: what of their work an image
+needs is done here (the merged /usr, the default of the iptables commands, who root is).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+PACKAGES = (
+    "python3",
+    "iptables",  # both variants
+    "nftables",
+    "ipset",
+    "ipvsadm",
+    "iproute2",
+    "conntrack",
+    "busybox",  # a shell for whoever looks inside, and `sleep`
+)
+
+# Needed by Debian's tools and scripts for installing, which no image runs.
+LEFT_OUT = frozenset(
+    ("debconf", "dpkg", "gcc-12-base", "gcc-14-base", "readline-common", "sysvinit-utils", "tar")
+)
+
+# Not needed to run; the licences stay.
+_SHED = ("usr/share/", "etc/init.d/", "usr/lib/systemd/", "usr/lib/python3/dist-packages/")
+_GCONV = "/gconv/"  # character sets for iconv
+_KEPT = ("/copyright", "usr/share/iproute2/", "usr/share/python3/")
+
+_MERGED = ("bin", "sbin", "lib", "lib64")
+_APPLETS = ("cat", "env", "grep", "id", "kill", "ls", "mkdir", "ps", "rm", "sh", "sleep", "tar")
+
+
+def archives(cache: Path, packages: Sequence[str] = PACKAGES) -> list[Path]:
+    """The packages and what they depend on, downloaded where the cache lacks them."""
+    (cache / "archives" / "partial").mkdir(parents=True, exist_ok=True)
+    wanted = [
+        "install",
+        "--yes",
+        "--no-install-recommends",
+        *("-o", "Dir::State::status=/dev/null", "-o", f"Dir::Cache={cache}"),
+        *("-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User="),
+        *packages,
+    ]
+    # Asked before they are fetched: with all in the cache this names the same files.
+    _apt(*wanted, "--download-only")
+    (cache / "none").mkdir(exist_ok=True)
+    listed = _apt(*wanted, "--print-uris", "-o", "Dir::Cache::archives=none")
+    files = [line.split()[1] for line in listed.splitlines() if line.startswith("'")]
+    return sorted(
+        cache / "archives" / file for file in files if file.partition("_")[0] not in LEFT_OUT
+    )
+
+
+def unpack(debs: Iterable[Path], tree: Path) -> None:
+    for name in _MERGED:
+        (tree / "usr" / name).mkdir(parents=True)
+        (tree / name).symlink_to(f"usr/{name}")
+    for deb in debs:
+        with (
+            subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as made,
+            tarfile.open(fileobj=made.stdout, mode="r|") as members,
+        ):
+            for member in members:
+                _put(members, member, tree)
+        if made.returncode:
+            raise SystemExit(f"{deb} is damaged: remove it and try again")
+        about = tree / "var/lib/dpkg/status.d" / deb.name.partition("_")[0]
+        about.parent.mkdir(parents=True, exist_ok=True)  # what scanners of images read
+        about.write_bytes(subprocess.check_output(["dpkg-deb", "--field", deb]))
+    _finish(tree)
+
+
+def _put(members: tarfile.TarFile, member: tarfile.TarInfo, tree: Path) -> None:
+    name = _place(member.name)
+    kept = any(part in name for part in _KEPT)
+    if _GCONV in name or (name.startswith(_SHED) and not kept):
+        return
+    path = tree / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if member.issym():
+        path.unlink(missing_ok=True)
+        path.symlink_to(member.linkname)
+    elif member.islnk():
+        path.unlink(missing_ok=True)
+        os.link(tree / _place(member.linkname), path)
+    elif member.isfile():
+        content = members.extractfile(member)
+        assert content is not None
+        with path.open("wb") as file:
+            shutil.copyfileobj(content, file)
+        path.chmod(member.mode & 0o755)
+    elif member.isdir():
+        path.mkdir(exist_ok=True)
+
+
+def _place(name: str) -> str:
+    """``./lib/x/y`` lies in ``usr/lib/x/y``: an image of today has a merged /usr."""
+    name = name.removeprefix("./").rstrip("/")
+    return f"usr/{name}" if name.partition("/")[0] in _MERGED else name
+
+
+def _finish(tree: Path) -> None:
+    """What maintainer scripts would have done."""
+    for name, target in _links():
+        (tree / name).unlink(missing_ok=True)
+        (tree / name).symlink_to(target)
+    for folder in ("dev", "etc", "proc", "root", "run", "sys", "tmp"):
+        (tree / folder).mkdir(exist_ok=True)
+    (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (tree / "etc/group").write_text("root:x:0:\n")
+
+
+def _links() -> Iterator[tuple[str, str]]:
+    for command in ("iptables", "ip6tables"):
+        for what in ("", "-save", "-restore"):
+            yield f"usr/sbin/{command}{what}", f"{command}-nft{what}"
+    for applet in _APPLETS:
+        yield f"usr/bin/{applet}", "busybox"
+
+
+def _apt(*words: str) -> str:
+    done = subprocess.run(["apt-get", "-qq", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"apt-get could not: {done.stderr.strip()}\n  try `apt-get update` first")
+    return done.stdout
