@@ -51,6 +51,7 @@ class Asked(Source):
         self._facts: dict[str, Tree | None] = {}
         self._generations: set[int] = set()
         self._ipsets: dict[str, Set | None] = {}
+        self._chains: dict[tuple[Table, str], Chain | None] = {}
 
     # --- facts ----------------------------------------------------------------------------------
 
@@ -150,6 +151,12 @@ class Asked(Source):
         ]
 
     def chain(self, table: Table, name: str) -> Chain | None:
+        asked = (table, name)
+        if asked not in self._chains:
+            self._chains[asked] = self._chain(table, name)
+        return self._chains[asked]
+
+    def _chain(self, table: Table, name: str) -> Chain | None:
         told = self.fact(in_table(table, "chain", name))
         if told is None or told.get("chain") is None:
             return None

@@ -22,6 +22,7 @@ in a URL, so a path never leaves its folder.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
@@ -106,5 +107,6 @@ def _thing(backend: str, family: str, table: str, words: list[str]) -> Wanted | 
     )
 
 
+@lru_cache(4096)  # a walk says the same few names thousands of times
 def _escaped(word: str) -> str:
     return quote(word, safe="").replace(".", "%2E") if word.startswith(".") else quote(word, "")
