@@ -337,7 +337,8 @@ class Step(Value):
     """One thing that the snapshots say will be done to the packet, and the packet afterwards.
 
     ``seen`` is a crossing of ``interface`` in ``direction`` at which a capture would show it.
-    ``certain`` is false from the first match on that nobody here can evaluate.
+    ``certain`` is false from the first match on that nobody here can evaluate, and while the
+    packet's mark is one that nobody here can compute.
     """
 
     place: Place

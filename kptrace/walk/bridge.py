@@ -63,7 +63,7 @@ def _prerouting(story: Story, skb: Skb, bridge: Link, port: Link) -> None:
     skb.prerouted = True
     if skb.flow.dst == before:
         return
-    found = route_input(story.at(skb), Query(flow=skb.flow, mark=skb.mark, iif=bridge.name))
+    found = route_input(story.at(skb), Query(flow=skb.flow, mark=skb.known_mark, iif=bridge.name))
     ways = {hop.interface for hop in found.nexthops} if found.usable else set()
     if found.local or ways != {bridge.name}:
         skb.mac = bridge.mac

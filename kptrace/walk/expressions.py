@@ -292,8 +292,10 @@ class Scene:
                 return UNKNOWN
             kind = address_type if fib.result == "type" else address_kinds
             return kind(self.snapshot, asked, interface)
-        query = Query(flow=skb.flow, mark=skb.mark if "mark" in flags else 0)
+        query = Query(flow=skb.flow, mark=skb.known_mark if "mark" in flags else 0)
         found = (reverse_path if backwards else lookup)(self.snapshot, query)
+        if not found.certain:
+            return UNKNOWN
         # nft_fib4_eval: what is this host's own is no way
         ways = [hop.interface for hop in found.nexthops] if found.usable and not found.local else []
         way = interface if interface in ways else "" if interface else "".join(ways[:1])

@@ -79,6 +79,6 @@ def _encapsulated(story: Story, skb: Skb, tunnel: Link, remote: str) -> Stage:
     flow = Flow(protocol="udp", src=tunnel.vxlan.local, dst=remote, dport=tunnel.vxlan.port)
     inner = msgspec.structs.replace(skb.packet, mark=0)
     outer = Packet(flow=flow, mark=skb.mark, tunnel=Tunnel(kind="vxlan"), inner=inner)
-    sent = Skb(place=skb.place, packet=outer)
+    sent = Skb(place=skb.place, packet=outer, unknown=skb.unknown_mark)
     story.note("encap", sent, tunnel.name, words=f"vxlan to {remote}, as the program says")
     return Output(sent)

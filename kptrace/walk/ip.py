@@ -24,16 +24,16 @@ from kptrace.walk.story import Story
 
 def output(story: Story, stage: Output) -> Stage | Arrived:
     skb = stage.skb
-    found = _route_out(story, skb)
+    found = _route_out(story, skb, skb.known_mark)
     if not skb.flow.src:
         skb.set_source(source_address(story.at(skb), found, skb.hop, skb.flow.dst), skb.flow.sport)
         if not story.sent_flow.src:
             story.sent_flow = skb.flow
-    skb.rerouted = None
+    skb.rerouted = False
     if story.hook("output", skb):
         return Output(skb)
-    if skb.rerouted is not None:
-        found = _route_out(story, skb, skb.rerouted)
+    if skb.rerouted:
+        found = _route_out(story, skb, skb.rerouted_mark)
     _check_loopback_source(story, skb)
     _note_route(story, skb, found)
     story.hook("postrouting", skb)
@@ -47,7 +47,7 @@ def receive(story: Story, stage: Input) -> Stage | Arrived:
     skb.prerouted = False
     if skb.socket or skb.iif == "lo":
         return _deliver(story, skb)
-    query = Query(flow=skb.flow, mark=skb.mark, iif=skb.iif)
+    query = Query(flow=skb.flow, mark=skb.known_mark, iif=skb.iif)
     found = route_input(story.at(skb), query)
     if found.fault:
         where = f"{skb.place.node}: {found.words}"
@@ -78,9 +78,8 @@ def _deliver(story: Story, skb: Skb) -> Stage:
     return Output(skb) if story.hook("input", skb) else Local(skb)
 
 
-def _route_out(story: Story, skb: Skb, mark: int | None = None) -> Decision:
-    asked = Query(flow=skb.flow, mark=skb.mark if mark is None else mark)
-    found = lookup(story.at(skb), asked)
+def _route_out(story: Story, skb: Skb, mark: int | None) -> Decision:
+    found = lookup(story.at(skb), Query(flow=skb.flow, mark=mark))
     if not found.usable:
         raise no_route(story, skb, found)
     skb.hop = story.pick_hop(skb, found)

@@ -109,6 +109,8 @@ class Ipvs:
         flow = skb.flow
         virtual = self.snapshot.virtual
         family = "ip6" if flow.ipv6 else "ip"
+        if skb.known_mark is None and any(key[0] == "fwmark" for key in virtual):
+            self.choices.certain = False
         return (
             virtual.get(("fwmark", family, skb.mark) if skb.mark else ("", "", 0))
             or virtual.get((flow.protocol, flow.dst, flow.dport))
@@ -134,7 +136,7 @@ class Ipvs:
         else:
             skb.tracked, skb.untracked = None, True
         self._step(skb, hook, "dnat", chosen(service), _ref(service, server))
-        here = lookup(self.snapshot, Query(flow=skb.flow, mark=skb.mark)).local
+        here = lookup(self.snapshot, Query(flow=skb.flow, mark=skb.known_mark)).local
         return None if here else Taken()
 
     def _refused(self, hook: str, skb: Skb, service: VirtualService) -> Refused:

@@ -139,7 +139,7 @@ class Netfilter:
             setattr(entry, side, True)
         self._apply(hook, skb)
         if hook == "output" and skb.flow.dst != before:
-            skb.rerouted = skb.mark
+            skb.reroute()
         return None
 
     def _first(self, chains: Sequence[Chain], side: str, skb: Skb) -> Killed | None:
@@ -207,10 +207,10 @@ class Netfilter:
 
     def _route(self, chain: Chain, skb: Skb) -> Killed | None:
         """A chain of type route: the route is looked for anew when it changed mark or TOS."""
-        before = skb.mark, skb.dscp
+        before = skb.known_mark, skb.dscp
         killed = self._base(chain, skb)
-        if (skb.mark, skb.dscp) != before:
-            skb.rerouted = skb.mark
+        if (skb.known_mark, skb.dscp) != before:
+            skb.reroute()
         return killed
 
     # --- chains and rules ---------------------------------------------------------------------
@@ -308,7 +308,7 @@ class Netfilter:
                 hook=hook,
                 rule=rule,
                 words=words or (rule.words if rule else ""),
-                certain=self._choices.certain,
+                certain=self._choices.certain and not skb.unknown_mark,
             )
         )
 

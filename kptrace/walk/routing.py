@@ -22,10 +22,10 @@ _SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
 
 
 class Query(Value):
-    """What is asked with. ``iif`` empty: a packet of this namespace's own."""
+    """What is asked with. iif: empty for a packet of this namespace's own; mark: None, unknown."""
 
     flow: Flow
-    mark: int = 0
+    mark: int | None = 0
     iif: str = ""
     oif: str = ""
 
@@ -78,7 +78,8 @@ def lookup(snapshot: Snapshot, query: Query) -> Decision:
         found = _follow(snapshot, rule, query)
         if found is None:
             continue
-        if rule.opaque:  # it may select this packet; the usual case is that it does not
+        unmarked = rule.mark is not None and query.mark is None
+        if rule.opaque or unmarked:  # it may select this packet; the usual case is that it does not
             certain = False
             continue
         return msgspec.structs.replace(found, certain=certain)
@@ -224,7 +225,7 @@ def _selects(rule: PolicyRule, query: Query) -> bool:
     tests = (
         rule.source is None or (bool(flow.src) and address(flow.src) in rule.source),
         rule.destination is None or address(flow.dst) in rule.destination,
-        rule.mark is None or query.mark & rule.mask == rule.mark,
+        rule.mark is None or query.mark is None or query.mark & rule.mask == rule.mark,
         not rule.iif or rule.iif == (query.iif or "lo"),
         not rule.oif or rule.oif == query.oif,
         not rule.protocol or rule.protocol == flow.protocol,

@@ -10,6 +10,8 @@ from kptrace.model import Flow, Packet, Place
 from kptrace.walk.conntrack import Tracked
 from kptrace.walk.network import Link, Nexthop
 
+_MARK = "meta mark"
+
 
 @dataclass
 class Skb:
@@ -24,7 +26,7 @@ class Skb:
     socket: a TPROXY rule hands it to this (address, port)
     ipvs: IPVS gave it its destination and leaves it alone now
     zone: of conntrack, as a rule before it said (``CT --zone``)
-    rerouted: the mark with which the kernel looked for a route anew, after a rule of OUTPUT
+    rerouted: the kernel looked for a route anew after a rule of OUTPUT, with ``rerouted_mark``
     """
 
     place: Place
@@ -44,7 +46,8 @@ class Skb:
     unknown: set[str] = field(default_factory=set)
     socket: tuple[str, int] | None = None
     ipvs: bool = False
-    rerouted: int | None = None
+    rerouted: bool = False
+    rerouted_mark: int | None = None
     dscp: int = 0
     zone: int | None = None
 
@@ -65,8 +68,25 @@ class Skb:
         """A rule of this namespace gave it a new destination."""
         return self.ipvs or (self.tracked is not None and self.tracked.connection.dnat)
 
-    def set_mark(self, mark: int) -> None:
-        self.packet = msgspec.structs.replace(self.packet, mark=mark)
+    @property
+    def known_mark(self) -> int | None:
+        """None: a rule set it to something that nobody here can compute."""
+        return None if _MARK in self.unknown else self.packet.mark
+
+    @property
+    def unknown_mark(self) -> set[str]:
+        """What to hand on to a packet that inherits the mark."""
+        return self.unknown & {_MARK}
+
+    def set_mark(self, mark: int | None) -> None:
+        if mark is None:
+            self.unknown.add(_MARK)
+        else:
+            self.unknown.discard(_MARK)
+            self.packet = msgspec.structs.replace(self.packet, mark=mark)
+
+    def reroute(self) -> None:
+        self.rerouted, self.rerouted_mark = True, self.known_mark
 
     def set_ttl(self, ttl: int) -> None:
         self.packet = msgspec.structs.replace(self.packet, ttl=ttl)

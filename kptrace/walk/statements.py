@@ -85,8 +85,7 @@ def _assign(statement: Assign, scene: Scene, done: Done) -> Effect:
     match key:
         case "meta mark":
             done.action = "mark"
-            if known is not None:
-                skb.set_mark(known)
+            skb.set_mark(known)
         case "ct zone":
             _set_zone(skb, known, statement.tolerant)
         case "ct mark" if skb.tracked is not None:
@@ -119,6 +118,7 @@ def _tproxy(statement: Tproxy, scene: Scene) -> Effect:
     if where is None:
         return Unmatched()
     skb.socket = where
-    if statement.mark is not None and isinstance(mark := scene.value(statement.mark), int):
-        skb.set_mark(mark)
+    if statement.mark is not None:
+        mark = scene.value(statement.mark)
+        skb.set_mark(mark if isinstance(mark, int) else None)
     return ACCEPT if statement.accepts else None

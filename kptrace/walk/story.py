@@ -92,7 +92,7 @@ class Story:
                 direction=direction,  # type: ignore[arg-type]
                 hook=hook,
                 words=words,
-                certain=self.choices.certain,
+                certain=self.choices.certain and not skb.unknown_mark,
             )
         )
 

@@ -40,7 +40,7 @@ def encapsulate(story: Story, skb: Skb, link: Link) -> Stage:
         flow = Flow(protocol="ipip", src=link.ipip.local, dst=remote)
     inner = msgspec.structs.replace(skb.packet, mark=0)
     outer = Packet(flow=flow, mark=skb.mark, tunnel=kind, inner=inner)
-    sent = Skb(place=skb.place, packet=outer, inner_mac=mac)
+    sent = Skb(place=skb.place, packet=outer, inner_mac=mac, unknown=skb.unknown_mark)
     story.note("encap", sent, link.name, words=f"{kind.kind} to {remote}")
     return Output(sent)
 
@@ -100,7 +100,8 @@ def deliver(story: Story, stage: Local) -> Stage | Arrived:
         raise story.end(skb, Outcome.DROPPED, cause, blame, what)
     # inside one namespace the mark stays with the packet (skb_scrub_packet)
     inner = msgspec.structs.replace(skb.packet.inner, mark=skb.mark)
-    taken = Skb(place=skb.place, packet=inner, mac=skb.inner_mac)
+    unknown = skb.unknown_mark
+    taken = Skb(place=skb.place, packet=inner, mac=skb.inner_mac, unknown=unknown)
     story.note("decap", taken, link.name, words=f"{_named(skb.packet)} from {skb.flow.src}")
     return Receive(taken, link)
 

@@ -21,7 +21,7 @@ class Exit(Value):
 
 
 class Seen(Value):
-    """legacy, nft: the rules that it met, in order; marks: after each of nft's
+    """legacy, nft: the rules that it met, in order; marks: after each of nft's (None: not told)
 
     left: None where it stayed; ``stayed``: the translated flow of one that the router itself took
     refusals: what the router told the sender
@@ -29,7 +29,7 @@ class Seen(Value):
 
     legacy: tuple[str, ...] = ()
     nft: tuple[str, ...] = ()
-    marks: tuple[int, ...] = ()
+    marks: tuple[int | None, ...] = ()
     left: Exit | None = None
     stayed: Flow | None = None
     refusals: tuple[str, ...] = ()

@@ -83,7 +83,8 @@ def _way(branch: Branch, ruleset: Ruleset) -> Way:
 
 def _seen(steps: Sequence[Step], stayed: Flow | None = None) -> Seen:
     here = [step for step in steps if step.place == _ROUTER]
-    legacy, nft, marks = [], [], []
+    legacy, nft = [], []
+    marks: list[int | None] = []
     for step in here:
         ref = step.rule
         if ref is None or ref.number == 0 or ref.table in OWN_TABLES:
@@ -93,7 +94,7 @@ def _seen(steps: Sequence[Step], stayed: Flow | None = None) -> Seen:
             legacy.append(told)
         else:
             nft.append(told)
-            marks.append(step.packet.mark)
+            marks.append(step.packet.mark if step.certain else None)
     out = [s for s in here if s.action == "seen" and s.direction == "out" and s.interface in _PORTS]
     left = None
     if out:
@@ -164,11 +165,16 @@ def _differ(one: Seen, other: Seen) -> Iterable[str]:
             at = next((n for n, p in enumerate(zip(mine, theirs, strict=False)) if p[0] != p[1]),
                       min(len(mine), len(theirs)))  # fmt: skip
             yield f"{name} rule {at + 1}: {mine[at : at + 2]} against {theirs[at : at + 2]}"
-    if one.nft == other.nft and one.marks != other.marks:
+    if one.nft == other.nft and not _same_marks(one.marks, other.marks):
         yield f"marks {one.marks} against {other.marks}"
     left, exited = one.left, other.left
     if not _same_exit(left, exited):
         yield f"left {left} against {exited}"
+
+
+def _same_marks(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
+    """None: the walk says that it does not know."""
+    return all(a in (None, b) for a, b in zip(one, other, strict=True))
 
 
 def _same_exit(one: Exit | None, other: Exit | None) -> bool:

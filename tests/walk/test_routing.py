@@ -72,7 +72,7 @@ def snapshot(sysctls: str = "net.ipv4.ip_forward = 1\n", **files: object) -> Sna
     )
 
 
-def ask(dst: str, src: str = "", iif: str = "", mark: int = 0, oif: str = "") -> Decision:
+def ask(dst: str, src: str = "", iif: str = "", mark: int | None = 0, oif: str = "") -> Decision:
     flow = Flow(protocol="tcp", src=src, dst=dst, sport=1, dport=80)
     return lookup(snapshot(), Query(flow=flow, iif=iif, mark=mark, oif=oif))
 
@@ -116,6 +116,14 @@ def test_policy_rules() -> None:
     assert ask("8.8.8.8", src="10.99.1.1").type == "prohibit"
     assert ask("10.5.4.4", iif="eth1").text == "10.5.0.0/16 via 10.9.0.2 dev eth0"
     assert ask("8.8.8.8", iif="eth1").type == "unreachable"  # a default route is suppressed
+
+
+def test_a_mark_that_nobody_knows_may_lead_elsewhere() -> None:
+    assert ask("10.5.4.4").certain
+    unsure = ask("10.5.4.4", mark=None)
+    assert unsure.text == "10.5.0.0/16 via 10.9.0.2 dev eth0"
+    assert not unsure.certain
+    assert ask("10.9.0.1", mark=None).certain, "the local table is asked before"
 
 
 def test_a_rule_that_nobody_can_evaluate_makes_it_uncertain() -> None:
