@@ -99,28 +99,26 @@ class AskedRules(Rules):
         try:
             if self._reading.table.backend == "legacy":
                 entry = legacy_xt.read(tree, self._reading.table.family, self._reading.ipset_name)
-                return self._of_entry(number, entry, tree, tree, file)
-            return self._nft_rule(number, tree, sets, file)
+                return self._of_entry(number, entry, tree, tree)
+            return self._nft_rule(number, tree, sets)
         except _STRANGE as error:
             raise BadDump(file, 0, f"rule {number}: {type(error).__name__}: {error}") from error
 
-    def _nft_rule(self, number: int, tree: Tree, sets: Mapping[str, SetTold], file: str) -> Rule:
+    def _nft_rule(self, number: int, tree: Tree, sets: Mapping[str, SetTold]) -> Rule:
         reading = self._reading
         family, userdata = reading.table.family, tree.get("userdata", "")
         expressions = tree.get("expressions", [])
         if reading.iptables:
             try:
                 entry = nft_xt.read(expressions, family, reading.ipset_name, userdata)
-                return self._of_entry(number, entry, tree, _counter(expressions), file)
+                return self._of_entry(number, entry, tree, _counter(expressions))
             except Foreign:
                 pass
         statements = nft_wire.statements(expressions, family, sets, reading.interfaces)
         comment = nft_wire.comment(userdata)
-        return rule_of(
-            reading.table, self._chain, number, statements, comment, tree.get("handle"), file
-        )
+        return rule_of(reading.table, self._chain, number, statements, comment, tree.get("handle"))
 
-    def _of_entry(self, number: int, entry: Entry, tree: Tree, counts: Tree, file: str) -> Rule:
+    def _of_entry(self, number: int, entry: Entry, tree: Tree, counts: Tree) -> Rule:
         """By the words of iptables-save."""
         text = entry.text()
         try:
@@ -143,7 +141,6 @@ class AskedRules(Rules):
             handle=tree.get("handle"),
             packets=counts.get("packets"),
             bytes=counts.get("bytes"),
-            source=file,
         )
 
     # --- a sequence -----------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """``iptables-save`` and ``ip6tables-save`` text (with or without counters) -> a Source.
 
-The text is indexed once, by one pass of a regular expression that also proves that each line is
-one that iptables-save writes; a rule is parsed when it is asked for. A line that does not belong
+The text is indexed once (save_sections.py), which also proves that each line is one that
+iptables-save writes; a rule is parsed when it is asked for. A line that does not belong
 there, a table without COMMIT, a rule of a chain that was not declared, a quote that does not
 close: BadDump with the line, since rules skipped in silence would make every later word a lie.
 
@@ -19,14 +19,13 @@ iptables-save keeps a chain's rules together; a text written by hand need not, a
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Literal, overload
 
 from kptrace.errors import BadDump
 from kptrace.rules.ruleset import Chain, Rule, Rules, Source, Table
-from kptrace.rules.save_sections import BIG, DECLARED, BigSection, Section, short
+from kptrace.rules.save_sections import DECLARED, Section, Span, short
 from kptrace.rules.sets import Set
 from kptrace.rules.xtables import compile_words
 
@@ -44,6 +43,7 @@ _NFT_SECURITY = 150  # iptables-nft's own number for it (iptables/nft.c), behind
 _SOURCE_NAT = 100  # nat in INPUT and POSTROUTING
 
 _RULE = re.compile(r"(?:\[(\d+):(\d+)\] )?-A \S+ ?(.*)\n")
+_LEADING = re.compile(r"(?:(?:\[\d++:\d++\] )?+-A \S++ -d [^ /]++/(?:32|128) .*+\n)*+(.++\n)?")
 _WORD = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^\s"]+))(?:\s+|$)')
 _ESCAPED = re.compile(r"\\(.)")
 
@@ -69,13 +69,9 @@ class IptablesSave(Source):
         self.family = family
         self.ipset = ipset
         self._sections = {
-            Table(backend=backend, family=family, name=name): self._section(start, end)
+            Table(backend=backend, family=family, name=name): Section(text, start, end, self.bad)
             for name, start, end in self._split()
         }
-
-    def _section(self, start: int, end: int) -> Section:
-        kind = BigSection if end - start > BIG else Section
-        return kind(self.text, start, end, self.bad)
 
     def tables(self) -> Sequence[Table]:
         return tuple(self._sections)
@@ -118,22 +114,10 @@ class IptablesSave(Source):
 
     def bad(self, place: int, text: str) -> BadDump:
         hint = "take it again with iptables-save, whole and unedited"
-        return BadDump(self.name, self.line(place), text, hint)
+        return BadDump(self.name, self.text.count("\n", 0, place) + 1, text, hint)
 
     def _place(self, line: str) -> int:
         return f"\n{self.text}".index(f"\n{line}\n")
-
-    def line(self, place: int) -> int:
-        """1-based. Newlines are counted in steps, each from the nearest mark before."""
-        known = bisect_right(self._marks, (place, 1 << 60)) - 1
-        start, line = self._marks[known]
-        line += self.text.count("\n", start, place)
-        self._marks.insert(known + 1, (place, line))
-        return line
-
-    @cached_property
-    def _marks(self) -> list[tuple[int, int]]:
-        return [(0, 1)]
 
     def _split(self) -> Iterator[tuple[str, int, int]]:
         """(table, start, end) of what stands between ``*TABLE`` and COMMIT."""
@@ -186,56 +170,66 @@ class SavedRules(Rules):
         self._led: dict[str, tuple[Rule, ...]] = {}
 
     @cached_property
+    def _spans(self) -> Sequence[Span]:
+        return self._section.spans(self._chain)
+
+    @cached_property
+    def _count(self) -> int:
+        return sum(self._save.text.count("\n", *span) for span in self._spans)
+
+    @cached_property
     def _places(self) -> list[int]:
         """Where each rule begins."""
-        text, places = self._save.text, list[int]()
-        for start, end in self._section.spans(self._chain):
+        places = list[int]()
+        for start, end in self._spans:
             while start < end:
                 places.append(start)
-                start = text.find("\n", start) + 1
+                start = self._save.text.find("\n", start) + 1
         return places
 
     def toward(self, address: str) -> Iterable[Rule]:
         """Skips the rules that begin with ``-d`` of another single address.
 
         KUBE-SERVICES has one or more such rules for each Service: 10,000 lines, of which a packet
-        needs a handful. The skipping is done on the text.
+        needs a handful.
         """
-        if len(self._places) < _WORTH_FILTERING:
+        if self._count < _WORTH_FILTERING:
             return self
         if address not in self._led:
-            self._led[address] = tuple(map(self._at, self._leading(address)))
+            places = {*self._open, *self._holding(f" -d {address}/")}
+            self._led[address] = tuple(self._at(place) for place in sorted(places))
         return self._led[address]
 
-    def _leading(self, address: str) -> Iterator[int]:
-        text, head = self._save.text, f"-A {self._chain} -d "
-        for index, place in enumerate(self._places):
-            if text.startswith("[", place):
-                place = text.find("] ", place) + 2
-            begin = place + len(head)
-            if text.startswith(head, place) and not text.startswith(f"{address}/", begin):
-                mask = text.find("/", begin)
-                if text.startswith(("/32 ", "/128 "), mask) and " " not in text[begin:mask]:
-                    continue
-            yield index
+    @cached_property
+    def _open(self) -> list[int]:
+        """Where the rules stand that do not begin with one destination."""
+        found = (_LEADING.finditer(self._save.text, *span) for span in self._spans)
+        return [each.start(1) for some in found for each in some if each[1]]
 
     def saying(self, text: str) -> Iterable[Rule]:
-        return self._matching(re.compile(rf"^.*{re.escape(text)}.*$", re.MULTILINE))
+        return (self._at(place) for place in self._holding(text)) if text else self
 
-    def _matching(self, pattern: re.Pattern[str]) -> Iterator[Rule]:
-        for start, end in self._section.spans(self._chain):
-            for match in pattern.finditer(self._save.text, start, end):
-                if match.start() < end:  # an empty text also stands behind the last line
-                    yield self._at(bisect_left(self._places, match.start()))
+    def _holding(self, words: str) -> Iterator[int]:
+        """Where the rules stand in which these words are."""
+        text = self._save.text
+        for start, end in self._spans:
+            found = text.find(words, start, end)
+            while found >= 0:
+                yield text.rfind("\n", 0, found) + 1
+                found = text.find(words, text.find("\n", found), end)
 
-    def _at(self, index: int) -> Rule:
-        rule = self._kept.get(index)
+    def _at(self, place: int, number: int = 0) -> Rule:
+        rule = self._kept.get(place)
         if rule is None:
-            rule = self._kept[index] = self._parse(index)
+            rule = self._kept[place] = self._parse(place, number or self._number(place))
         return rule
 
-    def _parse(self, index: int) -> Rule:
-        place = self._places[index]
+    def _number(self, place: int) -> int:
+        """1-based."""
+        before = ((start, min(place, end)) for start, end in self._spans if start < place)
+        return 1 + sum(self._save.text.count("\n", *part) for part in before)
+
+    def _parse(self, place: int, number: int) -> Rule:
         match = _RULE.match(self._save.text, place)
         if match is None:
             raise self._save.bad(place, "no rule")
@@ -252,14 +246,12 @@ class SavedRules(Rules):
         return Rule(
             table=self._table,
             chain=self._chain,
-            number=index + 1,
+            number=number,
             text=words,
             body=compiled.body,
             comment=compiled.comment,
             packets=int(packets) if packets else None,
             bytes=int(octets) if octets else None,
-            source=self._save.name,
-            line=self._save.line(place),
         )
 
     @overload
@@ -268,14 +260,15 @@ class SavedRules(Rules):
     def __getitem__(self, index: slice) -> Sequence[Rule]: ...
     def __getitem__(self, index: int | slice) -> Rule | Sequence[Rule]:
         if isinstance(index, slice):
-            return [self._at(each) for each in range(*index.indices(len(self)))]
-        return self._at(range(len(self))[index])
+            return [self[each] for each in range(*index.indices(self._count))]
+        number = range(1, self._count + 1)[index]
+        return self._at(self._places[number - 1], number)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return self._count
 
     def __iter__(self) -> Iterator[Rule]:
-        return (self._at(index) for index in range(len(self)))
+        return map(self._at, self._places, range(1, self._count + 1))
 
 
 _WORTH_FILTERING = 16

@@ -211,9 +211,7 @@ class NftRuleset(Source):
         if not isinstance(statements, list):
             raise BadDump(self.name, 0, f"rule {number} of {json.chain} has no expr list", _HINT)
         try:
-            return rule_of(
-                table, json.chain, number, statements, json.comment, json.handle, self.name
-            )
+            return rule_of(table, json.chain, number, statements, json.comment, json.handle)
         except RecursionError as error:
             raise BadDump(self.name, 0, f"rule {number} of {json.chain} is too deep") from error
 
@@ -242,7 +240,6 @@ def rule_of(
     statements: Sequence[Json],
     comment: str,
     handle: int | None,
-    source: str,
 ) -> Rule:
     """A rule from its statements as ``nft -j`` has them."""
     counter: dict[str, int] = next((each["counter"] for each in statements if _counts(each)), {})
@@ -256,7 +253,6 @@ def rule_of(
         handle=handle,
         packets=counter.get("packets"),
         bytes=counter.get("bytes"),
-        source=source,
     )
 
 

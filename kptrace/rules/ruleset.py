@@ -42,7 +42,7 @@ class Table(Value, order=True):
 class Rule(Value):
     """One rule. ``text``: its own words as the source has them, without ``-A CHAIN``.
 
-    number: 1-based place in the chain; ``source``, ``line``: the file it was read from
+    number: 1-based place in the chain
     packets, bytes: its counters, None where the source does not tell them
     """
 
@@ -55,8 +55,6 @@ class Rule(Value):
     handle: int | None = None
     packets: int | None = None
     bytes: int | None = None
-    source: str = ""
-    line: int = 0
 
     def ref(self, words: str = "") -> RuleRef:
         return RuleRef(

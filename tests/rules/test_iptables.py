@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -112,14 +113,10 @@ def test_a_rule_knows_its_place_its_counters_and_its_own_words() -> None:
     (jump,) = rules(source, NAT, "PREROUTING")
     assert (jump.chain, jump.number, jump.packets, jump.bytes) == ("PREROUTING", 1, 3, 180)
     assert jump.text == '-m comment --comment "kubernetes service portals" -j KUBE-SERVICES'
-    assert (jump.source, jump.line, jump.comment) == (
-        "iptables-save.txt",
-        16,
-        "kubernetes service portals",
-    )
+    assert jump.comment == "kubernetes service portals"
     assert jump.body == (Verdict(kind="jump", chain="KUBE-SERVICES"),)
     last = rules(source, NAT, "KUBE-SERVICES")[1]
-    assert (last.number, last.line) == (2, 18)
+    assert last.number == 2
     assert last.text == "-m nfacct --nfacct-name  two_spaces"
     (plain,) = rules(source, FILTER, "INPUT")
     assert (plain.packets, plain.bytes) == (None, None)
@@ -232,9 +229,17 @@ def test_every_rule_of_every_dump_comes_out_as_it_stands(dumps: Path) -> None:
         source = IptablesSave(
             text, path.name, "nft", family, lambda name, s=sets: s.set(None, name) if s else None
         )
-        found = sorted(every_rule(source), key=lambda rule: rule.line)
-        assert [(rule.chain, rule.text) for rule in found] == lines, path
+        found = every_rule(source)
+        assert by_chain((rule.chain, rule.text) for rule in found) == by_chain(lines), path
         assert not [rule for rule in found if unknown(rule)], path
+
+
+def by_chain(lines: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """The words of rules in order, chain by chain (tables with chains of one name in turn)."""
+    found: dict[str, list[str]] = {}
+    for chain, words in lines:
+        found.setdefault(chain, []).append(words)
+    return found
 
 
 def unknown(rule: Rule) -> bool:
@@ -269,8 +274,8 @@ def test_rules_in_are_rules_out(given_rules: list[tuple[str, str]], counted: boo
     head = "[1:2] " if counted else ""
     lines = "".join(f"{head}-A {chain} {words}\n" for chain, words in given_rules)
     source = save(f"*filter\n:A - [0:0]\n:B - [0:0]\n:C - [0:0]\n{lines}COMMIT\n")
-    found = sorted(every_rule(source), key=lambda rule: rule.line)
-    assert [(rule.chain, rule.text) for rule in found] == given_rules
+    found = [(rule.chain, rule.text) for rule in every_rule(source)]
+    assert by_chain(found) == by_chain(given_rules)
 
 
 @given(st.integers(min_value=0, max_value=len(SAVE) - 1))
@@ -301,12 +306,9 @@ def test_a_mangled_text_is_refused_or_read_whole(start: int, length: int, new: s
     except BadDump:
         return
     written = [line for line in text.split("\n") if re.match(r"(?:\[\d+:\d+\] )?-A ", line)]
-    assert len(found) == len(written)
-    assert sorted(rule.line for rule in found) == [
-        number
-        for number, line in enumerate(text.split("\n"), start=1)
-        if re.match(r"(?:\[\d+:\d+\] )?-A ", line)
-    ]
+    assert sorted(rule.text for rule in found) == sorted(
+        re.sub(r"^(?:\[\d+:\d+\] )?-A \S+ ?", "", line) for line in written
+    )
 
 
 @given(st.text())

@@ -1,4 +1,4 @@
-"""A big part of a save tells what its index tells, chain by chain, and refuses the same faults."""
+"""The index of a save tells what a reader tells that goes over the text line by line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kptrace.errors import BadDump
-from kptrace.rules import iptables
+from kptrace.rules import save_sections
 from kptrace.rules.iptables import IptablesSave
 
 GROUPED = """\
@@ -33,50 +33,93 @@ SCATTERED = GROUPED.replace("COMMIT", "-A PREROUTING -j LONG\nCOMMIT")
 COMMENTED = GROUPED.replace("-A LONGER", "# by hand\n\n-A LONGER")
 COUNTED = re.sub(r"^-A", "[7:420] -A", GROUPED, flags=re.MULTILINE)
 MIXED = GROUPED.replace("-A LONG -j", "[1:1] -A LONG -j")
+TEXTS = [GROUPED, SCATTERED, COMMENTED, COUNTED, MIXED]
+
+Told = dict[str, dict[str, list[tuple[int, str, str]]]]
 
 
-def told(text: str, big: bool, monkeypatch: pytest.MonkeyPatch) -> object:
-    """All that a save says, or where it says that it is broken."""
-    monkeypatch.setattr(iptables, "BIG", -1 if big else 1 << 30)
-    names = sorted({*re.findall(r"^:(\S+)", text, re.MULTILINE), "NOT-THERE"})
-    try:
-        save = IptablesSave(text, "x", "legacy", "ip")
-        return {
-            table: (
-                [chain.name for chain in save.base_chains(table)],
-                {
-                    name: [
-                        (rule.number, rule.text, rule.packets, rule.line) for rule in chain.rules
-                    ]
-                    for name in names
-                    if (chain := save.chain(table, name))
-                },
-                list(save.chain_names(table)),
-            )
-            for table in save.tables()
+def told(text: str) -> Told:
+    """All rules that a save tells: number, words, packets."""
+    save = IptablesSave(text, "x", "legacy", "ip")
+    return {
+        table.name: {
+            name: [
+                (rule.number, rule.text, "" if rule.packets is None else str(rule.packets))
+                for rule in chain.rules
+            ]
+            for name in save.chain_names(table)
+            if (chain := save.chain(table, name))
         }
-    except BadDump as error:
-        return error.line
+        for table in save.tables()
+    }
 
 
-@pytest.mark.parametrize("text", [GROUPED, SCATTERED, COMMENTED, COUNTED, MIXED])
-def test_big_and_small_tell_the_same(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = told(text, False, monkeypatch)
-    assert isinstance(small, dict)
-    assert told(text, True, monkeypatch) == small
+def by_line(text: str) -> Told | None:
+    """The same by the grammar, a line at a time; None: the text breaks it."""
+    found: Told = {}
+    table: dict[str, list[tuple[int, str, str]]] | None = None
+    rules = False
+    for line in text.splitlines():
+        rule = re.fullmatch(r"(?:\[(\d+):\d+\] )?-A (\S+)(?: (.*))?", line)
+        chain = re.fullmatch(r":(\S+) \S+(?: \[\d+:\d+\])?", line)
+        if line.startswith("#") or not line.strip():
+            continue
+        if table is None:
+            if not line.startswith("*") or line[1:] in found:
+                return None
+            table, rules = found.setdefault(line[1:], {}), False
+        elif line == "COMMIT":
+            table = None
+        elif chain and not rules and chain[1] not in table:
+            table[chain[1]] = []
+        elif rule and rule[2] in table:
+            rules = True
+            numbered = table[rule[2]]
+            numbered.append((len(numbered) + 1, rule[3] or "", rule[1] or ""))
+        else:
+            return None
+    return found if table is None else None
+
+
+@pytest.mark.parametrize("near", [1, 1 << 14])
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_index_tells_what_the_lines_tell(
+    text: str, near: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(save_sections, "_NEAR", near)
+    expected = by_line(text)
+    assert expected is not None
+    assert told(text) == expected
 
 
 def test_real_saves(cases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(save_sections, "_NEAR", 1)
     for path in sorted(cases.glob("*/*/ip*tables-save.txt")):
         text = path.read_text()
-        assert told(text, True, monkeypatch) == told(text, False, monkeypatch)
+        assert told(text) == by_line(text)
 
 
-def test_mangled_texts_are_refused_alike_or_read_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines dropped, doubled, cut or swapped: big and small agree on what is left."""
+def test_a_chain_is_found_wherever_it_stands_among_many() -> None:
+    """Chains of one to many rules, so that the halves fall before, into and behind them."""
+    chance = random.Random(2)
+    names = [f"C-{number}" for number in range(300)]
+    declared = "".join(f":{name} - [0:0]\n" for name in sorted(names))
+    chance.shuffle(names)
+    rules = "".join(
+        f"-A {name} -m comment --comment {name}-{number} -j RETURN\n"
+        for name in names
+        for number in range(chance.choice([0, 1, 2, 3, 900]))
+    )
+    text = f"*nat\n{declared}{rules}COMMIT\n"
+    assert told(text) == by_line(text)
+
+
+def test_mangled_texts_are_refused_or_read_as_their_lines_say() -> None:
+    """Lines dropped, doubled, cut or swapped."""
     chance = random.Random(1)
-    for _ in range(400):
-        lines = chance.choice([GROUPED, COUNTED, SCATTERED]).splitlines(keepends=True)
+    refused = 0
+    for _ in range(600):
+        lines = chance.choice(TEXTS).splitlines(keepends=True)
         at, other = chance.randrange(len(lines)), chance.randrange(len(lines))
         match chance.randrange(4):
             case 0:
@@ -88,14 +131,24 @@ def test_mangled_texts_are_refused_alike_or_read_alike(monkeypatch: pytest.Monke
             case _:
                 lines[at], lines[other] = lines[other], lines[at]
         text = "".join(lines)
-        small, big = told(text, False, monkeypatch), told(text, True, monkeypatch)
-        assert big == small or _undeclared(text), text
+        try:
+            found = told(text)
+        except BadDump:
+            refused += 1
+        else:
+            assert found == by_line(text), text
+    assert refused
 
 
-def _undeclared(text: str) -> bool:
-    """A rule of a chain that is not declared: only who reads all of them sees it."""
-    named = re.findall(r"^(?:\[\d+:\d+\] )?-A (\S+)", text, re.MULTILINE)
-    return not set(named) <= set(re.findall(r"^:(\S+)", text, re.MULTILINE))
+def test_what_nobody_asks_for_is_proved_too() -> None:
+    """One chain is asked for; a rule of a chain that is nowhere declared stands in another."""
+    text = GROUPED.replace("-A LONG -j DROP", "-A NOWHERE -j DROP")
+    save = IptablesSave(text, "x", "legacy", "ip")
+    chain = save.chain(save.tables()[0], "KUBE-MARK-MASQ")
+    assert chain is not None
+    with pytest.raises(BadDump, match="NOWHERE") as caught:
+        list(chain.rules)
+    assert caught.value.line == 14
 
 
 @pytest.mark.parametrize("rule", ["-A F-0 -j ACCEPT", "[0:0] -A F-0 -j ACCEPT"])
