@@ -56,7 +56,7 @@ golden: venv
 
 # IMAGE='--name registry.example/kptrace:1'
 image: venv
-	$(BIN)/python plugins/kubectl/image $(IMAGE)
+	$(BIN)/python plugins/kubectl/build/image.py $(IMAGE)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,12 +18,11 @@ from typing import TypeVar
 
 import msgspec
 
-import kptrace
 from kptrace.errors import CannotLook, KptraceError
 from kptrace.lab import kernel, machine, manifests, rules, socket_lb, state, topology
 from kptrace.lab.plan import DNS_ADDRESS, Plan
 from kptrace.lab.state import Lab, Process, State
-from kptrace.node import namespace
+from kptrace.node import child, namespace
 
 T = TypeVar("T")
 
@@ -138,12 +136,12 @@ def _start_servers(lab: Lab) -> subprocess.Popen[str]:
     """In a session of its own, so that a Ctrl-C in the terminal later does not reach it."""
     with open(lab.directory / "servers.log", "wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "kptrace.lab.servers", lab.name],
+            child.command("kptrace.lab.servers", lab.name),
+            env=child.environ(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            cwd=Path(kptrace.__file__).parents[1],
             start_new_session=True,
         )
 

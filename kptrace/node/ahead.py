@@ -7,7 +7,8 @@ stdin is closed, which is when we end.
 from __future__ import annotations
 
 import subprocess
-import sys
+
+from kptrace.node import child
 
 _begun: list[subprocess.Popen[bytes]] = []
 
@@ -24,7 +25,8 @@ def take() -> subprocess.Popen[bytes]:
 def _start() -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C reaches us first, and we end the agent in good order.
     return subprocess.Popen(
-        [sys.executable, "-m", "kptrace.node.agent"],
+        child.command("kptrace.node.agent"),
+        env=child.environ(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING
 
 import msgspec
 
+from kptrace.node import child
 from kptrace.node.namespace import within
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class Guard:
             import subprocess  # seldom needed, and slow to import
 
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "kptrace.node.guard"],
+                child.command("kptrace.node.guard"),
+                env=child.environ(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

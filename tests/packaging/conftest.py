@@ -12,17 +12,16 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def image_tool() -> Path:
-    return ROOT / "plugins" / "kubectl" / "image"
+def build() -> Path:
+    """The folder of the programs that build."""
+    return ROOT / "plugins" / "kubectl" / "build"
 
 
 @pytest.fixture(scope="session")
-def image(image_tool: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def image(build: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The archive of the agent's image, and its root file system."""
     folder = tmp_path_factory.mktemp("image")
     output, root = folder / "image.tar", folder / "root"
-    name = "localhost/kptrace-test:1"
-    subprocess.run(
-        [sys.executable, image_tool, "--name", name, "--output", output, "--root", root], check=True
-    )
+    words = ("--name", "localhost/kptrace-test:1", "--output", output, "--root", root)
+    subprocess.run([sys.executable, build / "image.py", *words], check=True)
     return output, root

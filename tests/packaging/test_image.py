@@ -41,7 +41,7 @@ def module(folder: Path, name: str) -> ModuleType:
 
 
 @pytest.fixture
-def small(image_tool: Path, tmp_path: Path) -> tuple[ModuleType, Path, Path]:
+def small(build: Path, tmp_path: Path) -> tuple[ModuleType, Path, Path]:
     """A folder with one of each kind of file, as it is in trees of packages."""
     tree = tmp_path / "tree"
     (tree / "usr/bin").mkdir(parents=True)
@@ -49,7 +49,7 @@ def small(image_tool: Path, tmp_path: Path) -> tuple[ModuleType, Path, Path]:
     (tree / "usr/bin/tool").write_text("#!/bin/sh\n")
     (tree / "usr/bin/tool").chmod(0o755)
     (tree / "bin").symlink_to("usr/bin")
-    return module(image_tool, "oci"), tree, tmp_path
+    return module(build, "oci"), tree, tmp_path
 
 
 def blob(tar: tarfile.TarFile, described: Mapping[str, Any]) -> bytes:
@@ -108,8 +108,8 @@ def test_the_same_files_are_the_same_image(small: tuple[ModuleType, Path, Path])
     assert oci.kept(folder / "none.tar.gz") is None
 
 
-def test_packages_lie_in_a_merged_usr(image_tool: Path) -> None:
-    place = module(image_tool, "debian")._place
+def test_packages_lie_in_a_merged_usr(build: Path) -> None:
+    place = module(build, "debian")._place
     assert place("./lib/x86_64-linux-gnu/libc.so.6") == "usr/lib/x86_64-linux-gnu/libc.so.6"
     assert place("./sbin/ip") == "usr/sbin/ip"
     assert place("./usr/sbin/nft") == "usr/sbin/nft"
@@ -117,11 +117,11 @@ def test_packages_lie_in_a_merged_usr(image_tool: Path) -> None:
     assert place("./library/x") == "library/x"
 
 
-def test_both_ways_to_build_it_take_the_same_packages(image_tool: Path) -> None:
+def test_both_ways_to_build_it_take_the_same_packages(build: Path) -> None:
     text = (ROOT / "plugins/kubectl/Containerfile").read_text(encoding="utf-8")
     installed = re.search(r"--no-install-recommends \\\n(.+) \\\n", text)
     assert installed
-    assert installed[1].split() == list(module(image_tool, "debian").PACKAGES)
+    assert installed[1].split() == list(module(build, "debian").PACKAGES)
     assert 'ENTRYPOINT ["kptrace"]' in text
 
 
@@ -229,9 +229,9 @@ def test_its_modules_are_compiled(image: tuple[Path, Path]) -> None:
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-def test_wrong_usage_of_the_builder(image_tool: Path) -> None:
+def test_wrong_usage_of_the_builder(build: Path) -> None:
     done = subprocess.run(
-        [sys.executable, image_tool, "--nonsense"], capture_output=True, text=True
+        [sys.executable, build / "image.py", "--nonsense"], capture_output=True, text=True
     )
     assert done.returncode == 2
     assert "unrecognized arguments" in done.stderr

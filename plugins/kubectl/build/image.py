@@ -1,10 +1,10 @@
 """Build the agent's image without a container tool and without a registry, on Debian.
 
-    python plugins/kubectl/image [--name NAME] [--output FILE] [--root FOLDER] [--cache FOLDER]
+    python plugins/kubectl/build/image.py [--name NAME] [--output FILE] [--root FOLDER]
 
 Out: an archive for ``ctr -n k8s.io images import``, ``docker load`` or ``podman load``. Three
 layers: Debian's packages, Python's packages, kptrace. Each is kept by what it is made of, so only
-what changed is made again; ``Containerfile`` beside this folder says the same to container tools.
+what changed is made again; ``plugins/kubectl/Containerfile`` says the same to container tools.
 No root is needed, and nothing outside of the cache and the output is written.
 """
 
@@ -27,6 +27,8 @@ import wheels
 ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kptrace" / "image"
+# what a layer depends on beside what is in it
+OURS = ("image", "debian", "wheels", "oci")
 
 CONFIG = {
     "Entrypoint": ["kptrace"],
@@ -70,10 +72,10 @@ def layers(cache: Path) -> list[oci.Layer]:
 
         parts: list[tuple[str, Callable[[Path], None], Iterable[bytes]]] = [
             ("debian", debian_files, [deb.name.encode() for deb in debs]),
-            ("dependencies", dependencies, [(ROOT / "pyproject.toml").read_bytes()]),
+            ("dependencies", dependencies, [each.encode() for each in wheels.needed(ROOT)]),
             ("kptrace", ours, _sources()),
         ]
-        made, told = [], _digest(path.read_bytes() for path in sorted(HERE.glob("*.py")))
+        made, told = [], _digest((HERE / f"{each}.py").read_bytes() for each in OURS)
         for name, fill, of in parts:
             told = _digest([told.encode(), *of])
             file = cache / f"{name}-{told}.tar.gz"
@@ -112,7 +114,7 @@ def _forget(cache: Path, name: str, but: Path) -> None:
 
 
 def main() -> None:
-    parse = argparse.ArgumentParser(prog="image", description="Build the image of the agent.")
+    parse = argparse.ArgumentParser(prog="image.py", description="Build the image of the agent.")
     parse.add_argument("--name", default=f"localhost/kptrace:{version()}")
     parse.add_argument("--output", type=Path, default=ROOT / "dist" / "kptrace-image.tar")
     parse.add_argument("--root", type=Path, help="also unpack its root file system here")

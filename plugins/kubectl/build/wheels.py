@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 MODULES = Path("usr/lib/python3/dist-packages")
@@ -28,12 +29,14 @@ NOT_COMPILED = "/kubernetes/client/(models|api)/"
 _COMMAND = "#!/usr/bin/python3\nfrom kptrace.__main__ import main\n\nmain()\n"
 
 
+def needed(root: Path) -> list[str]:
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    return list(project["dependencies"])
+
+
 def dependencies(root: Path, base: Path, tree: Path) -> None:
     """All but kptrace itself."""
-    import tomllib
-
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    _install(base, tree, *project["dependencies"])
+    _install(base, tree, *needed(root))
     for name in LEFT_OUT:
         shutil.rmtree(tree / MODULES / name, ignore_errors=True)
     compile_all(base, tree)
