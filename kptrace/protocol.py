@@ -3,7 +3,8 @@
 The agent does what it is told and decides nothing. Every request has an ``id``; each reply that
 belongs to one carries it, and the last reply of a request is ``Done`` (also after an ``Oops``).
 
-    Enter    these places exist here, with the way into each             -> Done
+    Enter    these places exist here, with the way into each             -> Fact*, Done
+             a Fact ``door`` names a pod of which no process was found
     Dump     the named files of a place                                  -> Fact*, Done
     Ask      one DNS question from a place                               -> Answer, Done
     Watch    arm every layer in these places for these probes            -> Ready
@@ -44,13 +45,16 @@ from kptrace.model import (
 class Door(Value):
     """The way into a place: a namespace file (``/run/netns/x``, ``/proc/1/ns/net``).
 
+    pod_uid: where only this is known, the agent looks for a process of the pod (node/doors.py),
+    which has the namespace, the resolv.conf and the cgroup.
     resolv_conf: the file that its resolver reads; empty: none known.
     bpffs: where BPF maps are pinned; cgroup: the directory (version 2) that its programs run in,
     for sockets are made there that the programs on it should meet; empty: the agent's own
     """
 
     place: Place
-    netns: str
+    netns: str = ""
+    pod_uid: str = ""
     resolv_conf: str = ""
     bpffs: str = "/sys/fs/bpf"
     cgroup: str = ""

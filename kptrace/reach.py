@@ -93,7 +93,7 @@ def _world(documents: Documents, snapshots: Mapping[Place, Snapshot]) -> World:
     services = documents.services
     known = (
         None
-        if "services.json" in documents.missing
+        if "services.json" in (*documents.missing, *documents.partial)
         else frozenset(
             address
             for service in services

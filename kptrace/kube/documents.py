@@ -2,7 +2,7 @@
 
 In: ``services.json``, ``endpointslices.json``, ``pods.json``, ``nodes.json`` as
 ``kubectl get -o json`` prints them (a List, or a single object), and ``servicecidrs.json`` where
-there is one. A text that is absent is evidence that is missing and is named in ``missing``; one
+there is one; ``partial.json`` lists those of them that hold no more than one question needed. A text that is absent is evidence that is missing and is named in ``missing``; one
 that is not what it says it is raises ``BadDump`` with the place inside.
 
 Out: ``Documents``. An EndpointSlice becomes one ``Endpoint`` for each address and port, as
@@ -32,7 +32,8 @@ ZONE = "topology.kubernetes.io/zone"
 DEFAULT_AFFINITY_SECONDS = 10800
 
 FILES = ("services.json", "endpointslices.json", "pods.json", "nodes.json")
-OPTIONAL_FILES = ("servicecidrs.json",)
+PARTIAL = "partial.json"
+OPTIONAL_FILES = ("servicecidrs.json", PARTIAL)
 
 ManifestT = TypeVar("ManifestT", bound=manifests.Named)
 NounT = TypeVar("NounT")
@@ -43,6 +44,7 @@ class Documents(Value):
     """All that the API told. ``endpoints``: by Service key, in the order of the slices.
 
     missing: names of the files that were not there
+    partial: names of those that hold no more than one question needed
     """
 
     services: tuple[Service, ...] = ()
@@ -51,6 +53,7 @@ class Documents(Value):
     nodes: tuple[Node, ...] = ()
     service_cidrs: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    partial: tuple[str, ...] = ()
 
     def service(self, key: str) -> Service | None:
         """By ``namespace/name``."""
@@ -87,6 +90,7 @@ def read_documents(texts: Mapping[str, str | bytes]) -> Documents:
             _all(texts, "servicecidrs.json", manifests.ServiceCIDR, _service_cidrs), ()
         ),
         missing=tuple(name for name in FILES if name not in texts),
+        partial=_decode(PARTIAL, texts[PARTIAL], tuple[str, ...]) if PARTIAL in texts else (),
     )
 
 

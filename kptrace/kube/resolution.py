@@ -64,7 +64,7 @@ def choose_source(question: Question, documents: Documents, backends: Iterable[s
     if kind in ("node", "nodes", "no") and name:
         if documents.node(name) is None:
             raise NotFound(
-                f"no node {name}", _say_nearest(name, (node.name for node in documents.nodes))
+                f"no node {name}", say_nearest(name, (node.name for node in documents.nodes))
             )
         return Source(kind="node", place=Place(node=name), why="as asked")
     raise Usage(
@@ -80,7 +80,7 @@ def _pod_source(name: str, question: Question, documents: Documents) -> Source:
     if pod is None:
         raise NotFound(
             f"no pod {bare} in namespace {namespace or question.namespace}",
-            _say_nearest(key, (pod.key for pod in documents.pods)),
+            say_nearest(key, (pod.key for pod in documents.pods)),
         )
     if not pod.node:
         raise NotFound(f"pod {key} runs on no node yet (phase {pod.phase or 'unknown'})")
@@ -90,28 +90,29 @@ def _pod_source(name: str, question: Question, documents: Documents) -> Source:
 
 def _chosen(question: Question, documents: Documents, backends: frozenset[str]) -> Source:
     namespace = question.target.namespace or question.namespace
-    strangers = sorted(
-        (
-            pod
-            for pod in documents.pods
-            if pod.namespace == namespace
-            and pod.ready
-            and pod.node
-            and not pod.host_network
-            and pod.key not in backends
-        ),
-        key=lambda pod: pod.name,
-    )
-    if strangers:
-        pod = strangers[0]
+    for pod in strangers(documents.pods, namespace, backends):
         why = f"chosen: a ready pod of {namespace} that is no backend"
         return Source(kind="pod", place=Place(node=pod.node, pod=pod.key), why=why)
-    for node in documents.nodes:
+    for node in sorted(documents.nodes, key=lambda node: not node.ready):
         why = f"chosen: no pod of {namespace} is ready and no backend"
         return Source(kind="node", place=Place(node=node.name), why=why)
     raise NotFound(
         "no pod and no node to send from", "name one: --from pod/NAME or --from node/NAME"
     )
+
+
+def strangers(pods: Iterable[Pod], namespace: str, backends: frozenset[str]) -> list[Pod]:
+    """The pods that a packet can start from as from anybody's, in the order of preference."""
+    found = (
+        pod
+        for pod in pods
+        if pod.namespace == namespace
+        and pod.ready
+        and pod.node
+        and not pod.host_network
+        and pod.key not in backends
+    )
+    return sorted(found, key=lambda pod: pod.name)
 
 
 def _of_service(question: Question, service: Service, documents: Documents) -> Resolution:
@@ -153,7 +154,7 @@ def _entrance(
             if not nodes:
                 raise NotFound(
                     f"no node {question.node}",
-                    _say_nearest(question.node, (n.name for n in documents.nodes)),
+                    say_nearest(question.node, (n.name for n in documents.nodes)),
                 )
             owned = tuple(a for node in nodes for a in node.addresses)
             return _of_family(question, owned, "node address"), port.node_port
@@ -311,10 +312,10 @@ def _nearest(target: Target, keys: Iterable[str], prefix: str) -> str:
     elsewhere = [key for key in known if key.split("/")[1] == target.name]
     if elsewhere:
         return f"there is one in namespace {elsewhere[0].split('/')[0]}: add -n"
-    return _say_nearest(f"{target.namespace}/{target.name}", known, prefix)
+    return say_nearest(f"{target.namespace}/{target.name}", known, prefix)
 
 
-def _say_nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+def say_nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     near = get_close_matches(name, tuple(known), n=1, cutoff=0.5)
     if not near:
         return ""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from kptrace.model import Place, Probe, Returned
 from kptrace.node import conntrack, dns, inject, ipvs_table
 from kptrace.node.cgroup import within_cgroup
+from kptrace.node.doors import opened
 from kptrace.node.guard import Guard
 from kptrace.node.loop import Loop, Task
 from kptrace.node.namespace import inode, within
@@ -154,7 +155,11 @@ class Agent:
         return self._doors[place]
 
     def _enter(self, request: Enter) -> None:
-        for door in request.doors:
+        for door in opened(request.doors):
+            if not door.netns:
+                why = f"no process of pod {door.place.pod} was found on {door.place.node}"
+                self._say(Fact(id=request.id, place=door.place, file="door", missing=why))
+                continue
             try:
                 inode(door.netns)
             except FileNotFoundError:

@@ -1,0 +1,115 @@
+"""The agent as a program that travels: for images that hold Python, and not this kptrace.
+
+In: the word of the Python over there on itself. Out: an archive for its stdin.
+
+``BOOT`` runs there (``python3 -c``), and first says one line on what it found. If that is this
+version of kptrace, the agent starts at once. Else it reads ``SIZE\\n`` and so many bytes of a zip,
+unpacks them into memory (/dev/shm; the root of the file system may be read-only) and starts the
+agent from there. Only the standard library and msgspec are needed on a node. msgspec is compiled:
+ours is packed in where Python's version, machine and C library are the same as here; another image
+has to bring its own.
+"""
+
+from __future__ import annotations
+
+import io
+import platform
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+
+import kptrace
+from kptrace import __version__
+from kptrace.errors import Unsupported
+
+_LEFT_OUT = ("__pycache__", ".pyi")
+
+BOOT = """
+import io, json, os, shutil, subprocess, sys, sysconfig, tempfile, zipfile
+from importlib.util import find_spec
+try:
+    from kptrace import __version__ as found
+except ImportError:
+    found = ""
+same = found == sys.argv[1] and find_spec("msgspec") is not None
+word = {"same": same, "found": found, "python": "%d.%d" % sys.version_info[:2],
+        "abi": str(sysconfig.get_config_var("SOABI")), "msgspec": find_spec("msgspec") is not None}
+os.write(1, json.dumps(word).encode() + b"\\n")
+if same:
+    from kptrace.node.agent import main
+    main()
+size = b""
+while not size.endswith(b"\\n"):
+    size += os.read(0, 1) or sys.exit(0)
+data = b""
+while len(data) < int(size):
+    data += os.read(0, int(size) - len(data)) or sys.exit(0)
+memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+home = tempfile.mkdtemp(prefix="kptrace-", dir=memory)
+try:
+    zipfile.ZipFile(io.BytesIO(data)).extractall(home)
+    code = subprocess.call([sys.executable, "-m", "kptrace.node.agent"],
+                           env=dict(os.environ, PYTHONPATH=home, PYTHONDONTWRITEBYTECODE="1"))
+finally:
+    shutil.rmtree(home, ignore_errors=True)
+sys.exit(code)
+"""
+
+
+class Word(msgspec.Struct, frozen=True):
+    """What a Python says of itself."""
+
+    same: bool
+    found: str
+    python: str
+    abi: str
+    msgspec: bool
+
+
+def command() -> tuple[str, ...]:
+    return ("python3", "-c", BOOT, __version__)
+
+
+def packed(word: Word, image: str) -> bytes:
+    """What that Python lacks, as it is to be written to it. Raises Unsupported."""
+    if tuple(map(int, word.python.split("."))) < (3, 11):
+        raise Unsupported(
+            f"the image {image} has Python {word.python}, and the agent needs 3.11",
+            f"give --image python:{_own_version()}, or an image of kptrace",
+        )
+    own = str(sysconfig.get_config_var("SOABI"))
+    if not word.msgspec and word.abi != own:
+        raise Unsupported(
+            f"the image {image} has Python {word.python} ({word.abi}) without msgspec, "
+            f"and this kptrace can carry msgspec for {own} only",
+            f"give --image python:{_own_version()}, or an image of kptrace"
+            + ("" if platform.machine() in word.abi else " made for the node's processor"),
+        )
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for path, name in _files(with_msgspec=not word.msgspec):
+            archive.write(path, name)
+    data = made.getvalue()
+    return b"%d\n" % len(data) + data
+
+
+def _files(with_msgspec: bool) -> Iterator[tuple[Path, str]]:
+    packages = [Path(kptrace.__file__).parent]
+    if with_msgspec:
+        spec = find_spec("msgspec")
+        assert spec is not None and spec.origin is not None  # we use it ourselves
+        packages.append(Path(spec.origin).parent)
+    for package in packages:
+        for path in sorted(package.rglob("*")):
+            name = str(path.relative_to(package.parent))
+            if path.is_file() and not any(part in name for part in _LEFT_OUT):
+                yield path, name
+
+
+def _own_version() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -1,0 +1,164 @@
+"""The life of an agent's pod: made, looked at until it runs or never will, removed.
+
+In: the client, and what the pod is to be (agent_pod.py). Out: an exec stream into it, or a
+CannotLook that says why there is none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from kptrace.errors import AgentFailed, CannotLook, Forbidden, NotFound, Unsupported
+from kptrace.kube.agent_pod import CONTAINER, Terms, pod
+from kptrace.kube.channel import Channel
+from kptrace.kube.client import Client, Refusal, decoded, path
+
+_HOPELESS = {
+    "ErrImagePull": "cannot be pulled",
+    "ImagePullBackOff": "cannot be pulled",
+    "ErrImageNeverPull": "is not on the node, and may not be pulled",
+    "InvalidImageName": "is no name of an image",
+}
+_BROKEN = ("CreateContainerError", "CreateContainerConfigError", "RunContainerError")
+_VIOLATES = re.compile(r'violates PodSecurity "([^"]+)"')
+OTHER_IMAGE = "give --image with one that the node can have; any with Python 3.11 will do"
+
+
+class Lodging(Protocol):
+    """A container that an agent can be started in."""
+
+    name: str
+
+    def create(self) -> None: ...
+
+    def look(self) -> str:
+        """What it waits for; empty: it runs. Raises CannotLook if it never will, or has ended."""
+
+    def exec(self, command: Sequence[str]) -> Channel: ...
+
+    def remove(self) -> None: ...
+
+
+class NodePod:
+    """A pod of our own on a node."""
+
+    def __init__(self, client: Client, terms: Terms, run: str, number: int, node: str) -> None:
+        self._client, self._terms, self._node = client, terms, node
+        self._manifest = pod(terms, run, number, node)
+        self._begun = False
+        self.name = f"{terms.namespace}/{self._manifest['metadata']['name']}"
+
+    @property
+    def _path(self) -> str:
+        return path("pods", self._terms.namespace, self._manifest["metadata"]["name"])
+
+    def create(self) -> None:
+        self._begun = True
+        try:
+            self._client.post(path("pods", self._terms.namespace), self._manifest)
+        except Refusal as refusal:
+            raise refused(refusal, self._terms) from None
+
+    def look(self) -> str:
+        try:
+            found = decoded(self._client.get(self._path))
+        except Refusal as refusal:
+            if refusal.code == 404:
+                raise AgentFailed(f"the agent's pod {self.name} was deleted by somebody") from None
+            raise
+        return state(found, self.name, self._node, self._terms.image)
+
+    def exec(self, command: Sequence[str]) -> Channel:
+        return self._client.exec(self._path, CONTAINER, command)
+
+    def remove(self) -> None:
+        if not self._begun or self._terms.keep:
+            return
+        try:
+            self._client.delete(self._path)
+        except Refusal as refusal:
+            if refusal.code != 404:
+                raise
+
+
+def state(found: dict[str, Any], name: str, node: str, image: str) -> str:
+    """What the pod still waits for; empty: it runs."""
+    metadata, status = found.get("metadata", {}), found.get("status", {})
+    if metadata.get("deletionTimestamp"):
+        raise AgentFailed(f"the agent's pod {name} is being deleted by somebody")
+    if status.get("phase") in ("Failed", "Succeeded"):
+        raise _ended(status, name, node, image)
+    for one in status.get("containerStatuses", ()):
+        waiting = one.get("state", {}).get("waiting")
+        if waiting:
+            return _waiting(waiting, name, node, image)
+        if one.get("state", {}).get("running"):
+            return ""
+    return _unready(status) or "the kubelet has not taken it up"
+
+
+def _unready(status: dict[str, Any]) -> str:
+    for one in status.get("conditions", ()):
+        if one.get("type") == "PodScheduled" and one.get("status") != "True":
+            return str(one.get("message", ""))
+    return ""
+
+
+def _waiting(waiting: dict[str, str], name: str, node: str, image: str) -> str:
+    reason, message = waiting.get("reason", ""), waiting.get("message", "")
+    if reason in _HOPELESS:
+        words = f"the image {image} {_HOPELESS[reason]} on {node}"
+        raise Unsupported(f"{words}: {message}" if message else words, OTHER_IMAGE)
+    if reason in _BROKEN:
+        raise Unsupported(f"the agent's pod {name} cannot start: {message or reason}", OTHER_IMAGE)
+    return reason
+
+
+def _ended(status: dict[str, Any], name: str, node: str, image: str) -> CannotLook:
+    reason, message = status.get("reason", ""), status.get("message", "")
+    if reason == "Evicted":
+        return AgentFailed(
+            f"the agent's pod {name} was evicted from {node}: {message}",
+            "the node is short of something: see `kubectl describe node " + node + "`",
+        )
+    if reason == "DeadlineExceeded":
+        return AgentFailed(f"the agent's pod {name} came to its deadline and ended")
+    for one in status.get("containerStatuses", ()):
+        ended = one.get("state", {}).get("terminated") or {}
+        if ended.get("reason") in ("StartError", "ContainerCannotRun"):
+            return Unsupported(
+                f"the image {image} has no program `sleep`: {ended.get('message', '')}", OTHER_IMAGE
+            )
+        if ended:
+            message = message or f"{ended.get('reason', '')} (exit code {ended.get('exitCode')})"
+            if ended.get("reason") == "OOMKilled":
+                message = "it needed more memory than its limit"
+    return AgentFailed(f"the agent's pod {name} ended on {node}: {message or reason or 'no word'}")
+
+
+def refused(refusal: Refusal, terms: Terms) -> CannotLook:
+    """Why the API server does not take a pod; a lack of permissions stays a Refusal."""
+    violated = _VIOLATES.search(str(refusal))
+    if violated:
+        namespace, what = terms.namespace, str(refusal).partition(": ")[2]
+        return Forbidden(
+            f"Pod Security of namespace {namespace} refuses the agent's pod: {what}",
+            "choose a namespace that allows it, as in --agent-namespace kube-system; or let this "
+            f"one: kubectl label namespace {namespace} "
+            "pod-security.kubernetes.io/enforce=privileged --overwrite",
+        )
+    if refusal.code == 404:
+        return NotFound(
+            f"no namespace {terms.namespace} to start agents in",
+            "name one that there is: --agent-namespace NAME",
+        )
+    if refusal.code == 403 and not denied(refusal):
+        return Forbidden(f"the API server refuses the agent's pod: {refusal}")
+    return refusal
+
+
+def denied(refusal: Refusal) -> bool:
+    """RBAC (or another authorizer) said no, and not an admission plugin."""
+    return refusal.code == 403 and " cannot " in str(refusal)
