@@ -20,6 +20,7 @@ from kptrace.model import (
     Drop,
     Endpoint,
     Flow,
+    Packet,
     Place,
     Prediction,
     Probe,
@@ -90,7 +91,19 @@ class Case(Value):
             return final.dst, final.dport
         if self.entry and (self.entry.reply.src, self.entry.reply.sport) != wanted:
             return self.entry.reply.src, self.entry.reply.sport
+        end = self.end_packet
+        if end and (end.flow.dst, end.flow.dport) != wanted:
+            return end.flow.dst, end.flow.dport
         return None
+
+    @property
+    def end_packet(self) -> Packet | None:
+        """The probe as it was thrown away: rules may have changed it since the last tap."""
+        found = self.ended_by
+        if found is not None and found[0].packet is not None and not found[0].outer:
+            return found[0].packet.innermost
+        dropped = next((drop.packet for drop in self.drops if drop.packet), None)
+        return dropped.innermost if dropped else None
 
     @property
     def is_service(self) -> bool:
@@ -179,9 +192,9 @@ def cases(
             prediction=prediction,
             probe=probe,
             journey=mine,
-            passages=tuple(_own(all_passages, out, mine.carriers, alone)),
+            passages=tuple(_own(all_passages, probe, out, mine.carriers, alone)),
             answers=tuple(p for p in all_passages if p.packet and p.packet.flow in back),
-            drops=tuple(d for d in _of(run.replies, Drop) if _lost(d, out, alone)),
+            drops=tuple(d for d in _of(run.replies, Drop) if _lost(d, probe, out, alone)),
             entries=entries,
             returned=returned,
         )
@@ -202,19 +215,14 @@ def _nowhere(resolution: Resolution) -> Flow:
 
 
 def _own(
-    found: Iterable[Passage], out: set[Flow], carriers: frozenset[Flow], alone: bool
+    found: Iterable[Passage], probe: Probe, out: set[Flow], carriers: frozenset[Flow], alone: bool
 ) -> Iterator[Passage]:
     """The passages of the probe itself, not of what followed it on the connection.
 
     The rule trace shows 20 bytes of the transport header: of a tunnel's packet that is not enough
     to see the probe inside, so the carrier is known by its 5-tuple. A packet that was not told at
     all can only be the probe's where there is but one.
-
-    Between two taps a packet may be translated twice, and the rules in between meet what no tap
-    saw: an end that it had before with one that it had after.
     """
-    sources = {(flow.src, flow.sport) for flow in out}
-    destinations = {(flow.dst, flow.dport) for flow in out}
     for passage in found:
         packet = passage.packet
         if packet is None:
@@ -222,17 +230,27 @@ def _own(
                 yield passage
         elif packet.flow in carriers:
             yield msgspec.structs.replace(passage, outer=True)
-        elif packet.icmp is None and packet.flags in ("", "S"):
-            flow = packet.flow
-            if (flow.src, flow.sport) in sources and (flow.dst, flow.dport) in destinations:
-                yield passage
+        elif _is_probe(packet, probe, out):
+            yield passage
 
 
-def _lost(drop: Drop, out: set[Flow], alone: bool) -> bool:
+def _is_probe(packet: Packet, probe: Probe, out: set[Flow]) -> bool:
+    """The probe on its way out, also where rules have changed it since the last tap.
+
+    A SYN carries the cookie. A datagram that was reported at all is the probe or its answer, and
+    the answer does not come from an end that the probe came from.
+    """
+    if packet.icmp is not None or packet.flags not in ("", "S"):
+        return False
+    if packet.seq is not None:
+        return packet.seq == probe.cookie
+    return (packet.flow.src, packet.flow.sport) in {(flow.src, flow.sport) for flow in out}
+
+
+def _lost(drop: Drop, probe: Probe, out: set[Flow], alone: bool) -> bool:
     if drop.packet is None:
         return alone
-    inner = drop.packet.innermost
-    return inner.icmp is None and inner.flow in out and "A" not in inner.flags
+    return _is_probe(drop.packet.innermost, probe, out)
 
 
 def _entries(

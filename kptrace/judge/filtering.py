@@ -14,9 +14,6 @@ from kptrace.judge.passage import Met, Passage
 from kptrace.judge.words import drop_report, last_seen, rule_hit, rule_name
 from kptrace.model import Drop, Finding, Packet, RuleRef
 
-# Rule owners that mean a NetworkPolicy: Felix's and kube-router's chains.
-POLICY_CHAINS = ("cali-tw-", "cali-fw-", "cali-pi-", "cali-po-", "KUBE-POD-FW-", "KUBE-NWPLCY-")
-
 
 def diagnose(case: Case) -> Iterator[Finding]:
     found = case.ended_by
@@ -50,16 +47,6 @@ def _blocked_by(case: Case, passage: Passage, met: Met) -> Finding:
                 f"{_iptables(met.ref)} -P {met.ref.chain} ACCEPT  # on {node}",
                 "or let the CNI's own FORWARD rules be written again (restart its pod)",
             ),
-        )
-    if met.ref.chain.startswith(POLICY_CHAINS):
-        return Finding(
-            cause="policy-drop",
-            severity="error",
-            node=node,
-            object=name,
-            summary=f"a NetworkPolicy denies it on {node}: {met.ref.words or name}",
-            evidence=tuple(evidence),
-            remedy=("kubectl get networkpolicy -A  # which one selects this pod?",),
         )
     cause, verb = ("rule-drop", "drops") if met.drops else ("rule-reject", "rejects")
     return Finding(

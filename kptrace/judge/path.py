@@ -88,6 +88,19 @@ def back_hops(case: Case) -> tuple[Hop, ...]:
     return tuple(hops)
 
 
+def changed_at_the_end(case: Case) -> Iterator[Hop]:
+    """What rules did to the packet after the last tap and before it was thrown away."""
+    last, packet = case.last, case.end_packet
+    if last is None or packet is None or last.packet.tunnel:
+        return
+    old, new = last.packet.innermost.flow, packet.flow
+    end = msgspec.structs.replace(last, interface="", direction="out", packet=packet)
+    if (old.dst, old.dport) != (new.dst, new.dport):
+        yield _nat(case, last, end, "dnat")
+    if (old.src, old.sport) != (new.src, new.sport):
+        yield _nat(case, last, end, "snat")
+
+
 def _between(case: Case, before: Sighting, after: Sighting) -> Iterator[Hop]:
     old, new = before.packet.innermost.flow, after.packet.innermost.flow
     if (old.dst, old.dport) != (new.dst, new.dport):

@@ -13,11 +13,21 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kptrace.judge import backend, bridge, connect, filtering, forwarding, ipvs, proxy, tunnel
+from kptrace.judge import (
+    backend,
+    bridge,
+    connect,
+    filtering,
+    forwarding,
+    ipvs,
+    policy,
+    proxy,
+    tunnel,
+)
 from kptrace.judge.case import Case
 from kptrace.judge.dns import compare
 from kptrace.judge.layers import layers
-from kptrace.judge.path import back_hops, forward_hops
+from kptrace.judge.path import back_hops, changed_at_the_end, forward_hops
 from kptrace.judge.words import drop_report, last_seen, next_predicted, step_place
 from kptrace.model import (
     Agreement,
@@ -41,6 +51,7 @@ FAMILIES = (
     bridge.diagnose,
     ipvs.diagnose,
     proxy.diagnose,
+    policy.diagnose,
     filtering.diagnose,
     tunnel.diagnose,
     forwarding.diagnose,
@@ -125,11 +136,19 @@ def _judge_one(case: Case, known: tuple[Layer, ...]) -> tuple[Outcome, tuple[Fin
     for diagnose in FAMILIES:
         findings = tuple(diagnose(case))
         if findings:
-            return OUTCOMES.get(findings[0].cause, Outcome.DROPPED), findings
+            return _outcome(case, findings[0]), findings
     if _at_backend(case) and not case.drops and case.probe.flow.protocol != "tcp":
         return Outcome.DELIVERED, ()
     findings = tuple(_unexplained(case, known))
-    return OUTCOMES.get(findings[0].cause, Outcome.DROPPED), findings
+    return _outcome(case, findings[0]), findings
+
+
+def _outcome(case: Case, finding: Finding) -> Outcome:
+    """A policy controller may drop or reject (kube-router): the rule itself tells which."""
+    ended = case.ended_by
+    if finding.cause == "policy-drop" and ended is not None and not ended[1].drops:
+        return Outcome.REJECTED
+    return OUTCOMES.get(finding.cause, Outcome.DROPPED)
 
 
 def _at_backend(case: Case) -> bool:
@@ -195,7 +214,7 @@ def _hops(case: Case, outcome: Outcome) -> tuple[Hop, ...]:
     taken = _answered(case) or _replied(case) or outcome is Outcome.DELIVERED
     hops = list(forward_hops(case, taken and _at_backend(case)))
     if not taken:
-        hops += _ending(case)
+        hops += [*changed_at_the_end(case), *_ending(case)]
     return (*hops, *back_hops(case))
 
 

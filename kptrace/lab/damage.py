@@ -139,6 +139,37 @@ class Route(Value):
         machine.batch("ip", [f"route replace {before['route']}"], node.netns)
 
 
+class StrictReversePath(Value):
+    """The node still has a route to a pod of ``key`` as if it ran here, and its reverse path
+    filter is strict: what that pod sends comes in by another interface than answers would leave by.
+    """
+
+    key: str
+
+    def before(self, lab: Lab, node: NodePlan) -> Before:
+        name = self._sysctl(lab)
+        return {name: machine.read_sysctl(name, node.netns)}
+
+    def inflict(self, lab: Lab, node: NodePlan) -> None:
+        machine.batch("ip", [f"route replace {self._route(lab, node)}"], node.netns)
+        machine.write_sysctls([(self._sysctl(lab), "1")], node.netns)
+
+    def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
+        machine.write_sysctls(before.items(), node.netns)
+        with suppress(machine.CommandFailed):
+            machine.batch("ip", [f"route del {self._route(lab, node)}"], node.netns)
+
+    def _sysctl(self, lab: Lab) -> str:
+        device = tunnel_device(lab.plan) or "eth0"
+        return f"net.ipv4.conf.{device.replace('.', '/')}.rp_filter"
+
+    def _route(self, lab: Lab, node: NodePlan) -> str:
+        """On a bridge, or over the veth of a pod that has the address no more."""
+        routed = lab.plan.calico or lab.plan.cilium
+        device = lab.plan.pods_on(node.name)[0].interface if routed else "cni0"
+        return f"{lab.plan.pod(self.key).addresses[0]}/32 dev {device} scope link"
+
+
 class TunnelDown(Value):
     """The node's tunnel device is down; the kernel takes the routes over it away."""
 

@@ -20,9 +20,11 @@ from kptrace.lab.damage import (
     Route,
     ServerWeight,
     ServiceAddress,
+    StrictReversePath,
     Sysctl,
     TunnelDown,
 )
+from kptrace.lab.damage_policy import Denied
 from kptrace.lab.plan import (
     EVERY_NETWORK,
     EVERY_PROXY,
@@ -32,6 +34,7 @@ from kptrace.lab.plan import (
     Plan,
     Proxy,
 )
+from kptrace.lab.policy import CLIENT_QUARANTINE, REMOTE_CLOSED
 from kptrace.lab.rules import View
 from kptrace.lab.shop import HTTP
 from kptrace.model import Value
@@ -43,6 +46,12 @@ TUNNELLED: tuple[Network, ...] = ("vxlan", "cilium-vxlan")
 CILIUM: tuple[Network, ...] = ("cilium-vxlan", "cilium-direct")
 BRIDGED: tuple[Network, ...] = ("vxlan", "host-gw", "flannel-ipip", "bridge")
 IPIP: tuple[Network, ...] = ("flannel-ipip", "calico-ipip")
+CALICO: tuple[Network, ...] = (
+    "calico-ipip",
+    "calico-crosssubnet",
+    "calico-vxlan",
+    "calico-direct",
+)
 IPVS: tuple[Proxy, ...] = ("ipvs",)
 
 
@@ -241,5 +250,33 @@ FAULTS = (
         damage=TunnelDown(),
         networks=IPIP,
         cause="link-down",
+    ),
+    Fault(
+        name="policy-deny-ingress",
+        words="a NetworkPolicy on its pod admits nobody",
+        node="node-b",
+        object="NetworkPolicy shop/remote-closed",
+        touches="the policies of shop/remote-1",
+        damage=Denied(policy=REMOTE_CLOSED),
+        networks=CALICO,
+        cause="policy-drop",
+    ),
+    Fault(
+        name="policy-deny-egress",
+        words="a NetworkPolicy keeps the client from it",
+        node="node-a",
+        object="NetworkPolicy shop/client-quarantine",
+        touches="the policies of shop/client",
+        damage=Denied(policy=CLIENT_QUARANTINE),
+        networks=CALICO,
+        cause="policy-drop",
+    ),
+    Fault(
+        name="rp-filter",
+        words="node-b expects the client's packets elsewhere",
+        node="node-b",
+        object="rp_filter",
+        touches="the way from node-b to shop/client",
+        damage=StrictReversePath(key="shop/client"),
     ),
 )

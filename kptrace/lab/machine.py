@@ -121,7 +121,8 @@ def read_sysctl(name: str, netns: str) -> str:
 
 
 def sysctl_path(name: str) -> Path:
-    return Path("/proc/sys", *name.split("."))
+    """A dot in a device's name is written as a slash, as sysctl(8) has it."""
+    return Path("/proc/sys", *(part.replace("/", ".") for part in name.split(".")))
 
 
 class CommandFailed(CannotLook):

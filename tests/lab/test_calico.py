@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from kptrace.lab import calico, felix, topology
+from kptrace.lab import calico, felix, policy, topology
 from kptrace.lab.plan import plan
 from kptrace.rules.iptables import IptablesSave
 from kptrace.rules.parts import Opaque
@@ -57,7 +57,7 @@ def test_every_rule_of_felix_is_understood(
 ) -> None:
     """No part of it is opaque, so the walk is certain; the texts are in iptables-save's form."""
     made = plan(network=network, proxy=proxy)
-    text = felix.rules(made, made.node("node-a"), number)
+    text = felix.rules(made, made.node("node-a"), number, policy.healthy(made))
     inserted = text.replace("FORWARD 1 ", "FORWARD ").replace("INPUT 1 ", "INPUT ")
     inserted = inserted.replace("PUT 1 ", "PUT ").replace("ROUTING 1 ", "ROUTING ")
     builtin = ":PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n"

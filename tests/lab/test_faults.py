@@ -8,7 +8,8 @@ from kptrace.lab.plan import plan
 
 NAMES = """proxy-rules-missing stale-dnat no-endpoints forward-policy-drop bridge-nf-off
 tunnel-port-blocked ip-forward-off fdb-stale fdb-missing pod-route-missing nobody-listens
-ipvs-weight-zero ipvs-no-server ipvs-address-missing ipip-blocked tunnel-down"""
+ipvs-weight-zero ipvs-no-server ipvs-address-missing ipip-blocked tunnel-down
+policy-deny-ingress policy-deny-egress rp-filter"""
 
 
 def test_all_that_can_be_broken() -> None:
