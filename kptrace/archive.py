@@ -1,8 +1,9 @@
-"""EDGE: the files of a bundle, from a tar, a tar.gz or a folder, and back into a tar.gz.
+"""EDGE: the files of a bundle, from a tar, a tar.gz or a folder, and back into one.
 
 Nothing is ever unpacked to disk: an archive becomes a mapping of paths to bytes in memory, and
 paths in it only name entries of that mapping. An archive that is larger than a node's state can be
-is refused rather than read.
+is refused rather than read. What is written tells of a cluster's inside: only its owner may read
+it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from kptrace.errors import BadDump, CannotLook
 
@@ -49,11 +51,36 @@ def write(path: Path, files: Mapping[str, bytes]) -> None:
             tar.addfile(entry, io.BytesIO(files[name]))
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        fresh.write_bytes(content.getvalue())
+        _put(fresh, content.getvalue())
         fresh.replace(path)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
         raise CannotLook(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """A folder that is not there yet, in one step too."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.mkdir(mode=0o700)
+        for name, content in files.items():
+            parts = PurePosixPath(name).parts
+            if PurePosixPath(name).is_absolute() or ".." in parts:
+                raise CannotLook(f"{name!r} cannot be the name of a file in {path}")
+            place = fresh.joinpath(*parts)
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _put(place, content)
+        fresh.rename(path)
+    except OSError as error:
+        raise CannotLook(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _put(path: Path, content: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
 
 
 def _tar(path: Path) -> Iterator[tuple[str, bytes]]:

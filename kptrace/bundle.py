@@ -10,15 +10,18 @@ holds the bundle: a bundle is data of others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kptrace.errors import BadDump, CannotLook, NotFound
 from kptrace.kube.documents import FILES, OPTIONAL_FILES
+from kptrace.rules.wanted import TABLES, is_wanted
 
 API = "api"
+RULES = "rules"  # of a saved run: facts about rules, one by one (rules/wanted.py)
 # what makes a folder a node's: any of these, gzipped or not
 MARKS = (
+    TABLES,
     "iptables-save.txt",
     "iptables-nft-save.txt",
     "iptables-legacy-save.txt",
@@ -62,7 +65,8 @@ class Bundle:
         if name not in self.nodes:
             have = ", ".join(self.nodes) or "none at all"
             raise NotFound(f"{self._name} holds no node {name}", f"it holds: {have}")
-        return Texts(self._folders[name], name)
+        files = self._folders[name]
+        return Reached(files, name, self._name) if TABLES in files else Texts(files, name)
 
 
 class Folder(Mapping[str, bytes]):
@@ -70,8 +74,10 @@ class Folder(Mapping[str, bytes]):
 
     def __init__(self, path: Path) -> None:
         self._paths: dict[str, Path] = {}
-        for file in sorted(path.iterdir(), reverse=True):  # x.txt is believed before x.txt.gz
-            self._paths[file.name.removesuffix(".gz")] = file
+        inner = sorted((path / RULES).rglob("*")) if (path / RULES).is_dir() else []
+        for file in (*inner, *sorted(path.iterdir(), reverse=True)):
+            # x.txt is believed before x.txt.gz
+            self._paths[file.relative_to(path).as_posix().removesuffix(".gz")] = file
 
     def __getitem__(self, name: str) -> bytes:
         path = self._paths[name]
@@ -151,6 +157,24 @@ class Texts(Mapping[str, str]):
         return len(self._files)
 
 
+class Reached(Texts):
+    """A node of a saved run: of its rules only those are there that the trace reached."""
+
+    def __init__(self, files: Mapping[str, bytes], node: str, run: str) -> None:
+        super().__init__(files, node)
+        self._run = run
+
+    def several(self, names: Sequence[str]) -> Mapping[str, str]:
+        for name in names:
+            if is_wanted(name) and name not in self:
+                raise NotFound(
+                    f"{self._run} is a saved run: of {self._node}'s rules it holds only what its "
+                    f"trace reached, and not {name}",
+                    "`kptrace replay` prints its report; `kptrace snapshot` keeps all rules",
+                )
+        return {name: self[name] for name in names if name in self}
+
+
 def _folders(path: Path) -> dict[str, Mapping[str, bytes]]:
     try:
         found: dict[str, Mapping[str, bytes]] = {
@@ -192,6 +216,6 @@ def _members(files: Mapping[str, bytes]) -> dict[str, Mapping[str, bytes]]:
         parts = {name: part[1:] for name, part in parts.items()}
     folders: dict[str, dict[str, bytes]] = {}
     for name, part in parts.items():
-        if len(part) == 2:
-            folders.setdefault(part[0], {})[part[1]] = files[name]
+        if len(part) == 2 or (len(part) > 2 and part[1] == RULES):
+            folders.setdefault(part[0], {})["/".join(part[1:])] = files[name]
     return dict(folders)

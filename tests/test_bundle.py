@@ -11,6 +11,7 @@ import pytest
 
 from kptrace.bundle import Bundle
 from kptrace.errors import BadDump, CannotLook, NotFound
+from kptrace.rules.load import Asking
 
 RULES = "*nat\nCOMMIT\n"
 
@@ -100,3 +101,35 @@ def test_text_that_is_none(tmp_path: Path) -> None:
     (folder / "node-a" / "iptables-save.txt").write_bytes(b"\xff")
     with pytest.raises(BadDump, match="not UTF-8 at byte 0"):
         Bundle(folder).node("node-a")["iptables-save.txt"]
+
+
+RUN = {
+    "run.json": "{}",
+    "node-a/ip-addr.json": "[]",
+    "node-a/rules/tables.json": '{"tables": []}',
+    "node-a/rules/nft/ip/nat/chain/A.json": "{}",
+    "node-a/pods/shop/web/ip-addr.json": "[]",
+}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_of_a_saved_run_what_its_trace_reached(tmp_path: Path, packed: bool) -> None:
+    """Another rule is not as if there were none."""
+    for name, text in RUN.items():
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    path = tmp_path / "run"
+    if packed:
+        path = tmp_path / "run.tar.gz"
+        with tarfile.open(path, "w:gz") as tar:
+            for name in RUN:
+                tar.add(tmp_path / "run" / name, name)
+    bundle = Bundle(path)
+    assert bundle.nodes == ("node-a",)
+    files = bundle.node("node-a")
+    assert isinstance(files, Asking)
+    assert files.several(["rules/nft/ip/nat/chain/A.json"])
+    assert files.several(["sysctl.txt"]) == {}
+    with pytest.raises(NotFound, match="what its trace reached"):
+        files.several(["rules/nft/ip/nat/chain/B.json"])

@@ -10,7 +10,7 @@ import typer
 
 from kptrace.commands.console import show
 from kptrace.commands.report import PlainLook, plain
-from kptrace.commands.where import InLab, Saved, state
+from kptrace.commands.where import InLab, Offline, Saved, state
 from kptrace.errors import Usage
 
 
@@ -30,6 +30,7 @@ def explain(
     ] = "",
     *,
     lab: InLab,
+    here: Offline,
     saved: Saved,
     look: PlainLook,
 ) -> None:
@@ -46,7 +47,7 @@ def explain(
         raise Usage(f'"{target}" is no Service', "explain tells of Services: svc/NAME")
     sender = parse_source(source, namespace) if source else None
     with ExitStack() as stack:
-        there = state(stack, lab, saved)
+        there = state(stack, lab, here, saved)
         from kptrace.explain import look as look_at  # an agent may be at work meanwhile
 
         made = look_at(meant, sender, node, there)

@@ -10,7 +10,7 @@ import typer
 
 from kptrace.commands.console import progress, show
 from kptrace.commands.report import PlainLook, plain
-from kptrace.commands.where import InLab, ground
+from kptrace.commands.where import InLab, Offline, ground
 from kptrace.errors import Usage
 
 
@@ -31,6 +31,7 @@ def resolve(
     ipv6: Annotated[bool, typer.Option("-6", help="IPv6 only.")] = False,
     *,
     lab: InLab,
+    here: Offline,
     look: PlainLook,
 ) -> None:
     """Say what the API and the pod's own DNS make of a name; only DNS questions are sent.
@@ -49,7 +50,7 @@ def resolve(
         family=4 if ipv4 else 6 if ipv6 else 0,
     )
     with ExitStack() as stack:
-        where = ground(stack, lab)
+        where = ground(stack, lab, here)
         from kptrace.resolved import look_up
 
         made = look_up(question, where, int.from_bytes(os.urandom(4)), progress())

@@ -12,7 +12,7 @@ import typer
 
 from kptrace.commands.console import progress
 from kptrace.commands.report import Look, tell
-from kptrace.commands.where import InLab, ground
+from kptrace.commands.where import InLab, Offline, ground
 from kptrace.errors import Usage
 from kptrace.model import Outcome
 
@@ -70,6 +70,7 @@ def trace(
     ] = None,
     *,
     lab: InLab,
+    here: Offline,
     look: Look,
 ) -> None:
     """Send one marked packet, watch it with the kernel's own reports, and say what became of it."""
@@ -91,7 +92,7 @@ def trace(
         trace_rule=trace_rule,
     )
     with ExitStack() as stack:
-        where = ground(stack, lab)
+        where = ground(stack, lab, here)
         from kptrace import trace as story
 
         run = story.run(question, where, int.from_bytes(os.urandom(4)), progress())

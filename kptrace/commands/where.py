@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -26,51 +26,62 @@ class InLab(Options):
         return self.lab_name or ("default" if self.lab else "")
 
 
-class Saved(Options):
-    bundle: Annotated[
-        Path | None, typer.Option("--bundle", help="A folder or tar with the state of nodes.")
-    ] = None
+class Offline(Options):
     offline: Annotated[
         bool, typer.Option("--offline", help="This node; names come from its own rules.")
     ] = False
 
 
-def ground(stack: ExitStack, lab: InLab) -> Ground:
+class Saved(Options):
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="A folder or tar with the state of nodes.")
+    ] = None
+
+
+class Site(NamedTuple):
+    """A ground, and the nodes that are to be had there."""
+
+    ground: Ground
+    nodes: tuple[str, ...]
+
+
+def ground(stack: ExitStack, lab: InLab, here: Offline) -> Ground:
     """Where packets are sent."""
-    if not lab.named:
-        raise NoCluster(
-            "which cluster? this version traces in a lab only",
-            "make one with `kptrace lab up`, then add --lab",
-        )
-    from kptrace.lab.ground import LabGround
-    from kptrace.lab.state import load
-
-    return stack.enter_context(LabGround(load(lab.named)))
+    return site(stack, lab, here).ground
 
 
-def state(stack: ExitStack, lab: InLab, saved: Saved) -> State:
-    """Where the state of nodes comes from."""
-    if sum((saved.bundle is not None, bool(lab.named), saved.offline)) > 1:
-        raise Usage("--bundle, --lab and --offline exclude each other", "give one of them")
-    if saved.bundle is not None:
-        from kptrace.bundle import Bundle
-
-        return Bundle(saved.bundle)
+def site(stack: ExitStack, lab: InLab, here: Offline) -> Site:
+    if lab.named and here.offline:
+        raise Usage("--lab and --offline exclude each other", "give one of them")
     if lab.named:
         from kptrace.lab.ground import LabGround
         from kptrace.lab.state import load
-        from kptrace.live import Live
 
         found = load(lab.named)
-        return Live(stack.enter_context(LabGround(found)), found.nodes)
-    if saved.offline:
-        from kptrace.live import Live, ThisNode
+        return Site(stack.enter_context(LabGround(found)), found.nodes)
+    if here.offline:
+        from kptrace.live import ThisNode
 
-        here = stack.enter_context(ThisNode())
-        live = Live(here, (here.name,))
-        live.begin(here.name)
-        return live
+        node = stack.enter_context(ThisNode())
+        return Site(node, (node.name,))
     raise NoCluster(
-        "whose rules? this version reads a bundle, a lab or this node",
-        "add --bundle DIR, --lab, or --offline on the node itself",
+        "which cluster? this version looks at a lab, a bundle or this node",
+        "make a lab with `kptrace lab up` and add --lab, or add --offline on the node itself",
     )
+
+
+def state(stack: ExitStack, lab: InLab, here: Offline, saved: Saved) -> State:
+    """Where the state of nodes comes from."""
+    if saved.bundle is not None:
+        if lab.named or here.offline:
+            raise Usage("--bundle excludes --lab and --offline", "give one of them")
+        from kptrace.bundle import Bundle
+
+        return Bundle(saved.bundle)
+    from kptrace.live import Live
+
+    there = site(stack, lab, here)
+    live = Live(there.ground, there.nodes)
+    if here.offline:
+        live.begin(there.nodes[0])
+    return live

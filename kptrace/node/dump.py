@@ -68,6 +68,7 @@ PROGRAMS = {
     "ipvsadm-Sn.txt": Program(("ipvsadm", "-Sn"), "ip_vs"),
     "cilium-service-list.json": Program(("cilium-dbg", "service", "list", "-o", "json")),
     "conntrack.txt": Program(("conntrack", "-L", "-o", "extended")),
+    "conntrack-stats.txt": Program(("conntrack", "-S")),
 }
 SYSCTLS = (
     "net/ipv4/ip_forward",

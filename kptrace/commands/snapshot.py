@@ -1,0 +1,85 @@
+"""``kptrace snapshot``: the state of nodes kept, to be explained or checked later, elsewhere."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kptrace.commands.console import progress, show
+from kptrace.commands.where import InLab, Offline, site
+from kptrace.errors import CannotLook, Inconclusive, NotFound
+
+if TYPE_CHECKING:
+    from kptrace.gather import Gathered
+
+
+def snapshot(
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="A folder, or FILE.tar.gz; default: kptrace-snapshot-TIME.tar.gz.",
+            show_default=False,
+        ),
+    ] = None,
+    node: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--node", help="Only of this node; may be given more than once.", metavar="NAME"
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what is there, if it is a snapshot.")
+    ] = False,
+    *,
+    lab: InLab,
+    here: Offline,
+) -> None:
+    """Keep all that explaining needs of every node as one bundle; nothing is sent.
+
+    It tells of addresses, Services and connections, so only you can read it. What could not be had
+    is said and left out; it exits with 4 when that is a whole node.
+    """
+    from kptrace.commands.keep import keep, place_for
+
+    path = place_for(output, force)
+    with ExitStack() as stack:
+        there = site(stack, lab, here)
+        from kptrace.gather import gather
+
+        nodes = _chosen(there.nodes, node or [])
+        made = gather(there.ground, nodes, progress())
+    absent = [layer for layer in made.missing if layer.name == "agent"]
+    if len(absent) == len(nodes):
+        raise CannotLook(absent[0].missing, absent[0].remedy)
+    keep(path, made, tuple(name for name in nodes if name not in {one.node for one in absent}))
+    show(_words(path, made, len(nodes) - len(absent)))
+    raise typer.Exit(Inconclusive.exit_code if absent else 0)
+
+
+def _chosen(known: tuple[str, ...], wanted: list[str]) -> tuple[str, ...]:
+    for name in wanted:
+        if name not in known:
+            raise NotFound(f"no node {name}", f"there are: {', '.join(known)}")
+    return tuple(dict.fromkeys(wanted)) or known
+
+
+def _words(path: Path, made: Gathered, nodes: int) -> str:
+    from kptrace.commands.console import width
+    from kptrace.render.page import Page, say
+
+    page = Page(width(), False)
+    size = sum(map(len, made.files.values())) / 1000
+    many = f"{nodes} node{'s' if nodes != 1 else ''}, {len(made.files)} files, {size:.0f} kB"
+    page.line(say(f"{path}: {many}, readable by you only"), hang=2)
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for layer in made.needed:
+        reasons.setdefault((layer.node, layer.missing), []).append(layer.name)
+    for (node, why), names in reasons.items():
+        page.line(say(f"not had of {node}: {', '.join(names)}: {why}"), indent=2, hang=4)
+    page.command(f"kptrace explain svc/NAME --bundle {path}", indent=2)
+    return page.text()
