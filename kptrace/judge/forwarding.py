@@ -1,9 +1,9 @@
-"""Causes in the node's own forwarding: sysctls, routes, neighbours, reverse path, links.
+"""Causes in the node's own forwarding: sysctls, routes, neighbours, links.
 
 The kernel's drop reason names most of them (``ip_error`` drops with IP_INADDRERRORS when
-forwarding is off, IP_INNOROUTES without a route, IP_RPFILTER for the reverse path); the snapshot
-says which sysctl or route that is. A packet that a missing pod route sends out by the default
-route is not dropped on the node at all: it leaves, un-encapsulated, for a gateway.
+forwarding is off, IP_INNOROUTES without a route); the snapshot says which sysctl or route that is.
+A packet that a missing pod route sends out by the default route is not dropped on the node at all:
+it leaves, un-encapsulated, for a gateway.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ def diagnose(case: Case) -> Iterator[Finding]:
         if seen.direction == "in" and not seen.place.pod:
             yield from _off(case, seen)
             break
-    yield from _reverse_path(case)
     yield from _route_missing(case, last)
     yield from _neighbour(case)
     yield from _too_big(case)
@@ -48,7 +47,8 @@ def _off(case: Case, last: Sighting) -> Iterator[Finding]:
         return
     whole = f"net.ipv{family}.conf.all.forwarding" if family == 6 else "net.ipv4.ip_forward"
     everywhere = snapshot.sysctl(whole) == 0
-    name = whole if everywhere else f"net.ipv{family}.conf.{last.interface}.forwarding"
+    device = last.interface.replace(".", "/")  # as sysctl(8) writes it
+    name = whole if everywhere else f"net.ipv{family}.conf.{device}.forwarding"
     node = last.place.node
     evidence = [f"sysctl {name} = 0 on {node}", *last_seen(case)]
     if last is not case.last:
@@ -64,25 +64,6 @@ def _off(case: Case, last: Sighting) -> Iterator[Finding]:
         remedy=(
             f"sysctl -w {name}=1  # on {node}",
             "and find what set it: grep -r forward /etc/sysctl.conf /etc/sysctl.d",
-        ),
-    )
-
-
-def _reverse_path(case: Case) -> Iterator[Finding]:
-    drop = case.dropped_for("IP_RPFILTER")
-    if drop is None:
-        return
-    yield Finding(
-        cause="rp-filter",
-        severity="error",
-        node=drop.node,
-        object=f"rp_filter of {drop.interface}" if drop.interface else "rp_filter",
-        summary=f"{drop.node} drops it because the way back to its source is by another interface "
-        "(strict reverse path filter)",
-        evidence=(drop_report(case, drop), *last_seen(case)),
-        remedy=(
-            "ip route get SOURCE  # on that node: mend the route back, or",
-            f"sysctl -w net.ipv4.conf.{drop.interface or 'all'}.rp_filter=2",
         ),
     )
 

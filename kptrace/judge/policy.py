@@ -39,7 +39,7 @@ def diagnose(case: Case) -> Iterator[Finding]:
     steps = [step for step in branch.steps if step.rule is not None]
     end = branch.steps[-1]
     refs = [s.rule for s in steps if s.place == end.place and s.hook == steps[-1].hook and s.rule]
-    if not branch.certain or not refs:
+    if not branch.certain or not refs or case.last is None or case.last.place != end.place:
         return
     evidence = [f"by the rules that were read: {rule_name(refs[-1])}: {refs[-1].text}"]
     yield from _denied(case, end.place, refs, end.packet.innermost.flow, evidence)

@@ -22,6 +22,7 @@ from kptrace.judge import (
     ipvs,
     policy,
     proxy,
+    reverse_path,
     tunnel,
 )
 from kptrace.judge.case import Case
@@ -52,6 +53,7 @@ FAMILIES = (
     ipvs.diagnose,
     proxy.diagnose,
     policy.diagnose,
+    reverse_path.diagnose,
     filtering.diagnose,
     tunnel.diagnose,
     forwarding.diagnose,

@@ -246,7 +246,7 @@ def test_no_route_to_the_other_nodes_pods(probe: Any, way: Any) -> None:
 
 @pytest.mark.parametrize(
     ("reason", "cause"),
-    [("IP_RPFILTER", "rp-filter"), ("NEIGH_FAILED", "neighbour-failed"), ("PKT_TOO_BIG", "mtu")],
+    [("NEIGH_FAILED", "neighbour-failed"), ("PKT_TOO_BIG", "mtu")],
 )
 def test_what_the_kernel_names_itself(probe: Any, reason: str, cause: str) -> None:
     drop = probe.drop("b", reason, SYN, "cni0")
