@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeGuard, TypeVar
 
 from kptrace.errors import AgentFailed, KptraceError
 from kptrace.model import Layer, Place
-from kptrace.protocol import Agent, Dump, Fact, Reply, Request
+from kptrace.protocol import DOOR, Agent, Dump, Fact, Reply, Request
 from kptrace.rules.wanted import TABLES, Wanted, is_wanted
 from kptrace.run import facts_of
 
@@ -55,6 +55,9 @@ class Ground(Protocol):
     def api(self) -> Mapping[str, str]:
         """The API documents by file name, as in a bundle's ``api`` folder."""
 
+    def begin(self, node: str) -> None:
+        """Have the agent on a node start; ``agent`` says what came of it."""
+
     def agent(self, node: str) -> Agent:
         """The agent on a node, with its places entered. Raises CannotLook."""
 
@@ -91,7 +94,20 @@ class Crew:
     def begin(self, nodes: Iterable[str]) -> None:
         """Have these agents start while others already work."""
         for node in unique(nodes):
-            self.may_have(node)
+            self._ground.begin(node)
+
+    def may_enter(self, places: Iterable[Place]) -> tuple[Place, ...]:
+        """Those that can be looked at; ``absent`` tells why the others cannot."""
+        return tuple(place for place in places if self._enters(place))
+
+    def _enters(self, place: Place) -> bool:
+        agent = self.may_have(place.node)
+        closed = [one for one in agent.log if _is_closed(one, place)] if agent else []
+        for one in closed:
+            layer = Layer(name=place.netns, node=place.node, missing=one.missing)
+            if layer not in self.absent:
+                self.absent.append(layer)
+        return agent is not None and not closed
 
     def send(self, node: str, request: Callable[..., Request]) -> tuple[Agent, int]:
         """``request``: all of it but the id, which is given here."""
@@ -187,6 +203,10 @@ def wait_all(sent: Iterable[tuple[Agent, int]], seconds: float, what: str) -> No
                 f"the agent on {agent.node} did not finish its {what} in {seconds:g} s",
                 "is the node overloaded? try again, or look at it by hand",
             )
+
+
+def _is_closed(reply: Reply, place: Place) -> TypeGuard[Fact]:
+    return isinstance(reply, Fact) and reply.place == place and reply.file == DOOR
 
 
 T = TypeVar("T", bound=Hashable)

@@ -38,6 +38,9 @@ class ThisNode:
     def api(self) -> dict[str, str]:
         return {}
 
+    def begin(self, node: str) -> None:
+        """It starts when it is asked for: there is no other to wait for."""
+
     def agent(self, node: str) -> Agent:
         door = Door(place=Place(node=node), netns="/proc/self/ns/net")
         return self._open.enter_context(LocalAgent(node, (door,)))

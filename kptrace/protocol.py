@@ -136,6 +136,9 @@ class Fact(Value, tag="fact"):
     missing: str = ""
 
 
+DOOR = "door"  # the file of a Fact that tells of a place that there is no way into
+
+
 class Answer(Value, tag="answer"):
     """The DNS answer in wire format, or why there is none (TIMEOUT, REFUSED, UNREACHABLE)."""
 

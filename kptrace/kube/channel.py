@@ -59,7 +59,7 @@ class Channel:
         if configuration.proxy or configuration.proxy_headers:
             options = websocket_proxycare(options, configuration, address)
         try:
-            self._socket.connect(address, **options)
+            self._socket.connect(address, **options)  # type: ignore[no-untyped-call]
         except websocket.WebSocketBadStatusException as error:
             body = error.resp_body or b""
             self.refused = (error.status_code, body if isinstance(body, bytes) else body.encode())
@@ -99,15 +99,21 @@ class Channel:
     def close(self) -> None:
         """From any thread: who reads the frames sees their end."""
         with suppress(*_GONE):
-            self._socket.sock.shutdown(socket.SHUT_RDWR)
+            self._under.shutdown(socket.SHUT_RDWR)
 
     def _await(self) -> None:
-        under = self._socket.sock
+        under = self._under
         if isinstance(under, ssl.SSLSocket) and under.pending():
             return
         poll = select.poll()
         poll.register(under, select.POLLIN)
         poll.poll()
+
+    @property
+    def _under(self) -> socket.socket:
+        if self._socket.sock is None:
+            raise ValueError("it is closed")
+        return self._socket.sock
 
     def _send(self, message: bytes) -> None:
         try:

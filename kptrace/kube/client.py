@@ -9,7 +9,7 @@ NoCluster.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -155,19 +155,6 @@ def path(kind: str, namespace: str = "", name: str = "", *more: str) -> str:
     group, _, plural = kind.rpartition("/")
     parts = [group or "api/v1", *(("namespaces", namespace) if namespace else ()), plural]
     return "/" + "/".join([*parts, *(quote(one, safe="") for one in (name, *more) if one)])
-
-
-def items(texts: Iterable[str]) -> list[msgspec.Raw]:
-    """The objects of several lists; an object that is no list counts as itself."""
-    found: list[msgspec.Raw] = []
-    for text in texts:
-        listing = msgspec.json.decode(text, type=_Listing)
-        found += msgspec.Raw(text.encode()) if listing.items is None else listing.items
-    return found
-
-
-class _Listing(msgspec.Struct, frozen=True):
-    items: list[msgspec.Raw] | None = None
 
 
 def decoded(text: str) -> dict[str, Any]:

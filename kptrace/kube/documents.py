@@ -2,8 +2,9 @@
 
 In: ``services.json``, ``endpointslices.json``, ``pods.json``, ``nodes.json`` as
 ``kubectl get -o json`` prints them (a List, or a single object), and ``servicecidrs.json`` where
-there is one; ``partial.json`` lists those of them that hold no more than one question needed. A text that is absent is evidence that is missing and is named in ``missing``; one
-that is not what it says it is raises ``BadDump`` with the place inside.
+there is one. A text that is absent is evidence that is missing and is named in ``missing``; one
+that is not what it says it is raises ``BadDump`` with the place inside. ``partial.json`` lists the
+files that hold no more than one question needed.
 
 Out: ``Documents``. An EndpointSlice becomes one ``Endpoint`` for each address and port, as
 kube-proxy reads it (endpointslicecache.go): only the first address of an endpoint counts, an

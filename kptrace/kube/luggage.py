@@ -102,7 +102,8 @@ def _files(with_msgspec: bool) -> Iterator[tuple[Path, str]]:
     packages = [Path(kptrace.__file__).parent]
     if with_msgspec:
         spec = find_spec("msgspec")
-        assert spec is not None and spec.origin is not None  # we use it ourselves
+        assert spec is not None  # we use it ourselves
+        assert spec.origin is not None
         packages.append(Path(spec.origin).parent)
     for package in packages:
         for path in sorted(package.rglob("*")):

@@ -5,7 +5,7 @@ The agents are processes of ours that enter the lab's namespaces; leaving the co
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 
 from kptrace.errors import NotFound
@@ -19,6 +19,7 @@ class LabGround:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._open = ExitStack()
+        self._begun: dict[str, Agent] = {}
 
     def __enter__(self) -> LabGround:
         return self
@@ -35,7 +36,14 @@ class LabGround:
         paths = (self._lab.api / name for name in (*FILES, *OPTIONAL_FILES))
         return {path.name: path.read_text() for path in paths if path.is_file()}
 
+    def begin(self, node: str) -> None:
+        with suppress(NotFound):
+            self._begun[node] = self._started(node)
+
     def agent(self, node: str) -> Agent:
+        return self._begun.pop(node, None) or self._started(node)
+
+    def _started(self, node: str) -> Agent:
         doors = tuple(door for door in self._lab.doors if door.place.node == node)
         if not doors:
             raise NotFound(

@@ -29,6 +29,7 @@ from kptrace.node.loop import Loop, Task
 from kptrace.node.namespace import inode, within
 from kptrace.node.stamps import Stamps
 from kptrace.protocol import (
+    DOOR,
     UNREADABLE,
     Ask,
     Done,
@@ -158,7 +159,7 @@ class Agent:
         for door in opened(request.doors):
             if not door.netns:
                 why = f"no process of pod {door.place.pod} was found on {door.place.node}"
-                self._say(Fact(id=request.id, place=door.place, file="door", missing=why))
+                self._say(Fact(id=request.id, place=door.place, file=DOOR, missing=why))
                 continue
             try:
                 inode(door.netns)

@@ -116,6 +116,9 @@ class _KeptGround:
             self._agents[node] = self._ground.agent(node)
         return _Kept(self._agents[node])
 
+    def begin(self, node: str) -> None:
+        self.agent(node)
+
     def close(self) -> None:
         self._ground.__exit__(None, None, None)
 

@@ -1,0 +1,130 @@
+"""A real cluster as a ground for a run: the API's documents, and an agent's pod on each node that
+is looked at.
+
+In: how to reach it (connection.py), how agents are to run (agent_pod.Terms), and the question,
+which says what is read. Leaving the context removes the pods.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+
+from kptrace.errors import CannotLook, KptraceError
+from kptrace.kube.agent_pod import Terms
+from kptrace.kube.client import Client, Refusal
+from kptrace.kube.documents import Documents, read_documents
+from kptrace.kube.permissions import Need, lacking, to_act, to_read
+from kptrace.kube.pod_agent import PodAgent
+from kptrace.kube.pods import NodePod, denied
+from kptrace.kube.reading import Reading
+from kptrace.model import Place, Question
+from kptrace.protocol import Agent, Door
+
+# As seen from the agent's pod, which is in the node's own process and network namespaces.
+HOST_NETNS = "/proc/1/ns/net"
+HOST_RESOLV_CONF = "/proc/1/root/etc/resolv.conf"
+HOST_BPFFS = "/proc/1/root/sys/fs/bpf"
+
+Say = Callable[[str], None]
+
+
+class ClusterGround:
+    def __init__(self, client: Client, question: Question, terms: Terms, say: Say) -> None:
+        self._client, self._question, self._terms, self._say = client, question, terms, say
+        self._reading = Reading(client, question)
+        self._documents = Documents()
+        self._agents: dict[str, PodAgent] = {}
+        self.run = secrets.token_hex(4)
+
+    def __enter__(self) -> ClusterGround:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def api(self) -> dict[str, str]:
+        self._say(f"asking {self._client.server}")
+        try:
+            texts = self._reading.documents()
+        except Refusal as refusal:
+            raise self._explained(refusal) from None
+        self._documents = read_documents(texts)
+        return texts
+
+    def begin(self, node: str) -> None:
+        """Have the agent there start; ``agent`` then waits for it."""
+        if node in self._agents:
+            return
+        known = self._documents.node(node)
+        if known is not None and not known.ready:
+            return  # no pod starts there; who wants an agent there is told so
+        number = len(self._agents) + 1
+        lodging = NodePod(self._client, self._terms, self.run, number, node)
+        agent = PodAgent(node, self._doors(node), lodging, self._terms.image, self._say)
+        self._agents[node] = agent
+        agent.begin()
+
+    def agent(self, node: str) -> Agent:
+        self.begin(node)
+        if node not in self._agents:
+            raise CannotLook(
+                f"node {node} is NotReady, so no agent can start there",
+                f"see why: kubectl describe node {node}",
+            )
+        agent = self._agents[node]
+        try:
+            agent.wait_until_entered()
+        except Refusal as refusal:
+            raise self._explained(refusal) from None
+        return agent
+
+    def close(self) -> None:
+        """All at once: each waits for its agent to leave in good order."""
+        if not self._agents:
+            return
+        with ThreadPoolExecutor(len(self._agents), "leaving") as pool:
+            left = [pool.submit(agent.close) for agent in self._agents.values()]
+        errors = [one.exception() for one in left]
+        self._agents.clear()
+        for error in errors:
+            if isinstance(error, KptraceError):
+                raise CannotLook(
+                    f"agents' pods may be left: {error}",
+                    "they end by their own deadline; `kptrace clean` removes them now",
+                )
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _doors(self, node: str) -> tuple[Door, ...]:
+        """The node itself, and its pods that the question is about."""
+        here = [pod for pod in self._documents.pods if pod.node == node and not pod.host_network]
+        pods = (
+            Door(place=Place(node=node, pod=pod.key), pod_uid=self._reading.uids[pod.key])
+            for pod in here
+        )
+        host = Door(
+            place=Place(node=node),
+            netns=HOST_NETNS,
+            resolv_conf=HOST_RESOLV_CONF,
+            bpffs=HOST_BPFFS,
+        )
+        return (host, *pods)
+
+    def _explained(self, refusal: Refusal) -> CannotLook:
+        return lacking(self._client, self._needs(), refusal) if denied(refusal) else refusal
+
+    def _needs(self) -> tuple[Need, ...]:
+        target = self._question.target
+        namespaces = [target.namespace or self._question.namespace]
+        if self._question.source.startswith("pod"):
+            namespaces.append(self._question.namespace)
+        reads = to_read(namespaces, everywhere=target.kind == "address")
+        return (*reads, *to_act(self._terms.namespace))

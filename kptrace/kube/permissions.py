@@ -1,0 +1,136 @@
+"""What a run may have to do in a cluster, and which of it we are not allowed.
+
+In: a client and the needs of one run. Out: those that the API server would refuse, asked of the
+server itself (SelfSubjectAccessReview, which everybody may); and the ClusterRole and Role that
+grant them. It is asked only when something was refused: what is allowed costs no question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import yaml
+
+from kptrace.errors import CannotLook, Forbidden
+from kptrace.kube.client import Client, decoded
+from kptrace.model import Value
+
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+DISCOVERY = "discovery.k8s.io"
+
+
+class Need(Value, order=True):
+    """namespace empty: in all of them"""
+
+    resource: str
+    verb: str
+    group: str = ""
+    namespace: str = ""
+
+    @property
+    def words(self) -> str:
+        where = f" in namespace {self.namespace}" if self.namespace else " in all namespaces"
+        cluster_wide = self.resource in ("nodes", "namespaces")
+        return f"{self.verb} {self.resource}{'' if cluster_wide else where}"
+
+
+def to_read(namespaces: Iterable[str], everywhere: bool = False) -> Iterator[Need]:
+    """everywhere: an address is looked up, which may be anybody's"""
+    for namespace in [""] if everywhere else dict.fromkeys(namespaces):
+        for verb in ("get", "list"):
+            yield Need(resource="services", verb=verb, namespace=namespace)
+            yield Need(resource="pods", verb=verb, namespace=namespace)
+        yield Need(resource="endpointslices", verb="list", group=DISCOVERY, namespace=namespace)
+    for verb in ("get", "list"):
+        yield Need(resource="nodes", verb=verb)
+
+
+def to_act(namespace: str) -> Iterator[Need]:
+    """Over WebSockets exec is a ``get``; since Kubernetes 1.35 a ``create`` too."""
+    for verb in ("create", "get", "delete"):
+        yield Need(resource="pods", verb=verb, namespace=namespace)
+    for verb in ("create", "get"):
+        yield Need(resource="pods/exec", verb=verb, namespace=namespace)
+
+
+def to_enter(namespace: str) -> Iterator[Need]:
+    """A container of ours in a pod that is there already."""
+    yield Need(resource="pods/ephemeralcontainers", verb="patch", namespace=namespace)
+    yield Need(resource="pods", verb="get", namespace=namespace)
+    for verb in ("create", "get"):
+        yield Need(resource="pods/exec", verb=verb, namespace=namespace)
+
+
+def missing(client: Client, needs: Iterable[Need]) -> tuple[Need, ...]:
+    asked = tuple(dict.fromkeys(needs))
+    with ThreadPoolExecutor(8, "permissions") as pool:
+        allowed = list(pool.map(lambda need: _allowed(client, need), asked))
+    return tuple(need for need, may in zip(asked, allowed, strict=True) if not may)
+
+
+def _allowed(client: Client, need: Need) -> bool:
+    resource, _, subresource = need.resource.partition("/")
+    attributes = {
+        "verb": need.verb,
+        "group": need.group,
+        "resource": resource,
+        "subresource": subresource,
+        "namespace": need.namespace,
+    }
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {name: text for name, text in attributes.items() if text}},
+    }
+    answer = decoded(client.post(REVIEWS, review))
+    return bool(answer.get("status", {}).get("allowed"))
+
+
+def lacking(client: Client, needs: Iterable[Need], said: CannotLook) -> CannotLook:
+    """All that is missing, with what grants it; ``said``: the refusal that made us ask."""
+    try:
+        lacks = missing(client, needs)
+    except CannotLook:
+        return Forbidden(str(said))
+    if not lacks:
+        return Forbidden(str(said))
+    listed = "".join(f"\n  {need.words}" for need in lacks)
+    manifests = yaml.safe_dump_all(roles(lacks), sort_keys=False, default_flow_style=None)
+    return Forbidden(
+        f"you are not allowed to:{listed}",
+        "this grants it; then bind it to the user (kubectl create clusterrolebinding, "
+        f"kubectl create rolebinding):\n{manifests.rstrip()}",
+    )
+
+
+def roles(needs: Iterable[Need]) -> list[dict[str, Any]]:
+    """A ClusterRole for what is read anywhere, a Role for each namespace."""
+    by_place: dict[str, list[Need]] = {}
+    for need in sorted(needs):
+        by_place.setdefault(need.namespace, []).append(need)
+    return [_role(namespace, some) for namespace, some in by_place.items()]
+
+
+def _role(namespace: str, needs: list[Need]) -> dict[str, Any]:
+    kind = "Role" if namespace else "ClusterRole"
+    place = {"namespace": namespace} if namespace else {}
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": kind,
+        "metadata": {"name": "kptrace", **place},
+        "rules": list(_rules(needs)),
+    }
+
+
+def _rules(needs: list[Need]) -> Iterator[dict[str, list[str]]]:
+    """Resources that need the same verbs share a rule."""
+    verbs: dict[tuple[str, str], list[str]] = {}
+    for need in needs:
+        verbs.setdefault((need.group, need.resource), []).append(need.verb)
+    rules: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (group, resource), some in verbs.items():
+        rules.setdefault((group, tuple(some)), []).append(resource)
+    for (group, some_verbs), resources in rules.items():
+        yield {"apiGroups": [group], "resources": resources, "verbs": list(some_verbs)}

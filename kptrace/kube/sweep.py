@@ -1,0 +1,75 @@
+"""What a killed run left in a cluster: found by its label, removed, and waited for.
+
+In: a client and a namespace, or all of them. Out: the pods that were removed. A container that was
+added to a pod cannot be taken out of it again; it ends by itself, and is told of.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kptrace.errors import AgentFailed
+from kptrace.kube.agent_pod import MANAGED_BY, RUN
+from kptrace.kube.client import Client, Refusal, decoded, path
+from kptrace.model import Value
+
+SECONDS = 30.0
+_AGAIN = 0.2
+
+
+class Leftover(Value):
+    """A pod of a run; ``node`` is where it is."""
+
+    namespace: str
+    name: str
+    run: str
+    node: str
+    phase: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def leftovers(client: Client, namespace: str = "", run: str = "") -> tuple[Leftover, ...]:
+    label = f"{MANAGED_BY}=kptrace" + (f",{RUN}={run}" if run else f",{RUN}")
+    found = decoded(client.get(path("pods", namespace), labelSelector=label))
+    return tuple(_leftover(one) for one in found.get("items", ()))
+
+
+def sweep(
+    client: Client, namespace: str = "", run: str = "", say: Callable[[str], None] = lambda _: None
+) -> tuple[Leftover, ...]:
+    found = leftovers(client, namespace, run)
+    for one in found:
+        say(f"removing pod {one.key}")
+        try:
+            client.delete(path("pods", one.namespace, one.name))
+        except Refusal as refusal:
+            if refusal.code != 404:
+                raise
+    deadline = time.monotonic() + SECONDS
+    while rest := {one.key for one in found} & {
+        one.key for one in leftovers(client, namespace, run)
+    }:
+        if time.monotonic() > deadline:
+            raise AgentFailed(
+                f"these pods are still being removed: {', '.join(sorted(rest))}",
+                "is their node NotReady? `kubectl delete pod --force` forgets them",
+            )
+        say(f"waiting for {len(rest)} pod{'s' * (len(rest) > 1)} to end")
+        time.sleep(_AGAIN)
+    return found
+
+
+def _leftover(one: dict[str, Any]) -> Leftover:
+    metadata = one["metadata"]
+    return Leftover(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        run=metadata.get("labels", {}).get(RUN, ""),
+        node=one.get("spec", {}).get("nodeName", ""),
+        phase=one.get("status", {}).get("phase", ""),
+    )
