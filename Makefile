@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check unit kernel fuzz fuzz-parsers golden schema uml venv tools clean image
+.PHONY: help demo test check unit kernel fuzz fuzz-parsers golden schema uml venv tools clean image archive
 
 help:
 	@echo "make demo    a lab, a Service traced through it, a broken one diagnosed"
@@ -13,6 +13,7 @@ help:
 	@echo "make fuzz    random rules and packets against the kernel until stopped (as root)"
 	@echo "make fuzz-parsers  every reader of rules and dumps under coverage-guided fuzzing"
 	@echo "make image   the agent's image, without a container tool: dist/kptrace-image.tar"
+	@echo "make archive kptrace as one file for this platform: dist/kptrace.pyz"
 	@echo "make golden  rewrite the golden files; the git diff is the review"
 
 venv: $(VENV)/.done
@@ -57,6 +58,10 @@ golden: venv
 # IMAGE='--name registry.example/kptrace:1'
 image: venv
 	$(BIN)/python plugins/kubectl/build/image.py $(IMAGE)
+
+# ARCHIVE='--platform linux/arm64'
+archive: venv
+	$(BIN)/python plugins/kubectl/build/archive.py $(ARCHIVE)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -25,3 +25,11 @@ def image(build: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     words = ("--name", "localhost/kptrace-test:1", "--output", output, "--root", root)
     subprocess.run([sys.executable, build / "image.py", *words], check=True)
     return output, root
+
+
+@pytest.fixture(scope="session")
+def pyz(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """kptrace as one file, for this platform."""
+    output = tmp_path_factory.mktemp("archive") / "kptrace.pyz"
+    subprocess.run([sys.executable, build / "archive.py", "--output", output], check=True)
+    return output

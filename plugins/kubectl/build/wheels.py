@@ -16,8 +16,8 @@ from pathlib import Path
 
 MODULES = Path("usr/lib/python3/dist-packages")
 
-# What an image has no use for: the asynchronous half of the Kubernetes client with the HTTP client
-# under it (a third of everything), and what only terminals' help or the fuzzers need.
+# What kptrace has no use for: the asynchronous half of the Kubernetes client with the HTTP client
+# under it (a third of everything), and commands of others.
 LEFT_OUT = (
     *("kubernetes/aio", "aiohttp", "aiohttp_retry", "aiohappyeyeballs", "aiosignal"),
     *("frozenlist", "multidict", "propcache", "yarl", "bin"),
@@ -37,9 +37,13 @@ def needed(root: Path) -> list[str]:
 def dependencies(root: Path, base: Path, tree: Path) -> None:
     """All but kptrace itself."""
     _install(base, tree, *needed(root))
-    for name in LEFT_OUT:
-        shutil.rmtree(tree / MODULES / name, ignore_errors=True)
+    shed(tree / MODULES)
     compile_all(base, tree)
+
+
+def shed(modules: Path) -> None:
+    for name in LEFT_OUT:
+        shutil.rmtree(modules / name, ignore_errors=True)
 
 
 def kptrace(root: Path, base: Path, tree: Path) -> None:
@@ -54,7 +58,7 @@ def kptrace(root: Path, base: Path, tree: Path) -> None:
 
 
 def wheel(root: Path, folder: Path) -> Path:
-    _pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(root))
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(root))
     (made,) = folder.glob("kptrace-*.whl")
     return made
 
@@ -76,7 +80,7 @@ def compile_all(base: Path, tree: Path) -> None:
 def _install(base: Path, tree: Path, *what: str) -> None:
     version = ("--python-version", _version(base), "--only-binary=:all:")
     into = ("--target", str(tree / MODULES), "--no-compile", "--root-user-action=ignore")
-    _pip("install", *into, *version, *what)
+    pip("install", *into, *version, *what)
 
 
 def _version(base: Path) -> str:
@@ -84,6 +88,6 @@ def _version(base: Path) -> str:
     return (base / "usr/bin/python3").readlink().name.removeprefix("python")
 
 
-def _pip(command: str, *words: str) -> None:
+def pip(command: str, *words: str) -> None:
     quiet = ("--quiet", "--disable-pip-version-check")
     subprocess.run([sys.executable, "-m", "pip", command, *quiet, *words], check=True)

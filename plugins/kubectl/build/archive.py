@@ -1,0 +1,130 @@
+"""Build kptrace as one file, for machines without pip: ``dist/kptrace.pyz``.
+
+    python plugins/kubectl/build/archive.py [--platform linux/arm64] [--output FILE]
+
+In: kptrace's source. Out: a program that needs a Python on its machine and nothing else. shiv makes
+it: run for the first time, it unpacks itself below ``~/.shiv`` (or ``$SHIV_ROOT``).
+
+Compiled modules carry the version of Python and the machine in their names, so those for several
+versions lie side by side, and one file serves every Python on the machine it is for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+
+import wheels
+
+ROOT = Path(__file__).resolve().parents[3]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kptrace" / "archive"
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+ENTRY = "kptrace.__main__:main"
+PREAMBLE = Path(__file__).with_name("preamble.py")
+
+# pip's names; of each it also takes what is older
+PLATFORMS = {
+    "linux/amd64": ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"),
+    "linux/arm64": ("manylinux_2_28_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64"),
+    "darwin/amd64": ("macosx_14_0_x86_64",),
+    "darwin/arm64": ("macosx_14_0_arm64",),
+}
+_MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+def this_platform() -> str:
+    machine = platform.machine()
+    return f"{platform.system().lower()}/{_MACHINES.get(machine, machine)}"
+
+
+def build(target: str, output: Path, cache: Path = CACHE) -> None:
+    """target: one of ``PLATFORMS``."""
+    needed = _needed(target, cache)
+    with tempfile.TemporaryDirectory(prefix="kptrace-archive-") as folder:
+        ours = Path(folder, "ours")
+        wheels.pip(
+            "install",
+            *("--target", str(ours), "--no-deps", "--no-compile", "--root-user-action=ignore"),
+            str(wheels.wheel(ROOT, Path(folder))),
+        )
+        shutil.rmtree(ours / "bin", ignore_errors=True)
+        fresh = Path(folder, "kptrace.pyz")
+        words = ("--entry-point", ENTRY, "--python", "/usr/bin/env python3", "--preamble", PREAMBLE)
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "shiv.cli", "--compressed", "--reproducible", *words),
+                *("--site-packages", needed, "--site-packages", ours, "--output-file", fresh),
+            ],
+            check=True,
+        )
+        output.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(fresh, output)
+
+
+def _needed(target: str, cache: Path) -> Path:
+    """A folder with all that kptrace needs there, for every version of Python."""
+    parts = [target, *PYTHONS, *wheels.needed(ROOT), Path(__file__).read_text()]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    name = target.replace("/", "-")
+    folder = cache / f"{name}-{key}"
+    if folder.exists():
+        return folder
+    print(f"fetching what kptrace needs on {target}", file=sys.stderr)
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=cache) as work:
+        made = Path(work, "made")
+        _install(target, PYTHONS[0], made, *wheels.needed(ROOT))
+        wheels.shed(made)
+        compiled = sorted(_compiled(made))
+        for version in PYTHONS[1:]:
+            other = Path(work, version)
+            _install(target, version, other, "--no-deps", *compiled)
+            shutil.copytree(other, made, dirs_exist_ok=True)
+        made.rename(folder)
+    for old in cache.glob(f"{name}-*"):
+        if old != folder:
+            shutil.rmtree(old)
+    return folder
+
+
+def _install(target: str, version: str, folder: Path, *what: str) -> None:
+    meant = (word for name in PLATFORMS[target] for word in ("--platform", name))
+    wheels.pip(
+        "install",
+        *("--target", str(folder), "--no-compile", "--root-user-action=ignore"),
+        *("--python-version", version, "--only-binary=:all:", *meant, *what),
+    )
+
+
+def _compiled(folder: Path) -> Iterator[str]:
+    """``msgspec==0.22.0`` for each package with compiled modules."""
+    for found in distributions(path=[str(folder)]):
+        if _has_modules(found):
+            yield f"{found.metadata['Name']}=={found.version}"
+
+
+def _has_modules(found: Distribution) -> bool:
+    return any(each.suffix == ".so" and Path(each.locate()).exists() for each in found.files or ())
+
+
+def main() -> None:
+    parse = argparse.ArgumentParser(prog="archive.py", description="Build kptrace as one file.")
+    parse.add_argument("--platform", choices=PLATFORMS, default=this_platform())
+    parse.add_argument("--output", type=Path, default=ROOT / "dist" / "kptrace.pyz")
+    args = parse.parse_args()
+    build(args.platform, args.output)
+    size = args.output.stat().st_size / 1e6
+    print(f"{args.output}  {args.platform}, Python {PYTHONS[0]} to {PYTHONS[-1]}  {size:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

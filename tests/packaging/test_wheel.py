@@ -1,0 +1,99 @@
+"""The wheel: holds what it should and nothing else, and runs from a virtual environment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from collections.abc import Iterator
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+import kptrace
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ("kptrace", "kubectl-kptrace")
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
+    options = ["--no-deps", "--no-build-isolation", "--wheel-dir", folder]
+    subprocess.run([*pip, *options, ROOT], check=True)
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh virtual environment with the wheel and what it needs."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, with_pip=True)
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--quiet", wheel], check=True)
+    return folder
+
+
+def sources() -> Iterator[str]:
+    """Everything under version control that a user needs to run it."""
+    listed = subprocess.run(
+        ["git", "ls-files", "kptrace", "plugins/kptrace_plugins"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for line in listed.stdout.splitlines():
+        yield line.removeprefix("plugins/")
+
+
+def test_what_is_in_it(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert wheel.name == f"kptrace-{kptrace.__version__}-py3-none-any.whl"
+    assert set(sources()) - names == set()
+    about = f"kptrace-{kptrace.__version__}.dist-info"
+    data = f"kptrace-{kptrace.__version__}.data"
+    tops = {name.partition("/")[0] for name in names}
+    assert tops <= {"kptrace", "kptrace_plugins", about, data}
+    assert f"{about}/licenses/LICENSE" in names
+    assert not [name for name in names if "test" in name.split("/") or name.endswith(".pyc")]
+
+
+def test_what_it_says_of_itself(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as held:
+        (name,) = [name for name in held.namelist() if name.endswith(".dist-info/METADATA")]
+        told = Parser().parsestr(held.read(name).decode())
+    assert told["Name"] == "kptrace"
+    assert told["Requires-Python"] == ">=3.11"
+    assert told["License-Expression"] == "Apache-2.0"
+    assert str(told.get_payload()).startswith("# kptrace")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_both_commands_run(installed: Path, command: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [installed / "bin" / command, "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    shown = "kubectl kptrace" if command.startswith("kubectl-") else "kptrace"
+    assert done.stdout.startswith(f"Usage: {shown} ")
+
+
+@pytest.mark.slow
+def test_a_saved_run_is_told_from_it(installed: Path, tmp_path: Path) -> None:
+    """The whole pure half at work, from the installed files alone, plugins and all."""
+    saved = ROOT / "tests" / "cases" / "replay-delivered.tar.gz"
+    done = subprocess.run(
+        [installed / "bin" / "kptrace", "replay", saved],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "DELIVERED" in done.stdout
+    assert "Flannel" in done.stdout
