@@ -60,11 +60,12 @@ def cases() -> Path:
 
 TIERS = ("unit", "kernel", "uml")
 OUTCOMES = ("passed", "failed", "error", "skipped")
-ASKED = pytest.StashKey[dict[str, set[rows.Row]]]()
+ASKED = pytest.StashKey[dict[str, rows.Row]]()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    session.config.stash[ASKED] = {item.nodeid: rows.rows_of(item) for item in session.items}
+    found = ((item.nodeid, rows.row_of(item)) for item in session.items)
+    session.config.stash[ASKED] = {test: row for test, row in found if row}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -88,8 +89,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for (of, why), count in wanting.items():
             if of == tier:
                 terminalreporter.line(f"        {count} skipped: {why}")
+    asked = terminalreporter.config.stash.get(ASKED, {}) if tests else {}
     passed = tests.pop("passed", set()).difference(*tests.values())
-    table = list(rows.tables(terminalreporter.config.stash.get(ASKED, {}), passed))
+    table = list(rows.tables(asked, passed))
     if table:
         terminalreporter.section("passed of all, by proxy and network")
         for line in table:

@@ -1,7 +1,7 @@
 """The matrix: what passed of what was asked, for each proxy and network, whatever tier asked it.
 
 A test that speaks for a proxy on a network carries the marker ``row``. ``row`` below makes a
-parameter with it, for labs that a fixture makes; a test may have several rows and counts in each.
+parameter with it, for labs that a fixture makes.
 The totals are those of the collected tests: what was skipped or never ran counts as not passed.
 """
 
@@ -32,19 +32,19 @@ def row(proxy: str, network: str, scheduler: str = "", *more: Any) -> Any:
     return pytest.param(values, id="-".join(map(str, values)), marks=mark)
 
 
-def rows_of(item: pytest.Item) -> set[Row]:
-    return {Row(*mark.args, **mark.kwargs) for mark in item.iter_markers("row")}
+def row_of(item: pytest.Item) -> Row | None:
+    mark = item.get_closest_marker("row")
+    return Row(*mark.args, **mark.kwargs) if mark else None
 
 
-def tables(asked: Mapping[str, set[Row]], passed: set[str]) -> Iterator[str]:
-    """Lines: proxy x network, and IPVS' schedulers x network. ``asked``: rows by a test's id."""
+def tables(asked: Mapping[str, Row], passed: set[str]) -> Iterator[str]:
+    """Lines: proxy x network, and IPVS' schedulers x network. ``asked``: the row by a test's id."""
     main: dict[tuple[str, str], Counter[bool]] = defaultdict(Counter)
     ipvs: dict[tuple[str, str], Counter[bool]] = defaultdict(Counter)
-    for test, rows in asked.items():
-        for one in rows:
-            main[one.network, one.proxy][test in passed] += 1
-            if one.scheduler:
-                ipvs[one.network, one.scheduler][test in passed] += 1
+    for test, one in asked.items():
+        main[one.network, one.proxy][test in passed] += 1
+        if one.scheduler:
+            ipvs[one.network, one.scheduler][test in passed] += 1
     if main:
         yield from _grid("proxy x network", main, PROXIES)
     if ipvs:

@@ -26,37 +26,42 @@ def diagnose(case: Case) -> Iterator[Finding]:
 
 
 def _blocked_by(case: Case, passage: Passage, met: Met) -> Finding:
-    node = passage.place.node
     evidence = [rule_hit(passage, met), *last_seen(case)]
     drop = case.dropped_for("NETFILTER_DROP")
     if drop is not None:
         evidence.append(drop_report(case, drop))
-    name = rule_name(met.ref)
+    node, name = passage.place.node, rule_name(met.ref)
     if passage.outer:
-        return _tunnel(_carrier(case), node, name, met.ref, evidence)
-    if passage.hook == "forward" and not met.ref.number:
+        return tunnel_blocked(_carrier(case), node, name, met.ref, evidence)
+    return blocked(node, met.ref, passage.hook, met.drops, evidence)
+
+
+def blocked(node: str, ref: RuleRef, hook: str, drops: bool, evidence: list[str]) -> Finding:
+    """This rule or policy threw it away."""
+    name = rule_name(ref)
+    if hook == "forward" and not ref.number:
         return Finding(
             cause="forward-policy-drop",
             severity="error",
             node=node,
             object=name,
-            summary=f"the policy of {met.ref.table} {met.ref.chain} on {node} is DROP and no rule "
+            summary=f"the policy of {ref.table} {ref.chain} on {node} is DROP and no rule "
             "accepts the packet before",
             evidence=tuple(evidence),
             remedy=(
-                f"{_iptables(met.ref)} -P {met.ref.chain} ACCEPT  # on {node}",
+                f"{_iptables(ref)} -P {ref.chain} ACCEPT  # on {node}",
                 "or let the CNI's own FORWARD rules be written again (restart its pod)",
             ),
         )
-    cause, verb = ("rule-drop", "drops") if met.drops else ("rule-reject", "rejects")
+    cause, verb = ("rule-drop", "drops") if drops else ("rule-reject", "rejects")
     return Finding(
         cause=cause,
         severity="error",
         node=node,
         object=name,
-        summary=f"{name} on {node} {verb} it: {met.ref.text or met.ref.words}",
+        summary=f"{name} on {node} {verb} it: {ref.text or ref.words}",
         evidence=tuple(evidence),
-        remedy=_removal(met.ref, node),
+        remedy=_removal(ref, node),
     )
 
 
@@ -65,7 +70,7 @@ def _carrier(case: Case) -> Packet:
     return next(s.packet for s in reversed(case.journey.forward) if s.packet.tunnel)
 
 
-def _tunnel(
+def tunnel_blocked(
     packet: Packet, node: str, name: str, ref: RuleRef | None, evidence: list[str]
 ) -> Finding:
     tunnel = packet.tunnel
@@ -91,7 +96,7 @@ def _blocked(case: Case, drop: Drop) -> Finding:
     """Only the drop report says it: some rule did, which one is not known."""
     evidence = [drop_report(case, drop), *last_seen(case), "no rule trace tells which rule it was"]
     if drop.packet is not None and drop.packet.tunnel is not None:
-        return _tunnel(drop.packet, drop.node, "", None, evidence)
+        return tunnel_blocked(drop.packet, drop.node, "", None, evidence)
     predicted = case.branch.blame if case.branch and case.branch.cause else ""
     return Finding(
         cause=case.branch.cause if case.branch and predicted else "rule-drop",

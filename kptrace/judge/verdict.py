@@ -18,6 +18,7 @@ from kptrace.judge import (
     bridge,
     connect,
     filtering,
+    foreseen,
     forwarding,
     ipvs,
     policy,
@@ -141,7 +142,7 @@ def _judge_one(case: Case, known: tuple[Layer, ...]) -> tuple[Outcome, tuple[Fin
             return _outcome(case, findings[0]), findings
     if _at_backend(case) and not case.drops and case.probe.flow.protocol != "tcp":
         return Outcome.DELIVERED, ()
-    findings = tuple(_unexplained(case, known))
+    findings = tuple(foreseen.diagnose(case)) or tuple(_unexplained(case, known))
     return _outcome(case, findings[0]), findings
 
 
@@ -163,17 +164,6 @@ def _at_backend(case: Case) -> bool:
 
 
 def _unexplained(case: Case, known: tuple[Layer, ...]) -> Iterator[Finding]:
-    branch = case.branch
-    if branch is not None and branch.cause and branch.certain and next_predicted(case) is None:
-        yield Finding(
-            cause=branch.cause,
-            severity="error",
-            node=branch.steps[-1].place.node if branch.steps else case.node,
-            object=branch.blame,
-            summary=branch.words,
-            evidence=(*last_seen(case), "the rules and routes that were read say so"),
-        )
-        return
     node = case.last.place.node if case.last else case.node
     if case.drops:
         drop = case.drops[-1]

@@ -6,51 +6,69 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rows import row
 
 from kptrace import lookup, trace
 from kptrace.lab import cluster, faults, state
+from kptrace.lab.damage import (
+    ClosedPort,
+    Fdb,
+    Route,
+    ServerWeight,
+    ServiceAddress,
+    Sysctl,
+    TunnelDown,
+)
+from kptrace.lab.fault import Fault
 from kptrace.lab.ground import LabGround
-from kptrace.lab.plan import plan
+from kptrace.lab.plan import Plan, plan
 from kptrace.lab.state import Lab
 from kptrace.model import Question, Trace
 from kptrace.protocol import Agent, Reply, Request
 from kptrace.target import parse_target
 
+HERE = Path(__file__).parent
+# an agent keeps the rules that it has read, so after other damage another one is asked
+KEEPS_RULES = (ClosedPort, Fdb, Route, ServerWeight, ServiceAddress, Sysctl, TunnelDown)
 _NUMBERS = itertools.count(1)
 
-# proxy, network, scheduler, nodes
-Row = tuple[str, str, str, int]
-ROWS: tuple[Row, ...] = (
-    ("ipvs", "vxlan", "rr", 2),
-    ("ipvs", "calico-ipip", "sh", 2),
-    ("ipvs", "flannel-ipip", "lc", 2),
-    ("ipvs", "calico-crosssubnet", "rr", 3),
-    ("iptables-legacy", "calico-ipip", "rr", 2),
-    ("iptables-legacy", "flannel-ipip", "rr", 2),
+# each scheduler once, each network; what they have in common is tried with every other
+ROWS = (
+    row("ipvs", "vxlan", "rr"),
+    row("ipvs", "calico-ipip", "lc"),
+    row("ipvs", "calico-crosssubnet", "sh"),
+    row("ipvs", "calico-direct", "wrr"),
+    row("ipvs", "flannel-ipip", "wlc"),
+    row("iptables-legacy", "calico-ipip"),
+    row("iptables-legacy", "flannel-ipip"),
 )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A fault that a row cannot have is no test of it; nor is all that its like has shown."""
-    gone = [item for item in items if not _possible(item)]
-    items[:] = [item for item in items if item not in gone]
+    """``suits`` of a module says which lab a test is for; what cannot be there is no test of it."""
+    gone = []
+    for item in items:
+        values = dict(getattr(getattr(item, "callspec", None), "params", {}))
+        asked = getattr(getattr(item, "module", None), "suits", None)
+        if asked and "bench" in values and HERE in item.path.parents:
+            lab = planned("x", values.pop("bench"))
+            if not asked(lab, **values):
+                gone.append(item)
+            elif "scheduler" in values:
+                mark = pytest.mark.row("ipvs", lab.network, values["scheduler"])
+                item.add_marker(mark, append=False)
+    items[:] = [item for item in items if item not in set(gone)]
     config.hook.pytest_deselected(items=gone)
 
 
-def _possible(item: pytest.Item) -> bool:
-    values = getattr(getattr(item, "callspec", None), "params", {})
-    if "bench" not in values:
-        return True
-    proxy, network, scheduler, nodes = values["bench"]
-    if "way" in values:
-        whole, core = item.module.WHOLE, item.module.CORE  # type: ignore[attr-defined]
-        return (proxy, network) in whole or values["way"].target in core
-    if "name" not in values:
-        return True
-    return faults.find(values["name"]).possible(plan("x", nodes, proxy, network, scheduler))
+def planned(name: str, values: tuple[str, ...]) -> Plan:
+    proxy, network, *rest = values
+    nodes = 3 if network == "calico-crosssubnet" else 2  # the third is on the other subnet
+    return plan(name, nodes, proxy, network, *rest)
 
 
 class _Kept:
@@ -86,6 +104,9 @@ class Bench:
             self._agents[node] = self._ground.agent(node)
         return _Kept(self._agents[node])
 
+    def begin(self, node: str) -> None:
+        self.agent(node)
+
     def dismiss(self) -> None:
         """An agent keeps the legacy tables that it has read: after a change, ask another one."""
         for agent in self._agents.values():
@@ -102,13 +123,26 @@ class Bench:
         seed = int.from_bytes(os.urandom(4))
         return trace.report(trace.run(question, self, seed, lambda _: None))
 
+    @contextmanager
+    def broken(self, name: str) -> Iterator[Fault]:
+        fault = faults.find(name)
+        rules = not isinstance(fault.damage, KEEPS_RULES)
+        faults.inject(self.lab.name, fault)
+        try:
+            if rules:
+                self.dismiss()
+            yield fault
+        finally:
+            faults.heal(self.lab.name, name)
+            if rules:
+                self.dismiss()
+
 
 @contextmanager
-def standing(row: Row) -> Iterator[Bench]:
-    proxy, network, scheduler, nodes = row
+def standing(values: tuple[str, ...]) -> Iterator[Bench]:
     name = f"uml-{os.getpid()}-{next(_NUMBERS)}"
     try:
-        lab = cluster.up(plan(name, nodes, proxy, network, scheduler))
+        lab = cluster.up(planned(name, values))
         with LabGround(lab) as ground:
             yield Bench(lab, ground)
     finally:
@@ -116,21 +150,11 @@ def standing(row: Row) -> Iterator[Bench]:
             cluster.down(name)
 
 
-def named(row: Row) -> str:
-    return "-".join(map(str, row[:3] if row[0] == "ipvs" else row[:2]))
-
-
-@pytest.fixture(scope="module", params=ROWS, ids=named)
+@pytest.fixture(scope="session", params=ROWS)
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    """One lab after the other, each for the tests of all files."""
     with standing(request.param) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def made() -> Iterator[Bench]:
-    """One lab: IPVS over Calico's IPIP."""
-    with standing(("ipvs", "calico-ipip", "rr", 2)) as one:
-        yield one
 
 
 @pytest.fixture(autouse=True)

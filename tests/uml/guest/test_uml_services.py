@@ -6,35 +6,23 @@ and sources are written by hand.
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pytest
 
-from kptrace.lab import cluster
-from kptrace.lab.plan import plan
 from kptrace.lab.state import NETNS, Lab
 from kptrace.node.namespace import within
 
 T = TypeVar("T")
 WEB = {"web-1", "web-2", "web-3"}
-ROWS = [
-    ("ipvs", "vxlan", "rr"),
-    ("ipvs", "flannel-ipip", "lc"),
-    ("ipvs", "calico-ipip", "rr"),
-    ("iptables-legacy", "calico-ipip", ""),
-    ("iptables-legacy", "flannel-ipip", ""),
-]
 
 
-@pytest.fixture(scope="module", params=ROWS, ids="-".join)
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    proxy, network, scheduler = request.param
-    name = f"svc-{os.getpid()}"
-    yield cluster.up(plan(name, 2, proxy, network, scheduler or "rr"))
-    cluster.down(name)
+@pytest.fixture
+def lab(bench: Any) -> Lab:
+    made: Lab = bench.lab
+    return made
 
 
 def at(lab: Lab, where: str, work: Callable[[], T]) -> T:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from kptrace.lab import machine
+from kptrace.lab.plan import Plan
 from kptrace.model import Hop, Outcome, Trace
 
 WEB = ("shop/web-1", "shop/web-2", "shop/web-3")
@@ -19,12 +20,14 @@ TUNNELS = {
     "vxlan": "flannel.1",
     "flannel-ipip": "flannel.ipip",
     "calico-ipip": "tunl0",
+    "calico-crosssubnet": "tunl0",
 }
 NETWORKS = {
     "vxlan": "Flannel (VXLAN)",
     "flannel-ipip": "Flannel (IPIP)",
     "calico-ipip": "Calico (IPIP)",
     "calico-crosssubnet": "Calico (IPIP, CrossSubnet)",
+    "calico-direct": "Calico (direct)",
 }
 
 
@@ -71,12 +74,13 @@ WAYS = (
     Way("svc/remote", "node/node-a", ("shop/remote-1",)),
     Way("svc/web", "node/node-b", WEB),
     Way("pod/remote-1:8080", "pod/client", ("shop/remote-1",), direct=True),
+    Way("svc/remote", "pod/client-c", ("shop/remote-1",)),
+    Way("svc/web", "node/node-c", WEB),
 )
 
 
-# the other rows differ from these two by what carries the packet, not by who chooses the server
-WHOLE = (("ipvs", "vxlan"), ("ipvs", "calico-ipip"))
-CORE = ("svc/web", "svc/remote", "svc/near", "svc/self", "svc/echo", "svc/nodeport")
+def suits(lab: Plan, way: Way | None = None) -> bool:
+    return way is None or not way.source.endswith("c") or len(lab.nodes) > 2
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
@@ -101,7 +105,7 @@ def test_delivered(bench: Any, way: Way) -> None:
     if plan.proxy == "ipvs" and not way.direct:
         ipvs_agrees(bench, made, way)
     the_layers_are_honest(made)
-    the_tunnel(plan, made, pod)
+    the_tunnel(plan, made, way)
 
 
 def the_backend_agrees(made: Trace, last: Hop, pod: Any) -> None:
@@ -148,8 +152,8 @@ def the_layers_are_honest(made: Trace) -> None:
     assert {"capture", "rules", "drops", "conntrack"} <= {name for name, _ in layers}
 
 
-def the_tunnel(plan: Any, made: Trace, pod: Any) -> None:
-    """The device that carries IPv4 between the nodes, once for each crossing."""
+def the_tunnel(plan: Plan, made: Trace, way: Way) -> None:
+    """The device that carries IPv4 between the nodes, in and out of it once."""
     device = TUNNELS.get(plan.network)
     for hop in made.hops:
         if hop.action == "encap" and ":" not in hop.packet.innermost.flow.dst:
@@ -157,11 +161,13 @@ def the_tunnel(plan: Any, made: Trace, pod: Any) -> None:
     encaps = [hop for hop in made.hops if hop.action == "encap"]
     decaps = [hop for hop in made.hops if hop.action == "decap"]
     assert len(encaps) == len(decaps)
-    family6 = ":" in made.hops[0].packet.innermost.flow.dst
-    if device and not family6:
-        crossed = len({hop.node for hop in made.hops if hop.action != "reply"}) > 1
-        wants = crossed and made.resolution is not None and made.resolution.address[:4] != "172."
-        assert bool(encaps) or not wants
+    assert made.resolution
+    if device is None or ":" in made.resolution.address or made.resolution.address[:4] == "172.":
+        return
+    nodes = {hop.node for hop in made.hops if hop.action != "reply"}
+    # node-a and node-b are on one subnet
+    near = plan.network == "calico-crosssubnet" and not way.source.endswith("c")
+    assert bool(encaps) == (len(nodes) > 1 and not near)
 
 
 def test_the_network_is_recognised(bench: Any) -> None:

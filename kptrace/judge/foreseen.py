@@ -1,0 +1,61 @@
+"""Causes that only the prediction knows: its way ends where the probe was seen last.
+
+Where neither a rule trace nor a drop reason was to be had, the taps prove how far the packet came,
+and the rules, routes and devices that were read say what ends it there. That is weaker than the
+kernel's own report of the drop, and the evidence says which of the two it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kptrace.judge.case import Case
+from kptrace.judge.filtering import blocked, tunnel_blocked
+from kptrace.judge.words import last_seen, next_predicted, rule_name
+from kptrace.model import Finding, RuleRef, Step
+
+READ = "its rules, routes and devices, as they were read, end it there"
+_BY_RULES = ("tunnel-port-blocked", "forward-policy-drop", "rule-drop", "rule-reject")
+# a line for the device that the packet ends at
+_MENDS = {
+    "link-down": (
+        "ip link set {interface} up  # on {node}",
+        "and restart the CNI's pod on {node}: the kernel took the routes over it away",
+    ),
+}
+
+
+def diagnose(case: Case) -> Iterator[Finding]:
+    branch = case.branch
+    if branch is None or not branch.cause or not branch.certain or next_predicted(case) is not None:
+        return
+    last = branch.steps[-1] if branch.steps else None
+    if last is not None and last.rule is not None and branch.cause in _BY_RULES:
+        yield _by_rule(case, branch.cause, last, last.rule)
+        return
+    node = last.place.node if last else case.node
+    mends = _MENDS.get(branch.cause, ()) if last and last.interface else ()
+    yield Finding(
+        cause=branch.cause,
+        severity="error",
+        node=node,
+        object=branch.blame,
+        summary=branch.words if node in branch.words else f"{node}: {branch.words}",
+        evidence=(*last_seen(case), READ),
+        remedy=tuple(
+            each.format(interface=last.interface if last else "", node=node) for each in mends
+        ),
+    )
+
+
+def _by_rule(case: Case, cause: str, step: Step, ref: RuleRef) -> Finding:
+    node, name = step.place.node, rule_name(ref)
+    text = f": {ref.text}" if ref.text and ref.number else ""
+    evidence = [
+        *last_seen(case),
+        f"{name} of {node}, as it was read{text}",
+        "no rule trace and no drop report was to be had that would confirm it",
+    ]
+    if cause == "tunnel-port-blocked" and case.last is not None:
+        return tunnel_blocked(case.last.packet, node, name, ref, evidence)
+    return blocked(node, ref, step.hook, step.action == "dropped", evidence)
