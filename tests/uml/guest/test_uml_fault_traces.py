@@ -51,14 +51,11 @@ BLAMED = {
     ),
     "ipip-blocked": Blame("node-b", "filter INPUT 1$", evidence="(ipencap|-p 4) -j DROP"),
     "tunnel-down": Blame("node-b", r"tunl0|flannel\.ipip"),
-    "rp-filter": Blame("node-b", r"rp_filter of (eth0|tunl0|flannel)", evidence="rp_filter = 1"),
-    "policy-deny-ingress": Blame("node-b", "shop/remote-closed"),
-    "policy-deny-egress": Blame("node-a", "shop/client-quarantine"),
     "policy-deny-ingress": Blame("node-b", "NetworkPolicy shop/remote-closed, tier default"),
     "policy-deny-egress": Blame(
         "node-a", r"NetworkPolicy shop/default\.client-quarantine, tier default"
     ),
-    "rp-filter": Blame("node-b", "rp_filter"),
+    "rp-filter": Blame("node-b", r"rp_filter of (eth0|tunl0|flannel)", evidence="rp_filter = 1"),
 }
 ADDRESS = {"svc/remote": "10.96.1.2", "svc/near": "10.96.1.3"}
 

@@ -48,6 +48,12 @@ def names(lab: Lab, where: str, address: str, port: int = 80) -> set[str]:
     return {fetch(lab, where, address, port)[0] for _ in range(times)}
 
 
+def all_of(lab: Lab, seen: set[str], pods: set[str]) -> bool:
+    """A scheduler that goes by a hash of the client's address has one server for it."""
+    hashes = lab.plan.proxy == "ipvs" and lab.plan.scheduler == "sh"
+    return seen <= pods and len(seen) == (1 if hashes else len(pods))
+
+
 @pytest.mark.parametrize(
     ("client", "address", "port", "pods"),
     [
@@ -69,7 +75,7 @@ def names(lab: Lab, where: str, address: str, port: int = 80) -> set[str]:
 def test_service_reaches_all_its_pods_and_no_other(
     lab: Lab, client: str, address: str, port: int, pods: set[str]
 ) -> None:
-    assert names(lab, client, address, port) == pods
+    assert all_of(lab, names(lab, client, address, port), pods)
 
 
 def test_hairpin_comes_from_the_node(lab: Lab) -> None:
@@ -98,7 +104,7 @@ def test_affinity_keeps_the_pod(lab: Lab) -> None:
 
 def test_internal_policy_local(lab: Lab) -> None:
     assert names(lab, "client", "10.96.1.10") == {"web-1"}
-    assert names(lab, "client-b", "10.96.1.10") == {"web-2", "web-3"}
+    assert all_of(lab, names(lab, "client-b", "10.96.1.10"), {"web-2", "web-3"})
 
 
 def test_external_policy_local_keeps_node_and_source(lab: Lab) -> None:
@@ -108,7 +114,7 @@ def test_external_policy_local_keeps_node_and_source(lab: Lab) -> None:
 
 @pytest.mark.parametrize(("address", "port"), [("172.30.0.11", 30080), ("203.0.113.10", 80)])
 def test_from_outside_policy_cluster(lab: Lab, address: str, port: int) -> None:
-    assert names(lab, "underlay", address, port) == WEB
+    assert all_of(lab, names(lab, "underlay", address, port), WEB)
 
 
 def test_udp_echo(lab: Lab) -> None:
@@ -119,4 +125,4 @@ def test_udp_echo(lab: Lab) -> None:
             return line.recv(100)
 
     answers = {at(lab, "client", ask) for _ in range(8 if lab.plan.proxy == "ipvs" else 40)}
-    assert answers == {b"echo-1\nhello", b"echo-2\nhello"}
+    assert all_of(lab, {each.decode() for each in answers}, {"echo-1\nhello", "echo-2\nhello"})
