@@ -10,6 +10,7 @@ belongs to one carries it, and the last reply of a request is ``Done`` (also aft
     Watch    arm every layer in these places for these probes            -> Ready
              then, until stopped: Sighting, RuleHit, Drop, Lost as they come
     Inject   send the probes, wait for what comes back                   -> Returned*, Done
+    Scout    begin these connections, but let none arrive                -> Scouted*, Done
     Lookup   the conntrack entry of these flows                          -> ConntrackEntry*, Done
     Stop     (of a Watch) drain what is queued, disarm                   -> ..., Lost*, Done
              (of an Inject) give up waiting                              -> Returned(timeout)*, Done
@@ -110,6 +111,21 @@ class Inject(Value, tag="inject"):
     timeout: float = 4.0
 
 
+class Scout(Value, tag="scout"):
+    """Learn from conntrack where the node would send these probes, sent from ``place``.
+
+    hold: drop them where they would leave the node, so that nobody hears of them; else each goes as
+    far as its ``ttl`` lets it. bridges: the node's, which they pass on their way to a port
+    """
+
+    id: int
+    place: Place
+    probes: tuple[Probe, ...]
+    hold: bool = True
+    bridges: tuple[str, ...] = ()
+    timeout: float = 1.0
+
+
 class Lookup(Value, tag="lookup"):
     id: int
     place: Place
@@ -121,7 +137,7 @@ class Stop(Value, tag="stop"):
     of: int
 
 
-Request = Enter | Dump | Ask | Watch | Inject | Lookup | Stop
+Request = Enter | Dump | Ask | Watch | Inject | Scout | Lookup | Stop
 
 # --- replies ----------------------------------------------------------------------------------
 
@@ -166,6 +182,18 @@ class Ready(Value, tag="ready"):
     unarmed: tuple[Unarmed, ...] = ()
 
 
+class Scouted(Value, tag="scouted"):
+    """What became of a scout. ``flow``: as it left; ``entry``: what it is translated to, None where
+    it was not recorded; ``error``: why it was not sent.
+    """
+
+    place: Place
+    cookie: int
+    flow: Flow
+    entry: ConntrackEntry | None = None
+    error: str = ""
+
+
 class Oops(Value, tag="oops"):
     """The request could not be done. ``hint`` as in errors.py."""
 
@@ -190,6 +218,7 @@ Reply = (
     | ConntrackEntry
     | Lost
     | Returned
+    | Scouted
 )
 
 encode = msgspec.json.encode

@@ -42,6 +42,7 @@ from kptrace.protocol import (
     Oops,
     Reply,
     Request,
+    Scout,
     Stop,
     Watch,
     decode_request,
@@ -142,6 +143,8 @@ class Agent:
                 self._watch(request)
             case Inject():
                 self._inject(request)
+            case Scout():
+                self._scout(request)
             case Lookup():
                 self._lookup(request)
             case Stop():
@@ -241,6 +244,14 @@ class Agent:
             self._loop.start(task)
         if not tasks:
             self._say(Done(id=request.id))
+
+    def _scout(self, request: Scout) -> None:
+        from kptrace.node import scout  # few runs need one
+
+        node = self._door(Place(node=request.place.node))
+        tasks = scout.tasks(request, self._door(request.place), node, self._say)
+        for task in tasks:
+            self._loop.start(task)
 
     def _lookup(self, request: Lookup) -> None:
         door = self._door(request.place)

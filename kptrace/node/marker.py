@@ -25,6 +25,7 @@ infers nothing.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
 from struct import pack
@@ -33,6 +34,7 @@ from typing import NamedTuple
 from kptrace.model import Probe
 from kptrace.node.netlink import (
     ACK,
+    APPEND,
     CREATE,
     EXCL,
     REQUEST,
@@ -47,9 +49,9 @@ from kptrace.wire.bpf import Source
 from kptrace.wire.cookie import DNS_PORT, Block, blocks, label, text_mask
 
 SUBSYSTEM = 10
-_NEWTABLE, _NEWCHAIN, _NEWRULE = 0, 3, 6
-_INET = 1
-_OWNER = 2
+NEWTABLE, NEWCHAIN, NEWRULE = 0, 3, 6
+INET, NETDEV = 1, 5
+OWNER = 2
 _HOOKS = {"prerouting": 0, "output": 3}
 _PRIORITY = -350  # before raw (-300), after defragmentation (-400)
 NETWORK, TRANSPORT = 1, 2
@@ -112,12 +114,12 @@ CARRIERS = (
 
 def table(name: str, probes: Iterable[Probe], sources: Iterable[Source] = ()) -> list[bytes]:
     """The messages of one batch that make the table."""
-    rules = [_rule(conditions) for _, conditions in matches(tuple(probes), tuple(sources))]
-    made = [_message(_NEWTABLE, text(1, name), be32(2, _OWNER))]
+    rules = [rule(wanted, _TRACE) for _, wanted in matches(tuple(probes), tuple(sources))]
+    made = [command(INET, NEWTABLE, text(1, name), be32(2, OWNER))]
     for chain, hook in _HOOKS.items():
         place = nested(4, be32(1, hook), be32(2, _PRIORITY))
-        made.append(_message(_NEWCHAIN, text(1, name), text(3, chain), place, text(7, "filter")))
-        made += [_message(_NEWRULE, text(1, name), text(2, chain), rule) for rule in rules]
+        made.append(command(INET, NEWCHAIN, text(1, name), text(3, chain), place, FILTER))
+        made += [command(INET, NEWRULE, text(1, name), text(2, chain), one) for one in rules]
     return made
 
 
@@ -175,37 +177,33 @@ def _protocol(carrier: Carrier, number: int) -> Condition:
 # --- nf_tables expressions --------------------------------------------------------------------
 
 
-def _rule(conditions: tuple[Condition, ...]) -> bytes:
+def rule(conditions: Iterable[Condition], statement: Iterable[bytes]) -> bytes:
+    """What a packet must be, and the expressions of what is done to it then."""
     expressions = [e for condition in conditions for e in _expressions(condition)]
-    one = nested(2, _data(b"\x01"))
-    trace = (
-        _expression("immediate", be32(1, 1), one),
-        _expression("meta", be32(2, _NFTRACE), be32(3, 1)),
-    )
-    return nested(4, *expressions, *trace)
+    return nested(4, *expressions, *statement)
 
 
 def _expressions(condition: Condition) -> Iterator[bytes]:
     if isinstance(condition, Meta):
-        yield _expression("meta", be32(1, 1), be32(2, condition.key))
+        yield expression("meta", be32(1, 1), be32(2, condition.key))
         yield _compare(bytes([condition.value]), _AT_LEAST)
         yield _compare(bytes([condition.value]), _AT_MOST)
         return
     size = len(condition.value)
-    yield _expression(
+    yield expression(
         "payload", be32(1, 1), be32(2, condition.base), be32(3, condition.offset), be32(4, size)
     )
     if condition.mask:
         mask, xor = nested(4, _data(condition.mask)), nested(5, _data(bytes(size)))
-        yield _expression("bitwise", be32(1, 1), be32(2, 1), be32(3, size), mask, xor)
+        yield expression("bitwise", be32(1, 1), be32(2, 1), be32(3, size), mask, xor)
     yield _compare(condition.value)
 
 
 def _compare(value: bytes, operator: int = _EQUAL) -> bytes:
-    return _expression("cmp", be32(1, 1), be32(2, operator), nested(3, _data(value)))
+    return expression("cmp", be32(1, 1), be32(2, operator), nested(3, _data(value)))
 
 
-def _expression(name: str, *attributes: bytes) -> bytes:
+def expression(name: str, *attributes: bytes) -> bytes:
     return nested(1, text(1, name), nested(2, *attributes))
 
 
@@ -213,6 +211,27 @@ def _data(value: bytes) -> bytes:
     return attribute(1, value)
 
 
-def _message(kind: int, *attributes: bytes) -> bytes:
-    flags = REQUEST | ACK | CREATE | (0x800 if kind == _NEWRULE else EXCL)
-    return message(SUBSYSTEM << 8 | kind, flags, netfilter(_INET, *attributes))
+FILTER = text(7, "filter")
+_TRACE = (
+    expression("immediate", be32(1, 1), nested(2, _data(b"\x01"))),
+    expression("meta", be32(2, _NFTRACE), be32(3, 1)),
+)
+
+
+def command(family: int, kind: int, *attributes: bytes) -> bytes:
+    flags = REQUEST | ACK | CREATE | (APPEND if kind == NEWRULE else EXCL)
+    return message(SUBSYSTEM << 8 | kind, flags, netfilter(family, *attributes))
+
+
+_ours: set[str] = set()
+
+
+def own_name() -> str:
+    """For a table of this process; no rule trace tells of it."""
+    name = f"kptrace-{os.getpid()}-{os.urandom(4).hex()}"
+    _ours.add(name)
+    return name
+
+
+def is_own(table: str) -> bool:
+    return table in _ours

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from kptrace.model import Packet, Place, RuleHit
-from kptrace.node import netlink
+from kptrace.node import marker, netlink
 from kptrace.node.netlink import Conversation, attributes, messages, number, string
 from kptrace.wire.cookie import Recogniser
 from kptrace.wire.headers import GENEVE_PORT, VXLAN_PORTS, dissect
@@ -91,10 +91,9 @@ class Numbers:
 class Tracer:
     layer = "rules"
 
-    def __init__(self, place: Place, own_table: str) -> None:
+    def __init__(self, place: Place) -> None:
         """To be called inside the namespace."""
         self.place = place
-        self._own_table = own_table
         self._names = dict(socket.if_nameindex())
         self._socket = netlink.listen(_GROUP)
         self._numbers = Numbers()
@@ -127,7 +126,7 @@ class Tracer:
         attrs = attributes(event.body[4:])
         table, chain, trace_id = string(attrs.get(1)), string(attrs.get(2)), number(attrs.get(6))
         packet = self._packet(attrs, trace_id, recogniser)
-        if trace_id not in self._ours or table == self._own_table:
+        if trace_id not in self._ours or marker.is_own(table):
             return None
         family = event.body[0]
         handle = number(attrs[3]) if 3 in attrs else None

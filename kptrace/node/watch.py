@@ -9,7 +9,6 @@ Replies come about in the order of time, but not quite: sources are read one aft
 from __future__ import annotations
 
 import errno
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -122,10 +121,9 @@ class Watching:
             tracer.log_to_us(door, legacy, self._guard)
 
     def _mark(self, place: Place) -> None:
-        name = f"kptrace-{os.getpid()}-{os.urandom(4).hex()}"
-        tracer, mark = Tracer(place, name), Conversation()
+        tracer, mark = Tracer(place), Conversation()
         try:
-            table = marker.table(name, self._request.probes, self._sources)
+            table = marker.table(marker.own_name(), self._request.probes, self._sources)
             mark.apply(marker.SUBSYSTEM, table)
         except OSError:
             mark.close()

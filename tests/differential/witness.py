@@ -63,7 +63,7 @@ class Witness:
         self._numbers = cookies(int.from_bytes(os.urandom(4), "big"), _COOKIES)
         self._next = 0
         inside = ground.path()
-        self._nft = namespace.within(inside, lambda: Tracer(ground.place, ""))
+        self._nft = namespace.within(inside, lambda: Tracer(ground.place))
         self._log = namespace.within(inside, lambda: LegacyTracer(ground.place))
         self._asking = namespace.within(inside, Conversation)
         self._marker: Conversation | None = None
