@@ -125,12 +125,15 @@ def test_wrong_usage(args: tuple[str, ...], said: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_without_a_cluster() -> None:
+def test_without_a_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
     done = run("svc/web")
     assert (done.returncode, done.stdout) == (3, "")
     message, hint = done.stderr.splitlines()
-    assert message.startswith("kptrace: which cluster?")
-    assert "kptrace lab up" in hint
+    assert message.startswith("kptrace: no cluster: there is no kubeconfig")
+    assert "--kubeconfig" in hint
+    assert "--lab" in hint
 
 
 def test_the_command_trace_may_be_left_out() -> None:

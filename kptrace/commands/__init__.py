@@ -13,8 +13,10 @@ SHORT = {
     "trace": "Trace one packet to a Service, a pod, a name or an address.",
     "explain": "Say what a node's rules do with a Service's packets; nothing is sent.",
     "resolve": "Say what a name means: to the API, and to the pod's own DNS.",
+    "check": "Say what on the nodes would break Service traffic.",
     "snapshot": "Keep the state of the nodes, to be explained elsewhere.",
     "replay": "Print the report of a saved run.",
+    "clean": "Remove what killed runs left in the cluster.",
     "causes": "Explain the causes that a report can name.",
     "lab": "Make, show, break and remove a small cluster.",
 }

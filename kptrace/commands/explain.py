@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from kptrace.commands.connection import InCluster
 from kptrace.commands.console import show
 from kptrace.commands.report import PlainLook, plain
-from kptrace.commands.where import InLab, Offline, Saved, state
+from kptrace.commands.where import InLab, Offline, Saved, namespace, state
 from kptrace.errors import Usage
 
 
@@ -22,9 +23,6 @@ def explain(
     source: Annotated[
         str, typer.Option("--from", help="Only for pod/NAME, node/NAME or an ADDRESS outside.")
     ] = "",
-    namespace: Annotated[
-        str, typer.Option("-n", "--namespace", help="Of the target and of --from pod/NAME.")
-    ] = "default",
     node: Annotated[
         str, typer.Option("--node", help="Whose rules; default: those of --from, else the first.")
     ] = "",
@@ -32,6 +30,7 @@ def explain(
     lab: InLab,
     here: Offline,
     saved: Saved,
+    cluster: InCluster,
     look: PlainLook,
 ) -> None:
     """Say what a node's rules do with a Service's packets, rule by rule; nothing is sent.
@@ -40,14 +39,17 @@ def explain(
     """
     gc.disable()  # it is soon over, and looking for cycles takes a tenth of its time
 
+    from kptrace.model import Question
     from kptrace.target import parse_source, parse_target
 
-    meant = parse_target(target, namespace)
+    own = cluster.namespace or "default" if saved.bundle else namespace(lab, here, cluster)
+    meant = parse_target(target, own)
     if meant.kind != "service":
         raise Usage(f'"{target}" is no Service', "explain tells of Services: svc/NAME")
-    sender = parse_source(source, namespace) if source else None
+    sender = parse_source(source, own) if source else None
+    question = Question(target=meant, source=source, namespace=own, node=node)
     with ExitStack() as stack:
-        there = state(stack, lab, here, saved)
+        there = state(stack, question, lab, here, saved, cluster)
         from kptrace.explain import look as look_at  # an agent may be at work meanwhile
 
         made = look_at(meant, sender, node, there)

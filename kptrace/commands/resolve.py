@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from kptrace.commands.connection import InCluster
 from kptrace.commands.console import progress, show
 from kptrace.commands.report import PlainLook, plain
-from kptrace.commands.where import InLab, Offline, ground
+from kptrace.commands.where import InLab, Offline, ground, namespace
 from kptrace.errors import Usage
 
 
@@ -24,14 +25,12 @@ def resolve(
             "--from", help="Whose resolver is asked: pod/NAME; default: a pod of the namespace"
         ),
     ] = "",
-    namespace: Annotated[
-        str, typer.Option("-n", "--namespace", help="Of the target and of --from pod/NAME.")
-    ] = "default",
     ipv4: Annotated[bool, typer.Option("-4", help="IPv4 only.")] = False,
     ipv6: Annotated[bool, typer.Option("-6", help="IPv6 only.")] = False,
     *,
     lab: InLab,
     here: Offline,
+    cluster: InCluster,
     look: PlainLook,
 ) -> None:
     """Say what the API and the pod's own DNS make of a name; only DNS questions are sent.
@@ -43,14 +42,15 @@ def resolve(
 
     if ipv4 and ipv6:
         raise Usage("-4 and -6 exclude each other", "give one of them, or none")
+    own = namespace(lab, here, cluster)
     question = Question(
-        target=parse_target(target, namespace),
+        target=parse_target(target, own),
         source=source,
-        namespace=namespace,
+        namespace=own,
         family=4 if ipv4 else 6 if ipv6 else 0,
     )
     with ExitStack() as stack:
-        where = ground(stack, lab, here)
+        where = ground(stack, question, lab, here, cluster)
         from kptrace.resolved import look_up
 
         made = look_up(question, where, int.from_bytes(os.urandom(4)), progress())

@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
+from kptrace.commands.connection import InCluster
 from kptrace.commands.console import progress
 from kptrace.commands.report import Look, tell
-from kptrace.commands.where import InLab, Offline, ground
+from kptrace.commands.where import InLab, Offline, ground, namespace
 from kptrace.errors import Usage
 from kptrace.model import Outcome
 
@@ -32,9 +33,6 @@ def trace(
     source: Annotated[
         str, typer.Option("--from", help="pod/NAME or node/NAME; default: a pod of the namespace")
     ] = "",
-    namespace: Annotated[
-        str, typer.Option("-n", "--namespace", help="Of the target and of --from pod/NAME.")
-    ] = "default",
     via: Annotated[
         Via, typer.Option("--via", help="Which of the Service's addresses to use.")
     ] = Via.CLUSTER_IP,
@@ -71,6 +69,7 @@ def trace(
     *,
     lab: InLab,
     here: Offline,
+    cluster: InCluster,
     look: Look,
 ) -> None:
     """Send one marked packet, watch it with the kernel's own reports, and say what became of it."""
@@ -79,10 +78,11 @@ def trace(
 
     if ipv4 and ipv6:
         raise Usage("-4 and -6 exclude each other", "give one of them, or none")
+    own = namespace(lab, here, cluster)
     question = Question(
-        target=parse_target(target, namespace),
+        target=parse_target(target, own),
         source=source,
-        namespace=namespace,
+        namespace=own,
         via=via.value,
         node=node,
         family=4 if ipv4 else 6 if ipv6 else 0,
@@ -92,7 +92,7 @@ def trace(
         trace_rule=trace_rule,
     )
     with ExitStack() as stack:
-        where = ground(stack, lab, here)
+        where = ground(stack, question, lab, here, cluster)
         from kptrace import trace as story
 
         run = story.run(question, where, int.from_bytes(os.urandom(4)), progress())

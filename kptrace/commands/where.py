@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from kptrace.commands.console import progress, show
 from kptrace.commands.options import Options
 from kptrace.errors import NoCluster, Usage
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
+    from kptrace.commands.connection import Flags, InCluster
     from kptrace.crew import Ground
     from kptrace.explain import State
+    from kptrace.kube.ground import ClusterGround
+    from kptrace.model import Question
 
 
 class InLab(Options):
@@ -45,9 +49,30 @@ class Site(NamedTuple):
     nodes: tuple[str, ...]
 
 
-def ground(stack: ExitStack, lab: InLab, here: Offline) -> Ground:
+def namespace(lab: InLab, here: Offline, cluster: Flags) -> str:
+    """The one that is meant where none is named: of the context, where a cluster is meant."""
+    if cluster.namespace or lab.named or here.offline:
+        return cluster.namespace or "default"
+    return cluster.client.namespace
+
+
+def ground(
+    stack: ExitStack, question: Question, lab: InLab, here: Offline, cluster: InCluster
+) -> Ground:
     """Where packets are sent."""
-    return site(stack, lab, here).ground
+    if lab.named or here.offline:
+        return site(stack, lab, here).ground
+    return stack.enter_context(_cluster(question, cluster))
+
+
+def _cluster(question: Question, cluster: InCluster) -> ClusterGround:
+    from kptrace.kube.ground import ClusterGround
+
+    made = ClusterGround(cluster.client, question, cluster.terms, progress())
+    if cluster.dry_run:
+        show(made.plan())
+        raise typer.Exit
+    return made
 
 
 def site(stack: ExitStack, lab: InLab, here: Offline) -> Site:
@@ -65,12 +90,19 @@ def site(stack: ExitStack, lab: InLab, here: Offline) -> Site:
         node = stack.enter_context(ThisNode())
         return Site(node, (node.name,))
     raise NoCluster(
-        "which cluster? this version looks at a lab, a bundle or this node",
+        "whose nodes? this command looks at all nodes of a lab, or at this one",
         "make a lab with `kptrace lab up` and add --lab, or add --offline on the node itself",
     )
 
 
-def state(stack: ExitStack, lab: InLab, here: Offline, saved: Saved) -> State:
+def state(
+    stack: ExitStack,
+    question: Question,
+    lab: InLab,
+    here: Offline,
+    saved: Saved,
+    cluster: InCluster,
+) -> State:
     """Where the state of nodes comes from."""
     if saved.bundle is not None:
         if lab.named or here.offline:
@@ -80,6 +112,10 @@ def state(stack: ExitStack, lab: InLab, here: Offline, saved: Saved) -> State:
         return Bundle(saved.bundle)
     from kptrace.live import Live
 
+    if not lab.named and not here.offline:
+        nodes = stack.enter_context(_cluster(question, cluster))
+        nodes.api()
+        return Live(nodes, nodes.nodes)
     there = site(stack, lab, here)
     live = Live(there.ground, there.nodes)
     if here.offline:

@@ -135,13 +135,14 @@ class Client:
 
     def _unreachable(self, error: Exception) -> NoCluster:
         why = {
-            urllib3.exceptions.TimeoutError: f"did not answer in {self._seconds:g} s",
+            # the order matters: a connection that is refused counts as a timeout there
             urllib3.exceptions.NewConnectionError: "cannot be reached",
+            urllib3.exceptions.TimeoutError: f"did not answer in {self._seconds:g} s",
             urllib3.exceptions.SSLError: "cannot be trusted",
             urllib3.exceptions.ProxyError: "cannot be reached through the proxy",
         }
         words = next((text for kind, text in why.items() if isinstance(error, kind)), "failed")
-        detail = str(getattr(error, "reason", "") or error).rpartition(">: ")[2]
+        detail = str(getattr(error, "reason", "") or error).rpartition("): ")[2]
         return NoCluster(
             f"the API server {self.server} {words}: {detail}",
             "`kubectl cluster-info` asks the same server; --request-timeout gives it more time",

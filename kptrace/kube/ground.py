@@ -12,14 +12,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
+from kptrace.crew import unique
 from kptrace.errors import CannotLook, KptraceError
 from kptrace.kube.agent_pod import Terms
 from kptrace.kube.client import Client, Refusal
 from kptrace.kube.documents import Documents, read_documents
+from kptrace.kube.dry_run import dry_run
 from kptrace.kube.permissions import Need, lacking, to_act, to_read
 from kptrace.kube.pod_agent import PodAgent
 from kptrace.kube.pods import NodePod, denied
 from kptrace.kube.reading import Reading
+from kptrace.kube.resolution import choose_source, resolve
 from kptrace.model import Place, Question
 from kptrace.protocol import Agent, Door
 
@@ -35,6 +38,7 @@ class ClusterGround:
     def __init__(self, client: Client, question: Question, terms: Terms, say: Say) -> None:
         self._client, self._question, self._terms, self._say = client, question, terms, say
         self._reading = Reading(client, question)
+        self._texts: dict[str, str] = {}
         self._documents = Documents()
         self._agents: dict[str, PodAgent] = {}
         self.run = secrets.token_hex(4)
@@ -51,13 +55,30 @@ class ClusterGround:
         self.close()
 
     def api(self) -> dict[str, str]:
+        if self._texts:
+            return self._texts
         self._say(f"asking {self._client.server}")
         try:
-            texts = self._reading.documents()
+            self._texts = self._reading.documents()
         except Refusal as refusal:
             raise self._explained(refusal) from None
-        self._documents = read_documents(texts)
-        return texts
+        self._documents = read_documents(self._texts)
+        return self._texts
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Those that were read, the ready ones first."""
+        found = sorted(self._documents.nodes, key=lambda node: not node.ready)
+        return tuple(node.name for node in found)
+
+    def plan(self) -> str:
+        """What would be started, and what must be allowed for it."""
+        self.api()
+        resolution = resolve(self._question, self._documents)
+        backends = [one.pod for one in resolution.endpoints]
+        source = choose_source(self._question, self._documents, backends)
+        far = unique(one.node for one in resolution.endpoints if one.node)
+        return dry_run(self._terms, source.place, far, self._needs())
 
     def begin(self, node: str) -> None:
         """Have the agent there start; ``agent`` then waits for it."""

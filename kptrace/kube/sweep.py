@@ -13,10 +13,13 @@ from typing import Any
 from kptrace.errors import AgentFailed
 from kptrace.kube.agent_pod import MANAGED_BY, RUN
 from kptrace.kube.client import Client, Refusal, decoded, path
+from kptrace.kube.permissions import Need, lacking
+from kptrace.kube.pods import denied
 from kptrace.model import Value
 
 SECONDS = 30.0
 _AGAIN = 0.2
+_VERBS = ("list", "delete")
 
 
 class Leftover(Value):
@@ -42,7 +45,11 @@ def leftovers(client: Client, namespace: str = "", run: str = "") -> tuple[Lefto
 def sweep(
     client: Client, namespace: str = "", run: str = "", say: Callable[[str], None] = lambda _: None
 ) -> tuple[Leftover, ...]:
-    found = leftovers(client, namespace, run)
+    try:
+        found = leftovers(client, namespace, run)
+    except Refusal as refusal:
+        needs = (Need(resource="pods", verb=verb, namespace=namespace) for verb in _VERBS)
+        raise lacking(client, needs, refusal) if denied(refusal) else refusal from None
     for one in found:
         say(f"removing pod {one.key}")
         try:

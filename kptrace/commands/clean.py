@@ -1,0 +1,32 @@
+"""``kptrace clean``: the pods that a killed run left in the cluster are removed now."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kptrace.commands.connection import Flags
+from kptrace.commands.console import progress, show
+
+
+def clean(
+    everywhere: Annotated[
+        bool, typer.Option("-A", "--all-namespaces", help="In all namespaces.")
+    ] = False,
+    run: Annotated[
+        str, typer.Option("--run", help="Only of this run (label kptrace.io/run).")
+    ] = "",
+    *,
+    cluster: Flags,
+) -> None:
+    """Remove the agents' pods of runs that were killed; those of runs at work too.
+
+    They end by themselves, some minutes after they were started. Finds them by their label.
+    """
+    from kptrace.kube.sweep import sweep
+
+    namespace = "" if everywhere else cluster.client.namespace
+    removed = sweep(cluster.client, namespace, run, progress())
+    where = "" if everywhere else f" in namespace {namespace}"
+    show("".join(f"removed pod {one.key}\n" for one in removed) or f"nothing to remove{where}")

@@ -1,0 +1,127 @@
+"""The cluster on the command line: kubectl's connection flags, and how agents are to run in it.
+
+``Flags`` is for commands that only ask the API, ``InCluster`` for those that start agents. What
+they lead to is imported when a cluster is really wanted: the Kubernetes client costs a quarter of a
+second.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import cache
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kptrace.commands.options import Options
+from kptrace.kube.agent_pod import IMAGE
+from kptrace.kube.connection import Connection, seconds
+
+if TYPE_CHECKING:
+    from kptrace.kube.agent_pod import Terms
+    from kptrace.kube.client import Client
+
+
+class Profile(StrEnum):
+    NETADMIN = "netadmin"
+    SYSADMIN = "sysadmin"
+
+
+class Flags(Options):
+    """kubectl's, in its own words."""
+
+    namespace: Annotated[
+        str, typer.Option("-n", "--namespace", help="Of the target and of --from pod/NAME.")
+    ] = ""
+    context: Annotated[str, typer.Option("--context", help="The context of the kubeconfig.")] = ""
+    cluster: Annotated[str, typer.Option("--cluster", help="The cluster of the kubeconfig.")] = ""
+    user: Annotated[str, typer.Option("--user", help="The user of the kubeconfig.")] = ""
+    kubeconfig: Annotated[
+        str, typer.Option("--kubeconfig", help="The file; default: $KUBECONFIG, ~/.kube/config.")
+    ] = ""
+    server: Annotated[str, typer.Option("-s", "--server", help="The API server's URL.")] = ""
+    token: Annotated[str, typer.Option("--token", help="A bearer token for the API server.")] = ""
+    as_user: Annotated[str, typer.Option("--as", help="A user to impersonate.")] = ""
+    as_group: Annotated[
+        list[str] | None, typer.Option("--as-group", help="A group to impersonate; repeatable.")
+    ] = None
+    as_uid: Annotated[str, typer.Option("--as-uid", help="A UID to impersonate.")] = ""
+    request_timeout: Annotated[
+        str,
+        typer.Option("--request-timeout", help="For one request, with a unit: 5s, 2m; 0: ours."),
+    ] = "0"
+    certificate_authority: Annotated[
+        str, typer.Option("--certificate-authority", help="A file with the authority's certificate")
+    ] = ""
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure-skip-tls-verify", help="Trust whatever certificate it shows."),
+    ] = False
+    tls_server_name: Annotated[
+        str, typer.Option("--tls-server-name", help="The name that its certificate must have.")
+    ] = ""
+
+    @property
+    def connection(self) -> Connection:
+        return Connection(
+            namespace=self.namespace,
+            context=self.context,
+            cluster=self.cluster,
+            user=self.user,
+            kubeconfig=self.kubeconfig,
+            server=self.server,
+            token=self.token,
+            as_user=self.as_user,
+            as_groups=tuple(self.as_group or ()),
+            as_uid=self.as_uid,
+            timeout=seconds(self.request_timeout),
+            certificate_authority=self.certificate_authority,
+            insecure=self.insecure,
+            tls_server_name=self.tls_server_name,
+        )
+
+    @property
+    def client(self) -> Client:
+        return _client(self.connection)
+
+
+class InCluster(Flags):
+    image: Annotated[
+        str,
+        typer.Option(
+            "--image",
+            envvar="KPTRACE_IMAGE",
+            help="The agents' image; any with Python 3.11 will do.",
+        ),
+    ] = IMAGE
+    agent_namespace: Annotated[
+        str, typer.Option("--agent-namespace", help="Where agents' pods are made; default: -n.")
+    ] = ""
+    profile: Annotated[
+        Profile,
+        typer.Option("--profile", help="Agents' rights: some capabilities, or privileged."),
+    ] = Profile.NETADMIN
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the agents' pods and the RBAC; start nothing.")
+    ] = False
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the agents' pods; they end after an hour.")
+    ] = False
+
+    @property
+    def terms(self) -> Terms:
+        from kptrace.kube.agent_pod import Terms
+
+        return Terms(
+            image=self.image,
+            namespace=self.agent_namespace or self.client.namespace,
+            profile=self.profile.value,
+            keep=self.keep,
+        )
+
+
+@cache
+def _client(connection: Connection) -> Client:
+    from kptrace.kube.client import Client
+
+    return Client(connection)
