@@ -40,6 +40,7 @@ STATE = (
     "bridge-fdb.json",
     "sysctl.txt",
     "ipvsadm-Sn.txt",
+    "ip_vs.txt",
     "ipset-save.txt",
     "iptables-legacy-save.txt",
     "ip6tables-legacy-save.txt",

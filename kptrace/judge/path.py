@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import msgspec
 
 from kptrace.judge.case import Case
+from kptrace.judge.ipvs_choice import confirmed, rivals, with_words
 from kptrace.judge.passage import DNAT, SNAT, Met
 from kptrace.model import Flow, Hop, HopAction, Packet, RuleRef, Sighting, Step
 
@@ -125,7 +126,11 @@ def _nat(case: Case, before: Sighting, after: Sighting, action: HopAction) -> Ho
         for change in _changes(old, new)
         if change[0] in (("dst", "dport") if action == "dnat" else ("src", "sport"))
     )
+    told = found is not None
     rule, via = _refs(found) if found else (_predicted_rule(case, action, place.node), ())
+    if rule is not None and rule.backend == "ipvs":
+        by = confirmed(case, place.node, old, new)
+        told, rule, via = bool(by), with_words(rule, by), rivals(case, place.node, rule)
     return Hop(
         node=place.node,
         netns=place.netns,
@@ -137,7 +142,7 @@ def _nat(case: Case, before: Sighting, after: Sighting, action: HopAction) -> Ho
         via=via,
         words=_nat_words(old, new, action),
         changed=changed,
-        observed=found is not None,
+        observed=told,
     )
 
 

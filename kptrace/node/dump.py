@@ -70,6 +70,7 @@ PROGRAMS = {
     "conntrack.txt": Program(("conntrack", "-L", "-o", "extended")),
     "conntrack-stats.txt": Program(("conntrack", "-S")),
 }
+COUNTS = "ip_vs.txt"  # IPVS' servers and their connections
 SYSCTLS = (
     "net/ipv4/ip_forward",
     "net/ipv4/ip_local_port_range",
@@ -129,6 +130,8 @@ def _one(name: str, door: Door) -> dict[str, str | Missing]:
 def _read(name: str, door: Door) -> str:
     if name == "sysctl.txt":
         return _sysctls()
+    if name == COUNTS:
+        return _text(_NET / "ip_vs")
     if name == "resolv.conf":
         return _resolv_conf(door)
     if name == pinned.PINS or name in pinned.MAPS:
@@ -223,6 +226,16 @@ def _documents(text: str) -> list[str]:
 
 
 # --- files ------------------------------------------------------------------------------------
+
+
+def _text(path: Path) -> str:
+    """Empty where the kernel has nothing of the kind."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise Missing(f"{path}: {error.strerror}") from None
 
 
 def _sysctls() -> str:

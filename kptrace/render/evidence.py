@@ -58,7 +58,8 @@ def choice(page: Page, trace: Trace) -> None:
             name = pod_words(backend.pod, trace.target.namespace) if backend.pod else ""
             key = name.removeprefix("pod/") or end(backend.address, backend.port)
             weights[key] = weights.get(key, 0.0) + branch.weight
-    if len(weights) < 2 or trace.evidence.shares:
+    told = any(hop.rule is not None and hop.rule.backend == "ipvs" for hop in trace.hops)
+    if len(weights) < 2 or trace.evidence.shares or told:
         return
     named = [f"{name} {weight:.1%}" for name, weight in weights.items()]
     more = len(named) - MANY_BACKENDS

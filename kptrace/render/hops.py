@@ -167,6 +167,8 @@ class _Way:
         rule = hop.via[0] if hop.via else hop.rule
         if hop.action == "dnat" and rule is not None and rule.backend == "bpf":
             return "connect()"
+        if rule is not None and rule.backend == "ipvs":
+            return "IPVS"
         if hop.action in ("dnat", "snat", *ENDED) and rule is not None:
             fitting = (base for base in _bases(rule) if cells(base) <= self._room)
             return next(fitting, shorten(clean(rule.table), self._room))

@@ -18,12 +18,17 @@ _HINT = "take it again with: ipvsadm -Sn"
 
 
 class RealServer(Value):
-    """method: ``masq``, ``route`` (gatewaying) or ``tunnel``; weight 0 takes no new connections."""
+    """method: ``masq``, ``route`` (gatewaying) or ``tunnel``; weight 0 takes no new connections.
+
+    active, inactive: connections when it was looked at; None: not told
+    """
 
     address: str
     port: int
     method: str = "masq"
     weight: int = 1
+    active: int | None = None
+    inactive: int | None = None
 
 
 class VirtualService(Value):

@@ -35,19 +35,24 @@ from kptrace.walk.stages import End
 # hook -> priority of (answers, requests)
 PRIORITIES = {"input": (98, 99), "forward": (100, None), "output": (-99, -98)}
 SCHEDULERS = {
-    "rr": "in turn (round robin, rr)",
-    "wrr": "in turn by weight (wrr)",
-    "lc": "the one with the fewest connections (lc)",
-    "wlc": "the one with the fewest connections for its weight (wlc)",
-    "sed": "the one with the shortest expected delay (sed)",
-    "nq": "an idle one, else the one with the shortest expected delay (nq)",
-    "sh": "by a hash of the client's address, so each client has its server (sh)",
-    "dh": "by a hash of the Service's address, so all clients have the same server (dh)",
-    "mh": "by a Maglev hash of the client, so each keeps its server (mh)",
-    "lblc": "the same one for an address while it is not overloaded (lblc)",
-    "lblcr": "out of the same few for an address (lblcr)",
-    "fo": "the one with the greatest weight (fo)",
-    "ovf": "the one with the greatest weight that has room (ovf)",
+    "rr": "rr takes them in turn",
+    "wrr": "wrr takes them in turn, as often as their weights say",
+    "lc": "lc takes the one with the fewest connections",
+    "wlc": "wlc takes the one with the fewest connections for its weight",
+    "sed": "sed takes the one with the shortest expected delay",
+    "nq": "nq takes an idle one, else the one with the shortest expected delay",
+    "sh": "sh goes by a hash of the client's address, so each client has its server",
+    "dh": "dh goes by a hash of the Service's address, so all clients have the same server",
+    "mh": "mh goes by a Maglev hash of the client's address, so each client has its server",
+    "lblc": "lblc takes the same one for an address while it is not overloaded",
+    "lblcr": "lblcr takes one out of the same few for an address",
+    "fo": "fo takes the one with the greatest weight",
+    "ovf": "ovf takes the one with the greatest weight that has room",
+}
+# with the flag sh-port or mh-port (kube-proxy sets it for mh)
+BY_PORT = {
+    "sh": "sh goes by a hash of the client's address and port",
+    "mh": "mh goes by a Maglev hash of the client's address and port",
 }
 NO_SERVER = "no server"
 _WEIGHTED = frozenset({"wrr", "wlc", "sed", "nq", "sh", "dh", "mh"})
@@ -123,7 +128,7 @@ class Ipvs:
         if server.method != "masq":
             self.choices.certain = False
             words = f"IPVS forwards by the method {server.method}, which is not followed here"
-            raise End(Outcome.INCONCLUSIVE, "", _named(service), words)
+            raise End(Outcome.INCONCLUSIVE, "", named(service), words)
         asked = skb.flow
         where = server.address, server.port or asked.dport
         self.known.append(Balanced(asked, where))
@@ -142,7 +147,7 @@ class Ipvs:
     def _refused(self, hook: str, skb: Skb, service: VirtualService) -> Refused:
         empty = not service.servers
         what = "has no server" if empty else "has only servers of weight 0"
-        words = f"IPVS {what} for {_named(service)} and refuses"
+        words = f"IPVS {what} for {named(service)} and refuses"
         ref = _ref(service, None, words)
         self._step(skb, hook, "rejected", words, ref)
         return Refused(ref=ref)
@@ -172,12 +177,27 @@ def chosen(service: VirtualService) -> str:
 def _how(service: VirtualService) -> Iterator[str]:
     willing = sum(server.weight > 0 for server in service.servers)
     idle = len(service.servers) - willing
-    how = SCHEDULERS.get(service.scheduler, f"by the scheduler {service.scheduler}")
-    yield f"IPVS chooses {'its only server' if willing == 1 else f'one of {willing} servers {how}'}"
+    if willing == 1:
+        yield "the only server that IPVS has for it"
+    else:
+        yield f"IPVS chooses one of {willing} servers: {_scheduler(service)}"
     if idle:
         yield f"{idle} of weight 0 {'takes' if idle == 1 else 'take'} no new connections"
     if service.persistent:
-        yield f"a client keeps its server for {service.persistent} s"
+        yield f"a client keeps its server for {_span(service.persistent)}"
+
+
+def _scheduler(service: VirtualService) -> str:
+    name = service.scheduler
+    by_port = f"{name}-port" in service.flags and name in BY_PORT
+    return BY_PORT[name] if by_port else SCHEDULERS.get(name, f"{name} decides")
+
+
+def _span(seconds: int) -> str:
+    for size, name in ((3600, "h"), (60, "min")):
+        if seconds % size == 0:
+            return f"{seconds // size} {name}"
+    return f"{seconds} s"
 
 
 def _ref(service: VirtualService, server: RealServer | None, words: str = "") -> RuleRef:
@@ -190,14 +210,29 @@ def _ref(service: VirtualService, server: RealServer | None, words: str = "") ->
         backend="ipvs",
         family=service.family,
         table="ipvs",
-        chain=_named(service),
+        chain=named(service),
         number=number,
         text=text,
-        words=words or chosen(service),
+        words=words or (f"{load(server)}; {chosen(service)}" if server else chosen(service)),
     )
 
 
-def _named(service: VirtualService) -> str:
+def load(server: RealServer) -> str:
+    """``10.244.1.11:8080, weight 1, 0 active and 2 inactive connections``"""
+    told = f"{_end(server.address, server.port)}, weight {server.weight}"
+    if server.active is None:
+        return told
+    return f"{told}, {server.active} active and {server.inactive} inactive connections"
+
+
+def others(service: VirtualService, ref: RuleRef) -> Iterator[RuleRef]:
+    """The servers that the choice did not fall on."""
+    for number, server in enumerate(service.servers, 1):
+        if number != ref.number:
+            yield _ref(service, server, load(server))
+
+
+def named(service: VirtualService) -> str:
     if service.protocol == "fwmark":
         return f"mark {service.fwmark}"
     return f"{_end(service.address, service.port)}/{service.protocol}"

@@ -143,11 +143,11 @@ def test_the_server_is_chosen_in_words(dump: Dump) -> None:
     assert step.hook == "input"
     assert step.rule
     assert (step.rule.backend, step.rule.chain) == ("ipvs", "10.96.1.1:80/tcp")
-    how = "in turn (round robin, rr)" if "rr" in dump.folder.name else "by a hash of the client"
-    assert f"one of 3 servers {how}" in step.words
+    how = "rr takes them in turn" if "rr" in dump.folder.name else "sh goes by a hash of the client"
+    assert f"one of 3 servers: {how}" in step.words
     affine = dump.ask("10.96.1.3", 80, CLIENT["ip"]).branches[0]
     words = next(step.words for step in affine.steps if step.action == "dnat")
-    assert "a client keeps its server for 10800 s" in words
+    assert "a client keeps its server for 3 h" in words
 
 
 def test_the_path_is_input_then_output(dump: Dump) -> None:

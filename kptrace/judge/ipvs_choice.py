@@ -1,0 +1,40 @@
+"""Which server IPVS chose, from what it had to choose, and who confirms it.
+
+No rule trace shows the choice: IPVS is no rule. The proof is the entry that it leaves behind, in
+conntrack or, with ``net.ipv4.vs.conntrack=0``, in its own table of connections: it says where the
+answer is to come from.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from msgspec.structs import replace
+
+from kptrace.judge.case import Case
+from kptrace.model import Flow, Place, RuleRef
+from kptrace.walk.ipvs import named, others
+
+MOST = 7  # rivals that are told
+
+
+def confirmed(case: Case, node: str, old: Flow, new: Flow) -> str:
+    """Who has it in a table that this packet was sent on so; empty: nobody."""
+    for entry in case.entries:
+        sent_on = (entry.reply.src, entry.reply.sport) == (new.dst, new.dport)
+        if entry.place.node == node and entry.original == old and sent_on:
+            return "IPVS' connection table" if "IPVS" in entry.status else "conntrack"
+    return ""
+
+
+def with_words(rule: RuleRef, told: str) -> RuleRef:
+    return replace(rule, words=f"{rule.words} ({told} has it)") if told else rule
+
+
+def rivals(case: Case, node: str, rule: RuleRef) -> tuple[RuleRef, ...]:
+    """The service's other servers with their weights and connections."""
+    snapshot = case.snapshots.get(Place(node=node))
+    for service in snapshot.virtual.values() if snapshot else ():
+        if named(service) == rule.chain and service.family == rule.family:
+            return tuple(islice(others(service, rule), MOST))
+    return ()
