@@ -35,6 +35,8 @@ Say = Callable[[str], None]
 
 
 class ClusterGround:
+    sparing = True
+
     def __init__(self, client: Client, question: Question, terms: Terms, say: Say) -> None:
         self._client, self._question, self._terms, self._say = client, question, terms, say
         self._reading = Reading(client, question)

@@ -76,7 +76,8 @@ def _merged(connection: Connection, environ: Mapping[str, str]) -> ConfigNode | 
     """All files as one; None: there is none."""
     if connection.kubeconfig and not Path(connection.kubeconfig).expanduser().exists():
         raise NoCluster(f"no such kubeconfig: {connection.kubeconfig}")
-    paths = connection.kubeconfig or environ.get("KUBECONFIG") or DEFAULT_FILE
+    named = connection.kubeconfig or environ.get("KUBECONFIG") or DEFAULT_FILE
+    paths = os.pathsep.join(filter(_is_filled, named.split(os.pathsep)))
     try:
         merger = KubeConfigMerger(paths)
     except (OSError, yaml.YAMLError, ConfigException, AttributeError, TypeError) as error:
@@ -90,6 +91,14 @@ def _merged(connection: Connection, environ: Mapping[str, str]) -> ConfigNode | 
     current = (file.get("current-context") for file in files)
     merger.config.value["current-context"] = next(filter(None, current), "")
     return merger.config
+
+
+def _is_filled(name: str) -> bool:
+    """kubectl takes an empty file for none, so ``KUBECONFIG=/dev/null`` means: no file."""
+    try:
+        return bool(name) and Path(name).expanduser().stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _empty() -> ConfigNode:

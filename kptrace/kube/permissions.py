@@ -110,7 +110,7 @@ def roles(needs: Iterable[Need]) -> list[dict[str, Any]]:
     by_place: dict[str, list[Need]] = {}
     for need in sorted(needs):
         by_place.setdefault(need.namespace, []).append(need)
-    return [_role(namespace, some) for namespace, some in by_place.items()]
+    return [_role(namespace, by_place[namespace]) for namespace in sorted(by_place)]
 
 
 def _role(namespace: str, needs: list[Need]) -> dict[str, Any]:

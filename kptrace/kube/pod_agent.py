@@ -53,15 +53,17 @@ class PodAgent(Conversation):
     def close(self) -> None:
         """The end of its input is the agent's order to disarm; then its pod is not needed."""
         self._leaving.set()
-        if self._channel:
-            self._channel.end()
-        if self._thread.ident is not None:
-            self._thread.join(_LEAVE)
-        if self._channel:
-            self._channel.close()
-        if self._thread.ident is not None:
-            self._thread.join()
-        self._lodging.remove()
+        try:
+            if self._channel:
+                self._channel.end()
+            if self._thread.ident is not None:
+                self._thread.join(_LEAVE)
+            if self._channel:
+                self._channel.close()
+            if self._thread.ident is not None:
+                self._thread.join()
+        finally:
+            self._lodging.remove()
 
     # --- inside: one thread -------------------------------------------------------------------
 

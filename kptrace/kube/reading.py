@@ -46,6 +46,8 @@ class Reading:
     def __init__(self, client: Client, question: Question) -> None:
         self._client, self._question = client, question
         self._paged: set[str] = set()
+        self._behind_it: set[str] = set()
+        self._lost = False
         self._objects: dict[str, dict[str, Found]] = {
             name: {} for name in ("services", "endpointslices", "pods", "nodes", "servicecidrs")
         }
@@ -108,7 +110,8 @@ class Reading:
         if selector:
             labels = ",".join(f"{key}={value}" for key, value in selector.items())
             limit = str(MOST_BACKENDS)
-            self._list("pods", path("pods", namespace), labelSelector=labels, limit=limit)
+            where = path("pods", namespace)
+            self._behind_it |= self._list("pods", where, labelSelector=labels, limit=limit)
             return
         for key in tuple(self._targets())[:MOST_BACKENDS]:
             self._pod(*key.split("/", 1))
@@ -160,9 +163,9 @@ class Reading:
         backends = frozenset(self._targets())
         namespace = self._question.target.namespace or self._question.namespace
         pods = read_documents({"pods.json": _listing(self._objects["pods"])}).pods
-        chosen = [pod.key for pod in strangers(pods, namespace, backends)[:1]]
-        chosen += [f"{namespace}/{self._question.target.name}", *backends]
-        for key in self._paged - set(chosen):
+        chosen = {pod.key for pod in strangers(pods, namespace, backends)[:1]}
+        chosen |= {f"{namespace}/{self._question.target.name}", *backends, *self._behind_it}
+        for key in self._paged - chosen if not self._lost else ():
             del self._objects["pods"][key]
 
     def _pod(self, namespace: str, name: str) -> None:
@@ -215,6 +218,7 @@ class Reading:
 
     def _others(self, kind: str, namespace: str, name: str) -> None:
         """Its namesakes elsewhere and its neighbours' names: all that can be told instead."""
+        self._lost = True
         if namespace:
             self._require_namespace(namespace)
             for found in self._names(path(kind), fieldSelector=f"metadata.name={name}"):

@@ -1,0 +1,125 @@
+"""What a pod's state means for an agent; states as kubelets and the API server wrote them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kptrace.errors import AgentFailed, CannotLook, Forbidden, NotFound, Unsupported
+from kptrace.kube.agent_pod import Terms
+from kptrace.kube.client import Client, Refusal, Status
+from kptrace.kube.pods import NodePod, denied, refused, state
+
+TERMS = Terms(namespace="shop", image="img:1")
+SECURITY = (
+    'pods "kptrace-1-1" is forbidden: violates PodSecurity "restricted:latest": host namespaces '
+    '(hostNetwork=true, hostPID=true), non-default capabilities (container "agent" must not include'
+    ' "NET_ADMIN" in securityContext.capabilities.add)'
+)
+RBAC = (
+    'pods is forbidden: User "jane" cannot create resource "pods" in API group "" in the namespace '
+    '"shop"'
+)
+
+
+def _waiting(reason: str, message: str = "") -> dict[str, Any]:
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {"status": {"phase": "Pending", "containerStatuses": [{"state": state}]}}
+
+
+def _state(found: dict[str, Any]) -> str:
+    return state(found, "shop/kptrace-1-1", "a", "img:1")
+
+
+def test_what_it_waits_for() -> None:
+    assert _state({"status": {"phase": "Pending"}}) == "the kubelet has not taken it up"
+    assert _state(_waiting("ContainerCreating")) == "ContainerCreating"
+    running = {"containerStatuses": [{"state": {"running": {"startedAt": "now"}}}]}
+    assert _state({"status": {"phase": "Running", **running}}) == ""
+
+
+@pytest.mark.parametrize(
+    ("found", "kind", "said"),
+    [
+        (
+            _waiting("ImagePullBackOff", "Back-off pulling image"),
+            Unsupported,
+            "img:1 cannot be pulled on a: Back-off",
+        ),
+        (_waiting("ErrImageNeverPull"), Unsupported, "is not on the node"),
+        (_waiting("InvalidImageName"), Unsupported, "is no name of an image"),
+        (_waiting("CreateContainerError", "no space"), Unsupported, "cannot start: no space"),
+        (
+            {"status": {"phase": "Failed", "reason": "Evicted", "message": "low on memory"}},
+            AgentFailed,
+            "evicted from a: low on memory",
+        ),
+        (
+            {"status": {"phase": "Failed", "reason": "DeadlineExceeded"}},
+            AgentFailed,
+            "came to its deadline",
+        ),
+        (
+            {
+                "status": {
+                    "phase": "Failed",
+                    "containerStatuses": [
+                        {"state": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}
+                    ],
+                }
+            },
+            AgentFailed,
+            "more memory than its limit",
+        ),
+        ({"metadata": {"deletionTimestamp": "now"}}, AgentFailed, "being deleted by somebody"),
+    ],
+    ids=lambda value: "" if isinstance(value, dict | type) else value,
+)
+def test_what_will_not_change_any_more(
+    found: dict[str, Any], kind: type[CannotLook], said: str
+) -> None:
+    with pytest.raises(kind, match=said):
+        _state(found)
+
+
+def test_pod_security_with_what_helps() -> None:
+    error = refused(Refusal(403, Status(message=SECURITY)), TERMS)
+    assert isinstance(error, Forbidden)
+    assert "host namespaces" in error.message
+    assert "--agent-namespace" in error.hint
+    assert "pod-security.kubernetes.io/enforce=privileged" in error.hint
+
+
+def test_a_lack_of_permissions_is_known_from_an_admission() -> None:
+    assert denied(Refusal(403, Status(message=RBAC)))
+    assert not denied(Refusal(403, Status(message=SECURITY)))
+    quota = Refusal(403, Status(message='pods "x" is forbidden: exceeded quota: few'))
+    assert "exceeded quota" in refused(quota, TERMS).message
+
+
+def test_no_such_namespace() -> None:
+    assert isinstance(refused(Refusal(404, Status()), TERMS), NotFound)
+
+
+def test_it_is_made_and_removed(api: Any, client: Client) -> None:
+    one = NodePod(client, TERMS, "1", 1, "a")
+    one.remove()
+    assert api.paths("DELETE") == []  # it was never made
+    one.create()
+    one.remove()
+    one.remove()  # somebody was faster
+    assert not api.objects
+
+
+def test_it_is_kept_if_asked_to(api: Any, client: Client) -> None:
+    kept = Terms(namespace="shop", keep=True)
+    one = NodePod(client, kept, "1", 1, "a")
+    one.create()
+    one.remove()
+    assert list(api.objects) == ["/api/v1/namespaces/shop/pods/kptrace-1-1"]
+
+
+def test_deleted_by_somebody(client: Client) -> None:
+    with pytest.raises(AgentFailed, match="deleted by somebody"):
+        NodePod(client, TERMS, "1", 1, "a").look()
