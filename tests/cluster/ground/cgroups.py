@@ -1,0 +1,84 @@
+"""The control groups of a machine: below one folder, in every hierarchy that the kernel has.
+
+cgroup v1 has a hierarchy for each controller, v2 one for all. In v1 a cpuset has no processors
+until it is given some; in v2 a controller must be handed down level by level, and only a group
+without groups below it can hold processes: therefore the daemons stand in ``system``.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+SYSTEM = "system"
+CPUSET = ("cpuset.cpus", "cpuset.mems")
+REMOVAL_SECONDS = 20
+
+
+def hierarchies() -> list[Path]:
+    """Where the hierarchies with controllers are mounted; in v1 the one without is not ours."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        where, kind = Path(left.split()[4]), right.split()[0]
+        if kind == "cgroup" or (kind == "cgroup2" and where == Path("/sys/fs/cgroup")):
+            found.append(where)
+    return found
+
+
+def create(group: str) -> None:
+    for root in hierarchies():
+        _create(root, Path(group) / SYSTEM)
+
+
+def files(group: str) -> list[Path]:
+    """To each of these a process writes its id to be in the machine's own group."""
+    return [root / group / SYSTEM / "cgroup.procs" for root in hierarchies()]
+
+
+def remaining(group: str) -> list[Path]:
+    return [root / group for root in hierarchies() if (root / group).exists()]
+
+
+def remove(group: str) -> None:
+    """Its processes were killed; a group can go when the last of them has been reaped."""
+    until = time.monotonic() + REMOVAL_SECONDS
+    while tops := remaining(group):
+        for top in tops:
+            for below in sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True):
+                _rmdir(below)
+            _rmdir(top)
+        if time.monotonic() > until:
+            return
+        time.sleep(0.1)
+
+
+def members(group: str) -> set[int]:
+    """The processes in it and below it, as this process counts them."""
+    found = set()
+    for top in remaining(group):
+        for path in top.rglob("cgroup.procs"):
+            with suppress(OSError):
+                found.update(int(line) for line in path.read_text().split())
+    return found - {0}
+
+
+def _create(root: Path, group: Path) -> None:
+    here = root
+    for part in group.parts:
+        handed_down = here / "cgroup.subtree_control"
+        if handed_down.exists():
+            for controller in (here / "cgroup.controllers").read_text().split():
+                with suppress(OSError):  # one that this kernel lets nobody hand down
+                    handed_down.write_text(f"+{controller}")
+        above, here = here, here / part
+        here.mkdir(exist_ok=True)
+        for name in CPUSET:
+            if (here / name).exists() and not (here / name).read_text().strip():
+                (here / name).write_text((above / name).read_text())
+
+
+def _rmdir(path: Path) -> None:
+    with suppress(OSError):
+        path.rmdir()
