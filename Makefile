@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check unit kernel fuzz fuzz-parsers golden schema uml venv tools clean image archive
+.PHONY: help demo test check unit kernel fuzz fuzz-parsers golden schema uml venv tools clean image archive completions
 
 help:
 	@echo "make demo    a lab, a Service traced through it, a broken one diagnosed"
@@ -14,6 +14,7 @@ help:
 	@echo "make fuzz-parsers  every reader of rules and dumps under coverage-guided fuzzing"
 	@echo "make image   the agent's image, without a container tool: dist/kptrace-image.tar"
 	@echo "make archive kptrace as one file for this platform: dist/kptrace.pyz"
+	@echo "make completions  the words that shells complete with, from the command line itself"
 	@echo "make golden  rewrite the golden files; the git diff is the review"
 
 venv: $(VENV)/.done
@@ -54,6 +55,9 @@ fuzz-parsers: venv
 
 golden: venv
 	$(BIN)/python -m pytest -q tests/render tests/test_replay_cases.py --update-golden
+
+completions: venv
+	$(BIN)/python plugins/kubectl/build/completions.py
 
 # IMAGE='--name registry.example/kptrace:1'
 image: venv

@@ -17,6 +17,8 @@ need ipset ipset
 need ipvsadm ipvsadm
 need modprobe kmod
 need linux.uml user-mode-linux
+need zsh zsh # completion is tried in each shell
+need fish fish
 need "$python" python3
 "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 if [ -n "$missing" ]; then

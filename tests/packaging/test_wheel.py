@@ -85,6 +85,22 @@ def test_both_commands_run(installed: Path, command: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_shells_find_its_completions(installed: Path) -> None:
+    """Where each of them looks below a prefix; kubectl looks on PATH."""
+    done = subprocess.run(
+        [installed / "bin" / "kubectl_complete-kptrace", "expl"], capture_output=True, text=True
+    )
+    assert done.stdout.startswith("explain\t")
+    for there, ours in {
+        "bash-completion/completions/kptrace": "kptrace.bash",
+        "zsh/site-functions/_kptrace": "_kptrace",
+        "fish/vendor_completions.d/kptrace.fish": "kptrace.fish",
+    }.items():
+        content = (ROOT / "completions" / ours).read_bytes()
+        assert (installed / "share" / there).read_bytes() == content
+
+
+@pytest.mark.slow
 def test_a_saved_run_is_told_from_it(installed: Path, tmp_path: Path) -> None:
     """The whole pure half at work, from the installed files alone, plugins and all."""
     saved = ROOT / "tests" / "cases" / "replay-delivered.tar.gz"

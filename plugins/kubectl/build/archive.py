@@ -56,7 +56,7 @@ def build(target: str, output: Path, cache: Path = CACHE) -> None:
             *("--target", str(ours), "--no-deps", "--no-compile", "--root-user-action=ignore"),
             str(wheels.wheel(ROOT, Path(folder))),
         )
-        shutil.rmtree(ours / "bin", ignore_errors=True)
+        wheels.shed(ours)
         fresh = Path(folder, "kptrace.pyz")
         words = ("--entry-point", ENTRY, "--python", "/usr/bin/env python3", "--preamble", PREAMBLE)
         subprocess.run(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from pathlib import Path
 import debian
 import oci
 import wheels
+from kptrace import __version__
+from kptrace.kube.agent_pod import IMAGE
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).parent
@@ -39,13 +40,6 @@ CONFIG = {
     ],
     "WorkingDir": "/",
 }
-
-
-def version() -> str:
-    text = (ROOT / "kptrace/__init__.py").read_text()
-    found = re.search(r'__version__ = "(.+)"', text)
-    assert found
-    return found[1]
 
 
 def layers(cache: Path) -> list[oci.Layer]:
@@ -115,7 +109,7 @@ def _forget(cache: Path, name: str, but: Path) -> None:
 
 def main() -> None:
     parse = argparse.ArgumentParser(prog="image.py", description="Build the image of the agent.")
-    parse.add_argument("--name", default=f"localhost/kptrace:{version()}")
+    parse.add_argument("--name", default=IMAGE)
     parse.add_argument("--output", type=Path, default=ROOT / "dist" / "kptrace-image.tar")
     parse.add_argument("--root", type=Path, help="also unpack its root file system here")
     parse.add_argument("--cache", type=Path, default=CACHE)
@@ -125,7 +119,7 @@ def main() -> None:
     label = "org.opencontainers.image"
     labels = {
         f"{label}.title": "kptrace",
-        f"{label}.version": version(),
+        f"{label}.version": __version__,
         f"{label}.licenses": "Apache-2.0",
     }
     config = {"architecture": machine, "os": "linux", "config": {**CONFIG, "Labels": labels}}

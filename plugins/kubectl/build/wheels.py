@@ -17,10 +17,10 @@ from pathlib import Path
 MODULES = Path("usr/lib/python3/dist-packages")
 
 # What kptrace has no use for: the asynchronous half of the Kubernetes client with the HTTP client
-# under it (a third of everything), and commands of others.
+# under it (a third of everything), commands made for the Python that runs pip, completions.
 LEFT_OUT = (
     *("kubernetes/aio", "aiohttp", "aiohttp_retry", "aiohappyeyeballs", "aiosignal"),
-    *("frozenlist", "multidict", "propcache", "yarl", "bin"),
+    *("frozenlist", "multidict", "propcache", "yarl", "bin", "share"),
 )
 
 # 700 modules of the typed Kubernetes client, which kptrace never imports (it reads plain JSON).
@@ -49,7 +49,7 @@ def shed(modules: Path) -> None:
 def kptrace(root: Path, base: Path, tree: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="kptrace-wheel-") as folder:
         _install(base, tree, "--no-deps", str(wheel(root, Path(folder))))
-    shutil.rmtree(tree / MODULES / "bin", ignore_errors=True)
+    shed(tree / MODULES)
     command = tree / "usr/bin/kptrace"
     command.parent.mkdir(parents=True)
     command.write_text(_COMMAND)
