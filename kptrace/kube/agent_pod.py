@@ -106,7 +106,6 @@ def _rights(profile: Profile) -> dict[str, Any]:
         # the usual profile of AppArmor lets no process look at another's namespaces
         "appArmorProfile": {"type": "Unconfined"},
         "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"], "add": list(NODE_CAPABILITIES)},
     }
 

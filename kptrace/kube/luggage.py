@@ -4,8 +4,8 @@ In: the word of the Python over there on itself. Out: an archive for its stdin.
 
 ``BOOT`` runs there (``python3 -c``), and first says one line on what it found. If that is this
 version of kptrace, the agent starts at once. Else it reads ``SIZE\\n`` and so many bytes of a zip,
-unpacks them into memory (/dev/shm; the root of the file system may be read-only) and starts the
-agent from there. Only the standard library and msgspec are needed on a node. msgspec is compiled:
+unpacks them into the container's /tmp (nothing can be executed in /dev/shm) and starts the agent
+from there. Only the standard library and msgspec are needed on a node. msgspec is compiled:
 ours is packed in where Python's version, machine and C library are the same as here; another image
 has to bring its own.
 """
@@ -49,8 +49,7 @@ while not size.endswith(b"\\n"):
 data = b""
 while len(data) < int(size):
     data += os.read(0, int(size) - len(data)) or sys.exit(0)
-memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-home = tempfile.mkdtemp(prefix="kptrace-", dir=memory)
+home = tempfile.mkdtemp(prefix="kptrace-")
 try:
     zipfile.ZipFile(io.BytesIO(data)).extractall(home)
     code = subprocess.call([sys.executable, "-m", "kptrace.node.agent"],

@@ -13,12 +13,14 @@ truth.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from shutil import which
 from typing import NamedTuple
 
 from kptrace.node import pinned
@@ -33,6 +35,8 @@ _running: set[subprocess.Popen[bytes]] = set()
 _starting = threading.Lock()  # no program is started that ``abandon`` does not know of
 _NET = Path("/proc/thread-self/net")
 _SYS = Path("/proc/sys")
+_HOST = Path("/proc/1/root")
+_FOLDERS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
 class Missing(Exception):
@@ -173,9 +177,28 @@ def _begin(argv: tuple[str, ...]) -> subprocess.Popen[bytes]:
     with _starting:
         if _abandoned:
             raise Missing("the agent is leaving")
-        process = subprocess.Popen(argv, stdin=_PIPE, stdout=_PIPE, stderr=_PIPE)
+        process = subprocess.Popen(_found(argv), stdin=_PIPE, stdout=_PIPE, stderr=_PIPE)
         _running.add(process)
         return process
+
+
+def _found(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """In a pod of the node's own process namespace the node's programs will do, where the image has
+    none; ``chroot`` changes no other namespace than that of files.
+    """
+    if which(argv[0]) is None and which(argv[0], path=_host_path()) is not None:
+        return ("chroot", str(_HOST), *argv)
+    return argv
+
+
+def _host_path() -> str:
+    """Where the node has its programs; nothing if its files are ours, or hidden from us."""
+    try:
+        if _HOST.samefile("/"):
+            return ""
+    except OSError:
+        return ""
+    return os.pathsep.join(f"{_HOST}{folder}" for folder in _FOLDERS)
 
 
 def abandon() -> None:
@@ -267,6 +290,8 @@ def _resolv_conf(door: Door) -> str:
     if not door.resolv_conf:
         raise Missing("it is not known which resolv.conf is read there")
     try:
-        return Path(door.resolv_conf).read_text(errors="replace")
+        # it is in a pod's file system, where the pod may have put a link to anywhere
+        with open(os.open(door.resolv_conf, os.O_RDONLY | os.O_NOFOLLOW), errors="replace") as file:
+            return file.read()
     except OSError as error:
         raise Missing(f"{door.resolv_conf}: {error.strerror}") from None

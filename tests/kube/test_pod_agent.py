@@ -181,7 +181,7 @@ def test_another_python_without_msgspec_cannot_be_helped() -> None:
 
 def test_an_old_python_cannot_be_helped() -> None:
     word = luggage.Word(same=False, found="", python="3.9", abi="", msgspec=True)
-    with pytest.raises(Unsupported, match="the agent needs 3.11"):
+    with pytest.raises(Unsupported, match=r"the agent needs 3\.11"):
         luggage.packed(word, "img:1")
 
 

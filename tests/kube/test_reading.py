@@ -113,6 +113,12 @@ def test_a_pods_address(shop: Any, client: Client) -> None:
     assert [one.pod for one in resolve(question, documents).endpoints] == ["shop/web-1"]
 
 
+def _asked(client: Client, target: str, **asked: str) -> None:
+    question, _, documents = _read(client, target, **asked)
+    resolution = resolve(question, documents)
+    choose_source(question, documents, [one.pod for one in resolution.endpoints])
+
+
 @pytest.mark.parametrize(
     ("target", "asked", "said", "hint"),
     [
@@ -128,9 +134,7 @@ def test_what_is_not_there_is_said_with_the_nearest(
     shop: Any, client: Client, target: str, asked: dict[str, str], said: str, hint: str
 ) -> None:
     with pytest.raises(NotFound) as caught:
-        question, _, documents = _read(client, target, **asked)
-        resolution = resolve(question, documents)
-        choose_source(question, documents, [one.pod for one in resolution.endpoints])
+        _asked(client, target, **asked)
     assert said in caught.value.message
     assert hint in caught.value.hint
 
