@@ -11,8 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from kptrace.lab import machine, rules, servers, topology
-from kptrace.lab.plan import NodePlan
+from kptrace.lab import calico, machine, rules, servers, topology
+from kptrace.lab.plan import VXLAN_PORT, NodePlan
 from kptrace.lab.proxy.ipvs import DEVICE
 from kptrace.lab.rules import View
 from kptrace.lab.shop import Listener
@@ -47,23 +47,27 @@ class Sysctl(Value):
         machine.write_sysctls(before.items(), node.netns)
 
 
-class AppendedRule(Value):
-    """A rule more at the end of a chain of ``filter``, for both families."""
-
-    chain: str
-    rule: tuple[str, ...]
+class TunnelPortBlocked(Value):
+    """A rule that drops the tunnel's UDP port in INPUT, for both families: as the last one, or
+    as the first where the CNI's own would have accepted before.
+    """
 
     def before(self, lab: Lab, node: NodePlan) -> Before:
         return {}
 
     def inflict(self, lab: Lab, node: NodePlan) -> None:
+        where = ("-I", "INPUT", "1") if lab.plan.calico else ("-A", "INPUT")
         for family in (0, 1):
-            _iptables(lab, node, family, "-A", self.chain, *self.rule)
+            _iptables(lab, node, family, *where, *self._rule(lab))
 
     def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
         for family in (0, 1):
             with suppress(machine.CommandFailed):
-                _iptables(lab, node, family, "-D", self.chain, *self.rule)
+                _iptables(lab, node, family, "-D", "INPUT", *self._rule(lab))
+
+    def _rule(self, lab: Lab) -> tuple[str, ...]:
+        port = calico.VXLAN_PORT if lab.plan.calico else VXLAN_PORT
+        return ("-p", "udp", "--dport", str(port), "-j", "DROP")
 
 
 class FirstRule(Value):
@@ -160,7 +164,8 @@ class StrictReversePath(Value):
             machine.batch("ip", [f"route del {self._route(lab, node)}"], node.netns)
 
     def _sysctl(self, lab: Lab) -> str:
-        device = tunnel_device(lab.plan) or "eth0"
+        near = lab.plan.network == "calico-crosssubnet"  # no tunnel between the first two nodes
+        device = "eth0" if near else tunnel_device(lab.plan) or "eth0"
         return f"net.ipv4.conf.{device.replace('.', '/')}.rp_filter"
 
     def _route(self, lab: Lab, node: NodePlan) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from kptrace.lab.damage import (
-    AppendedRule,
     Belief,
     ClosedPort,
     Fdb,
@@ -23,13 +22,13 @@ from kptrace.lab.damage import (
     StrictReversePath,
     Sysctl,
     TunnelDown,
+    TunnelPortBlocked,
 )
 from kptrace.lab.damage_policy import Denied
 from kptrace.lab.plan import (
     EVERY_NETWORK,
     EVERY_PROXY,
     PROXIES,
-    VXLAN_PORT,
     Network,
     Plan,
     Proxy,
@@ -42,7 +41,7 @@ from kptrace.model import Value
 REMOTE = "shop/remote"
 DEAD_POD = "10.244.2.99"
 DEAD_NODE = "172.30.0.99"
-TUNNELLED: tuple[Network, ...] = ("vxlan", "cilium-vxlan")
+TUNNELLED: tuple[Network, ...] = ("vxlan", "calico-vxlan", "cilium-vxlan")
 CILIUM: tuple[Network, ...] = ("cilium-vxlan", "cilium-direct")
 BRIDGED: tuple[Network, ...] = ("vxlan", "host-gw", "flannel-ipip", "bridge")
 IPIP: tuple[Network, ...] = ("flannel-ipip", "calico-ipip")
@@ -155,11 +154,9 @@ FAULTS = (
         name="tunnel-port-blocked",
         words="a firewall on node-b drops VXLAN packets",
         node="node-b",
-        object=f"filter INPUT -p udp --dport {VXLAN_PORT} -j DROP",
+        object="filter INPUT, the tunnel's UDP port",
         touches="filter INPUT of node-b",
-        damage=AppendedRule(
-            chain="INPUT", rule=("-p", "udp", "--dport", str(VXLAN_PORT), "-j", "DROP")
-        ),
+        damage=TunnelPortBlocked(),
         networks=TUNNELLED,
     ),
     Fault(
@@ -278,5 +275,7 @@ FAULTS = (
         object="rp_filter",
         touches="the way from node-b to shop/client",
         damage=StrictReversePath(key="shop/client"),
+        # there the client comes as its node
+        networks=tuple(one for one in EVERY_NETWORK if one != "bridge"),
     ),
 )

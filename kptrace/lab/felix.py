@@ -105,6 +105,9 @@ class _Felix:
         self.family = family
         self.policies = policies
         self.shape = felix_policy.shape(plan)
+        # what a pod needs to find its gateway, whatever its policies: multicast listeners, routers
+        # and neighbours (static.go)
+        self.discovery = (130, 131, 132, 133, 135, 136) if family else ()
         self.accept = single(self.shape.accept)
         self.workload = single(self.shape.scratch0)
         self.all_marks = f"0x0/{self.shape.every:#x}"
@@ -206,6 +209,7 @@ class _Felix:
             ],
             "cali-OUTPUT": [*self._output()],
             "cali-wl-to-host": [
+                *(f"-p ipv6-icmp -m icmp6 --icmpv6-type {n} -j ACCEPT" for n in self.discovery),
                 "-j cali-from-wl-dispatch",
                 f"{_why('Configured DefaultEndpointToHostAction')} -j ACCEPT",
             ],

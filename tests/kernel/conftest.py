@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from labs import LABS
 from rows import row
 
 from kptrace import trace
@@ -54,6 +55,22 @@ def what_is_missing() -> str:
         hint = getattr(error, "hint", "")
         return f"{error} ({hint})" if hint else str(error)
     return f"this kernel lacks {', '.join(lacking)}" if lacking else ""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A fault that a lab cannot have is no test of it (that it is refused is another's matter)."""
+    gone = [item for item in items if not _possible(item)]
+    items[:] = [item for item in items if item not in gone]
+    config.hook.pytest_deselected(items=gone)
+
+
+def _possible(item: pytest.Item) -> bool:
+    values = getattr(getattr(item, "callspec", None), "params", {})
+    pair = values.get("each_bench") or values.get("each_cilium_bench")
+    if pair is None or values.get("name") not in faults.BY_NAME:
+        return True
+    proxy, network = pair
+    return faults.find(values["name"]).possible(plan(proxy=proxy, network=network))
 
 
 # --- labs ---------------------------------------------------------------------------------------
@@ -101,6 +118,8 @@ class _KeptGround:
 
     An agent reads a node's rules once; so when a lab is changed, ``renew``.
     """
+
+    sparing = False
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
@@ -167,12 +186,11 @@ def bench(proxy: str = "iptables", network: str = "vxlan", nodes: int = 2) -> It
 
 
 MODES = ("iptables", "iptables-legacy", "nftables")
-LABS = [row(proxy, network) for proxy in MODES for network in ("vxlan", "host-gw")]
 
 
 @pytest.fixture(scope="module", params=LABS)
 def each_bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """A lab of each proxy mode and network, one after the other."""
+    """A lab of each proxy mode and each network, one after the other."""
     with bench(*request.param) as made:
         yield made
 

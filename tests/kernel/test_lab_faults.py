@@ -12,11 +12,11 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from rows import row
+from labs import BRIDGED, LABS
 
 from kptrace.errors import NotFound, Usage
 from kptrace.lab import cluster, damage, faults, machine, state
-from kptrace.lab.plan import NETWORKS, PROXIES, plan
+from kptrace.lab.plan import plan
 from kptrace.lab.state import NETNS, Lab
 from kptrace.node.namespace import within
 
@@ -28,7 +28,6 @@ REFUSED = {"no-endpoints", "nobody-listens"}
 SYSCTLS = (
     "net.ipv4.ip_forward",
     "net.ipv4.conf.all.accept_redirects",
-    "net.ipv4.conf.cni0.forwarding",
     "net.ipv4.conf.eth0.forwarding",
     "net.bridge.bridge-nf-call-iptables",
     "net.bridge.bridge-nf-call-ip6tables",
@@ -37,7 +36,7 @@ SYSCTLS = (
 
 @pytest.fixture(
     scope="module",
-    params=[row(proxy, network) for proxy in PROXIES for network in NETWORKS],
+    params=LABS,
 )
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     proxy, network = request.param
@@ -76,7 +75,12 @@ def everything(lab: Lab) -> dict[str, object]:
             found[f"{node.name} {argv}"] = sorted(
                 line for line in lines if "master cni0" not in line
             )
-        found[f"{node.name} sysctls"] = [machine.read_sysctl(one, node.netns) for one in SYSCTLS]
+        bridge = ("net.ipv4.conf.cni0.forwarding",) * (lab.plan.network in BRIDGED)
+        wanted = (*SYSCTLS, *bridge)
+        found[f"{node.name} sysctls"] = [machine.read_sysctl(one, node.netns) for one in wanted]
+        if lab.plan.calico:
+            sets = machine.run(("ipset", "save"), "", node.netns).splitlines()
+            found[f"{node.name} sets"] = sorted(line.partition(" initval")[0] for line in sets)
     found["listening"] = machine.run(("ss", "-Hlnt"), "", f"kpt-{lab.name}-shop.remote-1").split()[
         :5
     ]
@@ -174,7 +178,7 @@ def test_refusals(small_lab: Lab) -> None:
         faults.heal(small_lab.name)
 
 
-@pytest.mark.parametrize("kind", ["Fdb", "ForwardPolicy", "Belief", "AppendedRule"])
+@pytest.mark.parametrize("kind", ["Fdb", "ForwardPolicy", "Belief", "TunnelPortBlocked"])
 def test_killed_break_can_be_healed(small_lab: Lab, kind: str) -> None:
     """The state is written before the harm: killed right before it or half-way, heal works."""
     name = next(one.name for one in faults.FAULTS if type(one.damage).__name__ == kind)
