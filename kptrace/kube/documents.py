@@ -299,6 +299,8 @@ def _node(item: manifests.Node) -> Node:
         zone=(item.metadata.labels or {}).get(ZONE, ""),
         ready=_is_ready(item.status.conditions),
         annotations=_pairs(item.metadata.annotations),
+        kubelet=item.status.node_info.kubelet_version,
+        kernel=item.status.node_info.kernel_version,
     )
 
 

@@ -37,6 +37,4 @@ def _pods(terms: Terms, near: Place, far: Iterable[str]) -> Iterator[tuple[str, 
 
 def _role_words(role: dict[str, Any]) -> str:
     where = role["metadata"].get("namespace")
-    return (
-        f"for what is done in namespace {where}" if where else "for what all clusters have one of"
-    )
+    return f"for what is done in namespace {where}" if where else "for what is in no namespace"

@@ -183,9 +183,15 @@ class NodeAddress(Object, frozen=True, kw_only=True):
     address: str
 
 
+class NodeInfo(Object, frozen=True, kw_only=True):
+    kubelet_version: str = ""
+    kernel_version: str = ""
+
+
 class NodeStatus(Object, frozen=True, kw_only=True):
     addresses: list[NodeAddress] | None = None
     conditions: list[Condition] | None = None
+    node_info: NodeInfo = NodeInfo()
 
 
 class Node(Named, frozen=True, kw_only=True):

@@ -108,7 +108,7 @@ def lacking(client: Client, needs: Iterable[Need], said: CannotLook) -> CannotLo
 def roles(needs: Iterable[Need]) -> list[dict[str, Any]]:
     """A ClusterRole for what is read anywhere, a Role for each namespace."""
     by_place: dict[str, list[Need]] = {}
-    for need in sorted(needs):
+    for need in sorted(set(needs)):
         by_place.setdefault(need.namespace, []).append(need)
     return [_role(namespace, by_place[namespace]) for namespace in sorted(by_place)]
 

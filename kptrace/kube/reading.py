@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from kptrace.errors import NotFound
+from kptrace.errors import CannotLook, NotFound
 from kptrace.kube.client import NAMES_ONLY, Client, Refusal, decoded, path
 from kptrace.kube.documents import PARTIAL, SERVICE_NAME, read_documents
 from kptrace.kube.resolution import say_nearest, strangers
@@ -53,6 +53,16 @@ class Reading:
         }
 
     def documents(self) -> dict[str, str]:
+        try:
+            return self._read()
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise CannotLook(
+                f"the API server {self._client.server} answered something else than was asked: "
+                f"{type(error).__name__} {error}",
+                "is it one? `kubectl cluster-info` asks the same server",
+            ) from None
+
+    def _read(self) -> dict[str, str]:
         source = self._source()
         with ThreadPoolExecutor(8, "api") as pool:
             first: list[Callable[[], None]] = [self._cidrs]
@@ -240,7 +250,7 @@ class Reading:
             listed = decoded(self._client.get(where, accept=NAMES_ONLY, limit=str(PAGE), **query))
         except Refusal:
             return []
-        return [{"metadata": one["metadata"], "spec": {}} for one in listed.get("items", ())]
+        return [{"metadata": one["metadata"], "spec": {}} for one in listed.get("items") or ()]
 
     # --- objects ------------------------------------------------------------------------------
 

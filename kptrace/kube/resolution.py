@@ -80,7 +80,7 @@ def _pod_source(name: str, question: Question, documents: Documents) -> Source:
     if pod is None:
         raise NotFound(
             f"no pod {bare} in namespace {namespace or question.namespace}",
-            say_nearest(key, (pod.key for pod in documents.pods)),
+            say_nearest(key, (pod.key for pod in documents.pods), "pod/"),
         )
     if not pod.node:
         raise NotFound(f"pod {key} runs on no node yet (phase {pod.phase or 'unknown'})")
@@ -311,7 +311,8 @@ def _nearest(target: Target, keys: Iterable[str], prefix: str) -> str:
     known = tuple(keys)
     elsewhere = [key for key in known if key.split("/")[1] == target.name]
     if elsewhere:
-        return f"there is one in namespace {elsewhere[0].split('/')[0]}: add -n"
+        namespace = elsewhere[0].split("/")[0]
+        return f"there is one in namespace {namespace}: add -n {namespace}"
     return say_nearest(f"{target.namespace}/{target.name}", known, prefix)
 
 

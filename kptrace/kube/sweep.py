@@ -39,7 +39,7 @@ class Leftover(Value):
 def leftovers(client: Client, namespace: str = "", run: str = "") -> tuple[Leftover, ...]:
     label = f"{MANAGED_BY}=kptrace" + (f",{RUN}={run}" if run else f",{RUN}")
     found = decoded(client.get(path("pods", namespace), labelSelector=label))
-    return tuple(_leftover(one) for one in found.get("items", ()))
+    return tuple(_leftover(one) for one in found.get("items") or ())
 
 
 def sweep(

@@ -30,6 +30,8 @@ def heading(page: Page, trace: Trace) -> None:
         page.line(answer)
         page.line(what, say("  "), start, hang=2)
     _addresses(page, trace)
+    if trace.source.why.startswith("chosen"):
+        page.line(say(f"source {trace.source.why}", "quiet"), hang=2)
 
 
 def backend_of(trace: Trace) -> Endpoint | None:

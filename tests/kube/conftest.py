@@ -63,7 +63,7 @@ class Api:
         if path in self.objects:
             return 200, self.objects[path]
         if path.rpartition("/")[2] in ("services", "pods", "nodes", "endpointslices", "namespaces"):
-            return 200, {"kind": "List", "items": list(self._listed(path, query))}
+            return 200, {"kind": "List", "items": list(self._listed(path, query)) or None}
         return 404, {"kind": "Status", "message": "not found", "reason": "NotFound"}
 
     def _listed(self, path: str, query: dict[str, str]) -> Iterator[dict[str, Any]]:
