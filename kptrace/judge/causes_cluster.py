@@ -50,6 +50,15 @@ SERVICE = catalogue(
         "does not leave kube-ipvs0 alone)",
     ),
     (
+        "ipvs-conntrack-off",
+        "what IPVS sends on is not tracked",
+        "net.ipv4.vs.conntrack is 0: IPVS takes conntrack away from what it sends on, so no rule "
+        "can masquerade it, and rules that drop what conntrack calls INVALID drop its answers",
+        "what needs masquerading is lost (hairpin, the node itself, node ports), and with Calico "
+        "every answer; ipvsadm looks right",
+        "sysctl -w net.ipv4.vs.conntrack=1 on that node; kube-proxy sets it when it starts",
+    ),
+    (
         "no-such-port",
         "the Service has no such port",
         "the address is a Service's ClusterIP, but the Service has no port of that number and "

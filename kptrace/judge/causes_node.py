@@ -86,10 +86,11 @@ FORWARDING = catalogue(
         "martian",
         "the kernel does not route this source address",
         "a packet with a loopback source address was to leave by an interface that does not "
-        "allow it (route_localnet is 0), or came in with an impossible source",
-        "traffic from 127.0.0.1 to a node port or Service is lost on this node",
+        "allow it (route_localnet is 0), or came in with a source that is the receiver's own",
+        "traffic from 127.0.0.1 to a node port or Service is lost on this node; or packets that "
+        "should have been masqueraded on their way are",
         "use the node's own address instead, or sysctl net.ipv4.conf.all.route_localnet=1 where "
-        "the proxy relies on it",
+        "the proxy relies on it; look why the packet was not masqueraded",
     ),
     (
         "pod-route-missing",

@@ -11,16 +11,23 @@ from collections.abc import Iterator
 
 from kptrace.judge.case import Case
 from kptrace.judge.proxy import endpoints_words, proxy_node, refusal
-from kptrace.judge.words import end, entry_words, last_seen
+from kptrace.judge.words import end, entry_words, last_seen, next_predicted
 from kptrace.model import Finding, Flow, Place
 from kptrace.rules.ipvs import VirtualService
 
 DEVICE = "kube-ipvs0"
+CONNTRACK = "net.ipv4.vs.conntrack"
+# how a packet ends that should have been masqueraded, and the answer to one that was not tracked
+_FORGED = frozenset({"martian", "rp-filter"})
+_STRAYS = frozenset({"policy-drop", "rule-drop", "chain-policy-drop", "reply-not-translated"})
 
 
 def diagnose(case: Case) -> Iterator[Finding]:
     resolution = case.resolution
-    if not case.is_service or case.backend is not None:
+    if not case.is_service:
+        return
+    if case.backend is not None:
+        yield from _untracked(case)
         return
     snapshot = case.snapshots.get(Place(node=proxy_node(case)))
     key = resolution.protocol, resolution.address, resolution.port
@@ -34,6 +41,39 @@ def diagnose(case: Case) -> Iterator[Finding]:
         yield _unbound(case)
     elif not any(server.weight for server in service.servers):
         yield _nobody(case, service)
+
+
+def _untracked(case: Case) -> Iterator[Finding]:
+    """IPVS sent it on, and how it ended is what happens to a packet that nobody tracks."""
+    branch = case.branch
+    steps = branch.steps if branch else ()
+    taken = next((s for s in steps if s.rule is not None and s.rule.backend == "ipvs"), None)
+    if branch is None or taken is None or not branch.certain or next_predicted(case) is not None:
+        return
+    snapshot = case.snapshots.get(taken.place)
+    returns = any(step.action == "reply" for step in steps)
+    typical = branch.cause in _FORGED or (returns and branch.cause in _STRAYS)
+    if snapshot is None or snapshot.sysctl(CONNTRACK) != 0 or not typical:
+        return
+    node = taken.place.node
+    yield Finding(
+        cause="ipvs-conntrack-off",
+        severity="error",
+        node=node,
+        object=CONNTRACK,
+        summary=f"{CONNTRACK} is 0 on {node}: what IPVS sends on is not tracked, so it is not "
+        "masqueraded and its answers belong to no connection",
+        evidence=(
+            f"sysctl {CONNTRACK} = 0 on {node}",
+            *last_seen(case),
+            f"what ends it there: {branch.words}",
+            *((entry_words(case.entry),) if case.entry else ()),
+        ),
+        remedy=(
+            f"sysctl -w {CONNTRACK}=1  # on {node}",
+            f"and find what set it to 0: kube-proxy sets it to 1 when it starts on {node}",
+        ),
+    )
 
 
 def _unbound(case: Case) -> Finding:

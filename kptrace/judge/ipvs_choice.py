@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from kptrace.judge.case import Case
 from kptrace.model import Flow, Place, RuleRef
-from kptrace.walk.ipvs import named, others
+from kptrace.walk.ipvs import named, others, taken
 
-MOST = 7  # rivals that are told
+MOST = 7  # others that are told
 
 
 def confirmed(case: Case, node: str, old: Flow, new: Flow) -> str:
@@ -27,14 +27,11 @@ def confirmed(case: Case, node: str, old: Flow, new: Flow) -> str:
     return ""
 
 
-def with_words(rule: RuleRef, told: str) -> RuleRef:
-    return replace(rule, words=f"{rule.words} ({told} has it)") if told else rule
-
-
-def rivals(case: Case, node: str, rule: RuleRef) -> tuple[RuleRef, ...]:
-    """The service's other servers with their weights and connections."""
+def told(case: Case, node: str, rule: RuleRef, by: str) -> tuple[RuleRef, tuple[RuleRef, ...]]:
+    """The server that was taken, and those that it was chosen from with what each had to carry."""
     snapshot = case.snapshots.get(Place(node=node))
     for service in snapshot.virtual.values() if snapshot else ():
         if named(service) == rule.chain and service.family == rule.family:
-            return tuple(islice(others(service, rule), MOST))
-    return ()
+            words = taken(service, rule.number, by)
+            return replace(rule, words=words), tuple(islice(others(service, rule), MOST))
+    return rule, ()

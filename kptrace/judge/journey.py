@@ -178,14 +178,19 @@ Crossing = tuple[str, str, int, int]
 
 
 def _crossings(sightings: tuple[Sighting, ...]) -> Iterator[Crossing]:
-    """(node left, node reached, time left, time reached) for each packet seen at both ends."""
-    left: dict[object, list[Sighting]] = {}
-    for sighting in sightings:
+    """(node left, node reached, time left, time reached) for each packet seen at both ends.
+
+    A SYN-ACK that is sent again is the same to the bit (its IPv4 id is 0), so of those that left a
+    node the first is taken: whichever of them was reached, it left no earlier.
+    """
+    left: dict[object, dict[str, Sighting]] = {}
+    for sighting in sorted(sightings, key=lambda s: s.time_ns):
         if sighting.direction == "out":
-            left.setdefault(_identity(sighting.packet), []).append(sighting)
+            nodes = left.setdefault(_identity(sighting.packet), {})
+            nodes.setdefault(sighting.place.node, sighting)
     for reached in sightings:
         if reached.direction == "in":
-            for start in left.get(_identity(reached.packet), ()):
+            for start in left.get(_identity(reached.packet), {}).values():
                 if start.place.node != reached.place.node:
                     yield start.place.node, reached.place.node, start.time_ns, reached.time_ns
 

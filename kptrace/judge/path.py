@@ -16,8 +16,9 @@ from collections.abc import Iterator
 
 import msgspec
 
+from kptrace.judge.carrier import carried
 from kptrace.judge.case import Case
-from kptrace.judge.ipvs_choice import confirmed, rivals, with_words
+from kptrace.judge.ipvs_choice import confirmed, told
 from kptrace.judge.passage import DNAT, SNAT, Met
 from kptrace.model import Flow, Hop, HopAction, Packet, RuleRef, Sighting, Step
 
@@ -126,11 +127,12 @@ def _nat(case: Case, before: Sighting, after: Sighting, action: HopAction) -> Ho
         for change in _changes(old, new)
         if change[0] in (("dst", "dport") if action == "dnat" else ("src", "sport"))
     )
-    told = found is not None
+    observed = found is not None
     rule, via = _refs(found) if found else (_predicted_rule(case, action, place.node), ())
     if rule is not None and rule.backend == "ipvs":
         by = confirmed(case, place.node, old, new)
-        told, rule, via = bool(by), with_words(rule, by), rivals(case, place.node, rule)
+        observed = bool(by)
+        rule, via = told(case, place.node, rule, by)
     return Hop(
         node=place.node,
         netns=place.netns,
@@ -142,7 +144,7 @@ def _nat(case: Case, before: Sighting, after: Sighting, action: HopAction) -> Ho
         via=via,
         words=_nat_words(old, new, action),
         changed=changed,
-        observed=told,
+        observed=observed,
     )
 
 
@@ -214,20 +216,15 @@ def _route_step(case: Case, after: Sighting) -> Step | None:
 
 
 def _encap(case: Case, before: Sighting, after: Sighting) -> Hop:
-    packet = after.packet
-    tunnel = packet.tunnel
-    assert tunnel is not None
-    vni = f" {tunnel.vni}" if tunnel.vni is not None else ""
-    port = f":{packet.flow.dport}" if packet.flow.dport else ""
     return Hop(
         node=after.place.node,
         netns=after.place.netns,
         interface=before.interface,
         direction="out",
         action="encap",
-        packet=packet,
+        packet=after.packet,
         offset_us=case.journey.offset_us(before.place.node, before.time_ns),
-        words=f"{tunnel.kind.upper()}{vni}, {packet.flow.src} > {packet.flow.dst}{port}",
+        words=carried(case, before, after),
     )
 
 

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kptrace.judge.case import Case
-from kptrace.judge.words import drop_report, last_seen, next_predicted, rule_hit, rule_name
+from kptrace.judge.words import (
+    answered,
+    drop_report,
+    last_seen,
+    next_predicted,
+    rule_hit,
+    rule_name,
+)
 from kptrace.model import Finding, Flow, Place
 from kptrace.walk.routing import Query, reverse_path
 from kptrace.walk.snapshot import Snapshot
@@ -37,6 +44,7 @@ def _predicted(case: Case) -> bool:
         and last is not None
         and branch.steps[-1].place == last.place
         and next_predicted(case) is None
+        and answered(case) is None
     )
 
 

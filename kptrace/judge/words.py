@@ -15,32 +15,45 @@ HOOK_TABLE = "filter"
 
 
 def last_seen(case: Case) -> Iterator[str]:
-    """Where the probe was seen last, and where it should have been seen next."""
-    last = case.last
+    """Where the probe or its answer was seen last, and where it should have been seen next."""
+    last, whose = case.last, ""
     if last is None:
         yield "the probe was seen on no interface"
         return
+    if (answer := answered(case)) is not None:
+        last, whose = answer, "its answer was "
     where = f"{last.interface} of {place_name(last)}"
     when = case.at(last.place.node, last.time_ns)
-    yield f"last seen going {last.direction} on {where} at {when}"
+    yield f"{whose}last seen going {last.direction} on {where} at {when}"
     following = next_predicted(case)
     if following is not None:
         yield f"never seen on {following.interface} of {step_place(following)}"
+
+
+def answered(case: Case) -> Sighting | None:
+    """The last sighting of an answer that the backend itself sent."""
+    seen = [s for s in case.journey.back if s.packet.innermost.icmp is None]
+    return seen[-1] if seen else None
 
 
 def next_predicted(case: Case) -> Step | None:
     """The first crossing that was predicted after the last one that was seen, and that a tap must
     have shown.
     """
-    last = case.last
-    steps = [s for s in (case.branch.steps if case.branch else ()) if s.action == "seen"]
-    for index, step in enumerate(steps):
+    answer = answered(case)
+    last = answer or case.last
+    steps = case.branch.steps if case.branch else ()
+    if answer is not None:
+        replying = (n for n, step in enumerate(steps) if step.action == "reply")
+        steps = steps[next(replying, len(steps)) :]
+    crossings = [step for step in steps if step.action == "seen"]
+    for index, step in enumerate(crossings):
         if last and (step.place, step.interface, step.direction) == (
             last.place,
             last.interface,
             last.direction,
         ):
-            return next((step for step in steps[index + 1 :] if not case.silent(step)), None)
+            return next((step for step in crossings[index + 1 :] if not case.silent(step)), None)
     return None
 
 
@@ -74,11 +87,16 @@ def drop_report(case: Case, drop: Drop) -> str:
 
 
 def entry_words(entry: ConntrackEntry) -> str:
-    """``conntrack on node-a: 10.244.1.10:41515 > 10.96.0.50:80, answered by 10.244.2.20:8080``."""
+    """``conntrack on node-a: 10.244.1.10:41515 > 10.96.0.50:80, answered by 10.244.2.20:8080``.
+
+    IPVS' own table does not tell whether an answer was seen.
+    """
+    ipvs = "IPVS" in entry.status
     state = f", {entry.state}" if entry.state else ""
-    silent = "" if "SEEN_REPLY" in entry.status else ", no reply seen"
+    silent = "" if ipvs or "SEEN_REPLY" in entry.status else ", no reply seen"
     return (
-        f"conntrack on {entry.place.node}: {flow_words(entry.original)}, "
+        f"{'IPVS connections' if ipvs else 'conntrack'} on {entry.place.node}: "
+        f"{flow_words(entry.original)}, "
         f"reply expected from {end(entry.reply.src, entry.reply.sport)}{state}{silent}"
     )
 

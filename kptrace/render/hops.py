@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from kptrace.judge.carrier import CLAUSE
 from kptrace.judge.words import end, flow_words
 from kptrace.model import Hop, Outcome, RuleRef, Trace
 from kptrace.render.clean import cells, clean, pad, shorten
@@ -123,7 +124,12 @@ class _Way:
 
     def _rules_of(self, entry: Entry) -> None:
         hop, indent = entry.last, self._margin + 2
+        if hop.action == "encap" and self._rules:
+            for clause in hop.words.split(CLAUSE)[1:]:
+                self._page.line(say(clause, "quiet"), indent=indent)
         rules = [*hop.via, *([hop.rule] if hop.rule else [])]
+        if hop.rule is not None and hop.rule.backend == "ipvs":
+            rules.sort(key=lambda server: server.number)  # a list to choose from, not a way
         if self._wide:
             show_rules(self._page, rules, hop.rule, indent, wide=True)
         elif hop.action in ENDED and hop.rule:
@@ -145,6 +151,8 @@ class _Way:
             return ", ".join(filter(None, (hop.words, _change(hop))))
         if hop.action in ENDED and hop.rule and hop.words in (hop.rule.words, hop.rule.text):
             return ""  # the rule stands below
+        if hop.action == "encap" and hop.words:
+            return hop.words.split(CLAUSE)[0]
         if hop.action == "route" and not self._wide:
             return ROUTE.sub(r"\1", hop.words)
         return hop.words or _described(hop)

@@ -171,20 +171,26 @@ class Ipvs:
 
 def chosen(service: VirtualService) -> str:
     """How the server is chosen, in words."""
-    return "; ".join(_how(service))
-
-
-def _how(service: VirtualService) -> Iterator[str]:
     willing = sum(server.weight > 0 for server in service.servers)
-    idle = len(service.servers) - willing
     if willing == 1:
-        yield "the only server that IPVS has for it"
-    else:
-        yield f"IPVS chooses one of {willing} servers: {_scheduler(service)}"
-    if idle:
-        yield f"{idle} of weight 0 {'takes' if idle == 1 else 'take'} no new connections"
-    if service.persistent:
-        yield f"a client keeps its server for {_span(service.persistent)}"
+        return f"IPVS has one server that takes connections{_kept(service)}"
+    return f"IPVS chooses one of {willing} servers: {_scheduler(service)}{_kept(service)}"
+
+
+def _kept(service: VirtualService) -> str:
+    if not service.persistent:
+        return ""
+    return f"; a client keeps its server for {_span(service.persistent)}"
+
+
+def taken(service: VirtualService, number: int, by: str) -> str:
+    """Of a server that was chosen: its load before, why, and who (``by``) has it in a table."""
+    server = service.servers[number - 1]
+    rivals = any(one.weight for one in service.servers if one is not server)
+    why = _scheduler(service) if rivals else "no other takes connections"
+    if service.persistent and rivals:
+        why = f"a client keeps its server for {_span(service.persistent)}; the first time {why}"
+    return f"{load(server)}: taken, as {why}" + (f"; {by} has it" if by else "")
 
 
 def _scheduler(service: VirtualService) -> str:
@@ -213,16 +219,16 @@ def _ref(service: VirtualService, server: RealServer | None, words: str = "") ->
         chain=named(service),
         number=number,
         text=text,
-        words=words or (f"{load(server)}; {chosen(service)}" if server else chosen(service)),
+        words=words or (f"{load(server)}: {chosen(service)}" if server else chosen(service)),
     )
 
 
 def load(server: RealServer) -> str:
-    """``10.244.1.11:8080, weight 1, 0 active and 2 inactive connections``"""
-    told = f"{_end(server.address, server.port)}, weight {server.weight}"
+    """``10.244.1.11:8080 weight 1, active 0, inactive 2``, the connections that it had."""
+    told = f"{_end(server.address, server.port)} weight {server.weight}"
     if server.active is None:
         return told
-    return f"{told}, {server.active} active and {server.inactive} inactive connections"
+    return f"{told}, active {server.active}, inactive {server.inactive}"
 
 
 def others(service: VirtualService, ref: RuleRef) -> Iterator[RuleRef]:

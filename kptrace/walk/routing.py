@@ -37,7 +37,7 @@ class Query(Value):
 class Decision(Value):
     """type: the route's, or ``none`` where no route covers the destination.
 
-    fault: what killed it before (``ip-forward-off``, ``rp-filter``), with ``words``
+    fault: what killed it before (``ip-forward-off``, ``rp-filter``, ``martian``), with ``words``
     certain: false where a policy rule that nobody here can evaluate might have led elsewhere
     """
 
@@ -90,6 +90,8 @@ def route_input(snapshot: Snapshot, query: Query) -> Decision:
     """For a packet that came in by ``query.iif``, with the kernel's checks."""
     flow = query.flow
     found = lookup(snapshot, query)
+    if query.family == 4 and _is_own(snapshot, query):
+        return _faulty(found, "martian", f"the source {flow.src} is this node's own address")
     if query.family == 4 and (fault := _bad_source(snapshot, query)):
         return _faulty(found, "rp-filter", fault)
     loopback = address(flow.dst).is_loopback and not _is_loopback(snapshot, query.iif)
@@ -271,13 +273,20 @@ def _alive(route: Route, oif: str) -> tuple[Nexthop, ...]:
     )
 
 
+def _is_own(snapshot: Snapshot, query: Query) -> bool:
+    """Whatever rp_filter says (fib_validate_source: "regarded as a martian source")."""
+    source = query.flow.src
+    if not source or _is_loopback(snapshot, query.iif):
+        return False
+    held = snapshot.holds(source) is not None
+    return held and not _either(snapshot, query.iif, "accept_local")
+
+
 def _bad_source(snapshot: Snapshot, query: Query) -> str:
     """Why the kernel takes the source for forged; empty: it does not."""
     source = query.flow.src
     if not source or _is_loopback(snapshot, query.iif):
         return ""
-    if snapshot.holds(source) and not _either(snapshot, query.iif, "accept_local"):
-        return f"source {source} is this node's own (martian)"
     mode = max(
         snapshot.conf(4, "all", "rp_filter") or 0, snapshot.conf(4, query.iif, "rp_filter") or 0
     )

@@ -196,7 +196,7 @@ def test_forwarding() -> None:
         ("10.8.0.7", "net.ipv4.conf.all.rp_filter = 1\nnet.ipv4.conf.eth0.rp_filter = 2", ""),
         ("10.8.0.7", "net.ipv4.conf.all.rp_filter = 0", ""),
         ("10.5.1.7", "net.ipv4.conf.all.rp_filter = 2", "rp-filter"),  # a blackhole is no way back
-        ("10.9.0.1", "net.ipv4.conf.all.rp_filter = 0", "rp-filter"),  # its own address
+        ("10.9.0.1", "net.ipv4.conf.all.rp_filter = 0", "martian"),  # its own address
         ("10.9.0.1", "net.ipv4.conf.eth0.accept_local = 1", ""),
     ],
 )
