@@ -28,7 +28,7 @@ cluster {name}: Kubernetes {version}, kube-proxy {proxy}, flannel {backend}, nod
     export KUBECONFIG={kubeconfig}
     export PATH={binaries}:$PATH
     kubectl get pods -n shop -o wide
-    kubectl exec -n shop client -- wget -qO- http://web
+    kubectl exec -n shop client -- curl -s http://web
 
 logs: {logs}
 inside a node: PYTHONPATH=tests .venv/bin/python -m cluster enter node-a --name {name}

@@ -30,9 +30,9 @@ CLIENT_IMAGE = f"{PREFIX}/client:test"
 
 BUSYBOX = Path("/bin/busybox")
 SHELL = (
-    *("sh", "ash", "cat", "ls", "ps", "kill", "sleep", "env", "id", "head", "tail", "grep", "sed"),
+    *("cat", "ls", "ps", "kill", "sleep", "env", "id", "head", "tail", "grep", "sed"),
     *("awk", "tar", "gzip", "gunzip", "base64", "mkdir", "rm", "cp", "mv", "ln", "chmod", "mktemp"),
-    *("nc", "wget", "nslookup", "ping", "hostname", "printf", "test", "true", "false", "xargs"),
+    *("nslookup", "ping", "hostname", "printf", "test", "true", "false", "xargs"),
     *("which", "wc", "sort", "tr", "cut", "find", "timeout", "stat", "dd", "touch", "uname", "tee"),
 )
 UNWANTED = (
@@ -87,6 +87,13 @@ def python() -> dict[str, Content]:
 
 
 def shell() -> dict[str, Content]:
-    """busybox; the static one, whose tools need nothing else."""
+    """Debian's busybox has a wget that dies and an nc without UDP, and its shell prefers them."""
     links: dict[str, Content] = {f"usr/bin/{name}": Link("busybox") for name in SHELL}
-    return {"usr/bin/busybox": BUSYBOX, **links, "bin": Link("usr/bin")}
+    return {
+        "usr/bin/busybox": BUSYBOX,
+        "usr/bin/sh": Path("/bin/dash"),
+        "usr/bin/curl": Path("/usr/bin/curl"),
+        "usr/bin/nc": Path("/bin/nc.openbsd"),
+        "bin": Link("usr/bin"),
+        **links,
+    }
