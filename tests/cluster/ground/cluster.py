@@ -83,6 +83,14 @@ class Cluster:
         if self.backend != before:
             workloads.renew(self.kubectl, self.home, self.plan)
 
+    def check(self) -> None:
+        """Every daemon runs, or one that does not is named with its last words."""
+        for part in (self.control, *self.nodes.values()):
+            for daemon in part.starters:
+                if not part.machine.runs(daemon):
+                    said = part.machine.log(daemon)
+                    raise NotPossible(f"{part.machine.role}: {daemon} has ended\n{said}")
+
     def load(self, archive: Path) -> None:
         """Give an image to each node: ``docker save``'s form or OCI's."""
         told = archive.read_bytes()
@@ -111,6 +119,7 @@ class Cluster:
         workloads.apply(self.kubectl, self.plan)
         self._on_each_node(self._join)
         workloads.wait(self.kubectl, self.home)
+        self.check()
 
     def _containers(self, node: Node, archives: list[Path]) -> None:
         node.prepare()

@@ -40,7 +40,6 @@ AUDIT = {
 # what the cluster's resolver asks for names that are not the cluster's
 UPSTREAM = """\
 .:53 {{
-    bind {addresses}
     errors
     hosts {{
         {outside} outside.example.com
@@ -175,8 +174,7 @@ class ControlPlane:
 
     def _upstream(self) -> None:
         """The DNS server of the network that the cluster stands in."""
-        addresses = " ".join(self.plan.control.addresses)
-        text = UPSTREAM.format(addresses=addresses, outside=self.plan.control.addresses[0])
+        text = UPSTREAM.format(outside=self.plan.control.addresses[0])
         self.machine.write("/run/upstream/Corefile", text)
         self.machine.daemon("coredns", [f"{BIN}/coredns", "-conf", "/run/upstream/Corefile"])
 
