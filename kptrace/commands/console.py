@@ -74,6 +74,6 @@ def complain(message: str, hint: str) -> None:
     from kptrace.render.clean import clean
 
     wipe()
-    sys.stderr.write(f"kptrace: {clean(message)}\n")
-    if hint:
-        sys.stderr.write(f"  {clean(hint)}\n")
+    # every line but the first is indented, so that no text can look like a message of ours
+    lines = [*message.splitlines(), *hint.splitlines()]
+    sys.stderr.write("kptrace: " + "\n  ".join(map(clean, lines)) + "\n")

@@ -7,6 +7,7 @@ grant them. It is asked only when something was refused: what is allowed costs n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -19,6 +20,7 @@ from kptrace.model import Value
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 DISCOVERY = "discovery.k8s.io"
+_USER = re.compile(r'User "([^"]*)" cannot ')
 
 
 class Need(Value, order=True):
@@ -97,12 +99,31 @@ def lacking(client: Client, needs: Iterable[Need], said: CannotLook) -> CannotLo
     if not lacks:
         return Forbidden(str(said))
     listed = "".join(f"\n  {need.words}" for need in lacks)
-    manifests = yaml.safe_dump_all(roles(lacks), sort_keys=False, default_flow_style=None)
+    user = _USER.search(str(said))
+    who = user[1] if user else "you"
+    granted = roles(lacks)
+    granted += [_binding(role, who) for role in granted]
+    manifest = {"apiVersion": "v1", "kind": "List", "items": granted}
+    text = yaml.safe_dump(manifest, sort_keys=False, default_flow_style=None)
     return Forbidden(
-        f"you are not allowed to:{listed}",
-        "this grants it; then bind it to the user (kubectl create clusterrolebinding, "
-        f"kubectl create rolebinding):\n{manifests.rstrip()}",
+        f"{who} {'are' if who == 'you' else 'is'} not allowed to:{listed}",
+        f"who may give it can do so with `kubectl apply -f`:\n{text.rstrip()}",
     )
+
+
+def _binding(role: dict[str, Any], who: str) -> dict[str, Any]:
+    group = "rbac.authorization.k8s.io"
+    parts = who.split(":")
+    subject = {"kind": "User", "name": who, "apiGroup": group}
+    if parts[:2] == ["system", "serviceaccount"]:
+        subject = {"kind": "ServiceAccount", "namespace": parts[2], "name": parts[-1]}
+    return {
+        "apiVersion": role["apiVersion"],
+        "kind": f"{role['kind']}Binding",
+        "metadata": role["metadata"],
+        "roleRef": {"apiGroup": group, "kind": role["kind"], "name": role["metadata"]["name"]},
+        "subjects": [subject],
+    }
 
 
 def roles(needs: Iterable[Need]) -> list[dict[str, Any]]:

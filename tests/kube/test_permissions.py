@@ -39,8 +39,11 @@ def test_all_that_is_missing_is_said_with_the_role(api: Any, client: Client) -> 
     assert isinstance(error, Forbidden)
     for words in ("list pods in namespace shop", "create pods/exec", "list nodes\n", "delete pods"):
         assert words in error.message + "\n"
-    manifests = list(yaml.safe_load_all(error.hint.partition(":\n")[2]))
-    assert [one["kind"] for one in manifests] == ["ClusterRole", "Role"]
+    assert error.message.startswith("jane is not allowed to:")
+    granted = yaml.safe_load(error.hint.partition(":\n")[2])["items"]
+    kinds = ["ClusterRole", "Role", "ClusterRoleBinding", "RoleBinding"]
+    assert [one["kind"] for one in granted] == kinds
+    assert granted[-1]["subjects"][0]["name"] == "jane"
 
 
 def test_if_all_is_allowed_the_servers_words_stay(api: Any, client: Client) -> None:
