@@ -25,7 +25,7 @@ from typing import Literal, overload
 
 from kptrace.errors import BadDump
 from kptrace.rules.ruleset import Chain, Rule, Rules, Source, Table
-from kptrace.rules.save_sections import DECLARED, Section, Span, short
+from kptrace.rules.save_sections import DECLARED, Pages, Section, Span, paged, sections, short
 from kptrace.rules.sets import Set
 from kptrace.rules.xtables import compile_words
 
@@ -45,6 +45,7 @@ _SOURCE_NAT = 100  # nat in INPUT and POSTROUTING
 _RULE = re.compile(r"(?:\[(\d+):(\d+)\] )?-A \S+ ?(.*)\n")
 _LEADING = re.compile(r"(?:(?:\[\d++:\d++\] )?+-A \S++ -d [^ /]++/(?:32|128) .*+\n)*+(.++\n)?")
 _WORD = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^\s"]+))(?:\s+|$)')
+Place = tuple[int, int]  # a page, and where a rule begins in it
 _ESCAPED = re.compile(r"\\(.)")
 
 
@@ -56,7 +57,7 @@ class IptablesSave(Source):
 
     def __init__(
         self,
-        text: str,
+        text: str | Pages,
         name: str,
         backend: Backend,
         family: str,
@@ -64,20 +65,22 @@ class IptablesSave(Source):
         ages: Mapping[tuple[Table, str], tuple[int, int]] | None = None,
     ) -> None:
         self.ages = ages or {}
-        self.text = text
+        self.pages = paged(text) if isinstance(text, str) else text
         self.name = name
         self.family = family
         self.ipset = ipset
         self._sections = {
-            Table(backend=backend, family=family, name=name): Section(text, start, end, self.bad)
-            for name, start, end in self._split()
+            Table(backend=backend, family=family, name=one.name): one
+            for one in sections(self.pages, self.bad)
         }
+        if not self._sections:
+            raise BadDump(name, 0, "no table in it, so it is no iptables-save text")
 
     def tables(self) -> Sequence[Table]:
         return tuple(self._sections)
 
     def base_chains(self, table: Table) -> Sequence[Chain]:
-        names = self._sections[table].base_chains()
+        names = self._sections[table].base_chains
         return [chain for name in names if (chain := self.chain(table, name))]
 
     def chain(self, table: Table, name: str) -> Chain | None:
@@ -87,14 +90,14 @@ class IptablesSave(Source):
             return None
         declared = DECLARED.fullmatch(line)
         if declared is None:
-            raise self.bad(self._place(line), f"{short(line)} is no chain")
+            raise section.bad(name, f"{short(line)} is no chain")
         policy, *counts = declared.groups()
         rules = SavedRules(self, section, table, name)
         if policy == "-":
             return Chain(table=table, name=name, rules=rules)
         hook = HOOKS.get(name)
         if hook is None or policy not in ("ACCEPT", "DROP"):
-            raise self.bad(self._place(line), f"policy {policy} on chain {name}")
+            raise section.bad(name, f"policy {policy} on chain {name}")
         packets, octets = (int(count) if count else None for count in counts)
         return Chain(
             table=table,
@@ -112,38 +115,12 @@ class IptablesSave(Source):
     def chain_names(self, table: Table) -> Sequence[str]:
         return self._sections[table].names()
 
-    def bad(self, place: int, text: str) -> BadDump:
-        hint = "take it again with iptables-save, whole and unedited"
-        return BadDump(self.name, self.text.count("\n", 0, place) + 1, text, hint)
-
-    def _place(self, line: str) -> int:
-        return f"\n{self.text}".index(f"\n{line}\n")
-
-    def _split(self) -> Iterator[tuple[str, int, int]]:
-        """(table, start, end) of what stands between ``*TABLE`` and COMMIT."""
-        text, place, seen = self.text, 0, set[str]()
-        while place < len(text):
-            end = text.find("\n", place)
-            line = text[place : end if end >= 0 else len(text)]
-            if not line.startswith("*"):
-                if line.strip() and not line.startswith("#"):
-                    raise self.bad(place, f"{short(line)} stands outside a table")
-                place += len(line) + 1
-                continue
-            table, start = line[1:].strip(), place + len(line) + 1
-            commit = text.find("COMMIT", start) if text.startswith("COMMIT", start) else -1
-            if commit < 0:
-                commit = text.find("\nCOMMIT", start - 1) + 1
-            after = text.find("\n", commit) if commit > 0 else -1
-            if commit <= 0 or text[commit : after if after >= 0 else None].rstrip() != "COMMIT":
-                raise self.bad(len(text) - 1, f"table {table} has no COMMIT: the text is cut off")
-            if not table or table in seen:
-                raise self.bad(place, f"table {table or 'without a name'} for the second time")
-            seen.add(table)
-            yield table, start, commit
-            place = commit + len("COMMIT\n")
-        if not seen:
-            raise BadDump(self.name, 0, "no table in it, so it is no iptables-save text")
+    def bad(self, page: int, place: int, text: str, lines: int = 0) -> BadDump:
+        before = sum(self.pages[each].count("\n") for each in range(page))
+        line = before + self.pages[page].count("\n", 0, place) + lines + 1
+        return BadDump(
+            self.name, line, text, "take it again with iptables-save, whole and unedited"
+        )
 
 
 def priority_of(table: Table, hook: str) -> int:
@@ -166,7 +143,7 @@ class SavedRules(Rules):
     def __init__(self, save: IptablesSave, section: Section, table: Table, chain: str) -> None:
         self._save, self._section = save, section
         self._table, self._chain = table, chain
-        self._kept: dict[int, Rule] = {}
+        self._kept: dict[Place, Rule] = {}
         self._led: dict[str, tuple[Rule, ...]] = {}
 
     @cached_property
@@ -175,16 +152,17 @@ class SavedRules(Rules):
 
     @cached_property
     def _count(self) -> int:
-        return sum(self._save.text.count("\n", *span) for span in self._spans)
+        return sum(self._save.pages[page].count("\n", *part) for page, *part in self._spans)
 
     @cached_property
-    def _places(self) -> list[int]:
+    def _places(self) -> list[Place]:
         """Where each rule begins."""
-        places = list[int]()
-        for start, end in self._spans:
+        places = list[Place]()
+        for page, start, end in self._spans:
+            text = self._save.pages[page]
             while start < end:
-                places.append(start)
-                start = self._save.text.find("\n", start) + 1
+                places.append((page, start))
+                start = text.find("\n", start) + 1
         return places
 
     def toward(self, address: str) -> Iterable[Rule]:
@@ -201,38 +179,47 @@ class SavedRules(Rules):
         return self._led[address]
 
     @cached_property
-    def _open(self) -> list[int]:
+    def _open(self) -> list[Place]:
         """Where the rules stand that do not begin with one destination."""
-        found = (_LEADING.finditer(self._save.text, *span) for span in self._spans)
-        return [each.start(1) for some in found for each in some if each[1]]
+        return [
+            (page, found.start(1))
+            for page, *part in self._spans
+            for found in _LEADING.finditer(self._save.pages[page], *part)
+            if found[1]
+        ]
 
     def saying(self, text: str) -> Iterable[Rule]:
         return (self._at(place) for place in self._holding(text)) if text else self
 
-    def _holding(self, words: str) -> Iterator[int]:
+    def _holding(self, words: str) -> Iterator[Place]:
         """Where the rules stand in which these words are."""
-        text = self._save.text
-        for start, end in self._spans:
+        for page, start, end in self._spans:
+            text = self._save.pages[page]
             found = text.find(words, start, end)
             while found >= 0:
-                yield text.rfind("\n", 0, found) + 1
+                yield page, text.rfind("\n", 0, found) + 1
                 found = text.find(words, text.find("\n", found), end)
 
-    def _at(self, place: int, number: int = 0) -> Rule:
+    def _at(self, place: Place, number: int = 0) -> Rule:
         rule = self._kept.get(place)
         if rule is None:
             rule = self._kept[place] = self._parse(place, number or self._number(place))
         return rule
 
-    def _number(self, place: int) -> int:
+    def _number(self, place: Place) -> int:
         """1-based."""
-        before = ((start, min(place, end)) for start, end in self._spans if start < place)
-        return 1 + sum(self._save.text.count("\n", *part) for part in before)
+        before = 0
+        for page, start, end in self._spans:
+            if (page, start) < place:
+                end = min(end, place[1]) if page == place[0] else end
+                before += self._save.pages[page].count("\n", start, end)
+        return before + 1
 
-    def _parse(self, place: int, number: int) -> Rule:
-        match = _RULE.match(self._save.text, place)
+    def _parse(self, place: Place, number: int) -> Rule:
+        page, start = place
+        match = _RULE.match(self._save.pages[page], start)
         if match is None:
-            raise self._save.bad(place, "no rule")
+            raise self._save.bad(page, start, "no rule")
         packets, octets, words = match.groups()
         try:
             compiled = compile_words(
@@ -242,7 +229,7 @@ class SavedRules(Rules):
                 self._save.ipset,
             )
         except ValueError as error:
-            raise self._save.bad(place, str(error)) from error
+            raise self._save.bad(page, start, str(error)) from error
         return Rule(
             table=self._table,
             chain=self._chain,

@@ -1,171 +1,262 @@
-"""One table's part of an iptables-save text: where its chains and their rules stand.
+"""An iptables-save text, table by table: where its chains and their rules stand.
 
-In: the text and where the part begins and ends. Out: a chain's declaration and the stretches of
-text with its rules. All of it is proved to be what iptables-save writes: whoever asks for one chain
-must not be told less than the file holds.
+In: the text in pages of whole lines. Out: a Section for each table, which gives a chain's
+declaration and the stretches of text with its rules. All of it is proved to be what iptables-save
+writes: whoever asks for one chain must not be told less than the file holds.
 
-Two passes of a regular expression prove the whole and give names alone: of the chains that are
-declared, and of those to which the rules belong, run by run. As iptables-save keeps a chain's rules
-together, each name comes once; the order of the names then is an index that costs nothing to write
-down, and a chain is found in the text by halves. Where a text is not like that (written by hand,
-or broken) its places are looked up one by one, which also says in which line a fault is.
+A regular expression goes over each page once and gives the names of the chains to which the rules
+belong, run by run. As iptables-save keeps a chain's rules together, each name comes once, and the
+page in which it came is all that need be known to find it. Where a text is not like that (written
+by hand, or broken) the places are looked up one by one, which also says in which line a fault is.
+Of more declarations than a hand writes only the number is proved.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import repeat
+from typing import Protocol
 
 from kptrace.errors import BadDump
 
-Span = tuple[int, int]
-Bad = Callable[[int, str], BadDump]
-
 BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
-_NEAR = 1 << 14  # so close to a chain its rules are looked for run by run
+MANY = 2000
+FEW = 50
 
 DECLARED = re.compile(r":\S+ (\S+)(?: \[(\d+):(\d+)\])?")
-_DECLARATIONS = re.compile(r":(\S++) \S++(?: \[\d++:\d++\])?+\n|.*\n")
+_DECLARATIONS = re.compile(r"(?::.*+\n|(?!-A |\[|COMMIT).*+\n)*+")
 _RUNS = re.compile(r"-A (\S++)(?: .*+)?+\n(?:-A \1(?: .*+)?+\n)*+|.*\n")
 _COUNTED_RUNS = re.compile(
     r"(?:\[\d++:\d++\] )?+-A (\S++)(?: .*+)?+\n"
     r"(?:(?:\[\d++:\d++\] )?+-A \1(?: .*+)?+\n)*+|.*\n"
 )
-_CHAIN = re.compile(r"(?:\[\d+:\d+\] )?-A (\S+)")
+_COMMIT = re.compile(r"^COMMIT[^\S\n]*\n", re.MULTILINE)
+
+
+class Pages(Protocol):
+    """A text in parts of whole lines: a tuple of one, or those of a big file (kptrace/pages.py)."""
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def __getitem__(self, page: int, /) -> str: ...
+
+
+class Bad(Protocol):
+    """Makes the error for a page, a place in it, and so many lines further on."""
+
+    def __call__(self, page: int, place: int, text: str, lines: int = 0) -> BadDump: ...
+
+
+PAGE = 1 << 17
+
+
+def paged(text: str) -> tuple[str, ...]:
+    """Each page ends with a whole line."""
+    pages, start = list[str](), 0
+    while start < len(text):
+        end = text.find("\n", start + PAGE - 1) + 1 or len(text)
+        pages.append(text[start:end])
+        start = end
+    if pages and not pages[-1].endswith("\n"):
+        pages[-1] += "\n"
+    return tuple(pages)
+
+
+Span = tuple[int, int, int]  # a page, and where whole lines begin and end in it
 
 
 class Section:
-    """The index of a part, made at its first use. ``bad``: makes the error for a place."""
+    """One table, as ``sections`` comes upon it."""
 
-    def __init__(self, text: str, start: int, end: int, bad: Bad) -> None:
-        self._text, self._bad = text, bad
-        self._start, self._end = start, end
+    def __init__(self, name: str, pages: Pages, start: tuple[int, int], bad: Bad) -> None:
+        self.name = name
+        self._pages, self._start, self._bad = pages, start, bad
+        self._head: list[str] = []
+        self._parts: list[Span] = []  # what lies between the declarations and COMMIT
+        self._firsts: list[str] = []  # the chain with which each part begins
+        self._part_of: dict[str, int] = {}  # in which a chain's rules begin
+        self._last = ""
+        self._count = 0  # of runs
+        self._runs = _RUNS
+        self._scattered: Mapping[str, Sequence[Span]] | None = None
+        self._found: dict[str, str | None] = {}  # the declarations that were asked for
+        self._marks: dict[int, int] = {}  # how far a part was read the last time
 
-    def names(self) -> Sequence[str]:
-        return tuple(self._declared)
+    # --- reading it -----------------------------------------------------------------------------
 
-    def has(self, name: str) -> bool:
-        return name in self._declared
+    def read(self, number: int, page: str, place: int) -> int:
+        """Takes what belongs to the table from a page, and returns where that ends."""
+        if not self._parts:
+            declared = _DECLARATIONS.match(page, place)
+            assert declared is not None
+            self._head.append(declared[0])
+            place = declared.end()
+            self._runs = _COUNTED_RUNS if page.startswith("[", place) else _RUNS
+        end, names = len(page), self._runs.findall(page, place)
+        if "" in names and (commit := _COMMIT.search(page, place)):
+            end = commit.start()
+            names = self._runs.findall(page, place, end)
+        if names:
+            self._take((number, place, end), names)
+        return end
 
-    def declaration(self, name: str) -> str | None:
-        """``:CHAIN POLICY [packets:bytes]``"""
-        if name not in self._declared:
-            return None
-        start = self._text.find(f"\n:{name} ", self._start - 1) + 1
-        return self._text[start : self._text.find("\n", start)]
+    def _take(self, part: Span, names: list[str]) -> None:
+        first, number = names[0], len(self._parts)
+        goes_on = first == self._last != ""
+        self._parts.append(part)
+        self._firsts.append(first)
+        self._last = names[-1]
+        del names[: int(goes_on)]
+        self._count += len(names)
+        self._part_of.update(zip(names, repeat(number)))
 
-    def base_chains(self) -> list[str]:
-        return self._base_chains
+    def finish(self) -> None:
+        """All of it is read: proves what can be proved without looking at each declaration."""
+        together = len(self._part_of) == self._count and "" not in self._part_of
+        if not together or (self._count < MANY and not all(map(self.has, self._part_of))):
+            self._scattered = self._places()
 
-    def spans(self, name: str) -> tuple[Span, ...]:
-        """The stretches of text that hold the chain's rules."""
-        if self._scattered is not None:
-            return self._scattered.get(name, ())
-        return (self._run(name),) if name in self._ranks else ()
+    def _places(self) -> dict[str, Sequence[Span]]:
+        """For each chain the stretches of text that hold its rules, and proof of all the rest."""
+        found: dict[str, list[Span]] = {}
+        for number, start, end in self._parts:
+            for run in _COUNTED_RUNS.finditer(self._pages[number], start, end):
+                if run[1] is None:
+                    self._pass(number, run)
+                elif not self.has(run[1]):
+                    text = f"a rule of chain {run[1]}, which is not declared"
+                    raise self._bad(number, run.start(), text)
+                else:
+                    found.setdefault(run[1], []).append((number, *run.span()))
+        return dict(found)
+
+    def _pass(self, number: int, found: re.Match[str]) -> None:
+        """Between rules only comments and empty lines may stand."""
+        line = found[0].removesuffix("\n")
+        if line.strip() and not line.startswith("#"):
+            raise self._bad(number, found.start(), f"{short(line)} is no rule")
 
     # --- the chains -----------------------------------------------------------------------------
 
-    @cached_property
-    def _rules_start(self) -> int:
-        text, start, end = self._text, self._start, self._end
-        plain = text.find("\n-A ", start - 1, end)
-        counted = text.find("\n[", start - 1, plain if plain >= 0 else end)
-        return min((mark + 1 for mark in (plain, counted) if mark >= 0), default=end)
+    def names(self) -> Sequence[str]:
+        return tuple(self._lines)
+
+    def has(self, name: str) -> bool:
+        return self.declaration(name) is not None
+
+    def declaration(self, name: str) -> str | None:
+        """``:CHAIN POLICY [packets:bytes]``"""
+        if name not in self._found:
+            few = len(self._found) < FEW
+            self._found[name] = self._find(name) if few else self._lines.get(name)
+        return self._found[name]
+
+    def _find(self, name: str) -> str | None:
+        start = self._header.find(f"\n:{name} ") + 1
+        return self._header[start : self._header.index("\n", start)] if start else None
 
     @cached_property
-    def _declared(self) -> dict[str, None]:
-        """The names, in the order of the text."""
-        start, end = self._start, self._rules_start
-        names = _DECLARATIONS.findall(self._text, start, end)
-        found = dict.fromkeys(names)
-        if "" in found or len(found) != len(names):
-            self._prove(self._text[start:end])
-            found.pop("")
-        if not found and end != self._end:  # nobody would ask for these
-            raise self._bad(end, "rules of chains that are not declared")
-        return found
+    def _lines(self) -> dict[str, str]:
+        """For who wants them all."""
+        lines = self._header.split("\n")
+        return {line[1 : line.find(" ")]: line for line in lines if line.startswith(":")}
+
+    def bad(self, name: str, text: str) -> BadDump:
+        """What is wrong with a declaration."""
+        place = self._header.find(f"\n:{name} ") + 1
+        return self._bad_line(self._header.count("\n", 1, place), text)
+
+    def _bad_line(self, lines: int, text: str) -> BadDump:
+        page, place = self._start
+        return self._bad(page, place, text, lines)
+
+    @cached_property
+    def _header(self) -> str:
+        """The declarations, each with a newline before and behind it."""
+        header = "\n" + "".join(self._head)
+        chains = header.count("\n:")
+        plain = header.count("\n") == chains + 1 == header.count(" ") // 2 + 1
+        if chains < MANY or not plain:
+            self._prove(header)
+        return header
 
     def _prove(self, header: str) -> None:
         """Only chains, each once, and comments may stand here."""
-        place, seen = self._start, set[str]()
-        for line in header.split("\n"):
+        seen = set[str]()
+        for number, line in enumerate(header.split("\n")[1:]):
             name = line.split(" ")[0]
             if line and not line.startswith("#") and not DECLARED.fullmatch(line):
-                raise self._bad(place, f"{short(line)} is no chain")
+                raise self._bad_line(number, f"{short(line)} is no chain")
             if line.startswith(":") and name in seen:
-                raise self._bad(place, f"chain {name[1:]} for the second time")
+                raise self._bad_line(number, f"chain {name[1:]} for the second time")
             seen.add(name)
-            place += len(line) + 1
 
     @cached_property
-    def _base_chains(self) -> list[str]:
+    def base_chains(self) -> Sequence[str]:
         """Those with a policy: the kernel's own, and what else a faulty text gives one."""
-        known = [name for name in BUILT_IN if name in self._declared]
-        header = self._text[self._start : self._rules_start]
-        plain = header.count("\n") == len(self._declared)  # no comments
-        if plain and len(known) == len(self._declared) - header.count(" - "):
+        known = [name for name in BUILT_IN if self.has(name)]
+        header = self._header
+        plain = header.count("\n:") == header.count("\n") - 1  # no comments
+        if plain and len(known) == header.count("\n:") - header.count(" - "):
             return known
-        lines = ((name, self.declaration(name) or "") for name in self._declared)
+        lines = ((name, self.declaration(name) or "") for name in self.names())
         return [name for name, line in lines if not line.startswith(f":{name} -")]
 
     # --- their rules ----------------------------------------------------------------------------
 
-    @property
-    def _runs(self) -> re.Pattern[str]:
-        counted = self._text.startswith("[", self._rules_start)
-        return _COUNTED_RUNS if counted else _RUNS
+    def spans(self, name: str) -> Sequence[Span]:
+        """The stretches of text that hold the chain's rules."""
+        if self._scattered is not None:
+            return self._scattered.get(name, ())
+        return tuple(self._run(name))
 
-    @cached_property
-    def _ranks(self) -> dict[str, int]:
-        """The chains with rules, in the order of the text. Empty name: a line that is no rule."""
-        names = self._runs.findall(self._text, self._rules_start, self._end)
-        ranks = dict(zip(names, range(len(names)), strict=True))
-        self._together = len(ranks) == len(names)
-        return ranks
+    def _run(self, name: str) -> Iterator[Span]:
+        part = self._part_of.get(name, len(self._parts))
+        while part < len(self._parts):
+            number, start, end = self._parts[part]
+            mark = self._marks.get(part, start)
+            run = self._look(name, number, mark, end) or self._look(name, number, start, mark)
+            assert run is not None  # else it were not among those of this part
+            yield number, *run.span()
+            self._marks[part] = run.end()
+            part += 1
+            if self._firsts[part : part + 1] != [name]:
+                return
 
-    @cached_property
-    def _scattered(self) -> Mapping[str, tuple[Span, ...]] | None:
-        """The places of all rules, where they do not stand chain by chain and nothing else."""
-        ranks = self._ranks
-        if self._together and ranks.keys() <= self._declared.keys():
-            return None
-        return self._places()
+    def _look(self, name: str, page: int, start: int, end: int) -> re.Match[str] | None:
+        runs = self._runs.finditer(self._pages[page], start, end)
+        return next((run for run in runs if run[1] == name), None)
 
-    def _run(self, name: str) -> Span:
-        wanted, low, high = self._ranks[name], self._rules_start, self._end
-        while high - low > _NEAR:
-            middle = self._text.find("\n", (low + high) // 2, high) + 1
-            if not low < middle < high:
-                break
-            chain = _CHAIN.match(self._text, middle)
-            assert chain is not None  # every line is a rule
-            if self._ranks[chain[1]] < wanted:
-                low = middle
-            else:
-                high = middle
-        runs = self._runs.finditer(self._text, low, self._end)
-        return next(run.span() for run in runs if run[1] == name)
 
-    def _places(self) -> dict[str, tuple[Span, ...]]:
-        """For each chain the stretches of text that hold its rules, and proof of all the rest."""
-        found: dict[str, tuple[Span, ...]] = {}
-        for run in _COUNTED_RUNS.finditer(self._text, self._rules_start, self._end):
-            name = run[1]
-            if name is None:
-                self._pass(run)
-            elif name not in self._declared:
-                text = f"a rule of chain {name}, which is not declared"
-                raise self._bad(run.start(), text)
-            else:
-                found[name] = (*found.get(name, ()), run.span())
-        return found
-
-    def _pass(self, found: re.Match[str]) -> None:
-        """Between rules only comments and empty lines may stand."""
-        line = found[0].removesuffix("\n")
-        if line.strip() and not line.startswith("#"):
-            raise self._bad(found.start(), f"{short(line)} is no rule")
+def sections(pages: Pages, bad: Bad) -> Iterator[Section]:
+    """The tables. Raises BadDump for what is none, and for one that is cut off."""
+    seen = {""}
+    section, last = None, (0, 0)
+    for number, page in enumerate(pages):
+        place, last = 0, (number, len(page) - 1)
+        while place < len(page):
+            if section is None:
+                end = page.index("\n", place) + 1
+                line = page[place:end].rstrip()
+                if line.startswith("*"):
+                    if line[1:] in seen:
+                        text = f"table {line[1:] or 'without a name'} for the second time"
+                        raise bad(number, place, text)
+                    seen.add(line[1:])
+                    section = Section(line[1:], pages, (number, end), bad)
+                elif line and not line.startswith("#"):
+                    raise bad(number, place, f"{short(line)} stands outside a table")
+                place = end
+                continue
+            place = section.read(number, page, place)
+            if place < len(page):  # at COMMIT
+                section.finish()
+                yield section
+                section, place = None, page.index("\n", place) + 1
+    if section is not None:
+        raise bad(*last, f"table {section.name} has no COMMIT: the text is cut off")
 
 
 def short(text: str) -> str:
