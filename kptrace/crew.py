@@ -51,7 +51,13 @@ ON_DEMAND = (
 
 
 class Ground(Protocol):
-    """Where a run takes place: what the API says there, and an agent on each node."""
+    """Where a run takes place: what the API says there, and an agent on each node.
+
+    sparing: an agent costs something there, so as few as possible are asked for
+    """
+
+    @property
+    def sparing(self) -> bool: ...
 
     def api(self) -> Mapping[str, str]:
         """The API documents by file name, as in a bundle's ``api`` folder."""

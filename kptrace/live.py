@@ -20,6 +20,8 @@ from kptrace.protocol import Agent, Door
 class ThisNode:
     """The node that we run on, without an API server: the rules themselves name the Services."""
 
+    sparing = False
+
     def __init__(self) -> None:
         self.name = socket.gethostname()
         self._open = ExitStack()
@@ -47,8 +49,10 @@ class ThisNode:
 
 
 class Live:
-    def __init__(self, ground: Ground, nodes: tuple[str, ...]) -> None:
-        self._ground, self._crew = ground, Crew(ground)
+    """``more``: files that are wanted beside those that decide a packet's fate."""
+
+    def __init__(self, ground: Ground, nodes: tuple[str, ...], more: tuple[str, ...] = ()) -> None:
+        self._ground, self._crew, self._more = ground, Crew(ground), more
         self.nodes = nodes
 
     def api(self) -> Mapping[str, str]:
@@ -65,5 +69,5 @@ class Live:
 
         place = Place(node=name)
         self._crew.must_have(name)
-        self._crew.dump((place,), (*FILES, *cni.wanted()))
+        self._crew.dump((place,), (*FILES, *self._more, *cni.wanted()))
         return self._crew.texts().get(place, {})

@@ -14,6 +14,7 @@ belongs to one carries it, and the last reply of a request is ``Done`` (also aft
     Lookup   the conntrack entry of these flows                          -> ConntrackEntry*, Done
     Stop     (of a Watch) drain what is queued, disarm                   -> ..., Lost*, Done
              (of an Inject) give up waiting                              -> Returned(timeout)*, Done
+             (of a Scout) nothing of it can be under way any more        -> Done
     end of input: disarm and leave
 
 A recorded run is the list of its replies; that is why replies carry the request's id and not a
@@ -187,6 +188,7 @@ class Scouted(Value, tag="scouted"):
     it was not recorded; ``error``: why it was not sent.
     """
 
+    id: int
     place: Place
     cookie: int
     flow: Flow

@@ -4,7 +4,7 @@ but for the agents that it asks for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import ip_address, ip_network
 
 from kptrace.cni import with_programs
@@ -33,30 +33,37 @@ def flow_of(source: Source, resolution: Resolution, documents: Documents) -> Flo
     )
 
 
-def far_places(
-    source: Source, resolution: Resolution, documents: Documents, crew: Crew
+def places_behind(
+    source: Source,
+    resolution: Resolution,
+    documents: Documents,
+    backends: Collection[str],
+    known: bool = False,
 ) -> tuple[Place, ...]:
     """Every other place that the packet can reach: the backends' pods and nodes, and the node that
-    the address belongs to. Rules may name backends that the API does not know (stale ones), so the
-    near node's own rules are asked too.
+    the address belongs to.
+
+    backends: addresses that the near node's own rules name; they may be such as the API does not
+    know (stale ones). known: the packet goes to one of these and to no other
     """
-    snapshots = snapshots_of(crew.texts())
-    predicted = predicted_for(source, resolution, documents, snapshots)
-    addresses = [b.backend.address for b in predicted.branches if b.backend]
-    backends = resolution.endpoints[:MOST_BACKEND_PODS]
+    endpoints = [e for e in resolution.endpoints if not known or e.address in backends]
+    endpoints = endpoints[:MOST_BACKEND_PODS]
     nodes = [
-        *(e.node for e in backends),
-        *(_node_of(address, documents) for address in (*addresses, resolution.address)),
+        *(e.node for e in endpoints),
+        *(_node_of(address, documents) for address in (*backends, resolution.address)),
     ]
     wanted = [Place(node=node) for node in nodes if node]
-    wanted += [Place(node=e.node, pod=e.pod) for e in backends if e.node and e.pod]
+    wanted += [Place(node=e.node, pod=e.pod) for e in endpoints if e.node and e.pod]
     hosted = {pod.key for pod in documents.pods if pod.host_network}
     near = (Place(node=source.place.node), source.place)
-    reached: dict[str, bool] = {source.place.node: True}
+    return unique(p for p in wanted if p not in near and p.pod not in hosted)
+
+
+def entered(near: str, wanted: Iterable[Place], crew: Crew) -> tuple[Place, ...]:
+    """Those of the places that can be looked at, on no more nodes than we look at."""
+    reached: dict[str, bool] = {near: True}
     places = []
-    for place in unique(wanted):
-        if place in near or place.pod in hosted:
-            continue
+    for place in wanted:
         if place.node not in reached:
             few = len(reached) < MOST_NODES
             reached[place.node] = few and crew.may_have(place.node) is not None

@@ -13,6 +13,7 @@ import msgspec
 
 from kptrace import cni
 from kptrace.crew import FILES, Crew, Ground, unique
+from kptrace.far import Far
 from kptrace.judge.case import cases
 from kptrace.judge.verdict import judge
 from kptrace.kube.documents import read_documents
@@ -20,7 +21,7 @@ from kptrace.kube.resolution import choose_source, resolve
 from kptrace.lookup import RESOLV_CONF, with_dns
 from kptrace.model import Place, Probe, Question, Trace
 from kptrace.proof import probes_for, prove
-from kptrace.reach import MOST_NODES, far_places, flow_of, predicted_for, snapshots_of
+from kptrace.reach import MOST_NODES, flow_of, predicted_for, snapshots_of
 from kptrace.run import Run, facts_of
 
 Say = Callable[[str], None]
@@ -35,22 +36,24 @@ def run(question: Question, ground: Ground, seed: int, say: Say) -> Run:
     crew = Crew(ground)
     say(f"looking at {source.place.node}")
     crew.must_have(source.place.node)
-    crew.begin(unique(e.node for e in resolution.endpoints if e.node)[:MOST_NODES])
+    if not ground.sparing:
+        crew.begin(unique(e.node for e in resolution.endpoints if e.node)[:MOST_NODES])
     near = unique((Place(node=source.place.node), source.place))
     crew.dump(near, (*FILES, RESOLV_CONF))
     crew.dump(near[:1], cni.wanted())
     resolution = with_dns(question, source, resolution, crew, seed)
     probes: tuple[Probe, ...] = ()
     if resolution.address:
-        far = far_places(source, resolution, documents, crew)
-        if far:
-            say("looking at " + ", ".join(sorted({place.node for place in far})))
-        crew.dump(far, FILES)
-        crew.dump((place for place in far if not place.pod), cni.wanted())
         probes = probes_for(flow_of(source, resolution, documents), seed, question.count)
+        beyond = Far(crew, question, source, resolution, documents, say)
+        if ground.sparing:
+            probes, far = beyond.ahead(probes)
+        else:
+            far = beyond.everywhere()
         say("sending " + ("one probe" if question.count == 1 else f"{question.count} probes"))
         places = (*near, *far)
         prove(crew, source, resolution, places, probes, question.timeout, question.trace_rule)
+        beyond.done()
     told = Run(
         question=question,
         source=source,

@@ -33,10 +33,11 @@ from kptrace.model import (
     Step,
     Value,
 )
-from kptrace.protocol import Reply
+from kptrace.protocol import Reply, Scouted
 from kptrace.run import Run
 from kptrace.walk.network import Link
 from kptrace.walk.snapshot import Snapshot
+from kptrace.wire.cookie import scout_of
 
 
 class Case(Value):
@@ -174,6 +175,7 @@ def cases(
     sightings = _of(run.replies, Sighting)
     all_passages = passages(_of(run.replies, RuleHit), snapshots)
     probes = run.probes or (Probe(cookie=0, flow=_nowhere(run.resolution)),)
+    scouts = {word.cookie for word in _of(run.replies, Scouted) if word.entry is not None}
     found = []
     for probe in probes:
         returned = next((r for r in _of(run.replies, Returned) if r.cookie == probe.cookie), None)
@@ -183,6 +185,9 @@ def cases(
         out = set(mine.flows) | {e.original for e in entries} | ({sent} if sent else set())
         back = {flow.reverse for flow in out}
         alone = len(probes) == 1
+        own = tuple(_own(all_passages, probe, out, mine.carriers, alone))
+        if returned is not None and scout_of(probe.cookie) in scouts:
+            own = _with_scouts(all_passages, own, returned, run.source.place.node, out)
         case = Case(
             question=run.question,
             source=run.source,
@@ -192,7 +197,7 @@ def cases(
             prediction=prediction,
             probe=probe,
             journey=mine,
-            passages=tuple(_own(all_passages, probe, out, mine.carriers, alone)),
+            passages=own,
             answers=tuple(p for p in all_passages if p.packet and p.packet.flow in back),
             drops=tuple(d for d in _of(run.replies, Drop) if _lost(d, probe, out, alone)),
             entries=entries,
@@ -232,6 +237,23 @@ def _own(
             yield msgspec.structs.replace(passage, outer=True)
         elif _is_probe(packet, probe, out):
             yield passage
+
+
+def _with_scouts(
+    found: Iterable[Passage], own: tuple[Passage, ...], probe: Returned, node: str, out: set[Flow]
+) -> tuple[Passage, ...]:
+    """What the probe met, and before that what only its scout met: nat tables are asked once a
+    flow, and the scout was the first of it. A datagram's scout is known by its time alone.
+    """
+    scout = Probe(cookie=scout_of(probe.cookie), flow=probe.flow)
+    early = [
+        passage
+        for passage in _own(found, scout, out, frozenset(), alone=False)
+        if passage.place.node == node and passage.met[0].hit.time_ns < probe.sent_ns
+    ]
+    mine = [passage for passage in own if passage not in early]
+    met = {(p.place, p.table, p.chain) for p in mine if not p.outer}
+    return (*(p for p in early if (p.place, p.table, p.chain) not in met), *mine)
 
 
 def _is_probe(packet: Packet, probe: Probe, out: set[Flow]) -> bool:

@@ -176,7 +176,7 @@ def _unexplained(case: Case, known: tuple[Layer, ...]) -> Iterator[Finding]:
             evidence=(drop_report(case, drop), *last_seen(case)),
         )
         return
-    blind = [layer for layer in known if layer.lost or layer.missing]
+    blind = [layer for layer in known if layer.lost or (layer.missing and layer.name != "scout")]
     following = next_predicted(case)
     watched = following is not None and following.place in case.snapshots
     unseen = "; ".join(f"{b.name} on {b.node}: {b.missing or f'{b.lost} lost'}" for b in blind)

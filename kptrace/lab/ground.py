@@ -16,6 +16,8 @@ from kptrace.protocol import Agent
 
 
 class LabGround:
+    sparing = False
+
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._open = ExitStack()

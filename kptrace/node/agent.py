@@ -52,6 +52,7 @@ from kptrace.rules.wanted import is_wanted
 
 if TYPE_CHECKING:
     from kptrace.node.ruleset import Rulesets
+    from kptrace.node.scout import Scouting
     from kptrace.node.watch import Watching
 
 _CHUNK = 1 << 16
@@ -77,6 +78,7 @@ class Agent:
         self._watches: dict[int, Watching] = {}
         self._rules: dict[Place, Rulesets] = {}
         self._tasks: dict[int, list[Task]] = {}
+        self._scouting: dict[int, Scouting] = {}
         self._at_end: set[Callable[[], None]] = set()
         self._unread = b""
         self._writing = threading.Lock()
@@ -249,8 +251,9 @@ class Agent:
         from kptrace.node import scout  # few runs need one
 
         node = self._door(Place(node=request.place.node))
-        tasks = scout.tasks(request, self._door(request.place), node, self._say)
-        for task in tasks:
+        scouting = scout.begin(request, self._door(request.place), node, self._say)
+        self._scouting[request.id] = scouting
+        for task in scouting.tasks:
             self._loop.start(task)
 
     def _lookup(self, request: Lookup) -> None:
@@ -275,6 +278,9 @@ class Agent:
             self._say(Done(id=request.of))
         for task in self._tasks.pop(request.of, []):
             self._loop.end(task)
+        scouting = self._scouting.pop(request.of, None)
+        if scouting:
+            scouting.close()
         self._say(Done(id=request.id))
 
 

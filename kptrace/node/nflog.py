@@ -16,6 +16,7 @@ in it.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import re
 import socket
@@ -49,6 +50,7 @@ _BIND = 1
 _COPY_PACKET = 2
 _COPY_RANGE = 512
 _BUFFER = 4 << 20
+_SEQUENCE = itertools.count(1)  # of the process: what one watch told comes before the next's
 _NET = Path("/proc/thread-self/net")
 _FAMILIES: dict[int, tuple[str, str]] = {
     socket.AF_INET: ("ip", "ip_tables_names"),
@@ -74,7 +76,7 @@ class LegacyTracer:
         self.place = place
         self._before = before or {}
         self._names = dict(socket.if_nameindex())
-        self._sequence = self._lost = 0
+        self._lost = 0
         self._conversation = Conversation()
         self._undo: list[int] = []
         self._guard: Guard | None = None
@@ -136,7 +138,6 @@ class LegacyTracer:
             "return": "return",
             "policy": "policy",
         }
-        self._sequence += 1
         family = _FAMILIES.get(body[0], (str(body[0]), ""))[0]
         ours = self._before.get(family, 0) if told[1] == "raw" and told[2] in CHAINS else 0
         return RuleHit(
@@ -147,7 +148,7 @@ class LegacyTracer:
             chain=told[2],
             number=int(told[4]) - ours,
             kind=kind[told[3]],
-            sequence=self._sequence,
+            sequence=next(_SEQUENCE),
             time_ns=_time(attrs.get(3)),
             mark=number(attrs.get(2)),
             iif=self._name(attrs.get(4)),

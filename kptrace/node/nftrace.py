@@ -15,6 +15,7 @@ The end of a chain is type 2 on older kernels and type 3 without a handle on new
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 import time
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ _VERDICTS = {
 }
 _RECEIVE = 1 << 16
 _MAX_IDS = 65536
+_SEQUENCE = itertools.count(1)  # of the process: what one watch told comes before the next's
 
 
 class Numbers:
@@ -98,7 +100,7 @@ class Tracer:
         self._socket = netlink.listen(_GROUP)
         self._numbers = Numbers()
         self._ours: dict[int, None] = {}
-        self._sequence = self._lost = 0
+        self._lost = 0
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -132,7 +134,6 @@ class Tracer:
         handle = number(attrs[3]) if 3 in attrs else None
         verdict = attributes(attrs.get(5, b""))
         code = number(attrs.get(16)) if 16 in attrs else number(verdict.get(1))
-        self._sequence += 1
         return RuleHit(
             place=self.place,
             backend="nft",
@@ -141,7 +142,7 @@ class Tracer:
             chain=chain,
             number=self._numbers.find(family, table, chain, handle) if handle is not None else 0,
             kind=_kind(number(attrs.get(4)), handle),
-            sequence=self._sequence,
+            sequence=next(_SEQUENCE),
             time_ns=time.time_ns(),
             handle=handle,
             verdict=_VERDICTS.get(_signed(code), str(code)),

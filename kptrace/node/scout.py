@@ -13,10 +13,9 @@ flow.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from kptrace.model import ConntrackEntry, Flow, Place, Probe
@@ -25,6 +24,7 @@ from kptrace.node.cgroup import within_cgroup
 from kptrace.node.hold import hold
 from kptrace.node.loop import READ, Task, Wait
 from kptrace.node.namespace import within
+from kptrace.node.netlink import Conversation
 from kptrace.protocol import Done, Door, Reply, Scout, Scouted
 
 _PAUSE = 0.005  # seconds between two looks; the packet mostly has passed when it was sent
@@ -32,9 +32,23 @@ _ON_ITS_WAY = (0, errno.EINPROGRESS)
 _Look = Callable[[Flow], ConntrackEntry | None]
 
 
-def tasks(request: Scout, source: Door, node: Door, say: Callable[..., None]) -> list[Task]:
-    """Tasks (node/loop.py) that say what became of each probe, and the last of them Done."""
-    probes, place = request.probes, node.place
+class Scouting:
+    """tasks: (node/loop.py) they say what became of each probe, and the last of them Done.
+
+    held: to be closed when nothing of the scouts can be under way any more. A packet may wait for
+    seconds in a neighbour's queue, beyond conntrack and before the device.
+    """
+
+    def __init__(self, tasks: Iterable[Task] = (), held: Conversation | None = None) -> None:
+        self.tasks, self._held = tuple(tasks), held
+
+    def close(self) -> None:
+        if self._held is not None:
+            self._held.close()
+
+
+def begin(request: Scout, source: Door, node: Door, say: Callable[..., None]) -> Scouting:
+    probes, place, id = request.probes, node.place, request.id
     sockets: list[socket.socket] = []
     try:
         with within_cgroup(source.cgroup):
@@ -44,9 +58,11 @@ def tasks(request: Scout, source: Door, node: Door, say: Callable[..., None]) ->
         for sock in sockets:
             sock.close()
         why = error.strerror or str(error)
-        said = (Scouted(place=place, cookie=p.cookie, flow=p.flow, error=why) for p in probes)
-        say(*said, Done(id=request.id))
-        return []
+        said = (
+            Scouted(id=id, place=place, cookie=p.cookie, flow=p.flow, error=why) for p in probes
+        )
+        say(*said, Done(id=id))
+        return Scouting()
     left = len(probes)
 
     def tell(word: Reply) -> None:
@@ -54,13 +70,12 @@ def tasks(request: Scout, source: Door, node: Door, say: Callable[..., None]) ->
         left -= 1
         say(word)
         if not left:
-            if held is not None:
-                held.close()
-            say(Done(id=request.id))
+            say(Done(id=id))
 
     look = partial(_look, node)
     pairs = zip(probes, sockets, strict=True)
-    return [_scout(place, probe, sock, look, request.timeout, tell) for probe, sock in pairs]
+    tasks = (_scout(request, probe, sock, look, tell) for probe, sock in pairs)
+    return Scouting(tasks, held)
 
 
 def _look(node: Door, flow: Flow) -> ConntrackEntry | None:
@@ -71,15 +86,14 @@ def _look(node: Door, flow: Flow) -> ConntrackEntry | None:
 
 
 def _scout(
-    place: Place,
+    request: Scout,
     probe: Probe,
     sock: socket.socket,
     look: _Look,
-    timeout: float,
     tell: Callable[[Reply], None],
 ) -> Task:
-    deadline = time.monotonic() + timeout
-    flow, entry, error = probe.flow, None, ""
+    deadline = time.monotonic() + request.timeout
+    flow, entry = probe.flow, None
     try:
         refused = sock.connect_ex((flow.dst, flow.dport))
         src, sport = sock.getsockname()[:2]
@@ -90,10 +104,9 @@ def _scout(
         while not (entry := look(flow)) and not over:
             answered = yield Wait(sock, READ, time.monotonic() + _PAUSE)
             over = answered or time.monotonic() > deadline
-        if refused not in _ON_ITS_WAY:
-            error = os.strerror(refused)
-    except OSError as failed:
-        error = failed.strerror or str(failed)
+    except OSError:
+        pass  # a rule refused it, or no route leads there: then there is no entry
     finally:
         sock.close()
-    tell(Scouted(place=place, cookie=probe.cookie, flow=flow, entry=entry, error=error))
+    place = Place(node=request.place.node)
+    tell(Scouted(id=request.id, place=place, cookie=probe.cookie, flow=flow, entry=entry))

@@ -50,6 +50,13 @@ def cookies(first: int, count: int) -> tuple[int, ...]:
     return tuple(base + WINDOW * n for n in range(count))
 
 
+def scout_of(cookie: int) -> int:
+    """The cookie of the scout (kptrace/scout.py) that went before this probe by the same 5-tuple.
+    It stands in another block, so that no packet of the one is taken for one of the other.
+    """
+    return cookie ^ 1 << 31
+
+
 def blocks(numbers: Iterable[int]) -> tuple[Block, ...]:
     """Blocks that hold these cookies with their windows: one if they came from ``cookies``."""
     known = sorted(set(numbers))

@@ -93,6 +93,8 @@ class _Kept:
 
 
 class Bench:
+    sparing = False
+
     def __init__(self, lab: Lab, ground: LabGround) -> None:
         self.lab = lab
         self.api = ground.api
