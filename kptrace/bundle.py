@@ -15,6 +15,8 @@ from pathlib import Path
 
 from kptrace.errors import BadDump, CannotLook, NotFound
 from kptrace.kube.documents import FILES, OPTIONAL_FILES
+from kptrace.pages import FilePages
+from kptrace.rules.save_sections import Pages, paged
 from kptrace.rules.wanted import TABLES, is_wanted
 
 API = "api"
@@ -32,6 +34,7 @@ MARKS = (
     "ip-route.json",
 )
 _LONGEST_PATH = 4096
+BIG = 1 << 18  # bytes
 MOST_BYTES = 1 << 30  # as archive.py, which is not needed for a folder
 
 
@@ -85,6 +88,11 @@ class Folder(Mapping[str, bytes]):
             return _unzipped(path) if path.suffix == ".gz" else path.read_bytes()
         except OSError as error:
             raise BadDump(str(path), 0, f"cannot be read: {error}") from None
+
+    def big(self, name: str) -> Path | None:
+        """Where a file lies that is better read in pages."""
+        path = self._paths[name]
+        return path if path.suffix != ".gz" and path.stat().st_size > BIG else None
 
     def __contains__(self, name: object) -> bool:
         return name in self._paths
@@ -140,6 +148,10 @@ class Texts(Mapping[str, str]):
         if name not in self._read:
             self._read[name] = self._text(name)
         return self._read[name]
+
+    def pages(self, name: str) -> Pages:
+        path = self._files.big(name) if isinstance(self._files, Folder) else None
+        return FilePages(path, f"{self._node}/{name}") if path else paged(self[name])
 
     def _text(self, name: str) -> str:
         try:

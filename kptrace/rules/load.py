@@ -19,6 +19,7 @@ from kptrace.rules.iptables import PRIORITIES, Backend, IptablesSave
 from kptrace.rules.ipvs import VirtualService, read_ipvs
 from kptrace.rules.ipvs_counts import counted
 from kptrace.rules.ruleset import Ruleset, Source
+from kptrace.rules.save_sections import Pages, paged
 from kptrace.rules.sets import Set
 from kptrace.rules.wanted import TABLES
 
@@ -41,6 +42,17 @@ class Asking(Protocol):
     """Files that are fetched when they are looked up: then several at once cost less."""
 
     def several(self, names: Sequence[str]) -> Mapping[str, str]: ...
+
+
+@runtime_checkable
+class InPages(Protocol):
+    """Files of which the big ones are read page by page."""
+
+    def pages(self, name: str) -> Pages: ...
+
+
+def _pages(files: Mapping[str, str], name: str) -> Pages:
+    return files.pages(name) if isinstance(files, InPages) else paged(files[name])
 
 
 def _among(files: Mapping[str, str]) -> Callable[[Sequence[str]], Mapping[str, str]]:
@@ -69,7 +81,9 @@ def load_ruleset(files: Mapping[str, str]) -> Ruleset:
         saves = _saves(files, program, nft)
         missing += [] if saves else [f"{program}-save.txt"]
         sources += [
-            IptablesSave(files[name], name, backend, family, ipset, nft.ages if nft else None)
+            IptablesSave(
+                _pages(files, name), name, backend, family, ipset, nft.ages if nft else None
+            )
             for backend, name in saves.items()
             if _has_words(files, name)
         ]
@@ -100,7 +114,7 @@ def _ipsets(files: Mapping[str, str]) -> IpsetSave | None:
 
 
 def _has_words(files: Mapping[str, str], name: str) -> bool:
-    return _WORDS.search(files.get(name, "")) is not None
+    return name in files and any(_WORDS.search(page) for page in _pages(files, name))
 
 
 def _saves(files: Mapping[str, str], program: str, nft: NftRuleset | None) -> dict[Backend, str]:
@@ -110,14 +124,15 @@ def _saves(files: Mapping[str, str], program: str, nft: NftRuleset | None) -> di
     }
     usual = f"{program}-save.txt"
     if usual in files and not any(_same(files[usual], files[name]) for name in found.values()):
-        found.setdefault(_backend(files[usual], program, found, nft), usual)
+        start = next(iter(_pages(files, usual)), "")
+        found.setdefault(_backend(start, program, found, nft), usual)
     return found
 
 
 def _backend(
-    text: str, program: str, found: Mapping[Backend, str], nft: NftRuleset | None
+    start: str, program: str, found: Mapping[Backend, str], nft: NftRuleset | None
 ) -> Backend:
-    signed = _SIGNED.search(text, 0, _HEAD)
+    signed = _SIGNED.search(start, 0, _HEAD)
     if signed:
         return "nft" if signed.group(2) else "legacy"
     if len(found) == 1:

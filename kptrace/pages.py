@@ -1,0 +1,64 @@
+"""EDGE: a big text file in pages of whole lines, each read when it is asked for.
+
+A text of 20 MB costs more to be laid out in memory (5,000 pages of it are mapped twice, as bytes
+and as text) than to be looked through. Read in parts, the same small memory is used again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from kptrace.errors import BadDump
+
+PAGE = 1 << 17
+_KEPT = 32  # 4 MB
+
+
+class FilePages:
+    """``name``: what to call the file in errors."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        self._path, self._name = path, name
+        self._starts = [0]  # of the pages up to the first that was not yet read
+        self._kept: dict[int, str] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        page = 0
+        while text := self[page]:
+            yield text
+            page += 1
+
+    def __getitem__(self, page: int, /) -> str:
+        """One of those that an iterator has come to; empty behind the last one."""
+        if page not in self._kept:
+            while len(self._kept) >= _KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[page] = self._text(page)
+        return self._kept[page]
+
+    def _text(self, page: int) -> str:
+        start = self._starts[page]
+        data = self._read(start, PAGE)
+        if page + 1 == len(self._starts):
+            self._starts.append(start + len(data))
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            raise BadDump(self._name, 0, f"not UTF-8 at byte {start + error.start}") from None
+        return text if text.endswith("\n") or not text else f"{text}\n"
+
+    def _read(self, start: int, size: int) -> bytes:
+        """About so many bytes: up to the end of a line, or of the file."""
+        try:
+            file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                data = os.pread(file, size, start)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise BadDump(str(self._path), 0, f"cannot be read: {error}") from None
+        if len(data) < size or data.endswith(b"\n"):
+            return data
+        return data[: data.rfind(b"\n") + 1] or self._read(start, 2 * size)
