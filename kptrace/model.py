@@ -709,3 +709,43 @@ class Resolved(Value):
     missing: tuple[str, ...] = ()
     apiVersion: str = API_VERSION
     kind: Literal["Resolved"] = "Resolved"
+
+
+# --- what would break Service traffic -----------------------------------------------------------
+
+
+class CheckedWay(Value):
+    """The way from a pod of one node to a pod of another (``goal`` empty: which is not known)."""
+
+    start: str
+    goal: str
+    source: str
+    destination: str
+    outcome: Outcome
+    words: str = ""
+
+
+class CheckedNode(Value):
+    """missing: what was not there to be read"""
+
+    name: str
+    proxy: Proxy
+    network: str
+    services: int = 0
+    missing: tuple[str, ...] = ()
+
+
+class Checkup(Value):
+    """What was looked at and what is wrong with it: what ``check -o json`` prints.
+
+    absent: nodes that could not be looked at at all
+    """
+
+    nodes: tuple[CheckedNode, ...]
+    services: int = 0
+    ways: tuple[CheckedWay, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    absent: tuple[Layer, ...] = ()
+    missing: tuple[str, ...] = ()
+    apiVersion: str = API_VERSION
+    kind: Literal["Checkup"] = "Checkup"

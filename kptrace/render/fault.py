@@ -35,7 +35,7 @@ def fault(page: Page, trace: Trace) -> None:
     elif main is not None:
         _known(page, main)
     else:
-        _paragraphs(page, "What", [trace.summary or "it was not delivered, and no cause was found"])
+        paragraphs(page, "What", [trace.summary or "it was not delivered, and no cause was found"])
     if main is not None:
         page.blank()
         hint = say("  (kptrace causes ID and -o wide tell more)", "quiet")
@@ -58,21 +58,21 @@ def also(page: Page, findings: Iterable[Finding]) -> None:
             label=[say(pad(finding.severity, LABEL), style)],
             indent=INDENT,
         )
-        _commands(page, "", finding.remedy)
+        commands(page, "", finding.remedy)
 
 
 def _known(page: Page, finding: Finding) -> None:
     where = f"{finding.object} on {finding.node}" if finding.node else finding.object
     entry = cause(finding.cause)
-    _paragraphs(page, "What", [finding.summary])
+    paragraphs(page, "What", [finding.summary])
     if finding.object and finding.object not in finding.summary:
-        _paragraphs(page, "Where", [where])
-    _paragraphs(page, "So", [entry.effect] if entry else [])
-    _paragraphs(page, "Proof", finding.evidence)
+        paragraphs(page, "Where", [where])
+    paragraphs(page, "So", [entry.effect] if entry else [])
+    paragraphs(page, "Proof", finding.evidence)
     if finding.remedy:
-        _commands(page, "Mend", finding.remedy)
+        commands(page, "Mend", finding.remedy)
     elif entry:
-        _paragraphs(page, "Mend", [entry.mend])
+        paragraphs(page, "Mend", [entry.mend])
 
 
 def _open(page: Page, trace: Trace, finding: Finding | None) -> None:
@@ -86,23 +86,23 @@ def _open(page: Page, trace: Trace, finding: Finding | None) -> None:
         known += finding.evidence
         unknown.insert(0, finding.summary)
         settle += finding.remedy
-    _paragraphs(page, "Known", [line for line in known if line] or ["nothing was seen"])
-    _paragraphs(page, "Missing", unknown)
-    _commands(page, "Settle", dict.fromkeys(settle))
+    paragraphs(page, "Known", [line for line in known if line] or ["nothing was seen"])
+    paragraphs(page, "Missing", unknown)
+    commands(page, "Settle", dict.fromkeys(settle))
 
 
 def _label(word: str) -> list[Span]:
     return [say(pad(word, LABEL), "name")]
 
 
-def _paragraphs(page: Page, word: str, lines: Iterable[str]) -> None:
+def paragraphs(page: Page, word: str, lines: Iterable[str]) -> None:
     """The label stands before the first, all begin below each other."""
     for line in lines:
         page.line(say(line), label=_label(word), indent=INDENT)
         word = ""
 
 
-def _commands(page: Page, word: str, lines: Iterable[str]) -> None:
+def commands(page: Page, word: str, lines: Iterable[str]) -> None:
     for line in lines:
         if COMMAND.match(line):
             _command(page, word, line)

@@ -11,13 +11,14 @@ from typing import Any
 
 import msgspec
 
-from kptrace.model import API_VERSION, Explanation, Resolved, Trace, Value
+from kptrace.model import API_VERSION, Checkup, Explanation, Resolved, Trace, Value
 
 SCHEMA_FILE = "trace.schema.json"
 SCHEMAS: dict[str, type[Value]] = {
     SCHEMA_FILE: Trace,
     "explanation.schema.json": Explanation,
     "resolved.schema.json": Resolved,
+    "checkup.schema.json": Checkup,
 }
 
 

@@ -85,6 +85,9 @@ def resolve(story: Story, skb: Skb, link: Link) -> None:
     snapshot = story.at(skb)
     wanted = (skb.hop.gateway if skb.hop else "") or skb.flow.dst
     entry = snapshot.neighbour(link.name, wanted)
+    if _leads_to_unseen(story, skb, link, wanted):
+        skb.unseen, skb.mac = True, entry.mac if entry else ""
+        return
     skb.toward = story.world.answering(skb.place, link, wanted)
     if link.noarp:
         return
@@ -98,6 +101,16 @@ def resolve(story: Story, skb: Skb, link: Link) -> None:
         _unresolved(story, skb, link, wanted, failed=entry is not None)
         return
     story.note("neighbour", skb, link.name, words=f"{wanted} is at {skb.mac}")
+
+
+def _leads_to_unseen(story: Story, skb: Skb, link: Link, wanted: str) -> bool:
+    """A device of a pod's own (Calico) whose other end is in a namespace that was not looked at."""
+    pod = story.world.pod_at(wanted)
+    alone = link.kind == "veth" and not link.master and not skb.place.pod
+    if pod is None or not alone or story.world.peer(skb.place, link) is not None:
+        return False
+    here = pod.node == skb.place.node
+    return here and Place(node=pod.node, pod=pod.pod) not in story.world.snapshots
 
 
 def _unresolved(story: Story, skb: Skb, link: Link, wanted: str, failed: bool) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from kptrace.model import Endpoint, Place, Value
-from kptrace.walk.network import Link, address
+from kptrace.walk.network import Link, address, network
 from kptrace.walk.snapshot import Snapshot
 
 Port = tuple[Place, Link]
@@ -22,12 +22,14 @@ Port = tuple[Place, Link]
 
 class World(Value, dict=True):
     """services: every address that a Service has; None: not known
+    service_ranges: where not every Service is known: the ranges that the others' addresses are of
     node_ports: every port that a Service has on the nodes themselves
     """
 
     snapshots: Mapping[Place, Snapshot]
     endpoints: tuple[Endpoint, ...] = ()
     services: frozenset[str] | None = None
+    service_ranges: tuple[str, ...] = ()
     node_ports: frozenset[int] = frozenset()
 
     @cached_property
@@ -74,7 +76,8 @@ class World(Value, dict=True):
     def is_service(self, text: str) -> bool:
         """Whether it is a Service's address; where nobody told, whether it can be one."""
         if self.services is not None:
-            return text in self.services
+            inside = (address(text) in network(one) for one in self.service_ranges)
+            return text in self.services or any(inside)
         return self.home(text) is None and self.pod_at(text) is None
 
     def peer(self, place: Place, link: Link) -> Port | None:
@@ -120,7 +123,9 @@ class World(Value, dict=True):
         for place, snapshot in self.snapshots.items():
             for link in snapshot.links:
                 virtual = link.loopback or link.tunnel or link.kind in ("bridge", "dummy")
-                if not place.pod and not virtual and self.peer(place, link) is None:
+                if place.pod or virtual or _is_pods(snapshot, link):
+                    continue
+                if self.peer(place, link) is None:
                     yield place, link
 
     def answering(self, place: Place, link: Link, text: str) -> Port | None:
@@ -138,3 +143,9 @@ class World(Value, dict=True):
             if snapshot.conf(4, end.name, "proxy_arp") or snapshot.conf(4, "all", "proxy_arp"):
                 proxies.append((there, end))
         return proxies[0] if proxies else None
+
+
+def _is_pods(snapshot: Snapshot, link: Link) -> bool:
+    """A pod's end of a veth on its node has no address that is routed; an uplink has."""
+    held = (*snapshot.on(link.name, 4), *snapshot.on(link.name, 6))
+    return link.kind == "veth" and all(one.scope == "link" for one in held)

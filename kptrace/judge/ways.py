@@ -1,0 +1,216 @@
+"""The ways between pods, walked on paper: from pods of each node to one of each other node.
+
+In: the API's documents and the nodes' Snapshots. Out: a Way for each two nodes and family, and a
+Finding for each thing that ends one: a sysctl, a policy, a route, a neighbour, an FDB entry. What
+the walk knows of a packet is known here of all that take the same way.
+
+Where no API names the pods, those that the node itself knows by their addresses stand for them,
+and routes for the ranges of other nodes; then a way can be seen to end, but not to arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_address
+from itertools import islice
+
+from kptrace.kube.documents import Documents
+from kptrace.model import Branch, CheckedWay, Endpoint, Finding, Flow, Outcome, Packet, Place, Value
+from kptrace.walk.network import Nexthop, Route
+from kptrace.walk.path import predict
+from kptrace.walk.snapshot import Snapshot
+from kptrace.walk.world import World
+
+MOST_NODES = 30  # a walk takes some milliseconds
+MOST_PODS = 10  # of each node, to one of each other node
+UNKNOWN_PORT = 8080
+FAMILIES = (4, 6)
+# not the node's fault: somebody wants it so
+WANTED = ("policy-drop",)
+
+
+class Walked(Value):
+    way: CheckedWay
+    branch: Branch
+
+
+class End(Value):
+    """An address of a pod, real or supposed, on a node. ``node`` empty: on some other one."""
+
+    node: str
+    address: str
+    pod: str = ""
+    port: int = UNKNOWN_PORT
+
+
+def between(
+    documents: Documents, snapshots: Mapping[Place, Snapshot]
+) -> tuple[tuple[CheckedWay, ...], tuple[Finding, ...]]:
+    nodes = [place.node for place in sorted(snapshots)][:MOST_NODES]
+    known = tuple(_ends(documents, snapshots, nodes))
+    world = World(
+        snapshots=snapshots,
+        endpoints=tuple(
+            Endpoint(address=end.address, port=end.port, node=end.node, pod=end.pod)
+            for end in known
+            if end.node
+        ),
+        services=frozenset(),
+    )
+    ways: dict[tuple[str, str, int], CheckedWay] = {}
+    faults: dict[tuple[str, str, str], list[Walked]] = {}
+    for start, goal in _pairs(known):
+        one = _walked(start, goal, world)
+        two = (start.node, goal.node or goal.address, ip_address(start.address).version)
+        if two not in ways or ways[two].outcome is Outcome.DELIVERED:
+            ways[two] = one.way
+        if one.way.outcome not in (Outcome.DELIVERED, Outcome.INCONCLUSIVE):
+            branch = one.branch
+            faults.setdefault((branch.cause, _where(branch), branch.blame), []).append(one)
+    return tuple(ways.values()), tuple(
+        _finding(*key, some, snapshots) for key, some in faults.items()
+    )
+
+
+def _pairs(known: Iterable[End]) -> Iterator[tuple[End, End]]:
+    """Every pod of a node to the first one of each other node."""
+    ends = tuple(known)
+    goals: dict[tuple[str, int], End] = {}
+    for end in ends:
+        goals.setdefault((end.node or end.address, ip_address(end.address).version), end)
+    for start in ends:
+        for (_, family), goal in goals.items():
+            if start.node not in ("", goal.node) and ip_address(start.address).version == family:
+                yield start, goal
+
+
+def _walked(start: End, goal: End, world: World) -> Walked:
+    flow = Flow(protocol="tcp", src=start.address, dst=goal.address, sport=40000, dport=goal.port)
+    source = Place(node=start.node, pod=start.pod or start.address)
+    told = predict(Packet(flow=flow, flags="S"), source, world)
+    worst = next((one for one in told.branches if one.outcome is not Outcome.DELIVERED), None)
+    branch = worst or told.branches[0]
+    way = CheckedWay(
+        start=start.node,
+        goal=goal.node,
+        source=start.address,
+        destination=goal.address,
+        outcome=branch.outcome,
+        words=branch.words,
+    )
+    return Walked(way=way, branch=branch)
+
+
+def _where(branch: Branch) -> str:
+    return branch.steps[-1].place.node if branch.steps else ""
+
+
+def _finding(
+    id: str,
+    node: str,
+    blame: str,
+    some: list[Walked],
+    snapshots: Mapping[Place, Snapshot],
+) -> Finding:
+    way, branch = some[0].way, some[0].branch
+    goal = way.goal or way.destination
+    ways = list(dict.fromkeys(f"{one.way.start} to {one.way.goal or goal}" for one in some))
+    shown = ", ".join(ways[:6]) + (f" and {len(ways) - 6} more" if ways[6:] else "")
+    as_elsewhere = () if branch.certain else tuple(_other_way(way, snapshots))
+    sure = branch.certain or bool(as_elsewhere)
+    return Finding(
+        cause=id or "lost-unexplained",
+        severity="info" if id in WANTED else "error" if sure else "warning",
+        node=node,
+        object=blame,
+        summary=f"packets of pods from {way.start} to {goal} end on {node}: {branch.words}",
+        evidence=(
+            f"what was read there says so: {blame}",
+            *as_elsewhere,
+            f"walked: pods of {shown}, for one {way.source} > {way.destination}",
+        ),
+    )
+
+
+def _other_way(way: CheckedWay, snapshots: Mapping[Place, Snapshot]) -> Iterator[str]:
+    """A node that has a route of its own the other way round, so here one is missing. Where no node
+    has any, a router between them may know the pods (a cloud's routes).
+    """
+    source = ip_address(way.source)
+    for place, snapshot in sorted(snapshots.items()):
+        routes = snapshot.table("main", source.version) if place.node != way.start else ()
+        for route in routes:
+            if source in route.destination and not route.default:
+                yield f"{place.node} has a route the other way: {route.text}"
+                return
+
+
+# --- whose packets --------------------------------------------------------------------------------
+
+
+def _ends(
+    documents: Documents, snapshots: Mapping[Place, Snapshot], nodes: Iterable[str]
+) -> Iterator[End]:
+    for node in nodes:
+        snapshot = snapshots[Place(node=node)]
+        for family in FAMILIES:
+            named = tuple(islice(_named(documents, node, family), MOST_PODS))
+            seen = dict.fromkeys(islice(_seen(snapshot, family), MOST_PODS))
+            yield from named or (End(node=node, address=address) for address in seen)
+        if len(snapshots) == 1:
+            yield from _behind(snapshot)
+
+
+def _named(documents: Documents, node: str, family: int) -> Iterator[End]:
+    """Ready pods first: what a pod does not yet answer is no fault of the way."""
+    ports = {one.address: one.port for some in documents.endpoints.values() for one in some}
+    here = [one for one in documents.pods if one.node == node and not one.host_network]
+    for pod in sorted(here, key=lambda one: (not one.ready, one.key)):
+        for text in pod.ips:
+            if ip_address(text).version == family:
+                port = ports.get(text, 0) or UNKNOWN_PORT
+                yield End(node=node, address=text, pod=pod.key, port=port)
+
+
+def _seen(snapshot: Snapshot, family: int) -> Iterator[str]:
+    """Pods by what the node knows of its devices: an entry on a bridge, a route to one address."""
+    for entry in snapshot.neighbours:
+        link = snapshot.link(entry.interface)
+        own = link is not None and link.kind in ("bridge", "veth")
+        outward = any(hop.interface == entry.interface for hop in _default(snapshot, family))
+        held = ip_address(entry.address)
+        if own and not outward and entry.mac and held.version == family and not held.is_link_local:
+            yield entry.address
+    for route in snapshot.table("main", family):
+        link = snapshot.link(route.nexthops[0].interface) if route.nexthops else None
+        if route.destination.num_addresses == 1 and link is not None and link.kind == "veth":
+            yield str(route.destination.network_address)
+        elif link is not None and link.kind == "bridge" and snapshot.ports(link.name):
+            yield from _supposed(snapshot, route)
+
+
+def _supposed(snapshot: Snapshot, route: Route) -> Iterator[str]:
+    """Some address of the range that pods on a bridge have: they are all treated alike."""
+    wide = route.destination.num_addresses > 4 and not route.destination.is_link_local
+    if wide and route.type == "unicast" and not any(hop.gateway for hop in route.nexthops):
+        yield next(
+            text for n in range(2, 5) if not snapshot.holds(text := str(route.destination[n]))
+        )
+
+
+def _default(snapshot: Snapshot, family: int) -> tuple[Nexthop, ...]:
+    routes = [one for one in snapshot.table("main", family) if one.default]
+    return tuple(hop for route in routes for hop in route.nexthops)
+
+
+def _behind(snapshot: Snapshot) -> Iterator[End]:
+    """An address of each range that a route leads to by another node."""
+    for family in FAMILIES:
+        for route in snapshot.table("main", family):
+            if _of_another(route):
+                yield End(node="", address=str(route.destination[2]))
+
+
+def _of_another(route: Route) -> bool:
+    wide = route.destination.num_addresses > 2 and not route.default
+    return wide and route.type == "unicast" and any(hop.gateway for hop in route.nexthops)
