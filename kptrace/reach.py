@@ -67,7 +67,7 @@ def entered(near: str, wanted: Iterable[Place], crew: Crew) -> tuple[Place, ...]
         if place.node not in reached:
             few = len(reached) < MOST_NODES
             reached[place.node] = few and crew.may_have(place.node) is not None
-        if reached[place.node]:
+        if reached[place.node] and crew.may_enter((place,)):
             places.append(place)
     return tuple(places)
 
@@ -100,7 +100,7 @@ def _world(documents: Documents, snapshots: Mapping[Place, Snapshot]) -> World:
     services = documents.services
     known = (
         None
-        if "services.json" in (*documents.missing, *documents.partial)
+        if "services.json" in documents.missing
         else frozenset(
             address
             for service in services
@@ -115,6 +115,7 @@ def _world(documents: Documents, snapshots: Mapping[Place, Snapshot]) -> World:
         snapshots=snapshots,
         endpoints=tuple(e for behind in documents.endpoints.values() for e in behind),
         services=known,
+        service_ranges=documents.service_cidrs if "services.json" in documents.partial else (),
         node_ports=frozenset(p.node_port for s in services for p in s.ports if p.node_port),
     )
 

@@ -120,7 +120,7 @@ def _binding(role: dict[str, Any], who: str) -> dict[str, Any]:
     return {
         "apiVersion": role["apiVersion"],
         "kind": f"{role['kind']}Binding",
-        "metadata": role["metadata"],
+        "metadata": dict(role["metadata"]),  # YAML would write one and refer to it
         "roleRef": {"apiGroup": group, "kind": role["kind"], "name": role["metadata"]["name"]},
         "subjects": [subject],
     }
