@@ -86,7 +86,8 @@ class Guest:
             *(f"init={self.directory / 'init'}", f"out={self.directory}", f"modules={modules}"),
             *("con=null", "con0=null,fd:1"),
         )
-        with open(self.directory / "console.txt", "wb") as console:
+        self.console = self.directory / "console.txt"
+        with open(self.console, "wb") as console:
             self.process = subprocess.Popen(
                 [sys.executable, HERE / "guard.py", *argv],
                 stdin=subprocess.PIPE,  # its end is ours
@@ -130,13 +131,19 @@ class Guest:
 class Run(Guest):
     """pytest in a guest. ``lost``: the first test of which no last report came."""
 
-    def __init__(self, tests: Iterable[str], seconds: float = TEST_SECONDS) -> None:
+    def __init__(
+        self,
+        tests: Iterable[str],
+        seconds: float = TEST_SECONDS,
+        boot_seconds: float = BOOT_SECONDS,
+        script: str = PYTEST,
+    ) -> None:
         self.tests = tuple(tests)
         self.reports: dict[str, list[dict[str, Any]]] = {}
         self.lost = ""
         self._read_to = 0
-        self._seconds = BOOT_SECONDS + seconds
-        script = PYTEST.format(python=quote(sys.executable), seconds=seconds)
+        self._seconds = boot_seconds + seconds
+        script = script.format(python=quote(sys.executable), seconds=seconds)
         super().__init__(script, {"tests.txt": "".join(f"{one}\n" for one in self.tests)})
 
     @property

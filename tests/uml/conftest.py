@@ -68,7 +68,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if HERE not in item.path.parents:
             continue
         item.add_marker(pytest.mark.uml)
-        if not OUT:
+        if not OUT and _guests(item):
             # who waits for the guest has limits of its own
             item.add_marker(pytest.mark.timeout(0))
         if why and not CI:
