@@ -30,7 +30,7 @@ FILES = (
     "bridge-fdb.json",
     "sysctl.txt",
     "ipvsadm-Sn.txt",
-    "ip_vs.txt",
+    "ipvsadm-Ln.txt",
     TABLES,  # the rules behind it are asked for as they are reached
 )
 # what takes longest of what a walk to a Service reaches

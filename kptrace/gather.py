@@ -40,7 +40,7 @@ STATE = (
     "bridge-fdb.json",
     "sysctl.txt",
     "ipvsadm-Sn.txt",
-    "ip_vs.txt",
+    "ipvsadm-Ln.txt",
     "ipset-save.txt",
     "iptables-legacy-save.txt",
     "ip6tables-legacy-save.txt",

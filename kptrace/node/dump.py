@@ -70,11 +70,11 @@ PROGRAMS = {
     "nft-ruleset.json": Program(("nft", "-j", "list", "ruleset")),
     "ipset-save.txt": Program(("ipset", "save")),
     "ipvsadm-Sn.txt": Program(("ipvsadm", "-Sn"), "ip_vs"),
+    "ipvsadm-Ln.txt": Program(("ipvsadm", "-Ln"), "ip_vs"),
     "cilium-service-list.json": Program(("cilium-dbg", "service", "list", "-o", "json")),
     "conntrack.txt": Program(("conntrack", "-L", "-o", "extended")),
     "conntrack-stats.txt": Program(("conntrack", "-S")),
 }
-COUNTS = "ip_vs.txt"  # IPVS' servers and their connections
 SYSCTLS = (
     "net/ipv4/ip_forward",
     "net/ipv4/ip_local_port_range",
@@ -134,8 +134,6 @@ def _one(name: str, door: Door) -> dict[str, str | Missing]:
 def _read(name: str, door: Door) -> str:
     if name == "sysctl.txt":
         return _sysctls()
-    if name == COUNTS:
-        return _text(_NET / "ip_vs")
     if name == "resolv.conf":
         return _resolv_conf(door)
     if name == pinned.PINS or name in pinned.MAPS:
@@ -249,16 +247,6 @@ def _documents(text: str) -> list[str]:
 
 
 # --- files ------------------------------------------------------------------------------------
-
-
-def _text(path: Path) -> str:
-    """Empty where the kernel has nothing of the kind."""
-    try:
-        return path.read_text()
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise Missing(f"{path}: {error.strerror}") from None
 
 
 def _sysctls() -> str:

@@ -1,15 +1,17 @@
-"""/proc/net/ip_vs, the only place that tells how many connections each server of IPVS has.
+"""``ipvsadm -Ln``: how many connections each server of IPVS has, which ``ipvsadm -Sn`` omits.
 
 In: its text and the services of ``ipvsadm -Sn``. Out: these services, their servers counted. A
 server or a service that only one of the two knows stays as it is: they were read one after the
-other. Addresses and ports are hexadecimal, those of IPv6 as text (ip_vs_info_seq_show in
-net/netfilter/ipvs/ip_vs_ctl.c); lines of another form are passed over.
+other. Lines of another form are passed over.
+
+/proc/net/ip_vs tells the same without a program, but not all of it: a Linux 6.1 was seen to stop at
+the end of the first page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, ip_address
+from ipaddress import ip_address
 
 from msgspec.structs import replace
 
@@ -45,7 +47,7 @@ def _read(text: str) -> Counts:
                 active, inactive = int(words[4]), int(words[5])
                 found[(*service, _end(words[1]))] = active, inactive
             elif words[:1] == ["FWM"]:
-                service = _FWMARK, ("", int(words[1], 16))
+                service = _FWMARK, ("", int(words[1]))
             elif words[:1] in (["TCP"], ["UDP"], ["SCTP"]):
                 service = words[0].lower(), _end(words[1])
         except (ValueError, IndexError):
@@ -54,7 +56,6 @@ def _read(text: str) -> Counts:
 
 
 def _end(text: str) -> End:
-    """``0A600101:0050``, ``[fd00:0010:...]:0050``"""
+    """``10.96.1.1:80``, ``[fd00:10:96::112]:80``"""
     address, _, port = text.rpartition(":")
-    told = ip_address(address[1:-1]) if address[:1] == "[" else IPv4Address(int(address, 16))
-    return str(told), int(port, 16)
+    return str(ip_address(address.removeprefix("[").removesuffix("]"))), int(port)

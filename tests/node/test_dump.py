@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kptrace.crew import FILES
 from kptrace.node import dump
-from kptrace.node.dump import COUNTS, PROGRAMS, Missing, _documents
+from kptrace.node.dump import PROGRAMS, Missing, _documents
 from kptrace.rules.wanted import is_wanted
 
 json_values = st.recursive(
@@ -44,7 +44,7 @@ def test_tools_that_create_by_looking_are_asked_only_where_something_is_listed()
 def test_everything_that_a_trace_asks_for_is_known() -> None:
     from kptrace.node.dump import _BATCHES
 
-    known = {*PROGRAMS, COUNTS, "sysctl.txt", "resolv.conf"}
+    known = {*PROGRAMS, "sysctl.txt", "resolv.conf"}
     known |= {name for batch in _BATCHES.values() for name in batch}
     assert {file for file in FILES if not is_wanted(file)} <= known
 

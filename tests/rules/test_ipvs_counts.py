@@ -1,4 +1,4 @@
-"""/proc/net/ip_vs as Linux 6.1 printed it, and what a person reads in it."""
+"""``ipvsadm -Ln`` as it printed it, and what a person reads in it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from kptrace.rules.ipvs_counts import counted
 TOLD = """\
 IP Virtual Server version 1.2.1 (size=4096)
 Prot LocalAddress:Port Scheduler Flags
-  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
-TCP  0A600101:0050 lc persistent 1080000 FFFFFFFF
-  -> 0AF4020D:1F90      Masq    1      3          0         
-  -> 0AF4010B:1F90      Masq    0      0          17        
-UDP  0A60000A:0035 lc  
-  -> 0AF40236:0035      Masq    1      0          2         
-TCP  [fd00:0010:0096:0000:0000:0000:0000:0112]:0050 lc 
-  -> [fd00:0010:0244:0001:0000:0000:0000:0011]:1F90      Masq    1      5          6         
-FWM  00000007 rr  
-  -> 0A000001:0000      Masq    1      1          2         
+  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn
+TCP  10.96.1.1:80 lc persistent 10800
+  -> 10.244.1.11:8080             Masq    0      0          17        
+  -> 10.244.2.13:8080             Masq    1      3          0         
+TCP  [fd00:10:96::112]:80 lc
+  -> [fd00:10:244:1::11]:8080     Masq    1      5          6         
+UDP  10.96.0.10:53 lc
+  -> 10.244.2.54:53               Masq    1      0          2         
+FWM  7 rr
+  -> 10.0.0.1:0                   Masq    1      1          2         
 """  # noqa: W291 - as the kernel has it
 SAVED = """\
 -A -t 10.96.1.1:80 -s lc -p 10800
@@ -64,4 +64,4 @@ def test_any_text_is_passed_over(text: str) -> None:
     service = VirtualService(
         protocol="tcp", address="10.0.0.9", port=80, scheduler="rr", servers=(server,)
     )
-    assert counted((service,), f"TCP  0A000009:0050 rr\n  -> {text}\n{text}") == (service,)
+    assert counted((service,), f"TCP  10.0.0.9:80 rr\n  -> {text}\n{text}") == (service,)
