@@ -4,10 +4,13 @@ import sys
 
 
 def main() -> None:
-    if "explain" in sys.argv[1:2] and "--offline" in sys.argv:
-        from kptrace.node import ahead
+    from kptrace.commands import quick
 
-        ahead.begin()  # it comes up while we do
+    explain = quick.explain(sys.argv[1:])
+    if explain is not None:
+        from kptrace.commands.ending import ended
+
+        sys.exit(ended(explain))
     from kptrace.cli import main as run
 
     run()

@@ -1,30 +1,23 @@
 """The command line: flags in, exit code out.
 
 The commands stand in ``kptrace/commands``, and each is imported only when it is asked for; so
-``--help`` costs what typer costs and ``--version`` nothing at all. This is the only file that turns
-an error into a message and an exit code.
-
-Exit codes: 0 the outcome is the expected one, 1 it is another, 2 wrong usage, 3 it could not be
-looked at, 4 inconclusive, 130 interrupted.
+``--help`` costs what typer costs and ``--version`` nothing at all. How it ends: commands/ending.py.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from kptrace.commands import SHORT
-from kptrace.commands.console import complain, show
+from kptrace.commands.console import show
+from kptrace.commands.ending import INTERRUPTED, ended
 from kptrace.commands.rooms import Entrance
-from kptrace.errors import KptraceError, Usage
-
-INTERRUPTED = 130
+from kptrace.errors import Usage
 
 app = typer.Typer(
     cls=Entrance,
@@ -74,10 +67,6 @@ def _with_command(args: Sequence[str]) -> list[str]:
     return ["trace", *args]
 
 
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     args = sys.argv[1:]
     if args == ["--version"]:
@@ -89,22 +78,20 @@ def main() -> None:
 
 
 def _run(args: Sequence[str]) -> int:
+    return ended(lambda: _obey(args))
+
+
+def _obey(args: Sequence[str]) -> int:
     program = Path(sys.argv[0]).name
     name = "kubectl kptrace" if program.startswith("kubectl-") else "kptrace"
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _terminated)
     try:
         result = app(_with_command(args), prog_name=name, standalone_mode=False)
-        if result == INTERRUPTED:  # typer's word for a KeyboardInterrupt in a command
-            raise KeyboardInterrupt
-        return result if isinstance(result, int) else 0
     except typer.TyperException as error:
         # Usage errors of typer's own click, whose classes it does not export.
         getattr(error, "show", lambda: None)()
         return int(getattr(error, "exit_code", Usage.exit_code))
-    except KptraceError as error:
-        complain(error.message, error.hint)
-        return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        complain("interrupted; nothing was left behind", "")
-        return INTERRUPTED
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    if result == INTERRUPTED:  # typer's word for a KeyboardInterrupt in a command
+        raise KeyboardInterrupt
+    return result if isinstance(result, int) else 0

@@ -12,7 +12,6 @@ from kptrace.commands.connection import InCluster
 from kptrace.commands.console import show
 from kptrace.commands.report import PlainLook, plain
 from kptrace.commands.where import InLab, Offline, Saved, namespace, state
-from kptrace.errors import Usage
 
 
 def explain(
@@ -38,22 +37,18 @@ def explain(
     It exits with 1 when the rules differ from what the API tells.
     """
     gc.disable()  # it is soon over, and looking for cycles takes a tenth of its time
-
-    from kptrace.model import Question
-    from kptrace.target import parse_source, parse_target
+    from kptrace.commands.explaining import exit_code, explained
 
     own = cluster.namespace or "default" if saved.bundle else namespace(lab, here, cluster)
-    meant = parse_target(target, own)
-    if meant.kind != "service":
-        raise Usage(f'"{target}" is no Service', "explain tells of Services: svc/NAME")
-    sender = parse_source(source, own) if source else None
-    question = Question(target=meant, source=source, namespace=own, node=node)
     with ExitStack() as stack:
-        there = state(stack, question, lab, here, saved, cluster)
-        from kptrace.explain import look as look_at  # an agent may be at work meanwhile
-
-        made = look_at(meant, sender, node, there)
+        made = explained(
+            target,
+            source,
+            own,
+            node,
+            lambda question: state(stack, question, lab, here, saved, cluster),
+        )
     from kptrace.render.explain import explain as text
 
     show(plain(made, look, text))
-    raise typer.Exit(int(any(finding.severity == "error" for finding in made.findings)))
+    raise typer.Exit(exit_code(made))

@@ -1,0 +1,101 @@
+"""``explain`` in its plainest words: of a bundle or of this node, as text. Without typer, whose
+import costs more than half of what the answer does.
+
+In: the words of the command line. Out: what to do; None where they are not so plain, or wrong, and
+the whole command line (cli.py) has to read them. tests/commands compares the two.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kptrace.explain import State
+
+_VALUES = {
+    "-n": "namespace",
+    "--namespace": "namespace",
+    "--node": "node",
+    "--from": "source",
+    "--bundle": "bundle",
+}
+
+
+def read(args: Sequence[str]) -> Mapping[str, str] | None:
+    """The options that were given, by the names that they have as parameters of the command."""
+    if args[:1] != ["explain"]:
+        return None
+    words, given = iter(args[1:]), dict[str, str]()
+    for word in words:
+        if word == "--offline":
+            given["offline"] = "yes"
+        elif word in _VALUES:
+            value = next(words, "-")
+            if value.startswith("-"):
+                return None
+            given[_VALUES[word]] = value
+        elif word.startswith("-") or "target" in given:
+            return None
+        else:
+            given["target"] = word
+    plain = "target" in given and ("bundle" in given) != ("offline" in given)
+    return given if plain else None
+
+
+def explain(args: Sequence[str]) -> Callable[[], int] | None:
+    given = read(args)
+    if given is None:
+        return None
+    if "offline" in given:
+        from kptrace.node import ahead
+
+        ahead.begin()  # it comes up while we do
+    gc.disable()  # it is soon over, and looking for cycles takes a tenth of its time
+    _spare_typing()
+    return lambda: _explain(given)
+
+
+def _spare_typing() -> None:
+    """msgspec takes from typing_extensions, where that is installed, what typing has too."""
+    if "typing_extensions" not in sys.modules:
+        sys.modules["typing_extensions"] = None  # type: ignore[assignment]
+        import msgspec  # noqa: F401
+
+        del sys.modules["typing_extensions"]
+
+
+def _explain(given: Mapping[str, str]) -> int:
+    from kptrace.commands.explaining import exit_code, explained
+
+    with ExitStack() as stack:
+        made = explained(
+            given["target"],
+            given.get("source", ""),
+            given.get("namespace") or "default",
+            given.get("node", ""),
+            lambda _: _state(stack, given),
+        )
+    from kptrace.commands.console import When, colour, show, width
+    from kptrace.render.explain import explain as text
+
+    show(text(made, width=width(), colour=colour(When.AUTO), wide=False))
+    return exit_code(made)
+
+
+def _state(stack: ExitStack, given: Mapping[str, str]) -> State:
+    if "bundle" in given:
+        from pathlib import Path
+
+        from kptrace.bundle import Bundle
+
+        return Bundle(Path(given["bundle"]))
+    from kptrace.live import Live, ThisNode
+
+    here = stack.enter_context(ThisNode())
+    live = Live(here, (here.name,))
+    live.begin(here.name)
+    return live
