@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check unit kernel fuzz fuzz-parsers golden schema uml venv tools clean image archive completions
+.PHONY: help demo test check unit kernel cluster cluster-down cluster-test fuzz fuzz-parsers golden schema uml venv tools clean image archive completions
 
 help:
 	@echo "make demo    a lab, a Service traced through it, a broken one diagnosed"
-	@echo "make test    unit and kernel tiers (the kernel tier needs root)"
+	@echo "make test    unit, kernel and cluster tiers (the last two need root)"
+	@echo "make cluster a real Kubernetes on this machine, left running; make cluster-down ends it"
 	@echo "make uml     the tier that boots User Mode Linux: IPVS and IPIP"
 	@echo "make check   format, lint, types, floors of the house"
 	@echo "make fuzz    random rules and packets against the kernel until stopped (as root)"
@@ -36,10 +37,21 @@ test: venv
 	$(BIN)/python -m pytest -q -m 'not uml'
 
 unit: venv
-	$(BIN)/python -m pytest -q -m 'not kernel and not uml'
+	$(BIN)/python -m pytest -q -m 'not kernel and not uml and not cluster'
 
 kernel: venv
 	$(BIN)/python -m pytest -q -m kernel
+
+cluster-test: venv
+	$(BIN)/python -m pytest -q -m cluster
+
+# NAME=x for one of several; PROXY=iptables|iptables-legacy|nftables BACKEND=vxlan|host-gw
+cluster: venv
+	@PYTHONPATH=tests $(BIN)/python -m cluster up $(if $(NAME),--name $(NAME)) \
+	  $(if $(PROXY),--proxy $(PROXY)) $(if $(BACKEND),--backend $(BACKEND))
+
+cluster-down: venv
+	@PYTHONPATH=tests $(BIN)/python -m cluster down $(if $(NAME),--name $(NAME))
 
 uml: venv
 	$(BIN)/python -m pytest -q tests/uml

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rows
@@ -58,14 +59,29 @@ def cases() -> Path:
 
 # --- what ran, by tier and by row of the matrix ---------------------------------------------------
 
-TIERS = ("unit", "kernel", "uml")
+TIERS = ("unit", "kernel", "uml", "cluster")
 OUTCOMES = ("passed", "failed", "error", "skipped")
+TOLD = "told"  # a property of a test: words for the summary
 ASKED = pytest.StashKey[dict[str, rows.Row]]()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     found = ((item.nodeid, rows.row_of(item)) for item in session.items)
-    session.config.stash[ASKED] = {test: row for test, row in found if row}
+    session.config.stash.setdefault(ASKED, {}).update({test: row for test, row in found if row})
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With -n the tests are collected by workers alone; each hands over what it was asked."""
+    if hasattr(session.config, "workeroutput"):
+        asked = session.config.stash[ASKED]
+        session.config.workeroutput["asked"] = {test: tuple(row) for test, row in asked.items()}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    asked = getattr(node, "workeroutput", {}).get("asked", {})
+    known = node.config.stash.setdefault(ASKED, {})
+    known.update({test: rows.Row(*row) for test, row in asked.items()})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -73,22 +89,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     ran: Counter[tuple[str, str]] = Counter()
     wanting: Counter[tuple[str, str]] = Counter()
     tests: dict[str, set[str]] = {}
+    told: list[str] = []
     for outcome in OUTCOMES:
         for report in terminalreporter.getreports(outcome):
-            tier = next(
-                (t for t in ("kernel", "uml") if t in getattr(report, "keywords", ())), "unit"
-            )
+            keywords = getattr(report, "keywords", ())
+            tier = next((tier for tier in TIERS[1:] if tier in keywords), "unit")
             ran[tier, outcome] += 1
             tests.setdefault(outcome, set()).add(report.nodeid)
             if outcome == "skipped":
                 wanting[tier, _why(report)] += 1
+            told += [text for name, text in report.user_properties if name == TOLD]
     terminalreporter.section("tiers")
     for tier in TIERS:
         counts = [f"{ran[tier, outcome]} {outcome}" for outcome in OUTCOMES if ran[tier, outcome]]
-        terminalreporter.line(f"{tier:<6}  {', '.join(counts) or 'none ran'}")
+        terminalreporter.line(f"{tier:<7} {', '.join(counts) or 'none ran'}")
         for (of, why), count in wanting.items():
             if of == tier:
                 terminalreporter.line(f"        {count} skipped: {why}")
+    for line in dict.fromkeys(told):
+        terminalreporter.line(line)
     asked = terminalreporter.config.stash.get(ASKED, {}) if tests else {}
     passed = tests.pop("passed", set()).difference(*tests.values())
     table = list(rows.tables(asked, passed))

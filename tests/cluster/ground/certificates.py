@@ -84,8 +84,8 @@ class Authority:
 
     def _serving(self) -> None:
         addresses = (*self.plan.control.addresses, *API_SERVICE, "127.0.0.1", "::1")
-        names = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
-        names = (*names, "kubernetes.default.svc.cluster.local")
+        service = ("kubernetes", "default", "svc", "cluster.local")
+        names = ("localhost", *(".".join(service[:length]) for length in range(1, 5)))
         known_as = ",".join((*(f"IP:{a}" for a in addresses), *(f"DNS:{n}" for n in names)))
         self._signed(
             "apiserver",
@@ -100,9 +100,15 @@ class Authority:
 
     def _request(self, name: str, subject: str, *extensions: str, by: tuple[str, ...] = ()) -> None:
         pki = self.home.pki
+        files: tuple[str | Path, ...] = (
+            "-keyout",
+            pki / f"{name}.key",
+            "-out",
+            pki / f"{name}.crt",
+        )
         run(
             *("openssl", "req", "-x509", "-config", pki / "openssl.cnf", *KEY, "-days", DAYS),
-            *("-subj", subject, "-keyout", pki / f"{name}.key", "-out", pki / f"{name}.crt", *by),
+            *("-subj", subject, *files, *by),
             *(word for extension in extensions for word in ("-addext", extension)),
         )
 

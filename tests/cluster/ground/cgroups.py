@@ -56,7 +56,7 @@ def remove(group: str) -> None:
 
 def members(group: str) -> set[int]:
     """The processes in it and below it, as this process counts them."""
-    found = set()
+    found: set[int] = set()
     for top in remaining(group):
         for path in top.rglob("cgroup.procs"):
             with suppress(OSError):

@@ -85,7 +85,8 @@ class Cluster:
 
     def check(self) -> None:
         """Every daemon runs, or one that does not is named with its last words."""
-        for part in (self.control, *self.nodes.values()):
+        parts: list[ControlPlane | Node] = [self.control, *self.nodes.values()]
+        for part in parts:
             for daemon in part.starters:
                 if not part.machine.runs(daemon):
                     said = part.machine.log(daemon)

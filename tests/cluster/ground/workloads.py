@@ -87,7 +87,12 @@ def _node(node: NodePlan) -> dict[str, object]:
         "kind": "Node",
         "metadata": {
             "name": node.role,
-            "labels": {"topology.kubernetes.io/zone": f"zone-{node.role[-1]}"},
+            "labels": {
+                # pods are spread over the hosts that the scheduler knows when it places them
+                "kubernetes.io/hostname": node.role,
+                "kubernetes.io/os": "linux",
+                "topology.kubernetes.io/zone": f"zone-{node.role[-1]}",
+            },
         },
         "spec": {"podCIDR": node.pod_cidrs[0], "podCIDRs": list(node.pod_cidrs)},
     }
