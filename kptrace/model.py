@@ -247,7 +247,10 @@ class Pod(Value):
 
 
 class Node(Value):
-    """A node as the API gives it. ``addresses``: the InternalIPs first, no host names."""
+    """A node as the API gives it. ``addresses``: the InternalIPs first, no host names.
+
+    kubelet, kernel: their versions, as the kubelet reports them
+    """
 
     name: str
     addresses: tuple[str, ...] = ()
@@ -255,6 +258,8 @@ class Node(Value):
     zone: str = ""
     ready: bool = False
     annotations: tuple[tuple[str, str], ...] = ()
+    kubelet: str = ""
+    kernel: str = ""
 
 
 class DnsAnswer(Value):

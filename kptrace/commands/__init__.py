@@ -15,6 +15,7 @@ SHORT = {
     "resolve": "Say what a name means: to the API, and to the pod's own DNS.",
     "check": "Say what on the nodes would break Service traffic.",
     "snapshot": "Keep the state of the nodes, to be explained elsewhere.",
+    "verify": "Try a file of expected results; for CI.",
     "replay": "Print the report of a saved run.",
     "clean": "Remove what killed runs left in the cluster.",
     "causes": "Explain the causes that a report can name.",

@@ -15,6 +15,7 @@ from kptrace.model import Outcome, Value
 if TYPE_CHECKING:
     from kptrace.model import Trace
     from kptrace.run import Run
+    from kptrace.verification import Verification
 
 
 class Form(StrEnum):
@@ -23,6 +24,7 @@ class Form(StrEnum):
     JSON = "json"
     YAML = "yaml"
     JUNIT = "junit"
+    GITHUB = "github"
 
 
 class Look(Options):
@@ -83,11 +85,11 @@ def tell(run: Run, save: Path | None, look: Look) -> NoReturn:
 
         archive.write(save, pack(run))
     made = report(run)
-    show(_rendered(made, look, run.question.expect))
+    show(_rendered(made, look, run))
     raise typer.Exit(_exit_code(made, run.question.expect))
 
 
-def _rendered(made: Trace, look: Look, expect: tuple[Outcome, ...]) -> str:
+def _rendered(made: Trace, look: Look, run: Run) -> str:
     match look.output:
         case Form.JSON:
             from kptrace.render.json import json
@@ -98,14 +100,32 @@ def _rendered(made: Trace, look: Look, expect: tuple[Outcome, ...]) -> str:
 
             return yaml(made)
         case Form.JUNIT:
-            from kptrace.render.junit import junit
+            from kptrace.commands import ci
 
-            return junit(made, expect=expect)
+            return ci.junit(_alone(made, run))
+        case Form.GITHUB:
+            from kptrace.commands import ci
+
+            return ci.github(_alone(made, run), _text(made, look))
         case Form.TEXT | Form.WIDE:
-            from kptrace.render.text import text
+            return _text(made, look)
 
-            wide = look.output is Form.WIDE
-            return text(made, width=width(), colour=colour(look.color), wide=wide)
+
+def _text(made: Trace, look: Look) -> str:
+    from kptrace.render.text import text
+
+    wide = look.output is Form.WIDE
+    return text(made, width=width(), colour=colour(look.color), wide=wide)
+
+
+def _alone(made: Trace, run: Run) -> Verification:
+    """One trace as CI systems take it: the result of one expectation."""
+    from kptrace.kube.documents import read_documents
+    from kptrace.verification import Expectation, Verification, about, seen
+
+    result = seen(Expectation(question=run.question), made)
+    told = about([made], read_documents(run.api).nodes)
+    return Verification(file="", results=(result,), about=told)
 
 
 def _exit_code(made: Trace, expect: tuple[Outcome, ...]) -> int:

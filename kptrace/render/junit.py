@@ -1,4 +1,4 @@
-"""Reports as JUnit XML for CI: one test case a trace. Pure.
+"""Results as JUnit XML for CI: one test case a result. Pure.
 
 What readers do with it decided the shape: GitLab shows ``classname`` as the suite, may show only
 the body of a failure, and drops cases of equal names; Jenkins keeps one failure a case. So the
@@ -9,81 +9,99 @@ tells its reason in the attribute and the whole in its body.
     inconclusive                skipped (nothing was claimed)
     another outcome             failure, its type the outcome
     could not be looked at      error
+
+Where it was (versions, proxy, network) stands in the suite's properties.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
-from kptrace.errors import KptraceError
 from kptrace.judge.words import end
-from kptrace.model import Outcome, Target, Trace
+from kptrace.model import Trace
 from kptrace.render.clean import clean
+from kptrace.render.results import start, subject, why
 from kptrace.render.text import text
-from kptrace.render.words import outcome_words, source_words
+from kptrace.verification import Result
 
-DELIVERED = (Outcome.DELIVERED,)
-
-
-def junit(*traces: Trace, expect: tuple[Outcome, ...] = ()) -> str:
-    """expect: the outcomes that pass; delivered when none is named."""
-    return _suites([_case(trace, expect or DELIVERED) for trace in traces])
+TAGS = {"failed": "failure", "error": "error", "inconclusive": "skipped"}
 
 
-def junit_error(target: Target, source: str, error: KptraceError) -> str:
-    """For a trace that could not be made at all."""
-    case = _named(target, f"{target.text} from {source or 'a chosen source'}")
-    failed = ElementTree.SubElement(case, "error", type=type(error).__name__)
-    failed.set("message", clean(error.message))
-    failed.text = _body(f"{error.message}\n{error.hint}".strip())
-    return _suites([case])
+def junit(results: Sequence[Result], about: Mapping[str, str]) -> str:
+    """about: the properties."""
+    names = Counter(map(_name, results))
+    return _suites([_case(each, names[_name(each)] > 1) for each in results], about)
 
 
-def _case(trace: Trace, expect: tuple[Outcome, ...]) -> ElementTree.Element:
-    case = _named(trace.target, _name(trace))
-    case.set("time", f"{(trace.elapsed_us or 0) / 1e6:.6f}")
-    told = text(trace)
-    message = clean(trace.summary or outcome_words(trace))
-    if trace.outcome not in expect:
-        skipped = trace.outcome is Outcome.INCONCLUSIVE
-        result = ElementTree.SubElement(case, "skipped" if skipped else "failure")
-        if not skipped:
-            result.set("type", trace.outcome.value)
-        result.set("message", message)
-        result.text = _body(told)
-    ElementTree.SubElement(case, "system-out").text = _body(told)
-    if sent := [each.sent_ns for each in trace.evidence.returned]:
-        case.set("timestamp", datetime.fromtimestamp(min(sent) / 1e9, UTC).isoformat())
+def _case(result: Result, repeated: bool) -> ElementTree.Element:
+    asked, trace = result.expectation, result.trace
+    target = asked.question.target
+    suite = ".".join(filter(None, ("kptrace", target.namespace, target.name)))
+    name = f"{_name(result)} (line {asked.line})" if repeated else _name(result)
+    case = ElementTree.Element("testcase", classname=clean(suite), name=clean(name))
+    elapsed = trace.elapsed_us if trace else None
+    case.set("time", f"{(elapsed or 0) / 1e6:.6f}")
+    told = _told(result)
+    if result.status in TAGS:
+        found = ElementTree.SubElement(case, TAGS[result.status])
+        if result.status != "inconclusive":
+            found.set("type", _type(result))
+        found.set("message", clean(why(result)))
+        found.text = _body(told)
+    if trace is not None:
+        ElementTree.SubElement(case, "system-out").text = _body(told)
+        if sent := [each.sent_ns for each in trace.evidence.returned]:
+            case.set("timestamp", datetime.fromtimestamp(min(sent) / 1e9, UTC).isoformat())
     return case
 
 
-def _named(target: Target, name: str) -> ElementTree.Element:
-    suite = ".".join(filter(None, ("kptrace", target.namespace, target.name)))
-    return ElementTree.Element("testcase", classname=clean(suite), name=clean(name))
+def _told(result: Result) -> str:
+    if result.trouble is not None:
+        return f"{result.trouble.message}\n{result.trouble.hint}".strip()
+    assert result.trace is not None
+    return text(result.trace)
 
 
-def _name(trace: Trace) -> str:
-    """``tcp/80 from pod/client on node-a to 10.96.41.7:80``."""
-    start = source_words(trace.source, trace.target.namespace)
+def _type(result: Result) -> str:
+    if result.trouble is not None:
+        return result.trouble.kind
+    assert result.trace is not None
+    return result.trace.outcome.value
+
+
+def _name(result: Result) -> str:
+    """``tcp/80 from pod/client on node-a to 10.96.41.7:80``, behind the name that it was given."""
+    name = result.expectation.name
+    told = _way(result, result.trace) if result.trace else subject(result)
+    return f"{name}: {told}" if name else told
+
+
+def _way(result: Result, trace: Trace) -> str:
     found = trace.resolution
     if found is None:
-        return f"{trace.target.text} from {start}"
+        return f"{trace.target.text} from {start(result)}"
     where = end(found.address, found.port) if found.address else trace.target.text
-    return f"{found.protocol}/{found.port} from {start} to {where}"
+    return f"{found.protocol}/{found.port} from {start(result)} to {where}"
 
 
 def _body(told: str) -> str:
     return "\n".join(clean(line) for line in told.split("\n"))
 
 
-def _suites(cases: list[ElementTree.Element]) -> str:
+def _suites(cases: list[ElementTree.Element], about: Mapping[str, str]) -> str:
     told = {"name": "kptrace", "tests": str(len(cases))}
     for plural, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         told[plural] = str(sum(case.find(tag) is not None for case in cases))
     told["time"] = f"{sum(float(case.get('time', '0')) for case in cases):.6f}"
     root = ElementTree.Element("testsuites", told)
     suite = ElementTree.SubElement(root, "testsuite", dict(told))
+    if about:
+        properties = ElementTree.SubElement(suite, "properties")
+        for name, value in about.items():
+            ElementTree.SubElement(properties, "property", name=clean(name), value=clean(value))
     for case in cases:
         # The schema that Jenkins checks knows a time of the suite only.
         stamp = case.attrib.pop("timestamp", None)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from kptrace.model import API_VERSION, Checkup, Explanation, Resolved, Trace, Value
+from kptrace.verification import Verification
 
 SCHEMA_FILE = "trace.schema.json"
 SCHEMAS: dict[str, type[Value]] = {
@@ -19,6 +20,7 @@ SCHEMAS: dict[str, type[Value]] = {
     "explanation.schema.json": Explanation,
     "resolved.schema.json": Resolved,
     "checkup.schema.json": Checkup,
+    "verification.schema.json": Verification,
 }
 
 

@@ -6,11 +6,24 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
-from kptrace.errors import NotFound
-from kptrace.model import Outcome, Target, Trace
-from kptrace.render.junit import junit, junit_error
+import msgspec
+
+from kptrace.errors import Inconclusive, NotFound
+from kptrace.model import Outcome, Question, Target, Trace
+from kptrace.render.junit import junit as junit_of
+from kptrace.verification import Expectation, Result, seen, unseen
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def result(trace: Trace, *expect: Outcome, name: str = "", line: int = 0) -> Result:
+    question = Question(target=trace.target, expect=expect)
+    return seen(Expectation(question=question, name=name, line=line), trace)
+
+
+def junit(*traces: Trace, expect: tuple[Outcome, ...] = ()) -> str:
+    numbered = enumerate(traces, 2)
+    return junit_of([result(trace, *expect, line=line) for line, trace in numbered], {})
 
 
 def case(xml: str) -> ElementTree.Element:
@@ -67,15 +80,53 @@ def test_inconclusive_is_skipped_unless_expected(samples: dict[str, Trace]) -> N
     assert case(expected).find("skipped") is None
 
 
-def test_an_error(samples: dict[str, Trace]) -> None:
+def test_an_error() -> None:
     target = Target(kind="service", text="svc/\x1bweb", name="\x1bweb", namespace="shop")
-    found = case(junit_error(target, "", NotFound("no Service \x07", "did you mean web?")))
+    asked = Expectation(question=Question(target=target))
+    found = case(junit_of([unseen(asked, NotFound("no Service \x07", "did you mean web?"))], {}))
     error = found.find("error")
     assert error is not None
     assert error.get("type") == "NotFound"
     assert error.get("message") == r"no Service \x07"
     assert error.text == "no Service \\x07\ndid you mean web?"
-    assert found.get("name") == r"svc/\x1bweb from a chosen source"
+    assert found.get("classname") == r"kptrace.shop.\x1bweb"
+    assert found.get("name") == r"svc/\x1bweb (shop) from a chosen source"
+
+
+def test_what_stays_open_without_a_trace_is_skipped(samples: dict[str, Trace]) -> None:
+    asked = result(samples["refused"]).expectation
+    found = case(junit_of([unseen(asked, Inconclusive("the node left"))], {}))
+    skipped = found.find("skipped")
+    assert skipped is not None
+    assert skipped.get("message") == "the node left"
+
+
+def test_where_it_was_stands_first(samples: dict[str, Trace]) -> None:
+    about = {"kptrace": "1", "node node-a": "kubelet v1.36.2 \x1b"}
+    suite = ElementTree.fromstring(junit_of([result(samples["refused"])], about))[0]
+    assert suite[0].tag == "properties"
+    assert [(each.get("name"), each.get("value")) for each in suite[0]] == [
+        ("kptrace", "1"),
+        ("node node-a", r"kubelet v1.36.2 \x1b"),
+    ]
+
+
+def test_no_two_cases_have_one_name(samples: dict[str, Trace]) -> None:
+    one = samples["delivered-vxlan"]
+    made = junit_of([result(one, line=3), result(one, line=5), result(one, name="web")], {})
+    way = "tcp/80 from pod/client on node-a to 10.96.41.7:80"
+    assert [each.get("name") for each in ElementTree.fromstring(made).iter("testcase")] == [
+        f"{way} (line 3)",
+        f"{way} (line 5)",
+        f"web: {way}",
+    ]
+
+
+def test_a_failure_says_what_was_expected(samples: dict[str, Trace]) -> None:
+    made = junit_of([result(samples["delivered-vxlan"], Outcome.DROPPED, Outcome.REJECTED)], {})
+    failure = case(made).find("failure")
+    assert failure is not None
+    assert (failure.get("message") or "").endswith("; expected dropped or rejected")
 
 
 def test_any_report_is_well_formed(sample: tuple[str, Trace]) -> None:
@@ -83,7 +134,5 @@ def test_any_report_is_well_formed(sample: tuple[str, Trace]) -> None:
 
 
 def test_without_a_resolution_the_target_names_the_case(samples: dict[str, Trace]) -> None:
-    import msgspec
-
     bare = msgspec.structs.replace(samples["unresolved"], resolution=None)
     assert case(junit(bare)).get("name") == "svc/remote from pod/client on node-a"

@@ -1,0 +1,163 @@
+"""``kptrace verify``: a file of expected results, each tried, for smoke tests in CI."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import ExitStack, suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kptrace.commands.connection import InCluster
+from kptrace.commands.console import When, colour, progress, show, width
+from kptrace.commands.where import InLab, Offline, ground, namespace
+from kptrace.errors import CannotLook, KptraceError
+
+if TYPE_CHECKING:
+    from kptrace.model import Node
+    from kptrace.run import Run
+    from kptrace.verification import Expectation, Result, Verification
+
+
+class VerifyForm(StrEnum):
+    TEXT = "text"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    JUNIT = "junit"
+    GITHUB = "github"
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="What to trace and what to expect, as YAML.")],
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", help="Keep the run of each that is not as expected in this folder."),
+    ] = None,
+    output: Annotated[
+        VerifyForm, typer.Option("-o", "--output", help="How to print the results.")
+    ] = VerifyForm.TEXT,
+    color: Annotated[
+        When, typer.Option("--color", help="Colour: on a terminal, always or never.")
+    ] = When.AUTO,
+    *,
+    lab: InLab,
+    here: Offline,
+    cluster: InCluster,
+) -> None:
+    """Trace every target of FILE, one after the other, and compare with what FILE expects.
+
+    It goes on when one fails; the last lines say which failed and why. It exits with 0 if all are
+    as expected, 1 if one is not, 3 if one could not be looked at, 4 if one stayed inconclusive.
+
+    \b
+      checks:
+      - target: svc/web
+        from: pod/client
+      - target: svc/web:metrics
+        expect: [dropped, rejected]
+    """
+    from kptrace.expectations import read_expectations
+    from kptrace.verification import Verification, exit_code
+
+    expected = read_expectations(_text(file), str(file), namespace(lab, here, cluster))
+    tried = _Tried(save)
+    say = progress()
+    for number, each in enumerate(expected, 1):
+        say(f"{number} of {len(expected)}: {each.question.target.text}")
+        with suppress(typer.Exit):  # --dry-run: what it would do was shown
+            tried.add(each, lab, here, cluster)
+    if cluster.dry_run:
+        raise typer.Exit
+    made = Verification(file=str(file), results=tuple(tried.results), about=tried.about())
+    show(_rendered(made, output, color))
+    raise typer.Exit(exit_code(made.results))
+
+
+class _Tried:
+    """The results so far; ``save``: where the runs go that are not as expected."""
+
+    def __init__(self, save: Path | None) -> None:
+        self.results: list[Result] = []
+        self._save = save
+        self._nodes: dict[str, Node] = {}
+
+    def add(self, expected: Expectation, lab: InLab, here: Offline, cluster: InCluster) -> None:
+        from kptrace import trace as story
+        from kptrace.kube.documents import read_documents
+        from kptrace.verification import seen, unseen
+
+        try:
+            with ExitStack() as stack:
+                where = ground(stack, expected.question, lab, here, cluster)
+                seed = int.from_bytes(os.urandom(4))
+                run = story.run(expected.question, where, seed, lambda _: None)
+            made = seen(expected, story.report(run))
+            self._nodes |= {node.name: node for node in read_documents(run.api).nodes}
+        except KptraceError as error:
+            self.results.append(unseen(expected, error))
+            return
+        if made.status != "passed" and self._save is not None:
+            made = seen(expected, story.report(run), self._kept(expected, run))
+        self.results.append(made)
+
+    def about(self) -> dict[str, str]:
+        from kptrace.verification import about
+
+        traces = (each.trace for each in self.results)
+        return about([trace for trace in traces if trace], self._nodes.values())
+
+    def _kept(self, expected: Expectation, run: Run) -> str:
+        from kptrace import archive
+        from kptrace.run import pack
+
+        assert self._save is not None
+        try:
+            self._save.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CannotLook(f"{self._save} cannot be made: {error.strerror or error}") from None
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", expected.question.target.text)
+        path = self._save / f"{expected.line}-{name}.tar.gz"
+        archive.write(path, pack(run))
+        return str(path)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise CannotLook(f"{file} is not UTF-8 at byte {error.start}") from None
+    except OSError as error:
+        raise CannotLook(f"{file} cannot be read: {error.strerror or error}") from None
+
+
+def _rendered(made: Verification, output: VerifyForm, color: When) -> str:
+    match output:
+        case VerifyForm.JSON:
+            from kptrace.render.json import json
+
+            return json(made)
+        case VerifyForm.YAML:
+            from kptrace.render.json import yaml
+
+            return yaml(made)
+        case VerifyForm.JUNIT:
+            from kptrace.commands import ci
+
+            return ci.junit(made)
+        case VerifyForm.GITHUB:
+            from kptrace.commands import ci
+
+            return ci.github(made, _page(made, output, color))
+        case VerifyForm.TEXT | VerifyForm.WIDE:
+            return _page(made, output, color)
+
+
+def _page(made: Verification, output: VerifyForm, color: When) -> str:
+    from kptrace.render.verification import verification
+
+    wide = output is VerifyForm.WIDE
+    return verification(made, width=width(), colour=colour(color), wide=wide)

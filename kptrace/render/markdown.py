@@ -1,0 +1,77 @@
+"""A Verification as Markdown, for a CI job's page: a table, and each failure in whole. Pure.
+
+Names, rules and comments are data of others: outside of code every character that Markdown or HTML
+could take for a sign is escaped, and a block of code is fenced by more backticks than stand in it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from kptrace.render.clean import clean
+from kptrace.render.results import address, answer, cause, start, via, why
+from kptrace.render.text import text
+from kptrace.render.words import target_words
+from kptrace.verification import Result, Verification
+
+SIGNS = re.compile(r"[\\`*_{}\[\]<>#|~&@$:]")
+MARKS = {"passed": "✅", "failed": "❌", "error": "❌", "inconclusive": "❔"}
+HEAD = ("", "target", "from", "outcome", "why")
+
+
+def markdown(made: Verification, most: int = 1 << 20) -> str:
+    """most: bytes that there is room for; what does not fit is left out, and that is said."""
+    passed, all_ = len(made.having("passed")), len(made.results)
+    lines = [f"### kptrace: {passed} of {all_} as expected", ""]
+    lines += [_row(HEAD), _row(["---"] * len(HEAD))]
+    lines += [_row(_cells(result)) for result in made.results]
+    told = ", ".join(f"{_plain(name)} {_plain(words)}" for name, words in made.about.items())
+    lines += ["", told, ""] if told else [""]
+    page = "\n".join(lines)
+    if _size(page) > most:
+        return f"### kptrace: {passed} of {all_} as expected\n\nThe table is in the job's log.\n"
+    for result in made.having("failed", "error", "inconclusive"):
+        part = _whole(result)
+        if _size(page) + _size(part) + 100 > most:
+            return f"{page}\nMore failures are in the job's log; there is no room for them here.\n"
+        page += part
+    return page
+
+
+def _cells(result: Result) -> list[str]:
+    asked = result.expectation
+    name = f"{asked.name}: " if asked.name else ""
+    found = cause(result)
+    reason = "" if result.status == "passed" else why(result)
+    return [
+        MARKS[result.status],
+        _plain(f"{name}{target_words(asked.question.target)}{via(asked)} {address(result)}"),
+        _plain(start(result)),
+        _plain(answer(result)),
+        f"{_plain(reason)}{f' (`{found.cause}`)' if found else ''}",
+    ]
+
+
+def _whole(result: Result) -> str:
+    if result.trace is None:
+        assert result.trouble is not None
+        told = f"{result.trouble.message}\n{result.trouble.hint}"
+    else:
+        told = text(result.trace)
+    told = "\n".join(clean(line) for line in told.rstrip().split("\n"))
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", told)), 3)
+    title = _plain(f"{target_words(result.expectation.question.target)}: {answer(result)}")
+    return f"<details><summary>{title}</summary>\n\n{fence}text\n{told}\n{fence}\n\n</details>\n\n"
+
+
+def _row(cells: list[str] | tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _plain(words: str) -> str:
+    """As a numeric reference it is a letter to Markdown and to HTML alike."""
+    return SIGNS.sub(lambda found: f"&#{ord(found.group())};", clean(words).strip())
+
+
+def _size(words: str) -> int:
+    return len(words.encode("utf-8", "replace"))
