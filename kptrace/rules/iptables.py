@@ -144,6 +144,7 @@ class SavedRules(Rules):
         self._save, self._section = save, section
         self._table, self._chain = table, chain
         self._kept: dict[Place, Rule] = {}
+        self._numbered: dict[int, Rule] = {}
         self._led: dict[str, tuple[Rule, ...]] = {}
 
     @cached_property
@@ -204,6 +205,7 @@ class SavedRules(Rules):
         rule = self._kept.get(place)
         if rule is None:
             rule = self._kept[place] = self._parse(place, number or self._number(place))
+            self._numbered[rule.number] = rule
         return rule
 
     def _number(self, place: Place) -> int:
@@ -249,7 +251,7 @@ class SavedRules(Rules):
         if isinstance(index, slice):
             return [self[each] for each in range(*index.indices(self._count))]
         number = range(1, self._count + 1)[index]
-        return self._at(self._places[number - 1], number)
+        return self._numbered.get(number) or self._at(self._places[number - 1], number)
 
     def __len__(self) -> int:
         return self._count

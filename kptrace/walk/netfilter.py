@@ -230,11 +230,13 @@ class Netfilter:
             maps += via_map
             match effect:
                 case Refusal(reply=reply):
-                    return Killed(hook=hook, ref=_ref(rule), rule=rule, reply=reply, via_map=maps)
+                    return Killed(
+                        hook=hook, ref=self._ref(rule), rule=rule, reply=reply, via_map=maps
+                    )
                 case Verdict(kind="accept"):
                     return None
                 case Verdict(kind="drop"):
-                    return Killed(hook=hook, ref=_ref(rule), rule=rule, via_map=maps)
+                    return Killed(hook=hook, ref=self._ref(rule), rule=rule, via_map=maps)
                 case Verdict(kind="return"):
                     frames.pop()
                 case Verdict(kind="jump" | "goto" as kind, chain=name):
@@ -293,8 +295,14 @@ class Netfilter:
             action = "rejected"
         elif isinstance(effect, Verdict) and effect.kind == "drop":
             action = "dropped"
-        self._step(skb, hook, action, _ref(rule))
+        self._step(skb, hook, action, self._ref(rule))
         return effect, done.via_map
+
+    def _ref(self, rule: Rule) -> RuleRef:
+        refs = self.snapshot.refs
+        if id(rule) not in refs:
+            refs[id(rule)] = rule, rule.ref(describe(rule))
+        return refs[id(rule)][1]
 
     def _step(
         self, skb: Skb, hook: str, action: str, rule: RuleRef | None = None, words: str = ""
@@ -325,10 +333,6 @@ def _ages_known(chains: Sequence[Chain]) -> bool:
     ages = {chain.age for chain in chains}
     nft = all(chain.table.backend == "nft" for chain in chains)
     return len(chains) == 1 or (nft and (0, 0) not in ages and len(ages) == len(chains))
-
-
-def _ref(rule: Rule) -> RuleRef:
-    return rule.ref(describe(rule))
 
 
 def _policy_ref(chain: Chain) -> RuleRef:

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
-from kptrace.model import Flow, Place, Value
+from kptrace.model import Flow, Place, RuleRef, Value
 from kptrace.rules.ipvs import VirtualService
 from kptrace.rules.load import load_ruleset
-from kptrace.rules.ruleset import Ruleset
+from kptrace.rules.ruleset import Rule, Ruleset
 from kptrace.walk.iproute2 import (
     read_addresses,
     read_fdb,
@@ -82,6 +82,11 @@ class Snapshot(Value, dict=True, kw_only=True):
     ruleset: Ruleset
     missing: tuple[str, ...] = ()
     programs: Programs | None = None
+
+    @cached_property
+    def refs(self) -> dict[int, tuple[Rule, RuleRef]]:
+        """Rules that were met, by identity: what they do is put into words once."""
+        return {}
 
     @cached_property
     def _by_name(self) -> dict[str, Link]:
