@@ -8,7 +8,6 @@ ClusterIP, an external or load-balancer address or a node's address with a node 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from ipaddress import ip_address
 
 from kptrace.errors import NotFound, Usage
@@ -317,6 +316,8 @@ def _nearest(target: Target, keys: Iterable[str], prefix: str) -> str:
 
 
 def say_nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    from difflib import get_close_matches  # few need it
+
     near = get_close_matches(name, tuple(known), n=1, cutoff=0.5)
     if not near:
         return ""

@@ -9,15 +9,12 @@ change sides, so un-SNAT happens in prerouting and un-DNAT in postrouting).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import msgspec
 
 from kptrace.model import Flow, Packet
 
 
-@dataclass
-class Connection:
+class Connection(msgspec.Struct):
     """One entry. ``dnat``/``snat``: that side is translated; ``*_done``: its hook was asked."""
 
     original: Flow
@@ -55,8 +52,7 @@ class Connection:
         self.reply = msgspec.structs.replace(self.reply, dst=src, dport=sport)
 
 
-@dataclass
-class Tracked:
+class Tracked(msgspec.Struct):
     """A packet's place in its connection."""
 
     connection: Connection
@@ -82,11 +78,10 @@ class Tracked:
         return entry.original.dst, entry.original.dport
 
 
-@dataclass
-class Conntrack:
+class Conntrack(msgspec.Struct):
     """The connections of one namespace. Only confirmed ones are found again."""
 
-    entries: list[Connection] = field(default_factory=list)
+    entries: list[Connection] = msgspec.field(default_factory=list)
 
     def track(self, packet: Packet, zone: int = 0) -> Tracked | None:
         """None: it belongs to no connection and cannot begin one (invalid)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from kptrace.model import StepAction, Value
 from kptrace.rules.parts import Verdict
@@ -22,8 +22,7 @@ Effect = Verdict | Refusal | Unmatched | None
 ACCEPT = Verdict(kind="accept")
 
 
-@dataclass
-class Done:
+class Done(msgspec.Struct):
     """The most telling thing that the rule did; ``via_map``: names of verdict maps it went by."""
 
     action: StepAction = "rule"

@@ -10,7 +10,8 @@ A field that the packet does not have makes its Test false whatever the operator
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from kptrace.rules.parts import (
     Any,
@@ -66,8 +67,7 @@ _STATUS = Field(key="ct status")
 _MANY = 1 << 16
 
 
-@dataclass
-class Scene:
+class Scene(msgspec.Struct):
     """What a rule sees. ``remark``: called with words for what was taken as usual."""
 
     skb: Skb

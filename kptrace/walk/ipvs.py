@@ -20,7 +20,6 @@ connections that are open, or by a hash. So each server is a way of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -68,22 +67,20 @@ class Refused(Value):
     ref: RuleRef
 
 
-@dataclass
-class Balanced:
+class Balanced(msgspec.Struct):
     """One connection that IPVS knows: the client's flow to the service, and its server."""
 
     asked: Flow
     server: tuple[str, int]
 
 
-@dataclass
-class Ipvs:
+class Ipvs(msgspec.Struct):
     """Of one namespace; ``note`` takes the steps."""
 
     snapshot: Snapshot
     choices: Choices
     note: Callable[[Step], None]
-    known: list[Balanced] = field(default_factory=list)
+    known: list[Balanced] = msgspec.field(default_factory=list)
 
     def answer(self, hook: str, skb: Skb) -> None:
         """The server's answer gets the service's address again."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import msgspec
 
 from kptrace.model import Flow, Packet, Place
@@ -13,8 +11,7 @@ from kptrace.walk.network import Link, Nexthop
 _MARK = "meta mark"
 
 
-@dataclass
-class Skb:
+class Skb(msgspec.Struct):
     """The packet as it is now and where it is; the walk changes it as the kernel would.
 
     physin, physout: bridge ports, while br_netfilter passes the frame through the IP hooks
@@ -43,7 +40,7 @@ class Skb:
     tracked: Tracked | None = None
     untracked: bool = False
     prerouted: bool = False
-    unknown: set[str] = field(default_factory=set)
+    unknown: set[str] = msgspec.field(default_factory=set)
     socket: tuple[str, int] | None = None
     ipvs: bool = False
     rerouted: bool = False

@@ -6,45 +6,40 @@ the next function. They are data, so that no stage has to call the next one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from kptrace.model import Outcome, Place
 from kptrace.walk.network import Link
 from kptrace.walk.skb import Skb
 
 
-@dataclass
-class Output:
+class Output(msgspec.Struct):
     """A local socket or a tunnel sends it (``ip_local_out``)."""
 
     skb: Skb
 
 
-@dataclass
-class Receive:
+class Receive(msgspec.Struct):
     """It comes in by a device (``netif_receive_skb``)."""
 
     skb: Skb
     link: Link
 
 
-@dataclass
-class Input:
+class Input(msgspec.Struct):
     """The IP layer has it (``ip_rcv``)."""
 
     skb: Skb
 
 
-@dataclass
-class Transmit:
+class Transmit(msgspec.Struct):
     """The IP layer hands it to a device (``neigh_output``); ``skb.hop`` says for whom."""
 
     skb: Skb
     link: Link
 
 
-@dataclass
-class Frame:
+class Frame(msgspec.Struct):
     """A bridge has it (``br_handle_frame``); ``port`` is None where the node itself sent it."""
 
     skb: Skb
@@ -52,23 +47,20 @@ class Frame:
     port: Link | None = None
 
 
-@dataclass
-class Cross:
+class Cross(msgspec.Struct):
     """It leaves this namespace by a device (``dev_queue_xmit``)."""
 
     skb: Skb
     link: Link
 
 
-@dataclass
-class Local:
+class Local(msgspec.Struct):
     """The transport layer has it (``ip_local_deliver_finish``): a tunnel's or a socket's."""
 
     skb: Skb
 
 
-@dataclass
-class Arrived:
+class Arrived(msgspec.Struct):
     """A socket has it. ``unseen``: a pod whose own namespace was not looked at, or one outside."""
 
     skb: Skb
