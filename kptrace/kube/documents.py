@@ -34,7 +34,8 @@ DEFAULT_AFFINITY_SECONDS = 10800
 
 FILES = ("services.json", "endpointslices.json", "pods.json", "nodes.json")
 PARTIAL = "partial.json"
-OPTIONAL_FILES = ("servicecidrs.json", PARTIAL)
+TOLD_BY = "told-by.json"
+OPTIONAL_FILES = ("servicecidrs.json", PARTIAL, TOLD_BY)
 
 ManifestT = TypeVar("ManifestT", bound=manifests.Named)
 NounT = TypeVar("NounT")
@@ -46,6 +47,7 @@ class Documents(Value):
 
     missing: names of the files that were not there
     partial: names of those that hold no more than one question needed
+    told_by: who told all this, where it was not the API
     """
 
     services: tuple[Service, ...] = ()
@@ -55,6 +57,7 @@ class Documents(Value):
     service_cidrs: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     partial: tuple[str, ...] = ()
+    told_by: str = ""
 
     def service(self, key: str) -> Service | None:
         """By ``namespace/name``."""
@@ -92,6 +95,7 @@ def read_documents(texts: Mapping[str, str | bytes]) -> Documents:
         ),
         missing=tuple(name for name in FILES if name not in texts),
         partial=_decode(PARTIAL, texts[PARTIAL], tuple[str, ...]) if PARTIAL in texts else (),
+        told_by=_decode(TOLD_BY, texts[TOLD_BY], str) if TOLD_BY in texts else "",
     )
 
 

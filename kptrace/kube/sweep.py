@@ -17,7 +17,7 @@ from kptrace.kube.permissions import Need, lacking
 from kptrace.kube.pods import denied
 from kptrace.model import Value
 
-SECONDS = 30.0
+SECONDS = 60.0  # a kubelet that lost the API server comes back to it within some
 _AGAIN = 0.2
 _VERBS = ("list", "delete")
 

@@ -16,13 +16,23 @@ import sysconfig
 from pathlib import Path
 
 from cluster.ground import home
-from cluster.ground.images import Content, Image, Link, build_image, tree, with_libraries
+from cluster.ground.images import (
+    Content,
+    Image,
+    Link,
+    build_image,
+    libraries,
+    tree,
+    with_libraries,
+)
 from cluster.ground.node import PAUSE_IMAGE
 from cluster.ground.plan import NotPossible
 from cluster.ground.shell import run
+from msgspec import _core
 
 ROOT = Path(__file__).parents[3]
 
+PLATFORM = sysconfig.get_config_var("MULTIARCH")
 PREFIX = "localhost/kptrace"
 COREDNS_IMAGE = f"{PREFIX}/coredns:test"
 SERVER_IMAGE = f"{PREFIX}/server:test"
@@ -73,7 +83,9 @@ def agent() -> Path:
 
 
 def python() -> dict[str, Content]:
-    """The interpreter and the standard library, and no package."""
+    """The interpreter and the standard library, and no package; but what compiled packages load,
+    which every image of a distribution has.
+    """
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     program = Path(sys.base_prefix) / "bin" / version
     if not program.exists():
@@ -83,6 +95,7 @@ def python() -> dict[str, Content]:
         f"usr/bin/{version}": program,
         "usr/bin/python3": Link(version),
         **tree(library, f"usr/lib/{version}", UNWANTED),
+        **{f"usr/lib/{PLATFORM}/{one.name}": one for one in libraries(Path(_core.__file__))},
     }
 
 
