@@ -151,11 +151,21 @@ def shares(page: Page, trace: Trace) -> None:
             page.line(say(row[0]), say("  "), say(row[1]), indent=2, hang=4)
             numbers = f"predicted {row[2]}, seen {row[3]} of {sent}, delivered {row[4]}"
             page.line(say(numbers), indent=6)
+        _by_ipvs(page, trace)
         return
     for index, row in enumerate((heads, *rows)):
         text = [pad(row[0], widths[0]), pad(row[1], widths[1])]
         text += [f"{row[i]:>{widths[i]}}" for i in range(2, 5)]
         page.line(glue("  ".join(text), "quiet" if not index else ""), indent=2)
+    _by_ipvs(page, trace)
+
+
+def _by_ipvs(page: Page, trace: Trace) -> None:
+    """It does not choose by chance, so what was seen need not come near what was predicted."""
+    steps = trace.prediction.branches[0].steps if trace.prediction.branches else ()
+    chosen = next((s.words for s in steps if s.rule and s.rule.backend == "ipvs"), "")
+    if chosen:
+        page.line(say(f"{chosen}."), indent=2)
 
 
 def _row(share: Share, sent: int, namespace: str) -> tuple[str, str, str, str, str]:
