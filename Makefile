@@ -7,9 +7,9 @@ BIN := $(VENV)/bin
 
 help:
 	@echo "make demo    a lab, a Service traced through it, a broken one diagnosed"
-	@echo "make test    unit, kernel and cluster tiers (the last two need root)"
+	@echo "make test    every tier: unit, kernel, uml, cluster (kernel and cluster need root)"
 	@echo "make cluster a real Kubernetes on this machine, left running; make cluster-down ends it"
-	@echo "make uml     the tier that boots User Mode Linux: IPVS and IPIP"
+	@echo "make uml     the tier on a second kernel, User Mode Linux: IPVS and IPIP; no root"
 	@echo "make check   format, lint, types, floors of the house"
 	@echo "make fuzz    random rules and packets against the kernel until stopped (as root)"
 	@echo "make fuzz-parsers  every reader of rules and dumps under coverage-guided fuzzing"
@@ -34,7 +34,7 @@ check: venv
 	$(BIN)/lint-imports --no-cache
 
 test: venv
-	$(BIN)/python -m pytest -q -m 'not uml'
+	$(BIN)/python -m pytest -q
 
 unit: venv
 	$(BIN)/python -m pytest -q -m 'not kernel and not uml and not cluster'
