@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ class Layer(NamedTuple):
 
 def layer(tree: Path, file: Path) -> Layer:
     """The folder's files as a layer, all root's."""
-    fresh = file.with_suffix(".part")
+    fresh = file.with_suffix(f".{os.getpid()}.part")  # another build may make the same one
     with (
         fresh.open("wb") as raw,
         gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6, mtime=0) as zipped,

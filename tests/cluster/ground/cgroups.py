@@ -7,6 +7,7 @@ without groups below it can hold processes: therefore the daemons stand in ``sys
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -46,9 +47,8 @@ def remove(group: str) -> None:
     until = time.monotonic() + REMOVAL_SECONDS
     while tops := remaining(group):
         for top in tops:
-            for below in sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True):
-                _rmdir(below)
-            _rmdir(top)
+            for folder, _, _ in os.walk(top, topdown=False):
+                _rmdir(Path(folder))
         if time.monotonic() > until:
             return
         time.sleep(0.1)
@@ -58,9 +58,10 @@ def members(group: str) -> set[int]:
     """The processes in it and below it, as this process counts them."""
     found: set[int] = set()
     for top in remaining(group):
-        for path in top.rglob("cgroup.procs"):
+        for folder, _, _ in os.walk(top):
             with suppress(OSError):
-                found.update(int(line) for line in path.read_text().split())
+                procs = Path(folder, "cgroup.procs").read_text()
+                found.update(int(line) for line in procs.split())
     return found - {0}
 
 

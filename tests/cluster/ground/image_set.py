@@ -78,7 +78,8 @@ def every(binaries: Path) -> list[Image]:
 def agent() -> Path:
     """kptrace's own image, made as its users make it; its builder keeps what did not change."""
     made = home.images() / "agent.tar"
-    run(sys.executable, ROOT / "plugins/kubectl/build/image.py", "--output", made, seconds=900)
+    with written(made) as new:
+        run(sys.executable, ROOT / "plugins/kubectl/build/image.py", "--output", new, seconds=900)
     return made
 
 

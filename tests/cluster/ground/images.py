@@ -10,10 +10,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import stat
 import tarfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -25,6 +28,8 @@ from cluster.ground.shell import attempt
 MERGED = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 LIBRARY = re.compile(r"^\s*(?:\S+ => )?(/\S+) \(0x", re.MULTILINE)
 EXECUTABLE = b"\x7fELF"
+# another cluster may be about to load an image that is older than this one
+KEPT_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -49,14 +54,26 @@ class Image:
 
 def build_image(image: Image) -> Path:
     """The image's tar, from the cache when nothing of it has changed."""
-    made = home.images() / f"{re.sub(r'[^a-z0-9]+', '-', image.name)}-{_hash(image)}.tar"
+    stem = re.sub(r"[^a-z0-9]+", "-", image.name)
+    made = home.images() / f"{stem}-{_hash(image)}.tar"
     if not made.exists():
-        for old in home.images().glob(f"{made.name.rsplit('-', 1)[0]}-*.tar"):
-            old.unlink()
-        new = made.with_suffix(".new")
-        new.write_bytes(_archive(image))
-        new.rename(made)
+        with written(made) as new:
+            new.write_bytes(_archive(image))
+        for old in home.images().glob(f"{stem}-*.tar"):
+            if time.time() - old.stat().st_mtime > KEPT_SECONDS:
+                old.unlink(missing_ok=True)
     return made
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Write to this one, and ``path`` is whole at every moment; others may write it, too."""
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        yield new
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def tree(folder: Path, into: str, without: Sequence[str] = ()) -> dict[str, Content]:
