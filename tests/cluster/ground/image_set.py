@@ -24,6 +24,7 @@ from cluster.ground.images import (
     libraries,
     tree,
     with_libraries,
+    written,
 )
 from cluster.ground.node import PAUSE_IMAGE
 from cluster.ground.plan import NotPossible
