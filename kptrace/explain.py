@@ -142,10 +142,26 @@ def _with_services(target: Target, documents: Documents, snapshot: Snapshot) -> 
     """Where no API was asked, the rules name the Services."""
     if "services.json" not in documents.missing:
         return documents
+    return msgspec.structs.replace(documents, services=services_told(target, snapshot))
+
+
+def services_told(target: Target, snapshot: Snapshot) -> tuple[Service, ...]:
+    """Those that the rules name: the one that is meant, else all, so that its like can be named."""
     key = f"{target.namespace}/{target.name}" if target.kind == "service" else ""
-    # all of them only where this one is not among them: so that its like can be named
     found = services_of(snapshot.ruleset, key) or services_of(snapshot.ruleset)
-    return msgspec.structs.replace(documents, services=found)
+    if not found and target.kind == "service":
+        proxy = proxy_of(snapshot)
+        node = snapshot.place.node
+        if proxy in ("ipvs", "cilium"):
+            raise NotFound(
+                f"nothing on {node} names a Service: proxy {proxy} keeps addresses only",
+                "trace its address: kptrace ADDRESS:PORT --offline",
+            )
+        raise NotFound(
+            f"no rule on {node} names a Service: no proxy has written there",
+            "is kube-proxy running? kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide",
+        )
+    return found
 
 
 def _ports(service: Service, target: Target) -> tuple[ServicePort, ...]:

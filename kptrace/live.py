@@ -10,6 +10,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
+from typing import Self
 
 from kptrace.crew import FILES, LONGEST, Crew, Ground
 from kptrace.model import Place
@@ -26,7 +27,7 @@ class ThisNode:
         self.name = socket.gethostname()
         self._open = ExitStack()
 
-    def __enter__(self) -> ThisNode:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

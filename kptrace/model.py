@@ -702,6 +702,7 @@ class Resolved(Value):
     """What the API says that a target is, beside what DNS says: what ``resolve -o json`` prints.
 
     servers: of the source's resolver; ``why_not``: why they were not asked
+    told_by: who told of the Service, where it was not the API
     missing: what the API was not asked for
     """
 
@@ -710,6 +711,7 @@ class Resolved(Value):
     resolution: Resolution
     servers: tuple[str, ...] = ()
     why_not: str = ""
+    told_by: str = ""
     findings: tuple[Finding, ...] = ()
     missing: tuple[str, ...] = ()
     apiVersion: str = API_VERSION

@@ -19,7 +19,7 @@ from kptrace.judge.verdict import judge
 from kptrace.kube.documents import read_documents
 from kptrace.kube.resolution import choose_source, resolve
 from kptrace.lookup import RESOLV_CONF, with_dns
-from kptrace.model import Place, Probe, Question, Trace
+from kptrace.model import Layer, Place, Probe, Question, Trace
 from kptrace.proof import probes_for, prove
 from kptrace.reach import MOST_NODES, flow_of, predicted_for, snapshots_of
 from kptrace.run import Run, facts_of
@@ -75,5 +75,17 @@ def report(run: Run) -> Trace:
 def _reported(run: Run, texts: Mapping[Place, Mapping[str, str]]) -> Trace:
     documents, snapshots = read_documents(run.api), snapshots_of(texts)
     prediction = predicted_for(run.source, run.resolution, documents, snapshots)
+    if documents.told_by:
+        run = msgspec.structs.replace(run, absent=(*run.absent, _unasked(run, documents.told_by)))
     made = judge(run, cases(run, documents, snapshots, prediction))
     return msgspec.structs.replace(made, networks=cni.networks(snapshots, texts))
+
+
+def _unasked(run: Run, told_by: str) -> Layer:
+    """Where the rules name the endpoints, no rule can be seen to be stale."""
+    return Layer(
+        name="the API",
+        node=run.source.place.node,
+        missing=f"not asked: Services and endpoints are as {told_by} have them",
+        remedy="leave out --offline, or compare by hand: kubectl get endpointslices",
+    )

@@ -106,7 +106,12 @@ class Vantage:
     ) -> Iterator[Finding]:
         """Where the API was asked: how the rules differ from what it tells."""
         entries = tuple(one.entry for one in answers)
-        if not entries or {"services.json", "endpointslices.json"} & set(self._documents.missing):
+        told = self._documents
+        if (
+            not entries
+            or told.told_by
+            or {"services.json", "endpointslices.json"} & {*told.missing}
+        ):
             return
         times: dict[Where, int] = {}
         for one in answers:

@@ -112,7 +112,7 @@ def test_rules_that_differ_exit_with_1(bundle: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [
-        (["svc/web"], 3, "which cluster?"),
+        (["svc/web"], 3, "no cluster"),
         (["svc/web", "--lab", "--offline"], 2, "exclude each other"),
         (["pod/x", "--offline"], 2, "is no Service"),
         (["svc/web", "--offline", "-o", "junit"], 2, "'junit' is not one of"),

@@ -50,7 +50,7 @@ def resolve(
         family=4 if ipv4 else 6 if ipv6 else 0,
     )
     with ExitStack() as stack:
-        where = ground(stack, question, lab, here, cluster)
+        where, question = ground(stack, question, lab, here, cluster)
         from kptrace.resolved import look_up
 
         made = look_up(question, where, int.from_bytes(os.urandom(4)), progress())

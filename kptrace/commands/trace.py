@@ -92,7 +92,7 @@ def trace(
         trace_rule=trace_rule,
     )
     with ExitStack() as stack:
-        where = ground(stack, question, lab, here, cluster)
+        where, question = ground(stack, question, lab, here, cluster)
         from kptrace import trace as story
 
         run = story.run(question, where, int.from_bytes(os.urandom(4)), progress())

@@ -92,9 +92,9 @@ class _Tried:
 
         try:
             with ExitStack() as stack:
-                where = ground(stack, expected.question, lab, here, cluster)
+                where, asked = ground(stack, expected.question, lab, here, cluster)
                 seed = int.from_bytes(os.urandom(4))
-                run = story.run(expected.question, where, seed, lambda _: None)
+                run = story.run(asked, where, seed, lambda _: None)
             made = seen(expected, story.report(run))
             self._nodes |= {node.name: node for node in read_documents(run.api).nodes}
         except KptraceError as error:

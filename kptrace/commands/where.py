@@ -58,11 +58,16 @@ def namespace(lab: InLab, here: Offline, cluster: Flags) -> str:
 
 def ground(
     stack: ExitStack, question: Question, lab: InLab, here: Offline, cluster: InCluster
-) -> Ground:
-    """Where packets are sent."""
+) -> tuple[Ground, Question]:
+    """Where packets are sent, and the question in that place's own names."""
+    if here.offline and not lab.named:
+        from kptrace.here import Here
+
+        node = stack.enter_context(Here(question))
+        return node, node.question
     if lab.named or here.offline:
-        return site(stack, lab, here).ground
-    return stack.enter_context(_cluster(question, cluster))
+        return site(stack, lab, here).ground, question
+    return stack.enter_context(_cluster(question, cluster)), question
 
 
 def _cluster(question: Question, cluster: InCluster) -> ClusterGround:

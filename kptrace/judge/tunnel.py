@@ -36,9 +36,11 @@ def _stale(case: Case, last: Sighting, destination: str) -> Iterator[Finding]:
     nodes = case.documents.nodes
     if not nodes or any(destination in node.addresses for node in nodes):
         return
+    meant = _meant_node(case)
+    if meant is None and "nodes.json" in case.documents.partial:
+        return  # it may be one that nobody told us of
     node = last.place.node
     device = _device(case, last)
-    meant = _meant_node(case)
     carried = last.packet.tunnel is not None
     evidence = [
         f"the encapsulated packet left {last.interface} of {node} for {destination}"

@@ -23,6 +23,9 @@ def resolved(made: Resolved, width: int = 80, colour: bool = False, wide: bool =
     page.blank()
     _api(page, made, wide)
     _dns(page, made, wide)
+    if made.told_by:
+        page.blank()
+        page.line(say(f"No API server was asked: this is as {made.told_by} have it."), hang=2)
     if made.missing:
         page.blank()
         page.line(say(f"Not there to read: {', '.join(made.missing)}."), hang=2)
@@ -63,16 +66,23 @@ def _api(page: Page, made: Resolved, wide: bool) -> None:
     meant = made.resolution
     service = meant.service
     if service is not None:
-        page.line(say(_service_words(service)), label=_label("API"))
+        page.line(say(_service_words(service)), label=_label("Rules" if made.told_by else "API"))
     elif made.target.kind == "name":
-        page.line(say("no Service of the API has this name"), label=_label("API"))
+        page.line(
+            say("no Service of the API has this name"),
+            label=_label("Rules" if made.told_by else "API"),
+        )
         return
     elif meant.endpoints:
-        page.line(glue(_endpoint(meant.endpoints[0], made)), label=_label("API"))
+        page.line(
+            glue(_endpoint(meant.endpoints[0], made)),
+            label=_label("Rules" if made.told_by else "API"),
+        )
         return
     else:
         page.line(
-            say(f"{meant.address} belongs to nothing that the API knows"), label=_label("API")
+            say(f"{meant.address} belongs to nothing that the API knows"),
+            label=_label("Rules" if made.told_by else "API"),
         )
         return
     if service.external_name:
@@ -80,7 +90,8 @@ def _api(page: Page, made: Resolved, wide: bool) -> None:
     port = meant.service_port
     if port is not None:
         name = f" {port.name}" if port.name else ""
-        target = f" to targetPort {port.target_port}" if port.target_port else ""
+        known = port.target_port and not made.told_by
+        target = f" to targetPort {port.target_port}" if known else ""
         node = f", node port {port.node_port}" if port.node_port else ""
         where = f"{end(meant.address, meant.port)}/{meant.protocol.upper()}"
         page.line(say(f"{where}: port {port.port}{name}{target}{node}"), indent=LABEL + 1, hang=8)
@@ -108,7 +119,8 @@ def _endpoints(page: Page, made: Resolved, wide: bool) -> None:
         return
     count = f"{len(known)} endpoint{'s' if len(known) != 1 else ''}"
     style = "" if ready else "bad"
-    page.line(say(f"{count}, {ready} ready" if known else "no endpoint", style), indent=LABEL + 1)
+    words = count if made.told_by else f"{count}, {ready} ready"
+    page.line(say(words if known else "no endpoint", style), indent=LABEL + 1)
     shown = known if wide or len(known) <= MOST_ENDPOINTS else known[:4]
     for one in shown:
         page.line(glue(_endpoint(one, made)), indent=LABEL + 3)
