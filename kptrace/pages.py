@@ -12,8 +12,8 @@ from pathlib import Path
 
 from kptrace.errors import BadDump
 
-PAGE = 1 << 17
-_KEPT = 32  # 4 MB
+PAGE = 1 << 16
+_KEPT = 64  # 4 MB
 
 
 class FilePages:

@@ -33,6 +33,12 @@ CHAINS = {
     "reject-chain": "to be rejected",
     "cali-from-wl-dispatch": "to the sending pod's policy",
     "cali-to-wl-dispatch": "to the receiving pod's policy",
+    "ISTIO_OUTPUT": "to the mesh's rules for what the pod sends",
+    "ISTIO_INBOUND": "to the mesh's rules for what comes for the pod",
+    "ISTIO_REDIRECT": "to the sidecar",
+    "ISTIO_IN_REDIRECT": "to the sidecar, as inbound",
+    "PROXY_INIT_OUTPUT": "to the mesh's rules for what the pod sends",
+    "PROXY_INIT_REDIRECT": "to the sidecar",
     "cali-wl-to-host": "to the rules from pods to this node",
 }
 CALICO = {

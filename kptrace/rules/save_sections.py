@@ -4,29 +4,33 @@ In: the text in pages of whole lines. Out: a Section for each table, which gives
 declaration and the stretches of text with its rules. All of it is proved to be what iptables-save
 writes: whoever asks for one chain must not be told less than the file holds.
 
-A regular expression goes over each page once and gives the names of the chains to which the rules
-belong, run by run. As iptables-save keeps a chain's rules together, each name comes once, and the
-page in which it came is all that need be known to find it. Where a text is not like that (written
-by hand, or broken) the places are looked up one by one, which also says in which line a fault is.
-Of more declarations than a hand writes only the number is proved.
+A regular expression goes over each page once and gives the names of the chains, of the declarations
+and of the rules run by run. iptables-save tells the kernel's own chains first and then the others
+by name, each chain's rules together; a text whose names come so is sorted, and what is asked for is
+looked for by halves, so nothing of it has to be kept. Where they do not come so (written by hand,
+or broken) all places are looked up one by one, which also says in which line a fault is. Only this
+shows a rule of a chain that is nowhere declared and that nobody asks for, so small tables are
+looked through for that.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import repeat
+from itertools import islice
+from operator import lt
 from typing import Protocol
 
 from kptrace.errors import BadDump
 
 BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 MANY = 2000
-FEW = 50
 
 DECLARED = re.compile(r":\S+ (\S+)(?: \[(\d+):(\d+)\])?")
 _DECLARATIONS = re.compile(r"(?::.*+\n|(?!-A |\[|COMMIT).*+\n)*+")
+_DECLARED = re.compile(r":(\S++) \S++(?: \[\d++:\d++\])?+\n|.*\n")
 _RUNS = re.compile(r"-A (\S++)(?: .*+)?+\n(?:-A \1(?: .*+)?+\n)*+|.*\n")
 _COUNTED_RUNS = re.compile(
     r"(?:\[\d++:\d++\] )?+-A (\S++)(?: .*+)?+\n"
@@ -67,6 +71,34 @@ def paged(text: str) -> tuple[str, ...]:
 Span = tuple[int, int, int]  # a page, and where whole lines begin and end in it
 
 
+class Order:
+    """Whether names come in the order of iptables-save, page by page."""
+
+    def __init__(self) -> None:
+        self.own: list[str] = []
+        self.kept = True
+        self._last = ""
+
+    def take(self, names: Sequence[str]) -> None:
+        """``names``: of a page, each once."""
+        others = names
+        if not self._last:
+            own = next((at for at, name in enumerate(names) if name not in BUILT_IN), len(names))
+            self.own += names[:own]
+            others = names[own:]
+            self.kept = self.kept and len(set(self.own)) == len(self.own)
+        if not others:
+            return
+        rising = others[0] > self._last and all(map(lt, others, islice(others, 1, None)))
+        self.kept = self.kept and rising and not any(_holds(others, name) for name in BUILT_IN)
+        self._last = others[-1]
+
+
+def _holds(names: Sequence[str], name: str) -> bool:
+    at = bisect_left(names, name)
+    return names[at : at + 1] == [name]
+
+
 class Section:
     """One table, as ``sections`` comes upon it."""
 
@@ -74,14 +106,14 @@ class Section:
         self.name = name
         self._pages, self._start, self._bad = pages, start, bad
         self._head: list[str] = []
+        self._declared = Order()
         self._parts: list[Span] = []  # what lies between the declarations and COMMIT
+        self._ruled = Order()
         self._firsts: list[str] = []  # the chain with which each part begins
-        self._part_of: dict[str, int] = {}  # in which a chain's rules begin
-        self._last = ""
-        self._count = 0  # of runs
+        self._last: str | None = None
+        self._few: list[str] = []  # the chains with rules, if they are few
         self._runs = _RUNS
         self._scattered: Mapping[str, Sequence[Span]] | None = None
-        self._found: dict[str, str | None] = {}  # the declarations that were asked for
         self._marks: dict[int, int] = {}  # how far a part was read the last time
 
     # --- reading it -----------------------------------------------------------------------------
@@ -92,6 +124,7 @@ class Section:
             declared = _DECLARATIONS.match(page, place)
             assert declared is not None
             self._head.append(declared[0])
+            self._declared.take(_DECLARED.findall(page, place, declared.end()))
             place = declared.end()
             self._runs = _COUNTED_RUNS if page.startswith("[", place) else _RUNS
         end, names = len(page), self._runs.findall(page, place)
@@ -103,19 +136,18 @@ class Section:
         return end
 
     def _take(self, part: Span, names: list[str]) -> None:
-        first, number = names[0], len(self._parts)
-        goes_on = first == self._last != ""
         self._parts.append(part)
-        self._firsts.append(first)
+        self._firsts.append(names[0])
+        goes_on = int(names[0] == self._last)
         self._last = names[-1]
-        del names[: int(goes_on)]
-        self._count += len(names)
-        self._part_of.update(zip(names, repeat(number)))
+        self._ruled.take(names[goes_on:])
+        if len(self._few) < MANY:
+            self._few += names[goes_on:]
 
     def finish(self) -> None:
-        """All of it is read: proves what can be proved without looking at each declaration."""
-        together = len(self._part_of) == self._count and "" not in self._part_of
-        if not together or (self._count < MANY and not all(map(self.has, self._part_of))):
+        """All of it is read."""
+        few = len(self._few) < MANY
+        if not self._ruled.kept or (few and not all(map(self.has, self._few))):
             self._scattered = self._places()
 
     def _places(self) -> dict[str, Sequence[Span]]:
@@ -148,18 +180,30 @@ class Section:
 
     def declaration(self, name: str) -> str | None:
         """``:CHAIN POLICY [packets:bytes]``"""
-        if name not in self._found:
-            few = len(self._found) < FEW
-            self._found[name] = self._find(name) if few else self._lines.get(name)
-        return self._found[name]
+        if not self._declared.kept:
+            return self._lines.get(name)
+        if name in BUILT_IN:
+            return self._line(name, 0, name in self._declared.own)
+        header, low, high = self._header, 0, len(self._header) - 1
+        while low < high:
+            start = header.rfind("\n", low, (low + high) // 2 + 1)
+            found = header[start + 2 : header.index(" ", start)]
+            if found in BUILT_IN or found < name:
+                low = header.index("\n", start + 1)
+            elif found > name:
+                high = start
+            else:
+                return self._line(name, start, True)
+        return None
 
-    def _find(self, name: str) -> str | None:
-        start = self._header.find(f"\n:{name} ") + 1
-        return self._header[start : self._header.index("\n", start)] if start else None
+    def _line(self, name: str, low: int, there: bool) -> str | None:
+        if not there:
+            return None
+        start = self._header.index(f"\n:{name} ", low) + 1
+        return self._header[start : self._header.index("\n", start)]
 
     @cached_property
     def _lines(self) -> dict[str, str]:
-        """For who wants them all."""
         lines = self._header.split("\n")
         return {line[1 : line.find(" ")]: line for line in lines if line.startswith(":")}
 
@@ -176,9 +220,7 @@ class Section:
     def _header(self) -> str:
         """The declarations, each with a newline before and behind it."""
         header = "\n" + "".join(self._head)
-        chains = header.count("\n:")
-        plain = header.count("\n") == chains + 1 == header.count(" ") // 2 + 1
-        if chains < MANY or not plain:
+        if not self._declared.kept:
             self._prove(header)
         return header
 
@@ -196,13 +238,12 @@ class Section:
     @cached_property
     def base_chains(self) -> Sequence[str]:
         """Those with a policy: the kernel's own, and what else a faulty text gives one."""
-        known = [name for name in BUILT_IN if self.has(name)]
-        header = self._header
-        plain = header.count("\n:") == header.count("\n") - 1  # no comments
-        if plain and len(known) == header.count("\n:") - header.count(" - "):
-            return known
-        lines = ((name, self.declaration(name) or "") for name in self.names())
-        return [name for name, line in lines if not line.startswith(f":{name} -")]
+        own = self._declared.own
+        if self._declared.kept and self._header.count("\n:") == len(own) + self._header.count(
+            " - "
+        ):
+            return own
+        return [name for name, line in self._lines.items() if not line.startswith(f":{name} -")]
 
     # --- their rules ----------------------------------------------------------------------------
 
@@ -213,17 +254,22 @@ class Section:
         return tuple(self._run(name))
 
     def _run(self, name: str) -> Iterator[Span]:
-        part = self._part_of.get(name, len(self._parts))
-        while part < len(self._parts):
+        """They begin in a part that begins with the chain, or in the one before; and may go on."""
+        if name in BUILT_IN and name not in self._ruled.own:
+            return
+        rank = self._rank(name)
+        low = max(bisect_left(self._firsts, rank, key=self._rank) - 1, 0)
+        for part in range(low, bisect_right(self._firsts, rank, key=self._rank)):
             number, start, end = self._parts[part]
             mark = self._marks.get(part, start)
             run = self._look(name, number, mark, end) or self._look(name, number, start, mark)
-            assert run is not None  # else it were not among those of this part
-            yield number, *run.span()
-            self._marks[part] = run.end()
-            part += 1
-            if self._firsts[part : part + 1] != [name]:
-                return
+            if run is not None:
+                yield number, *run.span()
+                self._marks[part] = run.end()
+
+    def _rank(self, name: str) -> tuple[int, str]:
+        own = self._ruled.own
+        return (own.index(name), "") if name in BUILT_IN else (len(own), name)
 
     def _look(self, name: str, page: int, start: int, end: int) -> re.Match[str] | None:
         runs = self._runs.finditer(self._pages[page], start, end)
