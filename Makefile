@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check unit kernel cluster cluster-down cluster-test fuzz fuzz-parsers golden schema uml venv tools clean image archive completions
+.PHONY: help demo test check unit kernel cluster cluster-down cluster-test fuzz fuzz-parsers golden schema uml venv tools clean image archive completions krew
 
 help:
 	@echo "make demo    a lab, a Service traced through it, a broken one diagnosed"
@@ -15,6 +15,7 @@ help:
 	@echo "make fuzz-parsers  every reader of rules and dumps under coverage-guided fuzzing"
 	@echo "make image   the agent's image, without a container tool: dist/kptrace-image.tar"
 	@echo "make archive kptrace as one file for this platform: dist/kptrace.pyz"
+	@echo "make krew    an archive for each platform and the manifest with their sums: dist/krew"
 	@echo "make completions  the words that shells complete with, from the command line itself"
 	@echo "make golden  rewrite the golden files; the git diff is the review"
 
@@ -78,6 +79,10 @@ image: venv
 # ARCHIVE='--platform linux/arm64'
 archive: venv
 	$(BIN)/python plugins/kubectl/build/archive.py $(ARCHIVE)
+
+# KREW='--platform linux/amd64'
+krew: venv
+	$(BIN)/python plugins/kubectl/build/krew.py $(KREW)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
