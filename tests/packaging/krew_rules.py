@@ -119,7 +119,10 @@ def mistakes(name: str, manifest: Mapping[str, Any]) -> Iterator[str]:
             yield f"platform {number} selects nothing that krew runs on"
         if "LICENSE" not in [part["from"] for part in each.get("files", [{"from": "LICENSE"}])]:
             yield f"platform {number} does not install the licence"
-        if each["selector"]["matchLabels"].get("os") == "windows" and each["bin"][-4:] != ".exe":
+        if (
+            each["selector"].get("matchLabels", {}).get("os") == "windows"
+            and each["bin"][-4:] != ".exe"
+        ):
             yield f"platform {number} has no .exe"
 
 
