@@ -4,8 +4,9 @@ In: a namespace and the names of facts. Out: JSON text for each, one rule or ele
 the kernel holds, by its own names, uninterpreted. ``generation`` is the ruleset's own count of
 changes, by which a reader knows that two facts belong together.
 
-Looking changes nothing: legacy tables are read only where they exist. A legacy table is read once
-and kept, because the kernel gives it as a whole; nf_tables is asked anew for each fact.
+Looking changes nothing: legacy tables are read only where they exist. A legacy table is kept once
+it is read, because the kernel gives it as a whole, until all tables are asked for: with that a new
+look begins. nf_tables is asked anew for each fact.
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ class Rulesets:
     # --- all --------------------------------------------------------------------------------------
 
     def tables(self, _: Wanted) -> Tree:
+        self._legacy.clear()
         told: Tree = {"byteorder": sys.byteorder, **self._inside(_names)}
         try:
             told["generation"] = self.nft.generation()

@@ -14,15 +14,6 @@ from rows import row
 
 from kptrace import lookup, trace
 from kptrace.lab import cluster, faults, state
-from kptrace.lab.damage import (
-    ClosedPort,
-    Fdb,
-    Route,
-    ServerWeight,
-    ServiceAddress,
-    Sysctl,
-    TunnelDown,
-)
 from kptrace.lab.fault import Fault
 from kptrace.lab.ground import LabGround
 from kptrace.lab.plan import Plan, plan
@@ -32,8 +23,6 @@ from kptrace.protocol import Agent, Reply, Request
 from kptrace.target import parse_target
 
 HERE = Path(__file__).parent
-# an agent keeps the rules that it has read, so after other damage another one is asked
-KEEPS_RULES = (ClosedPort, Fdb, Route, ServerWeight, ServiceAddress, Sysctl, TunnelDown)
 _NUMBERS = itertools.count(1)
 
 # each scheduler once, each network; what they have in common is tried with every other
@@ -109,12 +98,6 @@ class Bench:
     def begin(self, node: str) -> None:
         self.agent(node)
 
-    def dismiss(self) -> None:
-        """An agent keeps the legacy tables that it has read: after a change, ask another one."""
-        for agent in self._agents.values():
-            agent.close()
-        self._agents.clear()
-
     def trace(self, target: str, source: str, namespace: str = "shop", **asked: Any) -> Trace:
         question = Question(
             target=parse_target(target, namespace),
@@ -128,16 +111,11 @@ class Bench:
     @contextmanager
     def broken(self, name: str) -> Iterator[Fault]:
         fault = faults.find(name)
-        rules = not isinstance(fault.damage, KEEPS_RULES)
         faults.inject(self.lab.name, fault)
         try:
-            if rules:
-                self.dismiss()
             yield fault
         finally:
             faults.heal(self.lab.name, name)
-            if rules:
-                self.dismiss()
 
 
 @contextmanager
