@@ -20,9 +20,17 @@ class FilePages:
     """``name``: what to call the file in errors."""
 
     def __init__(self, path: Path, name: str) -> None:
-        self._path, self._name = path, name
+        self._name = name
         self._starts = [0]  # of the pages up to the first that was not yet read
         self._kept: dict[int, str] = {}
+        try:
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise BadDump(name, 0, f"cannot be read: {error.strerror}") from None
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
 
     def __iter__(self) -> Iterator[str]:
         page = 0
@@ -33,7 +41,7 @@ class FilePages:
     def __getitem__(self, page: int, /) -> str:
         """One of those that an iterator has come to; empty behind the last one."""
         if page not in self._kept:
-            while len(self._kept) >= _KEPT:
+            if len(self._kept) >= _KEPT:
                 del self._kept[next(iter(self._kept))]
             self._kept[page] = self._text(page)
         return self._kept[page]
@@ -44,21 +52,16 @@ class FilePages:
         if page + 1 == len(self._starts):
             self._starts.append(start + len(data))
         try:
-            text = data.decode()
+            text = str(data, "utf-8")
         except UnicodeDecodeError as error:
             raise BadDump(self._name, 0, f"not UTF-8 at byte {start + error.start}") from None
-        return text if text.endswith("\n") or not text else f"{text}\n"
+        return text if not text or text.endswith("\n") else f"{text}\n"
 
-    def _read(self, start: int, size: int) -> bytes:
+    def _read(self, start: int, size: int) -> memoryview:
         """About so many bytes: up to the end of a line, or of the file."""
         try:
-            file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                data = os.pread(file, size, start)
-            finally:
-                os.close(file)
+            data = os.pread(self._file, size, start)
         except OSError as error:
-            raise BadDump(str(self._path), 0, f"cannot be read: {error}") from None
-        if len(data) < size or data.endswith(b"\n"):
-            return data
-        return data[: data.rfind(b"\n") + 1] or self._read(start, 2 * size)
+            raise BadDump(self._name, 0, f"cannot be read: {error.strerror}") from None
+        end = data.rfind(b"\n") + 1 if len(data) == size else len(data)
+        return memoryview(data)[:end] if end or not data else self._read(start, 2 * size)
