@@ -16,6 +16,7 @@ from kptrace.walk.snapshot import Snapshot, read_snapshot
 from kptrace.walk.world import World
 
 # More nodes than this are not looked at for one trace; what is beyond is reported as unseen.
+ROOT = 0
 MOST_NODES = 8
 MOST_BACKEND_PODS = 16
 
@@ -112,6 +113,7 @@ def _world(documents: Documents, snapshots: Mapping[Place, Snapshot]) -> World:
         )
     )
     return World(
+        sender=ROOT,  # an agent opens the probe's socket as root
         snapshots=snapshots,
         endpoints=tuple(e for behind in documents.endpoints.values() for e in behind),
         services=known,

@@ -148,6 +148,15 @@ SERVICE = catalogue(
         "set the Service's targetPort to the port the container listens on, and let it listen "
         "on all addresses, not on 127.0.0.1 only",
     ),
+    (
+        "sidecar",
+        "the pod hands the connection to a proxy of its own",
+        "a service mesh's nat rules in the pod's namespace redirect it to the sidecar's port: the "
+        "packet's way ends there, and the proxy opens a connection of its own",
+        "what the proxy does decides where the request goes, and may fail although this was "
+        "delivered",
+        "ask the mesh where its proxy sends (istioctl proxy-config, linkerd diagnostics)",
+    ),
 )
 
 DNS = catalogue(

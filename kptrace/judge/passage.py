@@ -16,7 +16,7 @@ from itertools import groupby
 import msgspec
 
 from kptrace.model import Packet, Place, RuleHit, RuleRef, Value
-from kptrace.rules.parts import Dnat, Masquerade, Redirect, Reject, Snat, Verdict
+from kptrace.rules.parts import Const, Dnat, Masquerade, Redirect, Reject, Snat, Verdict
 from kptrace.rules.ruleset import Chain, Rule, Table
 from kptrace.rules.words import describe
 from kptrace.walk.snapshot import Snapshot
@@ -31,6 +31,13 @@ class Met(Value):
 
     def does(self, *kinds: type) -> bool:
         return self.rule is not None and any(isinstance(part, kinds) for part in self.rule.body)
+
+    @property
+    def redirected(self) -> int:
+        """The port of this host that a REDIRECT sends to; 0: it is none, or to a range."""
+        parts = self.rule.body if self.rule is not None else ()
+        ports = (part.port for part in parts if isinstance(part, Redirect))
+        return next((int(p.value) for p in ports if isinstance(p, Const) and p.value), 0)
 
     @property
     def accepts(self) -> bool:

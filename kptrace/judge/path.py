@@ -21,6 +21,7 @@ from kptrace.judge.case import Case
 from kptrace.judge.ipvs_choice import confirmed, told
 from kptrace.judge.passage import DNAT, SNAT, Met
 from kptrace.model import Flow, Hop, HopAction, Packet, RuleRef, Sighting, Step
+from kptrace.rules.parts import Redirect
 
 
 def forward_hops(case: Case, delivered: bool) -> tuple[Hop, ...]:
@@ -42,9 +43,36 @@ def forward_hops(case: Case, delivered: bool) -> tuple[Hop, ...]:
             action = "decap"
         if sighting is last and delivered:
             action = "delivered"
+            hops += _redirected(case, sighting)
         hops.append(_hop(case, sighting, action, _seen_words(case, sighting, action, previous)))
         previous = sighting
     return tuple(hops)
+
+
+def _redirected(case: Case, last: Sighting) -> Iterator[Hop]:
+    """By the receiving pod's own rules, behind its last tap: the sidecar of a service mesh."""
+    flow = last.packet.innermost.flow
+    for passage in case.passages:
+        found = passage.rewriter(Redirect) if passage.place == last.place else None
+        if found is None or passage.hook != "prerouting" or not found[0].redirected:
+            continue
+        met, via = found
+        port = met.redirected
+        packet = msgspec.structs.replace(
+            last.packet.innermost, flow=msgspec.structs.replace(flow, dport=port)
+        )
+        yield Hop(
+            node=last.place.node,
+            netns=last.place.netns,
+            interface=last.interface,
+            direction=last.direction,
+            action="dnat",
+            packet=packet,
+            rule=met.ref,
+            via=tuple(one.ref for one in via),
+            words=f"{_end(flow.dst, flow.dport)} => {_end(flow.dst, port)}",
+            changed=(("dport", str(flow.dport), str(port)),),
+        )
 
 
 def _socket(case: Case) -> Sighting | None:

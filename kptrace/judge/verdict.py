@@ -21,6 +21,7 @@ from kptrace.judge import (
     foreseen,
     forwarding,
     ipvs,
+    mesh,
     policy,
     proxy,
     reverse_path,
@@ -133,13 +134,13 @@ def _answered(case: Case) -> bool:
 
 def _judge_one(case: Case, known: tuple[Layer, ...]) -> tuple[Outcome, tuple[Finding, ...]]:
     if _answered(case):
-        return Outcome.DELIVERED, ()
+        return Outcome.DELIVERED, tuple(mesh.diagnose(case))
     if case.returned is None:
         return Outcome.INCONCLUSIVE, ()
     for diagnose in FAMILIES:
         findings = tuple(diagnose(case))
         if findings:
-            return _outcome(case, findings[0]), findings
+            return _outcome(case, findings[0]), (*findings, *mesh.diagnose(case))
     if _at_backend(case) and not case.drops and case.probe.flow.protocol != "tcp":
         return Outcome.DELIVERED, ()
     findings = tuple(foreseen.diagnose(case)) or tuple(_unexplained(case, known))

@@ -114,6 +114,12 @@ def _tuple_address(which: str, side: str, version: int) -> Read:
 
 def _owner(skb: Skb, _: Snapshot) -> Datum:
     """Whose socket sent it: nobody's, when it came in by an interface."""
+    if skb.iif:
+        return ABSENT
+    return UNKNOWN if skb.owner is None else skb.owner
+
+
+def _cgroup(skb: Skb, _: Snapshot) -> Datum:
     return ABSENT if skb.iif else UNKNOWN
 
 
@@ -156,7 +162,7 @@ _FIELDS: dict[str, Read] = {
     "meta pkttype": lambda skb, _: "host",
     "meta skuid": _owner,
     "meta skgid": _owner,
-    "meta cgroup": _owner,
+    "meta cgroup": _cgroup,
     "physdev in": lambda skb, _: skb.physin,
     "physdev out": lambda skb, _: skb.physout,
     "physdev is-in": lambda skb, _: int(bool(skb.physin)),

@@ -131,7 +131,7 @@ def _start(
     story: Story, packet: Packet, source: Place | None, ingress: tuple[Place, str] | None
 ) -> Stage | Arrived:
     if source is not None and source in story.world.snapshots:
-        skb = Skb(place=source, packet=packet)
+        skb = Skb(place=source, packet=packet, owner=story.world.sender)
         story.note("sent", skb)
         connect.translate(story, skb)
         return Output(skb)

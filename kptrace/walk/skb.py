@@ -22,6 +22,7 @@ class Skb(msgspec.Struct):
     unknown: fields (``meta mark``) that were set to something nobody here can compute
     socket: a TPROXY rule hands it to this (address, port)
     ipvs: IPVS gave it its destination and leaves it alone now
+    owner: the user and group of the socket that sent it; None: not known
     zone: of conntrack, as a rule before it said (``CT --zone``)
     rerouted: the kernel looked for a route anew after a rule of OUTPUT, with ``rerouted_mark``
     """
@@ -47,6 +48,7 @@ class Skb(msgspec.Struct):
     rerouted_mark: int | None = None
     dscp: int = 0
     zone: int | None = None
+    owner: int | None = None
 
     @property
     def flow(self) -> Flow:

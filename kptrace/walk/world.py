@@ -24,6 +24,7 @@ class World(Value, dict=True):
     """services: every address that a Service has; None: not known
     service_ranges: where not every Service is known: the ranges that the others' addresses are of
     node_ports: every port that a Service has on the nodes themselves
+    sender: user and group (one number) of the socket that the packet comes from; None: not known
     """
 
     snapshots: Mapping[Place, Snapshot]
@@ -31,6 +32,7 @@ class World(Value, dict=True):
     services: frozenset[str] | None = None
     service_ranges: tuple[str, ...] = ()
     node_ports: frozenset[int] = frozenset()
+    sender: int | None = None
 
     @cached_property
     def _homes(self) -> dict[str, Place]:

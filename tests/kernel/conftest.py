@@ -164,14 +164,14 @@ class Bench:
     @contextmanager
     def broken(self, fault: str) -> Iterator[None]:
         faults.inject(self.lab.name, faults.find(fault))
-        self._renew()
+        self.renew()
         try:
             yield
         finally:
             faults.heal(self.lab.name, fault)
-            self._renew()
+            self.renew()
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         self._ground.close()
         self._ground.renew()
 
