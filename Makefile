@@ -34,8 +34,11 @@ check: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# so many at a time: most of a tier of labs is waiting
+JOBS ?= 2
+
 test: venv
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS)
 
 unit: venv
 	$(BIN)/python -m pytest -q -m 'not kernel and not uml and not cluster'

@@ -57,6 +57,36 @@ def cases() -> Path:
     return TESTS / "cases"
 
 
+# --- several at a time ----------------------------------------------------------------------------
+
+# folders that share one ground, which takes minutes to make: one process has all of their tests
+WHOLE = ("tests/cluster/", "tests/uml/")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first; the many small ones fill up the end."""
+    items.sort(key=lambda item: (not item.nodeid.startswith(WHOLE), not _has_labs(item)))
+
+
+def _has_labs(item: pytest.Item) -> bool:
+    return item.get_closest_marker("kernel") is not None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With -n: file by file, for the tests of a file share labs."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGround(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            shared = (folder for folder in WHOLE if nodeid.startswith(folder))
+            return next(shared, nodeid.partition("::")[0])
+
+    config.option.loadscopereorder = False
+    return ByGround(config, log)
+
+
 # --- what ran, by tier and by row of the matrix ---------------------------------------------------
 
 TIERS = ("unit", "kernel", "uml", "cluster")
