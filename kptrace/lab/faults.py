@@ -7,6 +7,8 @@ still be healed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from kptrace.errors import CannotLook, NotFound, Usage
@@ -79,13 +81,10 @@ def _with_faults(lab: Lab, faults: tuple[Broken, ...]) -> Lab:
 
 
 def _require_possible(lab: Lab, fault: Fault) -> None:
-    for option, has, needs in (
-        ("--network", lab.plan.network, fault.networks),
-        ("--proxy", lab.plan.proxy, fault.proxies),
-    ):
-        if has not in needs:
+    for option, has, wanted in _needs(lab, fault):
+        if has not in wanted:
             raise Usage(
-                f"{fault.name} needs a lab with {option} {needs[0]}; {lab.name!r} has {has}"
+                f"{fault.name} needs a lab with --{option} {wanted[0]}; {lab.name!r} has {has}"
             )
     for active in (find(one.fault) for one in lab.state.faults):
         if active.touches == fault.touches:
@@ -109,12 +108,16 @@ def how_to_see(fault: Fault, lab_name: str) -> str:
 
 
 def listing(lab_name: str) -> str:
-    """Every fault in a line; those in the lab are marked, if it stands and can be read."""
-    active = _faults_in(lab_name)
+    """Every fault in a line; those in the lab are marked. Of a lab that stands: what it can have,
+    and below what the others need.
+    """
+    lab = _standing(lab_name)
+    active = frozenset(one.fault for one in lab.state.faults) if lab else frozenset()
+    usual = [fault for fault in FAULTS if lab is None or fault.possible(lab.plan)]
     lines = [
         f"{'*' if fault.name in active else ' '} {fault.name:<{WIDTH}}"
         f"  {fault.service.partition('/')[2]:<7}  {fault.words}"
-        for fault in FAULTS
+        for fault in usual
     ]
     option = "" if lab_name == "default" else f" --name {lab_name}"
     example = FAULTS[0]
@@ -122,6 +125,7 @@ def listing(lab_name: str) -> str:
         [
             f"  {'FAULT':<{WIDTH}}  SERVICE  WHAT",
             *lines,
+            *(_others(lab) if lab else ()),
             "",
             f"break:  kptrace lab break {example.name}{option}",
             f"see:    {how_to_see(example, lab_name)}",
@@ -130,8 +134,31 @@ def listing(lab_name: str) -> str:
     )
 
 
-def _faults_in(lab_name: str) -> frozenset[str]:
+def _others(lab: Lab) -> Iterator[str]:
+    """The faults that this lab cannot have, and one that could."""
+    others = [fault for fault in FAULTS if not fault.possible(lab.plan)]
+    if others:
+        yield ""
+        yield f"not applicable to proxy {lab.plan.proxy} on network {lab.plan.network}:"
+    for fault in others:
+        needs = [
+            f"--{option} {wanted[0]}{' or another' if len(wanted) > 1 else ''}"
+            for option, has, wanted in _needs(lab, fault)
+            if has not in wanted
+        ]
+        yield f"  {fault.name:<{WIDTH}}  needs {', '.join(needs)}"
+
+
+def _needs(lab: Lab, fault: Fault) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """Option, what the lab has, what the fault can be in."""
+    return (
+        ("network", lab.plan.network, fault.networks),
+        ("proxy", lab.plan.proxy, fault.proxies),
+    )
+
+
+def _standing(lab_name: str) -> Lab | None:
     try:
-        return frozenset(one.fault for one in state.load(lab_name).state.faults)
+        return state.load(lab_name)
     except CannotLook:
-        return frozenset()
+        return None
