@@ -15,6 +15,7 @@ mount -t tmpfs tmpfs /tmp
 mkdir /tmp/upper /tmp/work /tmp/root
 mount -t overlay -o lowerdir=/,upperdir=/tmp/upper,workdir=/tmp/work none /tmp/root
 cd /tmp/root || exit 1
+echo second-kernel >/proc/sys/kernel/hostname
 mount -t proc proc proc
 mount -t sysfs sysfs sys
 mount -t devtmpfs devtmpfs dev
