@@ -26,6 +26,23 @@ _IP = {False: 20, True: 40}
 _FRAMED = 8 + 8 + 14
 
 
+# devices behind which nobody knows the probe again: what goes on the wire is another packet
+OPAQUE = {
+    "wireguard": "WireGuard: encrypted from here on, the inside is not visible on the wire",
+    "tun": "handed to a program in user space: what that sends is not visible",
+    "gre": "GRE: its packets are not recognised on the wire",
+    "ip6gre": "GRE: its packets are not recognised on the wire",
+}
+_TAKEN_OFF = {"wireguard": "decrypted by WireGuard", "tun": "from a program in user space"}
+
+
+def opaque(case: Case, sighting: Sighting) -> str:
+    """What is to be said of a device that hides the probe; empty: it does not."""
+    link = case.link(sighting.place, sighting.interface)
+    words = OPAQUE if sighting.direction == "out" else _TAKEN_OFF
+    return words.get(link.kind, "") if link and not sighting.place.pod else ""
+
+
 def carried(case: Case, before: Sighting, after: Sighting) -> str:
     return CLAUSE.join(_clauses(case, before, after))
 

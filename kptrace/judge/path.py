@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kptrace.judge.carrier import carried
+from kptrace.judge.carrier import carried, opaque
 from kptrace.judge.case import Case
 from kptrace.judge.ipvs_choice import confirmed, told
 from kptrace.judge.passage import DNAT, SNAT, Met
@@ -281,7 +281,7 @@ def _seen_words(
         tunnel = previous.packet.tunnel
         vni = f" {tunnel.vni}" if tunnel.vni is not None else ""
         return f"{tunnel.kind.upper()}{vni} taken off"
-    return ""
+    return opaque(case, sighting)
 
 
 def _answer_words(packet: Packet) -> str:

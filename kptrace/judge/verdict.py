@@ -27,6 +27,7 @@ from kptrace.judge import (
     reverse_path,
     tunnel,
 )
+from kptrace.judge.carrier import opaque
 from kptrace.judge.case import Case
 from kptrace.judge.dns import compare
 from kptrace.judge.layers import layers
@@ -193,13 +194,15 @@ def _unexplained(case: Case, known: tuple[Layer, ...]) -> Iterator[Finding]:
             evidence=tuple(last_seen(case)),
         )
     else:
+        hidden = opaque(case, case.last) if case.last else ""
+        why = [f"{case.last.interface}: {hidden}"] if case.last and hidden else []
         yield Finding(
             cause="not-seen",
             severity="warning",
             node=node,
             object=unseen or "the next hop",
             summary="what became of the packet was not observed",
-            evidence=(*last_seen(case), *((f"missing: {unseen}",) if unseen else ())),
+            evidence=(*last_seen(case), *why, *((f"missing: {unseen}",) if unseen else ())),
         )
 
 

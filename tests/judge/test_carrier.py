@@ -11,7 +11,9 @@ import msgspec
 import pytest
 
 from kptrace.judge.carrier import CLAUSE, carried
-from kptrace.model import Flow, Packet, Place, Tunnel
+from kptrace.judge.path import forward_hops
+from kptrace.judge.verdict import _judge_one
+from kptrace.model import Flow, Outcome, Packet, Place, Tunnel
 
 A = Place(node="a")
 FAR = "172.30.0.12"
@@ -109,3 +111,35 @@ def test_options_of_geneve_count(probe: Any) -> None:
 def test_without_the_nodes_links_the_packet_alone_speaks(probe: Any) -> None:
     told = clauses(probe, {"ip-link.json": "[]"})
     assert told == [f"VXLAN 1, 172.30.0.11 > {FAR}:8472"]
+
+
+# --- devices that hide what they carry ------------------------------------------------------------
+
+WG = "wireguard.cali"
+HIDDEN = {
+    place: {"ip-link.json": links("wireguard", WG, mtu=1440)} for place in (A, Place(node="b"))
+}
+
+
+def behind(way: Any) -> Any:
+    """Calico's WireGuard: the probe is seen on both devices, and on no wire between them."""
+    taps = [list(tap) for tap in way if not tap[4]]
+    return tuple(tuple(WG if part == "flannel.1" else part for part in tap) for tap in taps)
+
+
+def test_wireguard_is_named_and_its_inside_is_not_visible(probe: Any, way: Any) -> None:
+    case = probe(behind(way), files=HIDDEN)
+    told = {(hop.node, hop.interface): hop for hop in forward_hops(case, True)}
+    sent, taken = told["a", WG], told["b", WG]
+    assert sent.words == (
+        "WireGuard: encrypted from here on, the inside is not visible on the wire"
+    )
+    assert (sent.action, sent.observed) == ("seen", True)
+    assert taken.words == "decrypted by WireGuard"
+
+
+def test_what_is_lost_behind_wireguard_is_not_called_dropped(probe: Any, way: Any) -> None:
+    case = probe(behind(way)[:4], files=HIDDEN)
+    outcome, (found,) = _judge_one(case, ())
+    assert (outcome, found.cause) == (Outcome.INCONCLUSIVE, "not-seen")
+    assert any("wireguard.cali: WireGuard: encrypted" in line for line in found.evidence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scapy.contrib.geneve import GENEVE, GeneveOptions
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, TCPerror
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
@@ -102,6 +103,33 @@ def test_vxlan_that_carries_arp_is_a_plain_datagram() -> None:
     packet = _read(_outer(ARP()))
     assert packet.tunnel is None
     assert packet.inner is None
+
+
+@pytest.mark.parametrize("options", [0, 1, 21])
+@pytest.mark.parametrize("outer", [IP(src="172.30.0.1", dst="172.30.0.2"), IPv6(src="fd00::1")])
+@pytest.mark.parametrize("inner", [SYN, SYN6])
+def test_geneve_as_scapy_builds_it(options: int, outer: Built, inner: Built) -> None:
+    """OVN and Antrea put metadata into options; Cilium none. Up to 63 words of four bytes."""
+    metadata = [GeneveOptions(classid=0x0102, type=0x80, data=bytes(8))] * options
+    geneve = GENEVE(vni=0xABCDEF, options=metadata)
+    packet = _read(outer / UDP(sport=4000, dport=6081) / geneve / ETHER / inner)
+    assert packet.tunnel == Tunnel(kind="geneve", vni=0xABCDEF)
+    assert (packet.flow.protocol, packet.flow.dport) == ("udp", 6081)
+    assert packet.innermost == _read(inner)
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 7))
+def test_a_cut_geneve_packet_is_read_as_far_as_it_goes(cut: int) -> None:
+    whole = bytes(IP() / UDP(dport=6081) / GENEVE(vni=5) / ETHER / SYN)
+    packet = decode(whole[: 28 + cut])
+    assert packet is not None
+    assert packet.flow.dport == 6081
+
+
+def test_geneve_that_carries_something_else_is_a_plain_datagram() -> None:
+    """BFD and OAM of OVN: no Ethernet frame inside."""
+    packet = _read(IP() / UDP(dport=6081) / GENEVE(vni=5, proto=0x88B5) / Raw(bytes(40)))
+    assert packet.tunnel is None
 
 
 def test_geneve_with_options() -> None:
