@@ -30,8 +30,8 @@ MANY = 2000
 
 DECLARED = re.compile(r":\S+ (\S+)(?: \[(\d+):(\d+)\])?")
 _DECLARATIONS = re.compile(r"(?::.*+\n|(?!-A |\[|COMMIT).*+\n)*+")
-_DECLARED = re.compile(r":(\S++) \S++(?: \[\d++:\d++\])?+\n|.*\n")
-_RUNS = re.compile(r"-A (\S++)(?: .*+)?+\n(?:-A \1(?: .*+)?+\n)*+|.*\n")
+_DECLARED = re.compile(r":([^ \n]++) [^ \n]++(?: \[\d++:\d++\])?+\n|.*\n")
+_RUNS = re.compile(r"-A ([^ \n]++).*+\n(?:-A \1 .*+\n)*+|.*\n")  # the usual, strictly below
 _COUNTED_RUNS = re.compile(
     r"(?:\[\d++:\d++\] )?+-A (\S++)(?: .*+)?+\n"
     r"(?:(?:\[\d++:\d++\] )?+-A \1(?: .*+)?+\n)*+|.*\n"
@@ -99,6 +99,13 @@ def _holds(names: Sequence[str], name: str) -> bool:
     return names[at : at + 1] == [name]
 
 
+def _declared_until(page: str, place: int) -> int:
+    if "-A " not in page and "COMMIT" not in page:
+        return len(page)  # the usual, strictly below
+    found = _DECLARATIONS.match(page, place)
+    return found.end() if found else place
+
+
 class Section:
     """One table, as ``sections`` comes upon it."""
 
@@ -114,6 +121,7 @@ class Section:
         self._few: list[str] = []  # the chains with rules, if they are few
         self._runs = _RUNS
         self._scattered: Mapping[str, Sequence[Span]] | None = None
+        self._asked: dict[str, str | None] = {}
         self._marks: dict[int, int] = {}  # how far a part was read the last time
 
     # --- reading it -----------------------------------------------------------------------------
@@ -121,11 +129,10 @@ class Section:
     def read(self, number: int, page: str, place: int) -> int:
         """Takes what belongs to the table from a page, and returns where that ends."""
         if not self._parts:
-            declared = _DECLARATIONS.match(page, place)
-            assert declared is not None
-            self._head.append(declared[0])
-            self._declared.take(_DECLARED.findall(page, place, declared.end()))
-            place = declared.end()
+            end = _declared_until(page, place)
+            self._head.append(page[place:end])
+            self._declared.take(_DECLARED.findall(page, place, end))
+            place = end
             self._runs = _COUNTED_RUNS if page.startswith("[", place) else _RUNS
         end, names = len(page), self._runs.findall(page, place)
         if "" in names and (commit := _COMMIT.search(page, place)):
@@ -180,6 +187,11 @@ class Section:
 
     def declaration(self, name: str) -> str | None:
         """``:CHAIN POLICY [packets:bytes]``"""
+        if name not in self._asked:
+            self._asked[name] = self._find(name)
+        return self._asked[name]
+
+    def _find(self, name: str) -> str | None:
         if not self._declared.kept:
             return self._lines.get(name)
         if name in BUILT_IN:
