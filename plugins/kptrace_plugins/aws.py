@@ -17,6 +17,8 @@ name = "aws"
 PRIORITIES = (512, 1536)
 LIMITS = (
     "between nodes the VPC routes: its route tables, security groups and network ACLs are not seen",
+    "NetworkPolicies are BPF programs of its agent on eni* (`/var/log/aws-routed-eni/"
+    "network-policy-agent.log` on the node)",
 )
 
 

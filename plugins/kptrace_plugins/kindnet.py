@@ -1,4 +1,8 @@
-"""kindnet, of kind: a veth a pod, routes via the nodes' addresses, its own masquerading."""
+"""kindnet, of kind: a veth a pod, routes via the nodes' addresses, its own masquerading.
+
+Since 2024 it enforces NetworkPolicies too: new connections of the pods that a policy selects are
+queued to a program of its own (kube-network-policies, table ``kindnet-network-policies``).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,11 @@ from kptrace.walk.snapshot import Snapshot
 from kptrace_plugins import signs
 
 name = "kindnet"
+
+LIMITS = (
+    "NetworkPolicies are decided by kindnet itself in user space (NFQUEUE): a packet that it drops "
+    "is last seen where it was queued, and its log names the policy",
+)
 
 
 def wants() -> tuple[str, ...]:
@@ -21,4 +30,4 @@ def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
     if not chain and not table:
         return None
     signal = f"table {table}" if table else f"chain {chain}"
-    return Recognised(name="kindnet", sure=0.9, signal=signal)
+    return Recognised(name="kindnet", sure=0.9, signal=signal, limits=LIMITS)

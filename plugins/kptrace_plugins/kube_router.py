@@ -14,6 +14,11 @@ from kptrace_plugins import signs
 
 name = "kube-router"
 
+LIMITS = (
+    "routes come by BGP: why one is missing, only its peers know (`gobgp global rib` in its pod)",
+    "Services with DSR (kube-router.io/service.dsr): the pod answers by itself, past this node",
+)
+
 
 def wants() -> tuple[str, ...]:
     return ()
@@ -29,4 +34,5 @@ def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
         sure=0.9,
         signal=", ".join(f"device {link.name}" for link in (*bridge, *service)),
         proxy="kube-router (IPVS)" if service else "",
+        limits=LIMITS,
     )
