@@ -93,6 +93,8 @@ def differences(port: Port) -> Iterator[Finding]:
 def _remedy(port: Port, id: str) -> tuple[str, ...]:
     entry = CAUSES.get(id)
     if id in SERVICE or entry is None:
+        if port.proxy == "cilium":
+            return (f"restart the Cilium agent on {port.node}: it writes its maps anew",)
         return (f"restart kube-proxy on {port.node}: {_SYNC}",)
     return (entry.mend,)
 
