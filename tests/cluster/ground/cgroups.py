@@ -13,19 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 
 SYSTEM = "system"
+MOUNTS = Path("/proc/self/mountinfo")
 CPUSET = ("cpuset.cpus", "cpuset.mems")
 REMOVAL_SECONDS = 20
 
 
 def hierarchies() -> list[Path]:
-    """Where the hierarchies with controllers are mounted; in v1 the one without is not ours."""
-    found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        left, _, right = line.partition(" - ")
-        where, kind = Path(left.split()[4]), right.split()[0]
-        if kind == "cgroup" or (kind == "cgroup2" and where == Path("/sys/fs/cgroup")):
-            found.append(where)
-    return found
+    """Where they are mounted; beside those of v1 there may be one of v2, which runc also uses."""
+    mounts = (line.partition(" - ") for line in MOUNTS.read_text().splitlines())
+    return [Path(left.split()[4]) for left, _, right in mounts if right.startswith("cgroup")]
 
 
 def create(group: str) -> None:
