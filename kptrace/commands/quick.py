@@ -8,7 +8,6 @@ the whole command line (cli.py) has to read them. tests/commands compares the tw
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -55,17 +54,9 @@ def explain(args: Sequence[str]) -> Callable[[], int] | None:
 
         ahead.begin()  # it comes up while we do
     gc.disable()  # it is soon over, and looking for cycles takes a tenth of its time
-    _spare_typing()
+    import kptrace.lean  # noqa: F401
+
     return lambda: _explain(given)
-
-
-def _spare_typing() -> None:
-    """msgspec takes from typing_extensions, where that is installed, what typing has too."""
-    if "typing_extensions" not in sys.modules:
-        sys.modules["typing_extensions"] = None  # type: ignore[assignment]
-        import msgspec  # noqa: F401
-
-        del sys.modules["typing_extensions"]
 
 
 def _explain(given: Mapping[str, str]) -> int:

@@ -20,6 +20,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
+import kptrace.lean  # noqa: F401
 from kptrace.model import Place, Probe, Returned
 from kptrace.node import conntrack, dns, inject, ipvs_table
 from kptrace.node.cgroup import within_cgroup
@@ -164,6 +165,7 @@ class Agent:
         for door in opened(request.doors):
             if not door.netns:
                 why = f"no process of pod {door.place.pod} was found on {door.place.node}"
+                why = door.closed or why
                 self._say(Fact(id=request.id, place=door.place, file=DOOR, missing=why))
                 continue
             try:
