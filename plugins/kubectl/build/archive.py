@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import platform
 import shutil
 import subprocess
@@ -23,10 +22,10 @@ from collections.abc import Iterator
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
+import cache
 import wheels
 
 ROOT = Path(__file__).resolve().parents[3]
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kptrace" / "archive"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 ENTRY = "kptrace.__main__:main"
 PREAMBLE = Path(__file__).with_name("preamble.py")
@@ -46,10 +45,14 @@ def this_platform() -> str:
     return f"{platform.system().lower()}/{_MACHINES.get(machine, machine)}"
 
 
-def build(target: str, output: Path, cache: Path = CACHE) -> None:
+def build(target: str, output: Path) -> None:
     """target: one of ``PLATFORMS``."""
-    needed = _needed(target, cache)
-    with tempfile.TemporaryDirectory(prefix="kptrace-archive-") as folder:
+    kept = cache.folder("archive")
+    with (
+        cache.locked(kept),
+        tempfile.TemporaryDirectory(prefix="kptrace-archive-") as folder,
+    ):
+        needed = _needed(target, kept)
         ours = Path(folder, "ours")
         wheels.pip(
             "install",
@@ -70,17 +73,16 @@ def build(target: str, output: Path, cache: Path = CACHE) -> None:
         shutil.move(fresh, output)
 
 
-def _needed(target: str, cache: Path) -> Path:
+def _needed(target: str, kept: Path) -> Path:
     """A folder with all that kptrace needs there, for every version of Python."""
     parts = [target, *PYTHONS, *wheels.needed(ROOT), Path(__file__).read_text()]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     name = target.replace("/", "-")
-    folder = cache / f"{name}-{key}"
+    folder = kept / f"{name}-{key}"
     if folder.exists():
         return folder
     print(f"fetching what kptrace needs on {target}", file=sys.stderr)
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=cache) as work:
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=kept) as work:
         made = Path(work, "made")
         _install(target, PYTHONS[0], made, *wheels.needed(ROOT))
         wheels.shed(made)
@@ -90,7 +92,7 @@ def _needed(target: str, cache: Path) -> Path:
             _install(target, version, other, "--no-deps", *compiled)
             shutil.copytree(other, made, dirs_exist_ok=True)
         made.rename(folder)
-    for old in cache.glob(f"{name}-*"):
+    for old in kept.glob(f"{name}-*"):
         if old != folder:
             shutil.rmtree(old)
     return folder

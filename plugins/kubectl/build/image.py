@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import cache
 import debian
 import oci
 import wheels
@@ -27,7 +27,6 @@ from kptrace.kube.agent_pod import IMAGE
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).parent
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kptrace" / "image"
 # what a layer depends on beside what is in it
 OURS = ("image", "debian", "wheels", "oci")
 
@@ -42,9 +41,8 @@ CONFIG = {
 }
 
 
-def layers(cache: Path) -> list[oci.Layer]:
-    cache.mkdir(parents=True, exist_ok=True)
-    debs = debian.archives(cache / "debian")
+def layers(kept: Path) -> list[oci.Layer]:
+    debs = debian.archives(kept / "debian")
     with tempfile.TemporaryDirectory(prefix="kptrace-image-") as work:
         base = Path(work, "base")
 
@@ -72,9 +70,9 @@ def layers(cache: Path) -> list[oci.Layer]:
         made, told = [], _digest((HERE / f"{each}.py").read_bytes() for each in OURS)
         for name, fill, of in parts:
             told = _digest([told.encode(), *of])
-            file = cache / f"{name}-{told}.tar.gz"
+            file = kept / f"{name}-{told}.tar.gz"
             made.append(oci.kept(file) or _layer(Path(work, name), fill, file))
-            _forget(cache, name, file)
+            _forget(kept, name, file)
         return made
 
 
@@ -99,9 +97,9 @@ def _digest(parts: Iterable[bytes]) -> str:
     return made.hexdigest()[:16]
 
 
-def _forget(cache: Path, name: str, but: Path) -> None:
+def _forget(kept: Path, name: str, but: Path) -> None:
     """Of each layer the newest two are kept: another tree of sources may be at work too."""
-    old = sorted(cache.glob(f"{name}-*.tar.gz"), key=lambda path: path.stat().st_mtime)
+    old = sorted(kept.glob(f"{name}-*.tar.gz"), key=lambda path: path.stat().st_mtime)
     for path in [path for path in old if path != but][:-1]:
         path.unlink(missing_ok=True)
         path.with_suffix(".digest").unlink(missing_ok=True)
@@ -112,9 +110,14 @@ def main() -> None:
     parse.add_argument("--name", default=IMAGE)
     parse.add_argument("--output", type=Path, default=ROOT / "dist" / "kptrace-image.tar")
     parse.add_argument("--root", type=Path, help="also unpack its root file system here")
-    parse.add_argument("--cache", type=Path, default=CACHE)
     args = parse.parse_args()
-    made = layers(args.cache)
+    kept = cache.folder("image")
+    with cache.locked(kept):
+        _write(args.name, args.output, args.root, kept)
+
+
+def _write(name: str, output: Path, root: Path | None, kept: Path) -> None:
+    made = layers(kept)
     machine = subprocess.check_output(["dpkg", "--print-architecture"], text=True).strip()
     label = "org.opencontainers.image"
     labels = {
@@ -123,11 +126,11 @@ def main() -> None:
         f"{label}.licenses": "Apache-2.0",
     }
     config = {"architecture": machine, "os": "linux", "config": {**CONFIG, "Labels": labels}}
-    digest = oci.archive(made, config, args.name, args.output)
-    if args.root is not None:
-        oci.extract(made, args.root)
-    size = args.output.stat().st_size / 1e6
-    print(f"{args.output}  {args.name}  {digest}  {size:.0f} MB")
+    digest = oci.archive(made, config, name, output)
+    if root is not None:
+        oci.extract(made, root)
+    size = output.stat().st_size / 1e6
+    print(f"{output}  {name}  {digest}  {size:.0f} MB")
 
 
 if __name__ == "__main__":
