@@ -1,0 +1,300 @@
+"""On a ground where an agent costs something: how few are asked for, and whether they suffice.
+
+Six nodes, backends on each. Who was asked is what the ground counted; where a connection went is
+what conntrack of the near node says after it, and the backend itself, which the tracer cannot
+influence. The pods beyond those of every lab are answered for by this test.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kptrace import trace
+from kptrace.lab import cluster, faults, machine, shop, state
+from kptrace.lab.ground import LabGround
+from kptrace.lab.plan import plan
+from kptrace.lab.state import Lab
+from kptrace.model import ConntrackEntry, Flow, Outcome, Place, Question, Returned, Trace
+from kptrace.node.namespace import within
+from kptrace.protocol import Agent, Reply, Request, Scout, Scouted
+from kptrace.run import Run, pack, unpack
+from kptrace.target import parse_target
+
+pytestmark = pytest.mark.kernel
+
+NODES = 6
+MODES = (("iptables", "vxlan"), ("iptables-legacy", "host-gw"), ("nftables", "vxlan"))
+HTTP, ECHO = shop.HTTP, shop.ECHO
+
+
+def _pods(app: str, host: int, listener: shop.Listener) -> Iterator[shop.PodSpec]:
+    """Two on each of the nodes that have no backend in other labs."""
+    for node in range(2, NODES):
+        for n in range(2):
+            name = f"{app}-{node}{n}"
+            yield shop.PodSpec(name=name, app=app, node=node, host=host + n, listeners=(listener,))
+
+
+PODS = (*_pods("web", 60, HTTP), *_pods("echo", 70, ECHO), *_pods("far", 80, HTTP))
+FAR = shop.ServiceSpec(
+    name="far", app="far", host=50, ports=(shop.PortSpec(port=80, target="http"),), what="far away"
+)
+
+
+class Answerers:
+    """The servers of our own pods: each says its pod's name."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._selector = selectors.DefaultSelector()
+        names = {spec.name for spec in PODS}
+        for pod in lab.plan.pods:
+            for listener in pod.listeners if pod.name in names else ():
+                netns = f"/run/netns/{pod.netns}"
+                sock = within(netns, partial(_listening, listener.protocol, listener.port))
+                self._selector.register(sock, selectors.EVENT_READ, pod.name.encode())
+        self._wake, self._woken = socket.socketpair()
+        self._selector.register(self._woken, selectors.EVENT_READ, b"")
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                sock: Any = key.fileobj
+                if not key.data:
+                    return
+                with suppress(OSError):
+                    if sock.type == socket.SOCK_DGRAM:
+                        _, peer = sock.recvfrom(2000)
+                        sock.sendto(key.data, peer)
+                    else:
+                        peer, _ = sock.accept()
+                        with peer:
+                            peer.sendall(key.data)
+
+    def close(self) -> None:
+        self._wake.send(b"x")
+        self._thread.join()
+        for key in list(self._selector.get_map().values()):
+            sock: Any = key.fileobj
+            sock.close()
+        self._wake.close()
+
+
+def _listening(protocol: str, port: int) -> socket.socket:
+    if protocol == "udp":
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        sock.bind(("::", port))
+        return sock
+    return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+
+
+class Sparing(LabGround):
+    """Counts the agents that are asked for. ``blunt``: the kernel is told to have no egress hook"""
+
+    sparing = True
+
+    def __init__(self, lab: Lab, blunt: bool = False) -> None:
+        super().__init__(lab)
+        self.asked: list[str] = []
+        self._blunt = blunt
+
+    def agent(self, node: str) -> Agent:
+        self.asked.append(node)
+        agent = super().agent(node)
+        return Blunt(agent) if self._blunt else agent
+
+
+class Blunt:
+    """An agent on a kernel before 5.16."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.node, self._agent = agent.node, agent
+        self.close = agent.close
+        self._said: list[Reply] = []
+        self._answered: set[int] = set()
+
+    @property
+    def log(self) -> list[Reply]:
+        return [*self._agent.log, *self._said]
+
+    def send(self, request: Request) -> None:
+        if not isinstance(request, Scout) or not request.hold:
+            self._agent.send(request)
+            return
+        why = os.strerror(95)
+        place = Place(node=self.node)
+        for one in request.probes:
+            word = Scouted(id=request.id, place=place, cookie=one.cookie, flow=one.flow, error=why)
+            self._said.append(word)
+        self._answered.add(request.id)
+
+    def wait(self, id: int, timeout: float) -> bool:
+        return id in self._answered or self._agent.wait(id, timeout)
+
+
+@pytest.fixture(scope="module", params=MODES, ids="-".join)
+def wide(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    name = f"scout-{os.getpid()}"
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setattr(shop, "PODS", (*shop.PODS, *PODS))
+        patch.setattr(shop, "SERVICES", (*shop.SERVICES, FAR))
+        stack.callback(lambda: cluster.down(name) if name in state.names() else None)
+        lab = cluster.up(plan(name, NODES, *request.param))
+        answerers = Answerers(lab)
+        stack.callback(answerers.close)
+        yield lab
+
+
+def run(lab: Lab, target: str, source: str, blunt: bool = False, **asked: Any) -> tuple[Run, list]:
+    question = Question(
+        target=parse_target(target, "shop"),
+        source=source,
+        namespace="shop",
+        **{"timeout": 2.0, **asked},
+    )
+    with Sparing(lab, blunt) as ground:
+        seed = int.from_bytes(os.urandom(4))
+        return trace.run(question, ground, seed, lambda _: None), ground.asked
+
+
+def scouted(run: Run) -> dict[Flow, str]:
+    """Where the scouts were sent on to, by their 5-tuples; the last word counts."""
+    words = (reply for reply in run.replies if isinstance(reply, Scouted))
+    return {word.flow: word.entry.reply.src for word in words if word.entry}
+
+
+def went(run: Run) -> dict[Flow, str]:
+    """Where the probes went, as the near node's conntrack says."""
+    near = run.source.place.node
+    entries = [r for r in run.replies if isinstance(r, ConntrackEntry) and r.place.node == near]
+    sent = {reply.flow for reply in run.replies if isinstance(reply, Returned)}
+    return {entry.original: entry.reply.src for entry in entries if entry.original in sent}
+
+
+def whole(made: Trace) -> bool:
+    """Nothing that was predicted went unseen, and a rule is told for each translation."""
+    agreement = made.evidence.agreement
+    assert agreement is not None
+    told = all(hop.observed for hop in made.hops if hop.action in ("dnat", "snat"))
+    return told and not agreement.parted
+
+
+WAYS = (
+    ("svc/web", "pod/client"),
+    ("svc/echo", "pod/client"),
+    ("svc/web6", "pod/client-c"),
+    ("svc/web", "node/node-b"),
+    ("svc/nodeport", "pod/client-d"),
+)
+
+
+@pytest.mark.parametrize(("target", "source"), WAYS)
+def test_two_agents_do(wide: Lab, target: str, source: str) -> None:
+    told, asked = run(wide, target, source)
+    made = trace.report(told)
+    assert made.outcome is Outcome.DELIVERED
+    assert made.findings == ()
+    backend = next(pod for pod in wide.plan.pods if set(went(told).values()) & set(pod.addresses))
+    near = told.source.place.node
+    assert asked == ([near, backend.node] if backend.node != near else [near])
+    assert scouted(told) == went(told)
+    last = next(hop for hop in made.hops if hop.action == "delivered")
+    assert (last.node, last.netns) == (backend.node, backend.key)
+    assert whole(made)
+    assert [layer for layer in made.evidence.layers if layer.missing or layer.lost] == []
+    assert trace.report(unpack(pack(told), "saved")) == made
+
+
+@pytest.mark.parametrize("target", ["svc/web", "svc/echo"])
+def test_thirty_of_thirty_go_where_their_scouts_went(wide: Lab, target: str) -> None:
+    told, asked = run(wide, target, "pod/client", count=30)
+    assert len(scouted(told)) == 30
+    assert went(told) == scouted(told)
+    assert trace.report(told).outcome is Outcome.DELIVERED
+    assert len(asked) == len(set(asked))
+
+
+def test_on_a_kernel_without_the_hook_a_scout_dies_on_the_other_node(wide: Lab) -> None:
+    told, asked = run(wide, "svc/far", "pod/client", blunt=True)
+    made = trace.report(told)
+    assert made.outcome is Outcome.DELIVERED
+    assert len(asked) == 2
+    assert scouted(told) == went(told) != {}
+    assert whole(made)
+
+
+def test_a_backend_at_hand_would_hear_of_such_a_scout(wide: Lab) -> None:
+    told, asked = run(wide, "svc/web", "pod/client", blunt=True)
+    assert scouted(told) == {}
+    assert sorted(asked) == [node.name for node in wide.plan.nodes]
+    [why] = [layer.missing for layer in told.absent]
+    assert "could not be sent" in why
+
+
+def test_another_node_chooses(wide: Lab) -> None:
+    told, asked = run(wide, "svc/nodeport", "pod/client", via="nodePort", node="node-e")
+    assert trace.report(told).outcome is Outcome.DELIVERED
+    assert len(asked) == NODES
+    assert [layer.missing for layer in told.absent] == ["it is chosen on node-e"]
+
+
+def test_what_the_node_keeps_for_itself_costs_no_fleet(wide: Lab) -> None:
+    fault = "forward-policy-drop"
+    faults.inject(wide.name, faults.find(fault))
+    try:
+        told, asked = run(wide, "svc/far", "pod/client")
+    finally:
+        faults.heal(wide.name, fault)
+    made = trace.report(told)
+    assert made.outcome is Outcome.DROPPED
+    assert len(asked) <= 2
+
+
+def test_nobody_hears_of_a_scout_and_nothing_of_it_stays(wide: Lab) -> None:
+    """Of a probe's connection each backend sees one SYN: the counters of all pods tell so."""
+    before = _heard(wide)
+    told, _ = run(wide, "svc/far", "pod/client", count=10)
+    assert len(scouted(told)) == 10
+    assert _heard(wide) - before == 10
+    for node in wide.plan.nodes:
+        assert "kptrace" not in machine.run(("nft", "list", "tables"), netns=node.netns)
+
+
+def _heard(lab: Lab) -> int:
+    """Connections that were opened to the pods of ``far`` (RFC 4022: tcpPassiveOpens)."""
+
+    def opened() -> int:
+        lines = Path("/proc/thread-self/net/snmp").read_text().splitlines()
+        names, values = (line.split() for line in lines if line.startswith("Tcp:"))
+        return int(values[names.index("PassiveOpens")])
+
+    pods = [pod for pod in lab.plan.pods if pod.app == "far"]
+    return sum(within(f"/run/netns/{pod.netns}", opened) for pod in pods)
+
+
+@pytest.mark.row(proxy="cilium", network="cilium-vxlan")
+def test_programs_choose_before_a_scout_could_tell() -> None:
+    """Cilium translates at connect(), so the node's conntrack has no word of the Service."""
+    name = f"scoutc-{os.getpid()}"
+    third = tuple(spec for spec in PODS if spec.node == 2 and spec.app == "web")
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.setattr(shop, "PODS", (*shop.PODS, *third))
+        stack.callback(lambda: cluster.down(name) if name in state.names() else None)
+        lab = cluster.up(plan(name, 3, "cilium", "cilium-vxlan"))
+        answerers = Answerers(lab)
+        stack.callback(answerers.close)
+        told, asked = run(lab, "svc/web", "pod/client")
+    assert trace.report(told).outcome is Outcome.DELIVERED
+    assert [layer.missing for layer in told.absent] == ["BPF programs translate there, not rules"]
+    assert asked == ["node-a", "node-b", "node-c"]
