@@ -43,22 +43,31 @@ _APPLETS = ("cat", "env", "grep", "id", "kill", "ls", "mkdir", "ps", "rm", "sh",
 def archives(cache: Path, packages: Sequence[str] = PACKAGES) -> list[Path]:
     """The packages and what they depend on, downloaded where the cache lacks them."""
     (cache / "archives" / "partial").mkdir(parents=True, exist_ok=True)
-    wanted = [
-        "install",
-        "--yes",
-        "--no-install-recommends",
+    options = [
         *("-o", "Dir::State::status=/dev/null", "-o", f"Dir::Cache={cache}"),
         *("-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User="),
-        *packages,
     ]
-    # Asked before they are fetched: with all in the cache this names the same files.
-    _apt(*wanted, "--download-only")
-    (cache / "none").mkdir(exist_ok=True)
-    listed = _apt(*wanted, "--print-uris", "-o", "Dir::Cache::archives=none")
+    try:
+        listed = _fetched(options, packages)
+    except subprocess.CalledProcessError:  # the host's lists are old, or it has none
+        (cache / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+        options += ["-o", f"Dir::State::lists={cache}/lists"]
+        try:
+            _apt("update", *options)
+            listed = _fetched(options, packages)
+        except subprocess.CalledProcessError as error:
+            raise SystemExit(f"apt-get could not: {error.stderr.strip()}") from None
     files = [line.split()[1] for line in listed.splitlines() if line.startswith("'")]
     return sorted(
         cache / "archives" / file for file in files if file.partition("_")[0] not in LEFT_OUT
     )
+
+
+def _fetched(options: Sequence[str], packages: Sequence[str]) -> str:
+    """Downloads, and tells all files' names: those that a cache without any would lack."""
+    install = ("install", "--yes", "--no-install-recommends", *options, *packages)
+    _apt(*install, "--download-only")
+    return _apt(*install, "--print-uris", "-o", "Dir::Cache::archives=none")
 
 
 def unpack(debs: Iterable[Path], tree: Path) -> None:
@@ -129,7 +138,5 @@ def _links() -> Iterator[tuple[str, str]]:
 
 
 def _apt(*words: str) -> str:
-    done = subprocess.run(["apt-get", "-qq", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"apt-get could not: {done.stderr.strip()}\n  try `apt-get update` first")
+    done = subprocess.run(["apt-get", "-qq", *words], capture_output=True, text=True, check=True)
     return done.stdout
