@@ -42,12 +42,20 @@ NounT = TypeVar("NounT")
 ShapeT = TypeVar("ShapeT")
 
 
+class Hearsay(Value):
+    """Who told of all this where it was not the API, why, and what would have the API asked."""
+
+    by: str
+    why: str = ""
+    remedy: str = ""
+
+
 class Documents(Value):
     """All that the API told. ``endpoints``: by Service key, in the order of the slices.
 
     missing: names of the files that were not there
     partial: names of those that hold no more than one question needed
-    told_by: who told all this, where it was not the API
+    told_by: None where it was the API
     """
 
     services: tuple[Service, ...] = ()
@@ -57,7 +65,7 @@ class Documents(Value):
     service_cidrs: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     partial: tuple[str, ...] = ()
-    told_by: str = ""
+    told_by: Hearsay | None = None
 
     def service(self, key: str) -> Service | None:
         """By ``namespace/name``."""
@@ -95,7 +103,7 @@ def read_documents(texts: Mapping[str, str | bytes]) -> Documents:
         ),
         missing=tuple(name for name in FILES if name not in texts),
         partial=_decode(PARTIAL, texts[PARTIAL], tuple[str, ...]) if PARTIAL in texts else (),
-        told_by=_decode(TOLD_BY, texts[TOLD_BY], str) if TOLD_BY in texts else "",
+        told_by=_decode(TOLD_BY, texts[TOLD_BY], Hearsay) if TOLD_BY in texts else None,
     )
 
 

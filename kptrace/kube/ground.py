@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 from kptrace.crew import unique
-from kptrace.errors import CannotLook, KptraceError
+from kptrace.errors import CannotLook, Forbidden, KptraceError
 from kptrace.kube.agent_pod import Terms
 from kptrace.kube.client import Client, Refusal
 from kptrace.kube.documents import Documents, read_documents
 from kptrace.kube.dry_run import dry_run
-from kptrace.kube.permissions import Need, lacking, to_act, to_read
+from kptrace.kube.permissions import Need, lacking, missing, to_act, to_read
 from kptrace.kube.pod_agent import PodAgent
-from kptrace.kube.pods import NodePod, denied
+from kptrace.kube.pods import NodePod
 from kptrace.kube.reading import Reading
 from kptrace.kube.resolution import choose_source, resolve
 from kptrace.model import Place, Question
@@ -109,6 +109,17 @@ class ClusterGround:
             raise self._explained(refusal) from None
         return agent
 
+    def refusal(self) -> CannotLook | None:
+        """Why no agent can be started, where that is for want of rights."""
+        needs = tuple(to_act(self._terms.namespace))
+        lacks = missing(self._client, needs)
+        if not lacks:
+            return None
+        return Forbidden(
+            "not allowed to " + ", ".join(need.words for need in lacks),
+            "`kptrace ... --dry-run` prints the roles that allow it",
+        )
+
     def close(self) -> None:
         """All at once: each waits for its agent to leave in good order."""
         if not self._agents:
@@ -142,7 +153,7 @@ class ClusterGround:
         return (host, *pods)
 
     def _explained(self, refusal: Refusal) -> CannotLook:
-        return lacking(self._client, self._needs(), refusal) if denied(refusal) else refusal
+        return lacking(self._client, self._needs(), refusal) if refusal.code == 403 else refusal
 
     def _needs(self) -> tuple[Need, ...]:
         target = self._question.target

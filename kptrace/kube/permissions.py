@@ -7,7 +7,6 @@ grant them. It is asked only when something was refused: what is allowed costs n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,9 +17,9 @@ from kptrace.errors import CannotLook, Forbidden
 from kptrace.kube.client import Client, decoded
 from kptrace.model import Value
 
+MYSELF = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 DISCOVERY = "discovery.k8s.io"
-_USER = re.compile(r'User "([^"]*)" cannot ')
 
 
 class Need(Value, order=True):
@@ -99,8 +98,7 @@ def lacking(client: Client, needs: Iterable[Need], said: CannotLook) -> CannotLo
     if not lacks:
         return Forbidden(str(said))
     listed = "".join(f"\n  {need.words}" for need in lacks)
-    user = _USER.search(str(said))
-    who = user[1] if user else "you"
+    who = _myself(client)
     granted = roles(lacks)
     granted += [_binding(role, who) for role in granted]
     manifest = {"apiVersion": "v1", "kind": "List", "items": granted}
@@ -109,6 +107,16 @@ def lacking(client: Client, needs: Iterable[Need], said: CannotLook) -> CannotLo
         f"{who} {'are' if who == 'you' else 'is'} not allowed to:{listed}",
         f"who may give it can do so with `kubectl apply -f`:\n{text.rstrip()}",
     )
+
+
+def _myself(client: Client) -> str:
+    """Since Kubernetes 1.28 the server says as whom it knows us."""
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    try:
+        status = decoded(client.post(MYSELF, review)).get("status", {})
+    except CannotLook:
+        return "you"
+    return str(status.get("userInfo", {}).get("username") or "you")
 
 
 def _binding(role: dict[str, Any], who: str) -> dict[str, Any]:

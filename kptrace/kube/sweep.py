@@ -14,7 +14,6 @@ from kptrace.errors import AgentFailed
 from kptrace.kube.agent_pod import MANAGED_BY, RUN
 from kptrace.kube.client import Client, Refusal, decoded, path
 from kptrace.kube.permissions import Need, lacking
-from kptrace.kube.pods import denied
 from kptrace.model import Value
 
 SECONDS = 60.0  # a kubelet that lost the API server comes back to it within some
@@ -49,7 +48,7 @@ def sweep(
         found = leftovers(client, namespace, run)
     except Refusal as refusal:
         needs = (Need(resource="pods", verb=verb, namespace=namespace) for verb in _VERBS)
-        raise lacking(client, needs, refusal) if denied(refusal) else refusal from None
+        raise lacking(client, needs, refusal) if refusal.code == 403 else refusal from None
     for one in found:
         say(f"removing pod {one.key}")
         try:

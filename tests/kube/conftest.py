@@ -17,6 +17,7 @@ from kptrace.kube.client import Client
 from kptrace.kube.connection import Connection
 
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices"
+MYSELF = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
@@ -55,6 +56,8 @@ class Api:
         if path == REVIEWS:
             allowed = self.allowed(body["spec"]["resourceAttributes"])
             return 201, {"status": {"allowed": allowed}}
+        if path == MYSELF:
+            return 201, {"status": {"userInfo": {"username": "jane"}}}
         if method == "POST":
             self.objects[f"{path}/{body['metadata']['name']}"] = body
             return 201, body

@@ -1,0 +1,358 @@
+"""Each way in which a run from outside can fail: a clear message, exit 3 or 4, nothing left."""
+
+from __future__ import annotations
+
+import re
+import select
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from cluster.cli import LABEL, Cli, until
+from cluster.ground.cluster import Cluster
+
+SILENT_PORT = 7777
+WEB = ("svc/remote", "-n", "shop", "--from", "pod/client")
+
+
+@pytest.fixture
+def cli(cluster: Cluster) -> Iterator[Cli]:
+    made = Cli(cluster)
+    yield made
+    left = made.left()
+    cluster.kubectl("delete", "pods", "-A", "-l", LABEL, "--wait=false")
+    assert left == []
+
+
+@pytest.fixture
+def silent(cluster: Cluster) -> Iterator[tuple[str, ...]]:
+    """What is traced to is dropped where nobody looks, so the trace lasts as long as is wished."""
+    control = cluster.control.machine
+    rule = ("INPUT", "-p", "tcp", "--dport", str(SILENT_PORT), "-j", "DROP")
+    control.run("iptables", "-I", *rule)
+    address = cluster.plan.control.addresses[0]
+    yield (f"{address}:{SILENT_PORT}", "-n", "shop", "--from", "pod/client", "--timeout", "40")
+    control.run("iptables", "-D", *rule)
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "said", "hint"),
+    [
+        (("svc/remot", "-n", "shop"), "no Service remot in namespace shop", "svc/remote"),
+        (("svc/remote",), "no Service remote in namespace default", "add -n shop"),
+        (("svc/remote", "-n", "shopp"), "no namespace shopp", "did you mean shop?"),
+        (("svc/remote:htp", "-n", "shop"), "has no port htp", "http 80/tcp"),
+        (("svc/remote", "-n", "shop", "--from", "pod/clien"), "no pod clien", "pod/client"),
+        (("svc/remote", "-n", "shop", "--from", "node/node-c"), "no node node-c", "node-"),
+        (("svc/remote", "-n", "shop", "--context", "nowhere"), "no context nowhere", "it has:"),
+        (("pod/clien:80", "-n", "shop"), "no pod clien in namespace shop", "pod/client"),
+    ],
+)
+def test_what_is_not_there(cli: Cli, args: tuple[str, ...], said: str, hint: str) -> None:
+    told = cli(*args)
+    assert (told.code, told.out) == (3, "")
+    message, advice = told.err.splitlines()
+    assert said in message
+    assert hint in advice
+
+
+# --- permissions --------------------------------------------------------------------------------
+
+
+def test_all_that_is_not_allowed_and_a_manifest_that_allows_it(cluster: Cluster, cli: Cli) -> None:
+    restricted = Cli(cluster, cluster.user("restricted"))
+    told = restricted(*WEB)
+    assert (told.code, told.out) == (3, "")
+    missing = (
+        "get services in namespace shop",
+        "list endpointslices",
+        "create pods/exec",
+        "get nodes",
+    )
+    for words in missing:
+        assert words in told.err
+    manifest = told.err[told.err.index("  apiVersion: v1") :]
+    try:
+        cluster.kubectl("apply", "-f", "-", given=manifest)
+        again = restricted(*WEB)
+        assert again.code == 0, again.err
+        acting = cli(*WEB, "--as", "restricted")
+        assert acting.code == 0, acting.err
+    finally:
+        cluster.kubectl("delete", "-f", "-", given=manifest)
+
+
+@pytest.mark.parametrize("verb", ["create pods", "create pods/exec", "get nodes", "list services"])
+def test_one_right_is_missing(cluster: Cluster, cli: Cli, verb: str) -> None:
+    name, resource = verb.split()
+    user = Cli(cluster, cluster.user("lacking"))
+    told = user(*WEB)
+    granted = yaml.safe_load(told.err[told.err.index("  apiVersion: v1") :])
+    for role in granted["items"]:
+        rules = []
+        for rule in role.get("rules", ()):
+            rest = [one for one in rule["resources"] if one != resource]
+            verbs = [one for one in rule["verbs"] if one != name]
+            rules.append({**rule, "resources": rest})
+            if resource in rule["resources"]:
+                rules.append({**rule, "resources": [resource], "verbs": verbs})
+        if "rules" in role:
+            role["rules"] = [rule for rule in rules if rule["resources"] and rule["verbs"]]
+    manifest = yaml.safe_dump(granted)
+    try:
+        cluster.kubectl("apply", "-f", "-", given=manifest)
+        told = user(*WEB)
+        if verb == "list services":  # only for the names of others
+            assert told.code == 0, told.err
+            return
+        assert told.code == 3
+        listed = told.err.partition("\n  who may")[0].splitlines()[1:]
+        assert [line.strip().partition(" in ")[0] for line in listed] == [verb]
+    finally:
+        cluster.kubectl("delete", "-f", "-", given=manifest)
+
+
+def test_pod_security(cluster: Cluster, cli: Cli) -> None:
+    name = "kptrace-guarded"
+    cluster.kubectl("create", "namespace", name)
+    label = "pod-security.kubernetes.io/enforce"
+    try:
+        cluster.kubectl("label", "namespace", name, f"{label}=baseline")
+        told = cli(*WEB, "--agent-namespace", name)
+        assert told.code == 3
+        assert f"Pod Security of namespace {name} refuses the agent's pod" in told.err
+        assert "host namespaces" in told.err
+        (advice,) = re.findall(r"kubectl (label namespace .*)$", told.err, re.M)
+        cluster.kubectl(*advice.split())
+        again = cli(*WEB, "--agent-namespace", name)
+        assert again.code == 0, again.err
+    finally:
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def test_no_such_namespace_for_agents(cli: Cli) -> None:
+    told = cli(*WEB, "--agent-namespace", "kptrace-nowhere")
+    assert told.code == 3
+    assert "no namespace kptrace-nowhere to start agents in" in told.err
+
+
+# --- pods and nodes -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        ("localhost/kptrace/nothing:1", "cannot be pulled on node-a"),
+        ("Not An Image", "is no name of an image"),
+        ("localhost/kptrace/server:test", "has no program `sleep`"),
+    ],
+)
+def test_an_image_that_will_not_do(cli: Cli, image: str, said: str) -> None:
+    told = cli(*WEB, "--image", image)
+    assert told.code == 3
+    assert said in told.err
+    assert "--image" in told.err.splitlines()[-1]
+
+
+def test_a_cordoned_and_tainted_node_is_looked_at_all_the_same(cluster: Cluster, cli: Cli) -> None:
+    cluster.kubectl("cordon", "node-b")
+    cluster.kubectl("taint", "node", "node-b", "kptrace.io/test=x:NoSchedule")
+    try:
+        told = cli(*WEB, "-o", "json")
+        assert told.code == 0, told.err
+        assert {hop["node"] for hop in told.trace["hops"]} == {"node-a", "node-b"}
+    finally:
+        cluster.kubectl("uncordon", "node-b")
+        cluster.kubectl("taint", "node", "node-b", "kptrace.io/test-")
+
+
+def test_a_pod_deleted_in_mid_trace(cluster: Cluster, cli: Cli, silent: tuple[str, ...]) -> None:
+    with cli.running(*silent) as run:
+        (pod,) = run.agents()
+        cluster.kubectl("delete", "pod", "-n", "shop", pod["metadata"]["name"], "--wait=false")
+        told = run.end()
+    assert told.code == 3
+    assert pod["metadata"]["name"] in told.err
+    assert "deleted by somebody" in told.err
+
+
+def test_a_pod_evicted_in_mid_trace(cluster: Cluster, cli: Cli, silent: tuple[str, ...]) -> None:
+    """By the API, as a drain does."""
+    with cli.running(*silent) as run:
+        (pod,) = run.agents()
+        name = pod["metadata"]["name"]
+        eviction = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": "shop"},
+        }
+        where = f"/api/v1/namespaces/shop/pods/{name}/eviction"
+        cluster.kubectl("create", "--raw", where, "-f", "-", given=yaml.safe_dump(eviction))
+        told = run.end()
+    assert told.code == 3
+    assert name in told.err
+
+
+def test_a_kubelet_that_does_not_answer(cluster: Cluster, cli: Cli) -> None:
+    """The node counts as ready for some time, and no pod starts."""
+    cluster.nodes["node-b"].stop("kubelet")
+    try:
+        told = cli("svc/remote", "-n", "shop", "--from", "node/node-b")
+        assert told.code == 3
+        assert re.search("did not start on node-b in 60 s|node node-b is NotReady", told.err)
+    finally:
+        cluster.nodes["node-b"].start("kubelet")
+    until(lambda: _ready(cluster, "node-b"), "node-b to be ready")
+
+
+def _ready(cluster: Cluster, name: str) -> bool:
+    conditions = cluster.kubectl.json("get", "node", name)["status"]["conditions"]
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def test_a_node_that_is_not_ready(cluster: Cluster, cli: Cli) -> None:
+    cluster.nodes["node-b"].stop("kubelet")
+    try:
+        until(lambda: not _ready(cluster, "node-b"), "node-b to be NotReady")
+        told = cli("svc/remote", "-n", "shop", "--from", "node/node-b")
+        assert told.code == 3
+        assert "node node-b is NotReady" in told.err
+        # the near half can be seen all the same
+        told = cli(*WEB, "-o", "json")
+        absent = [one for one in told.trace["evidence"]["layers"] if one["node"] == "node-b"]
+        assert absent
+        assert "NotReady" in absent[0]["missing"]
+    finally:
+        cluster.nodes["node-b"].start("kubelet")
+    until(lambda: _ready(cluster, "node-b"), "node-b to be ready")
+
+
+# --- the way to the API server ------------------------------------------------------------------
+
+
+class Way:
+    """A TCP forwarder to the API server that can be cut."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self._to = (address, port)
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self._server.getsockname()[1]}"
+
+    def cut(self) -> None:
+        for one in self._open:
+            one.shutdown(socket.SHUT_RDWR)
+        self._open = []
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            far = socket.create_connection(self._to)
+            self._open += [near, far]
+            threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
+
+    def _carry(self, near: socket.socket, far: socket.socket) -> None:
+        other = {near: far, far: near}
+        try:
+            while True:
+                for one in select.select([near, far], [], [])[0]:
+                    data = one.recv(1 << 16)
+                    if not data:
+                        return
+                    other[one].sendall(data)
+        except OSError:
+            pass
+        finally:
+            near.close()
+            far.close()
+
+
+@contextmanager
+def _way(cluster: Cluster) -> Iterator[Way]:
+    config = yaml.safe_load(Path(cluster.home.kubeconfig).read_text())
+    server = urlsplit(config["clusters"][0]["cluster"]["server"])
+    made = Way(server.hostname or "", server.port or 443)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_the_exec_stream_is_cut(cluster: Cluster, cli: Cli, silent: tuple[str, ...]) -> None:
+    with _way(cluster) as way:
+        flags = ("-s", way.url, "--insecure-skip-tls-verify")
+        with cli.running(*silent, *flags) as run:
+            run.agents()
+            way.cut()
+            told = run.end()
+    assert told.code == 3
+    assert "the exec stream to the agent on node-a was cut" in told.err
+
+
+def test_the_api_server_stops_in_mid_trace(
+    cluster: Cluster, cli: Cli, silent: tuple[str, ...]
+) -> None:
+    with cli.running(*silent, "--request-timeout", "5s") as run:
+        run.agents()
+        cluster.control.machine.stop("kube-apiserver")
+        try:
+            told = run.end()
+        finally:
+            cluster.control.start("kube-apiserver")
+            cluster.control.wait()
+    assert told.code == 3
+    assert "kptrace clean" in told.err
+    assert cli("clean", "-n", "shop").code == 0
+
+
+# --- we ourselves -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(cli: Cli, silent: tuple[str, ...], number: signal.Signals) -> None:
+    with cli.running(*silent) as run:
+        run.agents()
+        run.signal(number)
+        told = run.end()
+    assert told.code == 130
+    assert "nothing was left behind" in told.err
+    assert cli.pods() == []
+
+
+def test_killed_and_cleaned_up_after(cli: Cli, silent: tuple[str, ...]) -> None:
+    with cli.running(*silent) as run:
+        (pod,) = run.agents()
+        run.signal(signal.SIGKILL)
+        assert run.end().code == -signal.SIGKILL
+    assert [one["metadata"]["name"] for one in cli.pods()] == [pod["metadata"]["name"]]
+    assert pod["spec"]["activeDeadlineSeconds"] == 300  # it would end by itself
+    told = cli("clean", "-n", "shop")
+    assert told.code == 0, told.err
+    assert pod["metadata"]["name"] in told.out
+
+
+def test_two_at_once(cli: Cli) -> None:
+    with cli.running(*WEB) as one, cli.running("svc/web", *WEB[1:]) as other:
+        first, second = one.end(), other.end()
+    assert (first.code, second.code) == (0, 0), (first.err, second.err)
+    assert "svc/remote (shop)" in first.out
+    assert "svc/web (shop)" in second.out
