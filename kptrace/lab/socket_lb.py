@@ -49,6 +49,7 @@ KINDS = (
 )
 IPCACHE = _Kind("ipcache", "cilium_ipcache_v2", bpf.LPM_TRIE, (24, 24), (24, 24))
 SOCKETS = _Kind("", "cilium_lb{}_reverse_sk", bpf.LRU_HASH, (16, 16), (8, 8))
+AFFINITY = _Kind("", "cilium_lb{}_affinity", bpf.LRU_HASH, (16, 24), (16, 16))
 
 # enum bpf_attach_type
 CONNECT, SENDMSG, RECVMSG, GETPEERNAME = 10, 14, 19, 29
@@ -82,10 +83,13 @@ def install(plan: Plan, node: NodePlan, proxy: ProxyNode, cluster: Cluster) -> N
                 bpf.pin(made[kind.field], pins / kind.pin.format(family))
                 _fill(made[kind.field], getattr(wanted, kind.field))
             _fill(ipcache, wanted.ipcache)
+            affinity = fds.keep(_make(AFFINITY, family))
+            bpf.pin(affinity, pins / AFFINITY.pin.format(family))
             all_of_it = Fds(
                 services=made["services"],
                 backends=made["backends"],
                 ipcache=ipcache,
+                affinity=affinity,
                 sockets=sockets if family == 4 else 0,
             )
             for code, hook, name in _programs(all_of_it, family):
@@ -106,6 +110,16 @@ def reload(plan: Plan, node: NodePlan, proxy: ProxyNode, old: Cluster, new: Clus
                 for key in gone:
                     with suppress(FileNotFoundError):
                         bpf.delete(fd, key)
+        _forget(pins / AFFINITY.pin.format(family))
+
+
+def _forget(pin: Path) -> None:
+    """Which backend a client has: by an id that may now be another's."""
+    with _closing() as fds:
+        fd = fds.keep(bpf.pinned(pin, to_write=True))
+        for key, _ in [*bpf.entries(fd, bpf.shape(fd))]:
+            with suppress(FileNotFoundError):
+                bpf.delete(fd, key)
 
 
 def _wanted(plan: Plan, proxy: ProxyNode, cluster: Cluster) -> Iterator[tuple[int, Maps]]:

@@ -160,6 +160,43 @@ def test_every_backend_is_chosen_by_and_by(each_cilium_bench: Any) -> None:
         assert share.seen == share.delivered > 0  # 40 times: none is left out in 1 of 10 million
 
 
+@pytest.mark.parametrize(("address", "family"), [("10.96.1.7", socket.AF_INET)])
+def test_a_client_keeps_its_backend(
+    each_cilium_bench: Any, address: str, family: socket.AddressFamily
+) -> None:
+    """A client of our own, then eight probes: all of the pod's connections go to one backend."""
+
+    def who() -> str:
+        with socket.socket(family) as line:
+            line.settimeout(3)
+            line.connect((address, 80))
+            return line.makefile("rb").read().decode().rpartition("\n\r\n")[2].strip()
+
+    answers = {as_client(each_cilium_bench.lab, who) for _ in range(12)}
+    assert len(answers) == 1
+    made = each_cilium_bench.trace("svc/sticky", "pod/client", count=8)
+    assert made.outcome is Outcome.DELIVERED
+    assert [(share.pod, share.seen) for share in made.evidence.shares if share.seen] == [
+        (f"shop/{answers.pop()}", 8)
+    ]
+
+
+def test_clients_are_kept_apart_and_others_are_not_kept(each_cilium_bench: Any) -> None:
+    """Of pods and Services: a namespace is a client, and svc/web keeps none."""
+    lab = each_cilium_bench.lab
+    made = each_cilium_bench.trace("svc/web", "pod/client", count=40)
+    assert all(share.seen for share in made.evidence.shares)
+    pin = Path(lab.door(CLIENT).bpffs) / "tc/globals/cilium_lb4_affinity"
+    fd = bpf.pinned(pin)
+    try:
+        kept = [*bpf.entries(fd, bpf.shape(fd))]
+    finally:
+        os.close(fd)
+    # a namespace's cookie, the Service's number in network order, and that it is a cookie
+    assert len({key[:8] for key, _ in kept}) == len(kept)
+    assert all(key[10] == 1 for key, _ in kept)
+
+
 def test_an_external_address_is_left_to_programs_on_devices(each_cilium_bench: Any) -> None:
     """There are none in the lab, so nobody translates it; the report says whose matter it is."""
     made = each_cilium_bench.trace("svc/external", "pod/client", via="externalIP")

@@ -1,21 +1,30 @@
 """Cilium's programs at connect(), sendmsg(), recvmsg() and getpeername(), rewritten; pure.
 
 In: descriptors of the maps. Out: the bytes of CGROUP_SOCK_ADDR programs. They do what
-bpf/bpf_sock.c does for a Service without session affinity and without L7: look the address up, from
-inside the cluster; else, for an address of a node, the frontend that stands for all of them; choose
-a backend by chance; put its address in the place of the Service's, and note the latter for the way
-back. An address that is no Service's stays; one without backends is refused with EHOSTUNREACH.
+bpf/bpf_sock.c does for a Service without L7: look the address up, from inside the cluster; else,
+for an address of a node, the frontend that stands for all of them; choose the backend that the
+client had before, if the Service keeps clients, else one by chance; put its address in the place of
+the Service's, and note the latter for the way back. A client is a network namespace, as Cilium has
+it at the socket (lb4_affinity_backend_id_by_netns). An address that is no Service's stays; one
+without backends is refused with EHOSTUNREACH.
 
 ``struct bpf_sock_addr``: user_ip4 at 4, user_ip6 at 8, user_port at 24, protocol at 36.
 """
 
 from __future__ import annotations
 
-from kptrace.lab.proxy.cilium import EXTERNAL_IP, HOST_ID, INSIDE, REMOTE_NODE_ID, TWO_SCOPES
+from kptrace.lab.proxy.cilium import (
+    AFFINITY,
+    EXTERNAL_IP,
+    HOST_ID,
+    INSIDE,
+    REMOTE_NODE_ID,
+    TWO_SCOPES,
+)
 from kptrace.model import Value
 from kptrace.wire.ebpf import Code
 
-_LOOKUP, _UPDATE, _RANDOM, _COOKIE, _SET_RESULT = 1, 2, 7, 46, 187
+_LOOKUP, _UPDATE, _NOW, _RANDOM, _COOKIE, _NETNS, _SET_RESULT = 1, 2, 5, 7, 46, 122, 187
 _MAP_FD = 1
 _R0, _R1, _R2, _R3, _R4, _CTX, _COUNT, _REVNAT, _BACKEND, _STACK = 0, 1, 2, 3, 4, 6, 7, 8, 9, 10
 _PORT, _PROTOCOL = 24, 36
@@ -23,12 +32,15 @@ _EHOSTUNREACH = 113
 _HOST_PORT = 0x8
 # the stack: a service's key, a backend's id, a node's key, a socket's key, what it is noted with
 _KEY, _ID, _NODE, _SOCKET, _NOTED = -32, -36, -64, -88, -96
+# who asks, which backend it has and since when, and how long it keeps it (0: not at all)
+_CLIENT, _KEPT, _FOR = -120, -136, -144
+_SECOND = 1_000_000_000
 # opcodes: loads of 1, 2, 4 bytes, stores of registers and of constants, moves
-_LD1, _LD2, _LD4 = 0x71, 0x69, 0x61
+_LD1, _LD2, _LD4, _LD8 = 0x71, 0x69, 0x61, 0x79
 _ST1, _ST2, _ST4, _ST8 = 0x73, 0x6B, 0x63, 0x7B
 _SET1, _SET4, _SET8 = 0x72, 0x62, 0x7A
-_MOVE, _LOAD, _ADD, _AND, _REST = 0xBF, 0xB7, 0x07, 0x57, 0x9C
-_ALWAYS, _IF_EQUAL, _IF_NOT = 0x05, 0x15, 0x55
+_MOVE, _LOAD, _ADD, _AND, _REST, _TIMES, _LESS = 0xBF, 0xB7, 0x07, 0x57, 0x9C, 0x27, 0x1F
+_ALWAYS, _IF_EQUAL, _IF_NOT, _IF_MORE = 0x05, 0x15, 0x55, 0x2D
 
 
 class Fds(Value):
@@ -37,6 +49,7 @@ class Fds(Value):
     services: int
     backends: int
     ipcache: int
+    affinity: int
     sockets: int = 0
 
 
@@ -156,6 +169,8 @@ def _choose(code: Code, fds: Fds, family: _Family) -> None:
     code.put(_LD2, _COUNT, _R0, 4)
     code.put(_LD2, _REVNAT, _R0, 6)
     code.jump(_IF_EQUAL, _COUNT, 0, "refuse")
+    _as_before(code, fds, family)
+    code.here("by chance")
     code.call(_RANDOM)
     code.put(_REST, _R0, _COUNT)
     code.put(_ADD, _R0, value=1)
@@ -166,7 +181,57 @@ def _choose(code: Code, fds: Fds, family: _Family) -> None:
     code.put(_ST4, _STACK, _R1, _ID)
     _look_up(code, fds.backends, _ID)
     code.jump(_IF_EQUAL, _R0, 0, "proceed")
+    code.here("chosen")
     code.put(_MOVE, _BACKEND, _R0)
+    _keep(code, fds)
+
+
+def _as_before(code: Code, fds: Fds, family: _Family) -> None:
+    """The client's backend, unless it has none or had it too long ago; r0 is the service."""
+    for offset in (_FOR, _CLIENT, _CLIENT + 8, _CLIENT + 16):
+        code.put(_SET8, _STACK, offset=offset)
+    code.put(_LD1, _R1, _R0, 8)
+    code.put(_AND, _R1, value=AFFINITY)
+    code.jump(_IF_EQUAL, _R1, 0, "by chance")
+    code.put(_LD4, _R1, _R0)
+    code.put(_TIMES, _R1, value=_SECOND)
+    code.put(_ST8, _STACK, _R1, _FOR)
+    code.put(_MOVE, _R1, _CTX)
+    code.call(_NETNS)
+    code.put(_ST8, _STACK, _R0, _CLIENT)
+    at = _CLIENT + (16 if family is V6 else 8)  # behind an IPv6 address' room
+    code.put(_ST2, _STACK, _REVNAT, at)
+    code.put(_SET1, _STACK, offset=at + 2, value=1)  # a namespace's cookie, no address
+    _look_up(code, fds.affinity, _CLIENT)
+    code.jump(_IF_EQUAL, _R0, 0, "by chance")
+    code.put(_LD8, _R1, _R0)
+    code.put(_ST8, _STACK, _R1, _KEPT)
+    code.put(_LD4, _R1, _R0, 8)
+    code.put(_ST4, _STACK, _R1, _ID)
+    code.call(_NOW)
+    code.put(_LD8, _R1, _STACK, _KEPT)
+    code.put(_LESS, _R0, _R1)
+    code.put(_LD8, _R1, _STACK, _FOR)
+    code.put(_IF_MORE, _R0, _R1, "by chance")
+    _look_up(code, fds.backends, _ID)
+    code.jump(_IF_NOT, _R0, 0, "chosen")
+
+
+def _keep(code: Code, fds: Fds) -> None:
+    """For a Service that keeps its clients: which backend it has, from now on."""
+    code.put(_LD8, _R1, _STACK, _FOR)
+    code.jump(_IF_EQUAL, _R1, 0, "kept")
+    code.call(_NOW)
+    code.put(_ST8, _STACK, _R0, _KEPT)
+    code.put(_SET8, _STACK, offset=_KEPT + 8)
+    code.put(_LD4, _R1, _STACK, _ID)
+    code.put(_ST4, _STACK, _R1, _KEPT + 8)
+    code.load_map(_R1, _MAP_FD, fds.affinity)
+    code.address(_R2, _STACK, _CLIENT)
+    code.address(_R3, _STACK, _KEPT)
+    code.put(_LOAD, _R4)
+    code.call(_UPDATE)
+    code.here("kept")
 
 
 def _note(code: Code, fds: Fds) -> None:
