@@ -128,7 +128,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             tests.setdefault(outcome, set()).add(report.nodeid)
             if outcome == "skipped":
                 wanting[tier, _why(report)] += 1
-            told += [text for name, text in report.user_properties if name == TOLD]
+            told += [text for name, text in getattr(report, "user_properties", ()) if name == TOLD]
     terminalreporter.section("tiers")
     for tier in TIERS:
         counts = [f"{ran[tier, outcome]} {outcome}" for outcome in OUTCOMES if ran[tier, outcome]]
