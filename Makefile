@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check unit kernel cluster cluster-down cluster-test fuzz fuzz-parsers golden schema uml venv tools clean image archive completions krew
+.PHONY: help demo test check unit kernel cluster cluster-down cluster-test fuzz fuzz-parsers bench golden schema uml venv tools clean image archive completions krew
 
 help:
 	@echo "make demo    a lab, a Service traced through it, a broken one diagnosed"
@@ -17,6 +17,7 @@ help:
 	@echo "make archive kptrace as one file for this platform: dist/kptrace.pyz"
 	@echo "make krew    an archive for each platform and the manifest with their sums: dist/krew"
 	@echo "make completions  the words that shells complete with, from the command line itself"
+	@echo "make bench   what explaining one of 10,000 Services costs (as root; minutes)"
 	@echo "make golden  rewrite the golden files; the git diff is the review"
 
 venv: $(VENV)/.done
@@ -68,6 +69,10 @@ fuzz: venv
 fuzz-parsers: venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check 'atheris>=2.3,<4'
 	PYTHONPATH=tests $(BIN)/python -m parsers $(READER) $(PARSERS)
+
+# the whole table of costs as Markdown; BENCH='--rounds 5 --only saved' for some of it
+bench: venv
+	@$(BIN)/python tests/bench $(BENCH)
 
 golden: venv
 	$(BIN)/python -m pytest -q tests/render tests/test_replay_cases.py --update-golden

@@ -1,34 +1,27 @@
 """What explaining one Service of many costs on a live node, beside the tool that reads everything.
 
-    python tests/bench/bench_live.py [--rounds N] [--dumps DIR]        (root; takes minutes)
-
 Loads the rules that real kube-proxies wrote for 10,000 Services into namespaces of its own, and for
-1,000 those that the lab writes in the same form. Each round times, one after the other, a whole
-process from its start to its printed answer; rounds are paired, so that a busy machine slows both.
-Memory is the largest resident size of kptrace and its agent (VmHWM), whichever is larger. Nothing
-is asserted: the table is for people. What is made is removed, also after Ctrl-C.
+1,000 those that the lab writes in the same form. What is made is removed, also after Ctrl-C.
 """
 
 from __future__ import annotations
 
-import argparse
 import gzip
-import json
 import os
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+from cost import Cost, Row, run
 
 from kptrace.kube.documents import Documents, read_documents
 from kptrace.lab.proxy import iptables, nftables
 from kptrace.lab.proxy.port import ProxyNode
 
-DUMPS = Path(os.environ.get("KPTRACE_DUMPS", Path(__file__).parents[3] / "shared" / "dumps"))
 FEW, MANY = 1_000, 10_000
 NODE = ProxyNode(
     name="node-a",
@@ -39,7 +32,7 @@ NODE = ProxyNode(
 )
 
 
-class Row(NamedTuple):
+class Rules(NamedTuple):
     """One ruleset: how it is loaded, what reads all of it, and the goal in times that."""
 
     name: str
@@ -70,8 +63,8 @@ def _without_accounts(text: Callable[[Path], str]) -> Callable[[Path], str]:
     return read
 
 
-ROWS = (
-    Row(
+RULES = (
+    Rules(
         "iptables-nft",
         ("iptables-nft-restore",),
         _unzipped("scale-iptables-nft-10k", "iptables-save-restored-no-nfacct.txt.gz"),
@@ -79,7 +72,7 @@ ROWS = (
         ("iptables-nft-save", "-t", "nat"),
         1 / 100,
     ),
-    Row(
+    Rules(
         "nftables",
         ("nft", "-f", "-"),
         _unzipped("scale-nftables-10k", "nft-ruleset.txt.gz"),
@@ -87,7 +80,7 @@ ROWS = (
         ("nft", "-j", "list", "ruleset"),
         1 / 20,
     ),
-    Row(
+    Rules(
         "iptables-legacy",
         ("iptables-legacy-restore",),
         _without_accounts(_unzipped("scale-iptables-legacy-10k", "iptables-save.txt.gz")),
@@ -96,11 +89,6 @@ ROWS = (
         1.3,
     ),
 )
-
-
-class Cost(NamedTuple):
-    seconds: float
-    mebibytes: float
 
 
 @contextmanager
@@ -112,100 +100,47 @@ def namespace(name: str) -> Iterator[str]:
         subprocess.run(["ip", "netns", "del", name], check=False)
 
 
-# A process begins with its parent's peak of memory, so it gets a small parent.
-_LAUNCHER = """
-import json, os, subprocess, sys, time
-start = time.perf_counter()
-process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
-_, status, usage = os.wait4(process.pid, 0)
-seconds = time.perf_counter() - start
-print(json.dumps([os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss / 1024]))
-"""
-
-
-def run(inside: str, words: Sequence[str]) -> Cost:
-    """A whole process; its memory is its own or that of the largest that it waited for."""
-    launcher = (sys.executable, "-S", "-c", _LAUNCHER)
-    done = subprocess.run(
-        ["ip", "netns", "exec", inside, *launcher, *words], capture_output=True, text=True
-    )
-    code, seconds, mebibytes = json.loads(done.stdout)
-    if code not in (0, 1):
-        raise SystemExit(f"{' '.join(words)}: {done.stderr}")
-    return Cost(seconds, mebibytes)
-
-
 def explain(service: str, namespace: str) -> tuple[str, ...]:
     words = ("explain", f"svc/{service}", "-n", namespace, "--offline")
     return (sys.executable, "-m", "kptrace", *words)
 
 
-def load(inside: str, row: Row, text: str) -> None:
+def load(inside: str, rules: Rules, text: str) -> None:
     start = time.perf_counter()
-    words = ["ip", "netns", "exec", inside, *row.load]
+    words = ["ip", "netns", "exec", inside, *rules.load]
     subprocess.run(words, input=text, text=True, check=True)
     print(f"  loaded in {time.perf_counter() - start:.1f} s", file=sys.stderr)
 
 
-def middle(costs: Sequence[Cost]) -> Cost:
-    seconds = statistics.median(cost.seconds for cost in costs)
-    return Cost(seconds, max(cost.mebibytes for cost in costs))
-
-
-def measure(row: Row, dumps: Path, documents: Documents, rounds: int) -> str:
-    print(row.name, file=sys.stderr)
+def measure(
+    rules: Rules, dumps: Path, documents: Documents, rounds: int, environ: Mapping[str, str]
+) -> Row:
+    print(f"live, {rules.name}", file=sys.stderr)
     few, many = (f"kptrace-bench-{os.getpid()}-{count}" for count in (FEW, MANY))
     words = explain(documents.services[FEW // 2].name, documents.services[FEW // 2].namespace)
     with namespace(few), namespace(many):
-        load(few, row, row.rendered(documents))
-        load(many, row, row.text(dumps))
-        small, ours, theirs = [], [], []
+        load(few, rules, rules.rendered(documents))
+        load(many, rules, rules.text(dumps))
+        small, ours, theirs = list[Cost](), list[Cost](), list[Cost]()
+        run(words, environ, few)  # the bytecode cache
         for turn in range(rounds):
-            small.append(run(few, words))
-            ours.append(run(many, words))
-            theirs.append(run(many, row.other))
+            small.append(run(words, environ, few))
+            ours.append(run(words, environ, many))
+            theirs.append(run(rules.other, environ, many))
             shown = f"{ours[-1].seconds:.2f} s, {theirs[-1].seconds:.2f} s"
             print(f"  round {turn + 1}: {shown}", file=sys.stderr)
-    one, other, less = middle(ours), middle(theirs), middle(small)
-    ratio = statistics.median(a.seconds / b.seconds for a, b in zip(ours, theirs, strict=True))
-    cells = (
-        f"live, {row.name}",
-        f"`{' '.join(row.other)}`",
-        f"{one.seconds:.2f} s",
-        f"{other.seconds:.2f} s",
-        _times(ratio),
-        f"at most {_times(row.goal)}",
-        f"{one.mebibytes:.0f} MiB",
-        f"{(one.seconds / less.seconds - 1) * 100:+.0f} %",
-    )
-    return f"| {' | '.join(cells)} |"
+    growing = () if rules.name == "iptables-legacy" else small  # the kernel tells all of it at once
+    return Row(f"live, {rules.name}", " ".join(rules.other), rules.goal, ours, theirs, growing)
 
 
-def _times(ratio: float) -> str:
-    return f"1/{1 / ratio:.0f}" if ratio < 0.5 else f"{ratio:.2f} times"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--dumps", type=Path, default=DUMPS)
-    parser.add_argument("--only", choices=[row.name for row in ROWS], action="append")
-    given = parser.parse_args()
-    scale = given.dumps / "_api-scale-10k"
+def rows(dumps: Path, rounds: int, environ: Mapping[str, str], only: str = "") -> Iterator[Row]:
+    scale = dumps / "_api-scale-10k"
     documents = read_documents(
         {
             f"{name}.json": gzip.decompress((scale / f"{name}-10k.json.gz").read_bytes())
             for name in ("services", "endpointslices")
         }
     )
-    rows = [row for row in ROWS if not given.only or row.name in given.only]
-    table = [measure(row, given.dumps, documents, given.rounds) for row in rows]
-    head = ("explain one of 10,000", "against", "kptrace", "it", "ratio", "goal", "memory")
-    print(f"| {' | '.join((*head, 'against 1,000'))} |")
-    print(f"|{' --- |' * (len(head) + 1)}")
-    print("\n".join(table))
-    print(f"\nload average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
-
-
-if __name__ == "__main__":
-    main()
+    for rules in RULES:
+        if only in ("", rules.name):
+            yield measure(rules, dumps, documents, rounds, environ)
