@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from kptrace.crew import Crew, unique, wait_all
@@ -55,18 +55,23 @@ def prove(
     near, sending = crew.send(
         source.place.node, partial(Inject, place=source.place, probes=probes, timeout=timeout)
     )
-    _await_fate(crew, near, sending, len(probes), timeout)
-    _look_up(crew, source.place.node)
+    far = [agent for agent, _ in watches if agent is not near]
+    _await_fate(crew, near, far, sending, len(probes), timeout)
+    _look_up(crew, source.place.node, places)
     stops = [crew.send(agent.node, partial(Stop, of=id)) for agent, id in watches]
     wait_all(stops, DRAIN_SECONDS, "draining")
 
 
-def _await_fate(crew: Crew, near: Agent, sending: int, count: int, timeout: float) -> None:
+def _await_fate(
+    crew: Crew, near: Agent, far: Sequence[Agent], sending: int, count: int, timeout: float
+) -> None:
     """Until the sender has heard of every probe, or the kernel has said that it dropped them."""
     slices = int((timeout + GRACE_SECONDS) / SLICE_SECONDS) + 1
     for _ in range(slices):
         if near.wait(sending, SLICE_SECONDS):
             return
+        for agent in far:
+            agent.wait(sending, 0.0)  # it was not asked that: this raises if the agent is gone
         if _dropped(crew.words()) >= count:
             break
     if not near.wait(sending, GRACE_SECONDS):
@@ -87,12 +92,14 @@ def _dropped(replies: Iterable[Reply]) -> int:
     return len(ports)
 
 
-def _look_up(crew: Crew, near: str) -> None:
+def _look_up(crew: Crew, near: str, places: tuple[Place, ...]) -> None:
     """Ask conntrack for the probes' entries: first where they started, then, by the tuples that
     these entries translate to, on every other node.
     """
     flows = unique(r.flow for r in crew.words() if isinstance(r, Returned))
     for node in (near, *(n for n in crew.nodes if n != near)):
+        if Place(node=node) not in places:
+            continue
         entries = [r for r in crew.words() if isinstance(r, ConntrackEntry)]
         asked = unique((*flows, *(entry.reply.reverse for entry in entries)))
         lookup = partial(Lookup, place=Place(node=node), flows=asked)
