@@ -88,14 +88,27 @@ def test_whom_it_takes(bench: Any, scheduler: str) -> None:
     assert {other.text.split()[1] for other in (choice.rule, *choice.via)} == SERVERS
 
 
+@contextmanager
+def weighing(netns: str, service: str, weights: dict[str, str]) -> Iterator[None]:
+    def edit(server: str, weight: str) -> None:
+        words = ("ipvsadm", "-e", "-t", service, "-r", server, "-m", "-w", weight)
+        machine.run(words, "", netns)
+
+    for server, weight in weights.items():
+        edit(server, weight)
+    try:
+        yield
+    finally:
+        for server in weights:
+            edit(server, "1")
+
+
 def test_weights_and_open_connections_are_told(bench: Any) -> None:
     """Three servers that differ in all that a scheduler looks at."""
     lab, service = bench.lab, "10.96.1.1:80"
     netns = lab.plan.node("node-a").netns
-    with by(lab, "wrr"):
-        for server, weight in (("10.244.1.11:8080", "0"), ("10.244.2.12:8080", "7")):
-            edit = ("ipvsadm", "-e", "-t", service, "-r", server, "-m", "-w", weight)
-            machine.run(edit, "", netns)
+    weights = {"10.244.1.11:8080": "0", "10.244.2.12:8080": "7"}
+    with by(lab, "wrr"), weighing(netns, service, weights):
         bench.trace("svc/web", "pod/client", count=3)
         listed = machine.run(("ipvsadm", "-Ln", "-t", service), "", netns).splitlines()[3:]
         made = bench.trace("svc/web", "pod/client")
