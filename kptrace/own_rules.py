@@ -42,7 +42,11 @@ def own_documents(snapshot: Snapshot, target: Target, pods: Iterable[Pod]) -> di
         "nodes.json": [_node(snapshot)],
     }
     texts = {name: json.dumps({"kind": "List", "items": items}) for name, items in lists.items()}
-    told_by = f"the rules of {snapshot.place.node} itself"
+    told_by = {
+        "by": f"the rules of {snapshot.place.node} itself",
+        "why": "not asked: Services and endpoints are as the node's own rules have them",
+        "remedy": "leave out --offline, or compare by hand: kubectl get endpointslices",
+    }
     return {**texts, PARTIAL: json.dumps(sorted(lists)), TOLD_BY: json.dumps(told_by)}
 
 

@@ -49,6 +49,7 @@ class Door(Value):
 
     pod_uid: where only this is known, the agent looks for a process of the pod (node/doors.py),
     which has the namespace, the resolv.conf and the cgroup.
+    closed: why there is no way in, where that is known before
     resolv_conf: the file that its resolver reads; empty: none known.
     bpffs: where BPF maps are pinned; cgroup: the directory (version 2) that its programs run in,
     for sockets are made there that the programs on it should meet; empty: the agent's own
@@ -57,6 +58,7 @@ class Door(Value):
     place: Place
     netns: str = ""
     pod_uid: str = ""
+    closed: str = ""
     resolv_conf: str = ""
     bpffs: str = "/sys/fs/bpf"
     cgroup: str = ""

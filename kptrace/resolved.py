@@ -49,7 +49,7 @@ def look_up(question: Question, ground: Ground, seed: int, say: Say) -> Resolved
         resolution=meant,
         servers=servers,
         why_not=_why_not(question, source) if not asking else "" if servers else NO_SERVERS,
-        told_by=documents.told_by,
+        told_by=documents.told_by.by if documents.told_by else "",
         findings=tuple(_differences(meant, known)),
         missing=tuple(f"api/{name}" for name in documents.missing),
     )

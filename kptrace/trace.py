@@ -16,7 +16,7 @@ from kptrace.crew import FILES, Crew, Ground, unique
 from kptrace.far import Far
 from kptrace.judge.case import cases
 from kptrace.judge.verdict import judge
-from kptrace.kube.documents import read_documents
+from kptrace.kube.documents import Hearsay, read_documents
 from kptrace.kube.resolution import choose_source, resolve
 from kptrace.lookup import RESOLV_CONF, with_dns
 from kptrace.model import Layer, Place, Probe, Question, Trace
@@ -38,22 +38,24 @@ def run(question: Question, ground: Ground, seed: int, say: Say) -> Run:
     crew.must_have(source.place.node)
     if not ground.sparing:
         crew.begin(unique(e.node for e in resolution.endpoints if e.node)[:MOST_NODES])
-    near = unique((Place(node=source.place.node), source.place))
+    near = crew.may_enter(unique((Place(node=source.place.node), source.place)))
     crew.dump(near, (*FILES, RESOLV_CONF))
-    crew.dump(near[:1], cni.wanted())
+    crew.dump((place for place in near if not place.pod), cni.wanted())
     resolution = with_dns(question, source, resolution, crew, seed)
     probes: tuple[Probe, ...] = ()
     if resolution.address:
         probes = probes_for(flow_of(source, resolution, documents), seed, question.count)
-        beyond = Far(crew, question, source, resolution, documents, say)
-        if ground.sparing:
-            probes, far = beyond.ahead(probes)
-        else:
-            far = beyond.everywhere()
+        beyond, far = None, tuple[Place, ...]()
+        if any(
+            not place.pod for place in near
+        ):  # a pod that sees its own namespace only has nothing beyond
+            beyond = Far(crew, question, source, resolution, documents, say)
+            probes, far = beyond.ahead(probes) if ground.sparing else (probes, beyond.everywhere())
         say("sending " + ("one probe" if question.count == 1 else f"{question.count} probes"))
         places = (*near, *far)
         prove(crew, source, resolution, places, probes, question.timeout, question.trace_rule)
-        beyond.done()
+        if beyond is not None:
+            beyond.done()
     told = Run(
         question=question,
         source=source,
@@ -75,17 +77,13 @@ def report(run: Run) -> Trace:
 def _reported(run: Run, texts: Mapping[Place, Mapping[str, str]]) -> Trace:
     documents, snapshots = read_documents(run.api), snapshots_of(texts)
     prediction = predicted_for(run.source, run.resolution, documents, snapshots)
-    if documents.told_by:
+    if documents.told_by is not None:
         run = msgspec.structs.replace(run, absent=(*run.absent, _unasked(run, documents.told_by)))
     made = judge(run, cases(run, documents, snapshots, prediction))
     return msgspec.structs.replace(made, networks=cni.networks(snapshots, texts))
 
 
-def _unasked(run: Run, told_by: str) -> Layer:
+def _unasked(run: Run, told: Hearsay) -> Layer:
     """Where the rules name the endpoints, no rule can be seen to be stale."""
-    return Layer(
-        name="the API",
-        node=run.source.place.node,
-        missing=f"not asked: Services and endpoints are as {told_by} have them",
-        remedy="leave out --offline, or compare by hand: kubectl get endpointslices",
-    )
+    node = run.source.place.node
+    return Layer(name="the API", node=node, missing=told.why, remedy=told.remedy)

@@ -81,7 +81,8 @@ def test_pods_of_the_node_by_name(near: Snapshot, cases: Path) -> None:
 
 def test_it_is_no_whole_list_and_no_word_of_the_apis(near: Snapshot) -> None:
     made = told(near, "svc/web")
-    assert made.told_by == "the rules of node-a itself"
+    assert made.told_by is not None
+    assert made.told_by.by == "the rules of node-a itself"
     assert set(made.partial) == {
         "services.json",
         "endpointslices.json",

@@ -81,6 +81,11 @@ class Flags(Options):
         )
 
     @property
+    def elsewhere(self) -> bool:
+        """A cluster is named, so it is not the one that we may run in."""
+        return bool(self.kubeconfig or self.context or self.cluster or self.server)
+
+    @property
     def client(self) -> Client:
         return _client(self.connection)
 

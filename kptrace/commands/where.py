@@ -9,7 +9,7 @@ import typer
 
 from kptrace.commands.console import progress, show
 from kptrace.commands.options import Options
-from kptrace.errors import NoCluster, Usage
+from kptrace.errors import CannotLook, NoCluster, Usage
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kptrace.commands.connection import Flags, InCluster
     from kptrace.crew import Ground
     from kptrace.explain import State
+    from kptrace.inside import ThisPod
     from kptrace.kube.ground import ClusterGround
     from kptrace.model import Question
 
@@ -53,7 +54,17 @@ def namespace(lab: InLab, here: Offline, cluster: Flags) -> str:
     """The one that is meant where none is named: of the context, where a cluster is meant."""
     if cluster.namespace or lab.named or here.offline:
         return cluster.namespace or "default"
-    return cluster.client.namespace
+    pod = _this_pod(cluster)
+    return pod.namespace if pod else cluster.client.namespace
+
+
+def _this_pod(cluster: Flags) -> ThisPod | None:
+    """The pod that we run in, unless another cluster is named."""
+    if cluster.elsewhere:
+        return None
+    from kptrace.inside import this_pod
+
+    return this_pod()
 
 
 def ground(
@@ -67,7 +78,32 @@ def ground(
         return node, node.question
     if lab.named or here.offline:
         return site(stack, lab, here).ground, question
+    pod = _this_pod(cluster)
+    if pod is not None:
+        return _inside(stack, question, cluster, pod)
     return stack.enter_context(_cluster(question, cluster)), question
+
+
+def _inside(
+    stack: ExitStack, question: Question, cluster: InCluster, pod: ThisPod
+) -> tuple[Ground, Question]:
+    """In a pod: with its rights as from a workstation, else from its own namespace alone."""
+    from msgspec.structs import replace
+
+    from kptrace.inside import Inside
+
+    asked = replace(question, source=question.source or f"pod/{pod.name}.{pod.namespace}")
+    texts: dict[str, str] = {}
+    try:
+        made = _cluster(asked, cluster)
+        texts = made.api()
+        refusal = made.refusal()
+        if refusal is None:
+            return stack.enter_context(made), asked
+    except CannotLook as error:
+        refusal = error
+    node = stack.enter_context(Inside(asked, pod, texts, refusal))
+    return node, node.question
 
 
 def _cluster(question: Question, cluster: InCluster) -> ClusterGround:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from kptrace.model import ConntrackEntry, Drop, Layer, Lost, RuleHit, Sighting
-from kptrace.protocol import Fact, Ready, Reply, Unarmed
+from kptrace.protocol import DOOR, Fact, Ready, Reply, Unarmed
 from kptrace.run import Run
 
 NAMES = ("capture", "rules", "drops", "conntrack")
@@ -14,7 +14,9 @@ NAMES = ("capture", "rules", "drops", "conntrack")
 
 def layers(run: Run) -> tuple[Layer, ...]:
     """One for each source and node that was looked at, and those that could not be had."""
-    nodes = tuple(dict.fromkeys(r.place.node for r in run.replies if isinstance(r, Fact)))
+    facts = [r for r in run.replies if isinstance(r, Fact)]
+    nodes = tuple(dict.fromkeys(fact.place.node for fact in facts))
+    hosts = {fact.place.node for fact in facts if not fact.place.pod and fact.file != DOOR}
     told = _told(run.replies)
     lost = _lost(run.replies)
     unarmed = [u for r in run.replies if isinstance(r, Ready) for u in r.unarmed]
@@ -24,13 +26,18 @@ def layers(run: Run) -> tuple[Layer, ...]:
             node=node,
             reports=told[node, name],
             lost=lost[node, name],
-            missing=_why(unarmed, node, name),
+            missing=_why(unarmed, node, name) or _unseen(name, node in hosts),
             remedy=next((u.remedy for u in _of(unarmed, node, name)), ""),
         )
         for node in nodes
         for name in NAMES
     ]
     return (*found, *run.absent)
+
+
+def _unseen(name: str, host: bool) -> str:
+    """Conntrack is asked in nodes' own namespaces."""
+    return "" if host or name != "conntrack" else "the node's own namespace was not looked at"
 
 
 def _told(replies: Iterable[Reply]) -> Counter[tuple[str, str]]:

@@ -108,7 +108,7 @@ def judge(run: Run, cases: tuple[Case, ...]) -> Trace:
             returned=tuple(c.returned for c in cases if c.returned),
             drops=case.drops,
             shares=_shares(judged) if len(cases) > 1 else (),
-            agreement=_agreement(case),
+            agreement=_agreement(case) if _tapped(case, evidence_layers) else None,
         ),
         summary=_summary(case, outcome, findings, len(undelivered), len(cases)),
         elapsed_us=_elapsed(case),
@@ -202,8 +202,20 @@ def _unexplained(case: Case, known: tuple[Layer, ...]) -> Iterator[Finding]:
             node=node,
             object=unseen or "the next hop",
             summary="what became of the packet was not observed",
-            evidence=(*last_seen(case), *why, *((f"missing: {unseen}",) if unseen else ())),
+            evidence=(
+                *last_seen(case),
+                *_told_to_the_sender(case),
+                *why,
+                *((f"missing: {unseen}",) if unseen else ()),
+            ),
         )
+
+
+def _told_to_the_sender(case: Case) -> Iterator[str]:
+    returned = case.returned
+    if returned is not None and returned.result in ("refused", "unreachable", "failed"):
+        why = f" ({returned.error})" if returned.error else ""
+        yield f"its sender was told after {returned.elapsed_us} us: {returned.result}{why}"
 
 
 def _hops(case: Case, outcome: Outcome) -> tuple[Hop, ...]:
@@ -255,6 +267,12 @@ def _ending(case: Case) -> Iterator[Hop]:
             offset_us=case.journey.offset_us(drop.node, drop.time_ns),
             words=f"{drop.reason} in {drop.location}",
         )
+
+
+def _tapped(case: Case, known: tuple[Layer, ...]) -> bool:
+    """There was a tap that could have seen a crossing."""
+    taps = [layer for layer in known if layer.name == "capture"]
+    return any(not layer.missing for layer in taps) or case.last is not None
 
 
 def _agreement(case: Case) -> Agreement | None:

@@ -17,6 +17,7 @@ import errno
 import socket
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import Literal
 
 from kptrace.model import Flow, Probe, Returned
@@ -48,11 +49,22 @@ def open_socket(probe: Probe) -> socket.socket:
         if probe.ttl:
             _set_ttl(sock, probe.ttl)
         if flow.protocol == "tcp":
-            _set_sequence(sock, probe.cookie)
+            with suppress(PermissionError):  # an ordinary connection then, which no tap knows again
+                _set_sequence(sock, probe.cookie)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def can_mark() -> bool:
+    """Whether a connection of ours can carry the cookie: that takes CAP_NET_ADMIN."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+            _set_sequence(sock, 1)
+    except PermissionError:
+        return False
+    return True
 
 
 def _set_ttl(sock: socket.socket, ttl: int) -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import IO
 
+from kptrace.errors import CannotLook
 from kptrace.node import ahead
 from kptrace.node.conversation import MAX_LINE, Conversation
 
@@ -21,7 +22,10 @@ class LocalAgent(Conversation):
     remedy = "run as root; if it is, this is a bug: please report the message"
 
     def __enter__(self) -> LocalAgent:
-        self._process = ahead.take()
+        try:
+            self._process = ahead.take()
+        except OSError as error:
+            raise CannotLook(f"no agent can be started on {self.node}: {error}") from None
         self._threads = [self._reader(self._read_replies), self._reader(self._read_stderr)]
         try:
             self.send(self._enter())

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from kptrace.errors import CannotLook, Unsupported
 from kptrace.model import Lost, Place, Sighting
-from kptrace.node import marker
+from kptrace.node import inject, marker
 from kptrace.node.capture import Frame, Tap, tap_all
 from kptrace.node.drops import DropTracer
 from kptrace.node.guard import Guard
@@ -103,6 +103,12 @@ class Watching:
         self._unarmed.append(Unarmed(place=place, layer=layer, why=why, remedy=remedy))
 
     def _arm_capture(self, door: Door) -> None:
+        tcp = any(probe.flow.protocol == "tcp" for probe in self._request.probes)
+        if tcp and not within(door.netns, inject.can_mark):
+            raise Unsupported(
+                "without CAP_NET_ADMIN a connection cannot be marked to be known again",
+                "grant CAP_NET_ADMIN and CAP_NET_RAW",
+            )
         program = bpf.program([p.cookie for p in self._request.probes], self._sources)
         self._taps += within(door.netns, partial(tap_all, door.place, bpf.assemble(program)))
 

@@ -19,6 +19,7 @@ LAYER_WORDS = {
     "rules": "rule trace",
     "conntrack": "conntrack",
     "drops": "drop reasons",
+    "host": "the node itself",
 }
 
 

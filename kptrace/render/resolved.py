@@ -25,8 +25,8 @@ def resolved(made: Resolved, width: int = 80, colour: bool = False, wide: bool =
     _dns(page, made, wide)
     if made.told_by:
         page.blank()
-        page.line(say(f"No API server was asked: this is as {made.told_by} have it."), hang=2)
-    if made.missing:
+        page.line(say(f"No API server was asked; this is told by {made.told_by}."), hang=2)
+    elif made.missing:
         page.blank()
         page.line(say(f"Not there to read: {', '.join(made.missing)}."), hang=2)
     return page.text()
@@ -64,6 +64,9 @@ def _addresses(made: Resolved) -> list[str]:
 
 def _api(page: Page, made: Resolved, wide: bool) -> None:
     meant = made.resolution
+    if "api/services.json" in made.missing:
+        page.line(say("not asked"), label=_label("API"))
+        return
     service = meant.service
     if service is not None:
         page.line(say(_service_words(service)), label=_label("Rules" if made.told_by else "API"))

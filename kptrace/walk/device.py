@@ -173,6 +173,9 @@ def leave(story: Story, skb: Skb, link: Link) -> Arrived:
     if skb.packet.tunnel:
         words = f"the tunnel's packet leaves for {dst}, which was not looked at"
         raise story.end(skb, Outcome.INCONCLUSIVE, "", dst, words)
+    if skb.place.pod and Place(node=skb.place.node) not in world.snapshots:
+        words = f"it leaves the pod by {link.name} for its node, which was not looked at"
+        raise story.end(skb, Outcome.INCONCLUSIVE, "", dst, words)
     route = f"{skb.place.node}: {_route_words(story)}"
     if dst == story.asked.dst and not story.replying and world.is_service(dst):
         if story.at(skb).unbound(skb.flow):
