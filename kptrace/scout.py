@@ -19,6 +19,8 @@ from kptrace.crew import Crew, unique, wait_all
 from kptrace.kube.documents import Documents
 from kptrace.model import Place, Prediction, Probe, Source, Value
 from kptrace.protocol import Scout, Scouted, Stop, Watch
+from kptrace.run import Run
+from kptrace.walk.device import unseen_pod
 from kptrace.walk.snapshot import Snapshot
 from kptrace.wire.cookie import payload, scout_of
 
@@ -117,6 +119,16 @@ class Scouts:
             why = "the node let only some of the scouts out"
         following = tuple(_after(probe, known.get(scout_of(probe.cookie))) for probe in probes)
         return Found(probes=following, backends=backends, why=why)
+
+
+def needed(prediction: Prediction, run: Run) -> Prediction:
+    """Without the complaint that pods were not looked at to which no probe was sent."""
+    words = [w for w in run.replies if isinstance(w, Scouted) and w.entry is not None]
+    chosen = {word.entry.reply.src for word in words if word.entry is not None}
+    idle = [end for end in run.resolution.endpoints if words and end.address not in chosen]
+    spared = {unseen_pod(end.node, end.pod) for end in idle}
+    missing = tuple(one for one in prediction.missing if one not in spared)
+    return msgspec.structs.replace(prediction, missing=missing)
 
 
 def _scout(probe: Probe) -> Probe:

@@ -23,6 +23,7 @@ from kptrace.model import Layer, Place, Probe, Question, Trace
 from kptrace.proof import probes_for, prove
 from kptrace.reach import MOST_NODES, flow_of, predicted_for, snapshots_of
 from kptrace.run import Run, facts_of
+from kptrace.scout import needed
 
 Say = Callable[[str], None]
 
@@ -76,7 +77,7 @@ def report(run: Run) -> Trace:
 
 def _reported(run: Run, texts: Mapping[Place, Mapping[str, str]]) -> Trace:
     documents, snapshots = read_documents(run.api), snapshots_of(texts)
-    prediction = predicted_for(run.source, run.resolution, documents, snapshots)
+    prediction = needed(predicted_for(run.source, run.resolution, documents, snapshots), run)
     if documents.told_by is not None:
         run = msgspec.structs.replace(run, absent=(*run.absent, _unasked(run, documents.told_by)))
     made = judge(run, cases(run, documents, snapshots, prediction))

@@ -159,10 +159,15 @@ def hand_over(story: Story, skb: Skb, link: Link) -> Arrived:
     """Handed to a pod whose own namespace is in no snapshot."""
     pod = story.world.pod_at(skb.flow.dst)
     name = pod.pod if pod and pod.pod else skb.flow.dst
-    story.lacks(f"{skb.place.node}: the namespace of {name}")
+    story.lacks(unseen_pod(skb.place.node, name))
     place = Place(node=skb.place.node, pod=name)
     skb.iif = link.name
     return Arrived(skb, place, unseen=True)
+
+
+def unseen_pod(node: str, name: str) -> str:
+    """What a prediction lacks there."""
+    return f"{node}: the namespace of {name}"
 
 
 def leave(story: Story, skb: Skb, link: Link) -> Arrived:

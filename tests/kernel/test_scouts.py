@@ -213,6 +213,7 @@ def test_two_agents_do(wide: Lab, target: str, source: str) -> None:
     assert (last.node, last.netns) == (backend.node, backend.key)
     assert whole(made)
     assert [layer for layer in made.evidence.layers if layer.missing or layer.lost] == []
+    assert made.prediction.missing == ()
     assert trace.report(unpack(pack(told), "saved")) == made
 
 
