@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 from kptrace.judge.case import Case
+from kptrace.judge.path import icmp_words
 from kptrace.judge.words import drop_report, end, entry_words, last_seen
 from kptrace.model import Drop, Finding, Node, Place, Sighting
+from kptrace.walk.routing import Query, lookup
 
 FORWARDING_OFF = ("IP_INADDRERRORS", "IP_INNOROUTES", "NOT_SPECIFIED")
 
@@ -21,6 +23,7 @@ FORWARDING_OFF = ("IP_INADDRERRORS", "IP_INNOROUTES", "NOT_SPECIFIED")
 def diagnose(case: Case) -> Iterator[Finding]:
     last = case.last
     if last is None:
+        yield from _gateway(case)
         return
     ends = (last, *case.journey.back[-1:])
     for seen in ends:
@@ -137,6 +140,45 @@ def _neighbour(case: Case) -> Iterator[Finding]:
         f"{_next(drop) or 'the next hop'}",
         evidence=(drop_report(case, drop), *last_seen(case)),
         remedy=(f"ip neigh show{_dev(drop)}  # on {drop.node}: FAILED or INCOMPLETE?",),
+    )
+
+
+def _gateway(case: Case) -> Iterator[Finding]:
+    """Nothing left the sender's own device, and its own kernel says that it found nobody there."""
+    place = case.source.place
+    snapshot = case.snapshots.get(place)
+    error = next(
+        (s for s in case.journey.back if s.packet.icmp in ((3, 1), (1, 3)) and s.place == place),
+        None,
+    )
+    known = case.branch.cause if case.branch else ""
+    if snapshot is None or error is None or known not in ("", "neighbour-failed"):
+        return
+    flow = case.returned.flow if case.returned else case.probe.flow
+    found = lookup(snapshot, Query(flow=flow, mark=None))
+    if snapshot.holds(error.packet.flow.src) is None or not found.nexthops:
+        return
+    hop = found.nexthops[0]
+    wanted, whose = hop.gateway or flow.dst, f"pod {place.pod}" if place.pod else place.node
+    states = snapshot.neighbour(hop.interface, wanted)
+    held = f" ({', '.join(states.states)} before the probe)" if states else ""
+    yield Finding(
+        cause="neighbour-failed",
+        severity="error",
+        node=place.node,
+        object=f"neighbour {wanted} dev {hop.interface} of {whose}",
+        summary=f"nobody on {hop.interface} of {whose} answers for its gateway {wanted}",
+        evidence=(
+            f"nothing left {hop.interface}, and {whose}'s own kernel told its sender "
+            f"{icmp_words(error.packet)}",
+            f"the route of {whose}: {found.route.text if found.route else ''}{held}",
+            *(drop_report(case, d) for d in case.drops[:1]),
+        ),
+        remedy=(
+            f"ip neigh show dev {hop.interface}  # in {whose}: FAILED or INCOMPLETE?",
+            f"look on {place.node} who should answer: the bridge's address, or proxy_arp and "
+            "forwarding of the pod's device (Calico), or rules that drop neighbour discovery",
+        ),
     )
 
 

@@ -287,3 +287,34 @@ def test_hairpin_by_the_prediction(probe: Any) -> None:
     case = probe(2, branch=branch, entry=None)
     found = only(bridge.diagnose(case))
     assert (found.cause, found.object) == ("hairpin-off", "bridge port veth1")
+
+
+# --- nothing leaves the sender --------------------------------------------------------------------
+
+
+def test_a_gateway_that_does_not_answer(probe: Any) -> None:
+    """Calico's with proxy_arp off, or neighbour discovery that a rule drops."""
+    files = {
+        CLIENT: {
+            "ip-route.json": '[{"dst": "default", "gateway": "169.254.1.1", "dev": "eth0"}]',
+            "ip-neigh.json": '[{"dst": "169.254.1.1", "dev": "eth0", "state": ["FAILED"]}]',
+        }
+    }
+    quoted = Packet(flow=VIP, flags="S", seq=0x4000_0000)
+    flow = Flow(protocol="icmp", src="10.244.1.10", dst="10.244.1.10")
+    error = msgspec.structs.replace(
+        probe.icmp(CLIENT, "lo", "in", "10.244.1.10"),
+        packet=Packet(flow=flow, icmp=(3, 1), quoted=quoted),
+    )
+    case = probe(0, told=[error], files=files, entry=None, result="unreachable")
+    found = only(forwarding.diagnose(case))
+    assert (found.cause, found.node) == ("neighbour-failed", "a")
+    assert found.object == "neighbour 169.254.1.1 dev eth0 of pod shop/client"
+    assert "ICMP host unreachable" in found.evidence[0]
+    assert "FAILED before the probe" in found.evidence[1]
+
+
+def test_a_router_s_own_error_is_not_the_sender_s(probe: Any) -> None:
+    error = probe.icmp(CLIENT, "eth0", "in", "10.244.1.1")
+    case = probe(0, told=[error], entry=None, result="unreachable")
+    assert not tuple(forwarding.diagnose(case))
