@@ -1,0 +1,104 @@
+"""A scout tells where a connection would go; nobody hears of it, and nothing of it stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from kptrace.model import Flow, Probe, Returned, Sighting
+from kptrace.node.link import LocalAgent
+from kptrace.protocol import Inject, Scout, Scouted, Stop, Watch
+from kptrace.wire.cookie import payload, scout_of
+
+if TYPE_CHECKING:
+    from tests.kernel.agent.conftest import Ground, ProbeTo
+
+pytestmark = pytest.mark.kernel
+
+RULES = """
+table ip shop {
+ chain pre { type nat hook prerouting priority -100;
+  ip daddr 10.96.0.50 tcp dport 80 dnat to 10.244.2.20:8080
+  ip daddr 10.96.0.50 udp dport 80 dnat to 10.244.2.20:8081
+ }
+}
+"""
+PORTS = {"tcp": 8080, "udp": 8081}
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize("hold", [True, False], ids=["held", "mortal"])
+def test_the_backend_does_not_hear_of_it(
+    ground: Ground, agent: LocalAgent, probe_to: ProbeTo, protocol: str, hold: bool
+) -> None:
+    ground.run("a", "nft", "-f", "-", text=RULES)
+    probes = probe_to("10.96.0.50", 80, protocol, count=3)
+    if not hold:
+        probes = tuple(msgspec.structs.replace(probe, ttl=2) for probe in probes)
+    agent.send(Watch(id=10, places=tuple(ground.places.values()), probes=probes))
+    assert agent.wait(10, 20)
+    client = ground.places["client"]
+    agent.send(Scout(id=11, place=client, probes=probes, hold=hold, bridges=("cni0",)))
+    assert agent.wait(11, 20)
+    agent.send(Stop(id=12, of=10))
+    assert agent.wait(12, 20)
+    told = [reply for reply in agent.log if isinstance(reply, Scouted) and reply.id == 11]
+    assert {word.cookie for word in told} == {probe.cookie for probe in probes}
+    for word in told:
+        assert word.error == ""
+        assert word.entry is not None
+        assert (word.entry.reply.src, word.entry.reply.sport) == ("10.244.2.20", PORTS[protocol])
+    seen = {s.place.netns for s in agent.log if isinstance(s, Sighting) and not s.packet.icmp}
+    assert client.netns in seen
+    assert ground.places["server"].netns not in seen
+    nodes = {s.place.node for s in agent.log if isinstance(s, Sighting)}
+    assert nodes == ({"a"} if hold else {"a", "b"})
+
+    flows = {word.cookie: word.flow for word in told}
+    follow = tuple(_after(probe, flows[probe.cookie]) for probe in probes)
+    agent.send(Inject(id=13, place=client, probes=follow))
+    assert agent.wait(13, 20)
+    results = {reply.result for reply in agent.log if isinstance(reply, Returned)}
+    assert results == {"connected" if protocol == "tcp" else "replied"}
+
+
+def _after(scout: Probe, flow: Flow) -> Probe:
+    cookie = scout_of(scout.cookie)
+    data = payload(cookie, flow.dport) if flow.protocol == "udp" else b""
+    return Probe(cookie=cookie, flow=flow, payload=data)
+
+
+@pytest.mark.parametrize("way", ["stopped", "left", "killed"])
+def test_nothing_of_it_stays(ground: Ground, probe_to: ProbeTo, way: str) -> None:
+    ground.run("a", "nft", "-f", "-", text=RULES)
+    before = ground.run("a", "nft", "list", "ruleset")
+    with LocalAgent("a", ground.doors) as agent:
+        probes = probe_to("10.96.0.50", 80)
+        agent.send(Scout(id=11, place=ground.places["client"], probes=probes))
+        assert agent.wait(11, 20)
+        assert "table netdev kptrace" in ground.run("a", "nft", "list", "tables")
+        if way == "stopped":
+            agent.send(Stop(id=12, of=11))
+            assert agent.wait(12, 20)
+            assert ground.run("a", "nft", "list", "ruleset") == before
+        if way == "killed":
+            os.kill(agent.pid, signal.SIGKILL)
+    assert ground.run("a", "nft", "list", "ruleset") == before
+
+
+def test_what_the_node_drops_is_not_recorded(
+    ground: Ground, agent: LocalAgent, probe_to: ProbeTo
+) -> None:
+    ground.run("a", "nft", "-f", "-", text=RULES)
+    ground.run("a", "iptables-nft", "-P", "FORWARD", "DROP")
+    request = Scout(
+        id=11, place=ground.places["client"], probes=probe_to("10.96.0.50", 80), timeout=0.3
+    )
+    agent.send(request)
+    assert agent.wait(11, 20)
+    [word] = [reply for reply in agent.log if isinstance(reply, Scouted)]
+    assert (word.entry, word.error) == (None, "")
