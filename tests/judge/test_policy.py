@@ -4,6 +4,7 @@ them, taken from what people posted of theirs; only names and addresses are the 
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -219,3 +220,55 @@ def test_the_rules_that_were_read_say_it_too(probe: Any) -> None:
     found = only(policy.diagnose(probe(7, files=files, branch=branch)))
     assert (found.cause, found.node, found.object) == ("policy-drop", "b", object)
     assert found.evidence[0].startswith(f"by the rules that were read: filter {POD} 5: ")
+
+
+# --- Felix in nftables mode -----------------------------------------------------------------------
+
+
+def nft(*told: dict[str, Any]) -> dict[Place, dict[str, str]]:
+    return {B: {"nft-ruleset.json": json.dumps({"nftables": list(told)})}}
+
+
+def nft_rule(chain: str, handle: int, comment: str, *expr: dict[str, Any]) -> dict[str, Any]:
+    where = {"family": "ip", "table": "calico", "chain": chain, "handle": handle}
+    return {"rule": {**where, "comment": comment, "expr": list(expr)}}
+
+
+def test_felix_in_nftables_mode(probe: Any) -> None:
+    """One table of its own; the comments of a rule stand behind its hash (felix/nftables)."""
+    base, pod, own = "filter-FORWARD", "filter-cali-tw-calicd14548c312", "filter-cali-pi-_a"
+    chains = [
+        {"chain": {"family": "ip", "table": "calico", "name": name, "handle": n}}
+        for n, name in enumerate((pod, own), 3)
+    ]
+    hook = {"type": "filter", "hook": "forward", "prio": 0, "policy": "accept"}
+    first = {"chain": {"family": "ip", "table": "calico", "name": base, "handle": 2, **hook}}
+    files = nft(
+        {"table": {"family": "ip", "name": "calico", "handle": 1}},
+        first,
+        *chains,
+        nft_rule(base, 10, "cali:w", {"goto": {"target": pod}}),
+        nft_rule(pod, 11, "cali:a; Start of tier default", {"counter": None}),
+        nft_rule(pod, 12, "cali:b", {"jump": {"target": own}}),
+        nft_rule(
+            pod,
+            13,
+            "cali:c; End of tier default. Drop if no policies passed packet",
+            {"drop": None},
+        ),
+        nft_rule(own, 14, "cali:d; KubernetesNetworkPolicy shop/closed ingress", {"counter": None}),
+    )
+    hits = probe.hits(
+        B,
+        SYN,
+        ("calico", base, 1, "goto"),
+        ("calico", pod, 1, "continue"),
+        ("calico", pod, 2, "jump"),
+        ("calico", own, 1, "continue"),
+        ("calico", pod, 3, "drop"),
+    )
+    found = only(policy.diagnose(probe(7, told=hits, files=files)))
+    assert (found.cause, found.object) == (
+        "policy-drop",
+        "NetworkPolicy shop/closed, tier default",
+    )
