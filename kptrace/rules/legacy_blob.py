@@ -128,11 +128,28 @@ class LegacyBlob:
     def _find(self, name: str) -> int | None:
         """The first entry of a chain of the user's."""
         if name not in self._met:
-            start = self._starts.get(name, -1)
+            start = self._by_halves(name)
+            if start < 0:
+                start = self._starts.get(name, -1)
             if start < 0 or self._header(start) != name:
                 return None
             self._met[name] = start + self._layout.size + _ERROR_SIZE
         return self._met[name]
+
+    def _by_halves(self, name: str) -> int:
+        """Where the chain begins, if the chains stand by name, as libiptc writes them; else -1."""
+        low, high = 0, len(self._data)
+        while low < high:
+            middle = (low + high) // 2
+            found = _NAMED.search(self._data, middle, high)
+            chain = found[1].decode(errors="replace") if found else ""
+            if found is None or chain == "ERROR" or chain > name:  # the last entry is an ERROR too
+                high = middle
+            elif chain < name:
+                low = found.end()
+            else:
+                return found.start() - 2 - self._layout.size
+        return -1
 
     def _header(self, at: int) -> str | None:
         """The name of the chain that an entry begins; None for a rule."""

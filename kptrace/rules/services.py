@@ -30,7 +30,10 @@ _WAYS: dict[str, Entrance] = {
     "loadbalancer IP": "loadBalancer",
 }
 _UNUSABLE = ("has no endpoints", "has no local endpoints")
-_CHAINS = ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES")
+_CHAINS = {
+    "nat": ("KUBE-SERVICES", "KUBE-NODEPORTS"),
+    "filter": ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES"),
+}
 _ADDRESSED = ("address", "protocol", "port")
 _MAPS = ("service-ips", "service-nodeports", "no-endpoint-services", "no-endpoint-nodeports")
 
@@ -99,9 +102,7 @@ def _service(told: list[Told]) -> Service:
 
 
 def _of_chains(ruleset: Ruleset, table: Table, key: str) -> Iterator[Told]:
-    if table.name not in ("nat", "filter"):
-        return
-    for name in _CHAINS:
+    for name in _CHAINS.get(table.name, ()):
         chain = ruleset.chain(table, name)
         for rule in chain.rules.saying(key) if chain else ():
             yield from _of_rule(rule)
