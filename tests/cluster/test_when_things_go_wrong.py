@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import select
 import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -39,6 +40,18 @@ def silent(cluster: Cluster) -> Iterator[tuple[str, ...]]:
     address = cluster.plan.control.addresses[0]
     yield (f"{address}:{SILENT_PORT}", "-n", "shop", "--from", "pod/client", "--timeout", "40")
     control.run("iptables", "-D", *rule)
+
+
+def probe_is_under_way(cluster: Cluster) -> None:
+    """Packets of the trace are being dropped, so every agent is at work."""
+
+    def dropped() -> int:
+        listed = cluster.control.machine.run("iptables", "-L", "INPUT", "-nvx")
+        return sum(
+            int(line.split()[0]) for line in listed.splitlines() if f":{SILENT_PORT}" in line
+        )
+
+    until(dropped, "a probe to be under way")
 
 
 # --- names --------------------------------------------------------------------------------------
@@ -177,6 +190,7 @@ def test_a_cordoned_and_tainted_node_is_looked_at_all_the_same(cluster: Cluster,
 
 def test_a_pod_deleted_in_mid_trace(cluster: Cluster, cli: Cli, silent: tuple[str, ...]) -> None:
     with cli.running(*silent) as run:
+        probe_is_under_way(cluster)
         (pod,) = run.agents()
         cluster.kubectl("delete", "pod", "-n", "shop", pod["metadata"]["name"], "--wait=false")
         told = run.end()
@@ -188,6 +202,7 @@ def test_a_pod_deleted_in_mid_trace(cluster: Cluster, cli: Cli, silent: tuple[st
 def test_a_pod_evicted_in_mid_trace(cluster: Cluster, cli: Cli, silent: tuple[str, ...]) -> None:
     """By the API, as a drain does."""
     with cli.running(*silent) as run:
+        probe_is_under_way(cluster)
         (pod,) = run.agents()
         name = pod["metadata"]["name"]
         eviction = {
@@ -196,7 +211,7 @@ def test_a_pod_evicted_in_mid_trace(cluster: Cluster, cli: Cli, silent: tuple[st
             "metadata": {"name": name, "namespace": "shop"},
         }
         where = f"/api/v1/namespaces/shop/pods/{name}/eviction"
-        cluster.kubectl("create", "--raw", where, "-f", "-", given=yaml.safe_dump(eviction))
+        cluster.kubectl("create", "--raw", where, "-f", "-", given=json.dumps(eviction))
         told = run.end()
     assert told.code == 3
     assert name in told.err
@@ -254,7 +269,8 @@ class Way:
 
     def cut(self) -> None:
         for one in self._open:
-            one.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # it has ended by itself
+                one.shutdown(socket.SHUT_RDWR)
         self._open = []
 
     def close(self) -> None:
@@ -301,7 +317,7 @@ def test_the_exec_stream_is_cut(cluster: Cluster, cli: Cli, silent: tuple[str, .
     with _way(cluster) as way:
         flags = ("-s", way.url, "--insecure-skip-tls-verify")
         with cli.running(*silent, *flags) as run:
-            run.agents()
+            probe_is_under_way(cluster)
             way.cut()
             told = run.end()
     assert told.code == 3
@@ -312,7 +328,7 @@ def test_the_api_server_stops_in_mid_trace(
     cluster: Cluster, cli: Cli, silent: tuple[str, ...]
 ) -> None:
     with cli.running(*silent, "--request-timeout", "5s") as run:
-        run.agents()
+        probe_is_under_way(cluster)
         cluster.control.machine.stop("kube-apiserver")
         try:
             told = run.end()
@@ -327,10 +343,21 @@ def test_the_api_server_stops_in_mid_trace(
 # --- we ourselves -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted(cli: Cli, silent: tuple[str, ...], number: signal.Signals) -> None:
+def test_interrupted_while_pods_start(cli: Cli, silent: tuple[str, ...]) -> None:
     with cli.running(*silent) as run:
-        run.agents()
+        until(cli.pods, "a pod to be made")
+        run.signal(signal.SIGINT)
+        told = run.end()
+    assert told.code == 130
+    assert cli.pods() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted(
+    cluster: Cluster, cli: Cli, silent: tuple[str, ...], number: signal.Signals
+) -> None:
+    with cli.running(*silent) as run:
+        probe_is_under_way(cluster)
         run.signal(number)
         told = run.end()
     assert told.code == 130
