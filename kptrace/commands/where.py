@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kptrace.crew import Ground
     from kptrace.explain import State
     from kptrace.inside import ThisPod
-    from kptrace.kube.ground import ClusterGround
+    from kptrace.kube.on_node import OnNode
     from kptrace.model import Question
 
 
@@ -106,14 +106,15 @@ def _inside(
     return node, node.question
 
 
-def _cluster(question: Question, cluster: InCluster) -> ClusterGround:
+def _cluster(question: Question, cluster: InCluster) -> OnNode:
     from kptrace.kube.ground import ClusterGround
+    from kptrace.kube.on_node import OnNode
 
     made = ClusterGround(cluster.client, question, cluster.terms, progress())
     if cluster.dry_run:
         show(made.plan())
         raise typer.Exit
-    return made
+    return OnNode(made)
 
 
 def site(stack: ExitStack, lab: InLab, here: Offline) -> Site:

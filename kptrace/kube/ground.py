@@ -91,7 +91,7 @@ class ClusterGround:
             return  # no pod starts there; who wants an agent there is told so
         number = len(self._agents) + 1
         lodging = NodePod(self._client, self._terms, self.run, number, node)
-        agent = PodAgent(node, self._doors(node), lodging, self._terms.image, self._say)
+        agent = PodAgent(node, self.doors(node), lodging, self._terms.image, self._say)
         self._agents[node] = agent
         agent.begin()
 
@@ -137,7 +137,7 @@ class ClusterGround:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _doors(self, node: str) -> tuple[Door, ...]:
+    def doors(self, node: str) -> tuple[Door, ...]:
         """The node itself, and its pods that the question is about."""
         here = [pod for pod in self._documents.pods if pod.node == node and not pod.host_network]
         pods = (
