@@ -25,8 +25,6 @@ from kptrace.render.text import text
 from kptrace.render.words import outcome_style, target_words
 from kptrace.verification import DELIVERED, Result, Verification
 
-_STATUS = max(map(len, STATUS_STYLES)) + 2
-
 
 def verification(
     made: Verification, width: int = 80, colour: bool = False, wide: bool = False
@@ -36,8 +34,9 @@ def verification(
     done = glue(f"{passed} of {all_} as expected", "good" if passed == all_ else "bad")
     page.row([glue(made.file, "name")], done, [], hang=2)
     page.blank()
+    column = max((len(result.status) for result in made.results), default=0) + 2
     for result in made.results:
-        _row(page, result)
+        _row(page, result, column)
     rest = made.having("failed", "error", "inconclusive")
     whole = [text(r.trace, width, colour, wide) for r in rest if wide and r.trace is not None]
     if rest:
@@ -53,20 +52,20 @@ def verification(
     return "\n".join([*whole, page.text()])
 
 
-def _row(page: Page, result: Result) -> None:
+def _row(page: Page, result: Result, column: int) -> None:
     asked = result.expectation
     name = [glue(asked.name, "name"), say("  ")] if asked.name else []
     what = glue(target_words(asked.question.target), "" if asked.name else "name")
     spans = [*name, what, say("  "), say(f"from {start(result)}{via(asked)}")]
-    words = shorten(clean(answer(result)), page.width - _STATUS)
+    words = shorten(clean(answer(result)), page.width - column)
     style = "good" if result.status == "passed" else STATUS_STYLES[result.status]
-    label = [say(pad(result.status, _STATUS), STATUS_STYLES[result.status])]
-    room = page.width - _STATUS - width_of([glue(words)]) - 2
+    label = [say(pad(result.status, column), STATUS_STYLES[result.status])]
+    room = page.width - column - width_of([glue(words)]) - 2
     if width_of([*name, what]) <= room:
-        page.row(spans, glue(words, style), label, hang=_STATUS)
+        page.row(spans, glue(words, style), label, hang=column)
     else:
         page.line(glue(words, style), label=label)
-        page.line(*spans, indent=_STATUS)
+        page.line(*spans, indent=column)
 
 
 def _told(page: Page, result: Result) -> None:
