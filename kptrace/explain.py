@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from kptrace.errors import NotFound
+from kptrace.judge import told
 from kptrace.judge.rivals import proxy_of, rivals
 from kptrace.kube.documents import Documents, read_documents
 from kptrace.kube.excerpt import about
@@ -112,6 +113,8 @@ def explain(
     vantage = Vantage(service, source, node, documents, snapshot)
     why_not = not_programmed(service)
     ports, findings = [], list(rivals(node, snapshot.ruleset))
+    behind = documents.endpoints.get(service.key, ())
+    findings += told.diagnose(node, snapshot.programs, service, behind)
     if why_not:
         findings.append(_not_proxied(service, node, why_not))
     for port in () if why_not else _ports(service, target):

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import cached_property
 
-from kptrace.model import Value
+from kptrace.model import Flow, Value
 
 # the address of a frontend that stands for every address of the nodes
 ANY = ("0.0.0.0", "::")
@@ -37,12 +37,27 @@ class Frontend(Value):
     remembers: bool = False
 
 
+class ToldDrop(Value):
+    """A packet that the programs dropped, as their owner's monitor recorded it (``by``).
+
+    source, destination: pods, and node where, if it told them
+    """
+
+    by: str
+    flow: Flow
+    reason: str = ""
+    source: str = ""
+    destination: str = ""
+    node: str = ""
+
+
 class Programs(Value, dict=True):
     """owner: whose they are; ``table``: where the frontends were read; None: they could not be.
 
     taken, silent: patterns of devices; ``tunnel``: the device that carries to other nodes what was
     taken, empty where there is none
     mend: what to do where the frontends are wrong, a line each
+    drops: what a recording told
     """
 
     owner: str
@@ -52,6 +67,7 @@ class Programs(Value, dict=True):
     silent: tuple[str, ...] = ()
     tunnel: str = ""
     mend: tuple[str, ...] = ()
+    drops: tuple[ToldDrop, ...] = ()
 
     @cached_property
     def _by_address(self) -> dict[tuple[str, int, str], Frontend]:

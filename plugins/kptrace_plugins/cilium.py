@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from kptrace.cni import Recognised
 from kptrace.judge.rivals import translators
-from kptrace.walk.programs import Frontend, Programs
+from kptrace.walk.programs import Frontend, Programs, ToldDrop
 from kptrace.walk.snapshot import Snapshot
 from kptrace_plugins import cilium_json, cilium_maps, signs
 
@@ -68,7 +68,26 @@ def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
             silent=PODS,
             tunnel=tunnel,
             mend=MEND,
+            drops=_drops(files),
         ),
+    )
+
+
+def _drops(files: Mapping[str, str]) -> tuple[ToldDrop, ...]:
+    """Of recordings that somebody laid beside the rest; a node does not keep any itself."""
+    return tuple(
+        ToldDrop(
+            by=by,
+            flow=seen.flow,
+            reason=seen.reason,
+            source=seen.source,
+            destination=seen.destination,
+            node=seen.node,
+        )
+        for file, by, parse in cilium_json.RECORDINGS
+        if file in files
+        for seen in parse(files[file])
+        if seen.verdict == "DROPPED"
     )
 
 

@@ -272,3 +272,10 @@ def _pod(end: dict[str, Any]) -> str:
 def _plain(point: str) -> str:
     """``TO_ENDPOINT`` of newer versions is ``to-endpoint`` of monitor's."""
     return point.lower().replace("_", "-").removeprefix("sock-xlate-point-")
+
+
+# file of a bundle, who recorded it, how it is read
+RECORDINGS: tuple[tuple[str, str, Callable[[str], tuple[Seen, ...]]], ...] = (
+    ("hubble.json", "Hubble", hubble),
+    ("cilium-monitor.json", "cilium-dbg monitor", monitor),
+)

@@ -34,7 +34,7 @@ def lb_list(*backends: str) -> tuple[str, object]:
     return "cilium-bpf-lb-list.json", {"10.96.1.1:80/TCP": [head, *rows]}
 
 
-def explained(folder: Path, file: tuple[str, object]) -> Explanation:
+def explained(folder: Path, file: tuple[str, object], **texts: str) -> Explanation:
     made = plan(proxy="cilium", network="cilium-direct")
     (folder / "api").mkdir()
     for name, text in manifests.documents(made).items():
@@ -49,6 +49,8 @@ def explained(folder: Path, file: tuple[str, object]) -> Explanation:
     devices[1]["addr_info"] = [address]
     (node / "ip-addr.json").write_text(json.dumps(devices))
     (node / file[0]).write_text(json.dumps(file[1]))
+    for name, text in texts.items():
+        (node / f"{name.replace('_', '-')}.json").write_text(text)
     return look(parse_target("svc/web:http", "shop"), None, "node-a", Bundle(folder))
 
 
@@ -71,3 +73,48 @@ def test_a_backend_that_cilium_does_not_know_is_named(tmp_path: Path) -> None:
     assert (found.cause, found.node) == ("endpoint-missing", "node-a")
     assert "10.244.2.13:8080" in found.summary
     assert found.remedy == ("restart the Cilium agent on node-a: it writes its maps anew",)
+
+
+def flow(dst: str, port: int, verdict: str, reason: str) -> str:
+    """A line of ``hubble observe -o json``."""
+    told = {
+        "verdict": verdict,
+        "drop_reason_desc": reason,
+        "IP": {"source": "10.244.1.10", "destination": dst, "ipVersion": "IPv4"},
+        "l4": {"TCP": {"source_port": 40000, "destination_port": port}},
+        "source": {"namespace": "shop", "pod_name": "client"},
+        "destination": {"namespace": "shop", "pod_name": "web-2"},
+        "node_name": "node-b",
+    }
+    return json.dumps({"flow": told, "node_name": "node-b"}) + "\n"
+
+
+def test_drops_that_hubble_recorded_are_told_of_the_service_s_own_ends(tmp_path: Path) -> None:
+    recording = (
+        flow("10.244.2.12", 8080, "DROPPED", "POLICY_DENIED") * 2
+        + flow("10.244.2.12", 8080, "FORWARDED", "")
+        + flow("10.244.2.99", 8080, "DROPPED", "POLICY_DENIED")
+    )
+    made = explained(tmp_path, services(*ALL), hubble=recording)
+    (found,) = made.findings
+    assert (found.cause, found.severity, found.node) == ("policy-drop", "warning", "node-b")
+    assert found.summary == "Hubble saw 2 packets to 10.244.2.12:8080 dropped: POLICY_DENIED"
+    assert found.evidence[0] == (
+        "Hubble: 10.244.1.10:40000 > 10.244.2.12:8080 (shop/client > shop/web-2)"
+    )
+
+
+def test_drops_of_the_monitor(tmp_path: Path) -> None:
+    line = {
+        "type": "drop",
+        "reason": "FIB lookup failed",
+        "summary": {
+            "tcp": "x",
+            "l3": {"src": "10.244.1.10", "dst": "10.244.2.13"},
+            "l4": {"src": "40000", "dst": "8080"},
+        },
+    }
+    made = explained(tmp_path, services(*ALL), cilium_monitor=json.dumps(line))
+    (found,) = made.findings
+    assert (found.cause, found.node) == ("kernel-drop", "node-a")
+    assert "FIB lookup failed" in found.summary
