@@ -26,6 +26,7 @@ from kptrace.rules.load import load_ruleset
 from kptrace.rules.parts import Opaque
 from kptrace.rules.ruleset import Rule, Ruleset, Table
 from kptrace.rules.sets import Element, Members
+from kptrace.rules.wanted import TABLES
 
 pytestmark = pytest.mark.kernel
 
@@ -470,3 +471,15 @@ def test_both_backends_hold_rules(namespace: Namespace) -> None:
     met = [(chain.table.backend, len(chain.rules)) for chain in native.base_chains("ip", "output")]
     assert sorted(met) == [("legacy", 1), ("nft", 1)]
     assert list(differences(namespace.spoken(), native)) == []
+
+
+def test_a_legacy_table_is_read_anew_when_a_look_begins(namespace: Namespace) -> None:
+    """The kernel gives it as a whole, so it is kept; with all tables being asked for it is not."""
+    chain = "rules/legacy/ip/filter/chain/INPUT.json"
+    namespace.run("iptables-legacy", "-A", "INPUT", "-p", "tcp", "-j", "ACCEPT")
+    before = namespace.ask([TABLES, chain])[chain]
+    namespace.run("iptables-legacy", "-A", "INPUT", "-p", "udp", "-j", "DROP")
+    assert namespace.ask([chain])[chain] == before
+    after = namespace.ask([TABLES, chain])[chain]
+    assert '"count": 1' in before
+    assert '"count": 2' in after
