@@ -3,14 +3,19 @@
 In: the agent's lines as they arrive (``heard``) and the news that no more will come (``over``).
 Out: an ``Agent`` (protocol.py): requests go in, replies come out in order, and a dead or dumb agent
 is an AgentFailed with what it said last. A transport adds how a line is written, and how it ends.
+
+Between who hears and who waits there is a list and a bell, and no lock of Python's: an interrupt
+(Ctrl-C) may come between taking such a lock and the block that would give it back, and then who
+hears would stand there for ever, and with it the end of the program.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 
 from kptrace.errors import AgentFailed, CannotLook
 from kptrace.protocol import (
@@ -41,7 +46,7 @@ class Conversation(ABC):
         self.last_words: deque[str] = deque(maxlen=_LAST_WORDS)
         self._doors = doors
         self._said: dict[int, int] = {}
-        self._news = threading.Condition()
+        self._bell: SimpleQueue[None] = SimpleQueue()
         self._entered = False
         self._over: CannotLook | str = ""
 
@@ -56,10 +61,9 @@ class Conversation(ABC):
     # --- what the caller says -----------------------------------------------------------------
 
     def send(self, request: Request) -> None:
-        with self._news:
-            self._said[request.id] = len(self.log)
-            if self._over:
-                raise self._failure()
+        self._said[request.id] = len(self.log)
+        if self._over:
+            raise self._failure()
         try:
             self._write(encode(request) + b"\n")
         except (OSError, ValueError):
@@ -85,15 +89,17 @@ class Conversation(ABC):
         deadline = time.monotonic() + timeout
         at = self._said.get(id, 0)
         while True:
-            with self._news:
-                while at >= len(self.log):
-                    left = deadline - time.monotonic()
-                    if self._over:
-                        raise self._failure()
-                    if left <= 0:
-                        return False
-                    self._news.wait(left)
-                reply = self.log[at]
+            over = self._over  # before the log: the last reply came before the end
+            if at >= len(self.log):
+                left = deadline - time.monotonic()
+                if over:
+                    raise self._failure()
+                if left <= 0:
+                    return False
+                with suppress(Empty):
+                    self._bell.get(timeout=left)
+                continue
+            reply = self.log[at]
             at += 1
             if isinstance(reply, Oops) and reply.id in (id, 0):
                 raise AgentFailed(f"agent on {self.node}: {reply.message}", reply.hint)
@@ -117,13 +123,11 @@ class Conversation(ABC):
         except UNREADABLE as error:
             self.over(f"it answered nonsense: {error}")
             return False
-        with self._news:
-            self.log.append(reply)
-            self._news.notify_all()
+        self.log.append(reply)
+        self._bell.put(None)
         return True
 
     def over(self, why: CannotLook | str) -> None:
         """No more will come. The first reason is the one that counts."""
-        with self._news:
-            self._over = self._over or why
-            self._news.notify_all()
+        self._over = self._over or why
+        self._bell.put(None)
