@@ -105,8 +105,10 @@ def test_a_python_that_does_not_fit(
     for version in ("311", "312"):
         (modules / "msgspec" / f"_core.cpython-{version}-sparc64-linux-gnu.so").touch()
     with pytest.raises(SystemExit) as left:
-        runpy.run_path(str(build / "preamble.py"), {"site_packages": modules})
+        given = {"site_packages": modules, "archive": "./kptrace.pyz"}
+        runpy.run_path(str(build / "preamble.py"), given)
     assert left.value.code == 3
     message, hint = capsys.readouterr().err.splitlines()
     assert message.startswith("kptrace: this file cannot run with Python 3.")
     assert "it needs Python 3.11, 3.12 on sparc64-linux-gnu" in hint
+    assert hint.endswith("python3.11 ./kptrace.pyz ...")

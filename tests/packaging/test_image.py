@@ -117,6 +117,36 @@ def test_packages_lie_in_a_merged_usr(build: Path) -> None:
     assert place("./library/x") == "library/x"
 
 
+APT = """#!/bin/sh
+echo "$@" >> "$ASKED"
+case $* in
+*Dir::State::lists=*) ;;
+*) echo 'E: no lists' >&2; exit 100 ;;
+esac
+case $* in
+*--print-uris*) echo "'https://mirror/python3.deb' python3_3.11.2-1_amd64.deb 26300 SHA256:0"
+	echo "'https://mirror/debconf.deb' debconf_1.5.82_all.deb 121212 SHA256:0" ;;
+esac
+"""
+
+
+def test_a_host_without_package_lists(
+    build: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The builder has its own then; and what only installing needs is left out."""
+    program, asked = tmp_path / "apt-get", tmp_path / "asked"
+    program.write_text(APT)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("ASKED", str(asked))
+    cache = tmp_path / "cache"
+    found = module(build, "debian").archives(cache)
+    assert found == [cache / "archives" / "python3_3.11.2-1_amd64.deb"]
+    said = asked.read_text().splitlines()
+    assert [line.split()[1] for line in said] == ["install", "update", "install", "install"]
+    assert all("Dir::State::status=/dev/null" in line for line in said)
+
+
 def test_both_ways_to_build_it_take_the_same_packages(build: Path) -> None:
     text = (ROOT / "plugins/kubectl/Containerfile").read_text(encoding="utf-8")
     installed = re.search(r"--no-install-recommends \\\n(.+) \\\n", text)

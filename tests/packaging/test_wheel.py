@@ -39,16 +39,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sources() -> Iterator[str]:
-    """Everything under version control that a user needs to run it."""
-    listed = subprocess.run(
-        ["git", "ls-files", "kptrace", "plugins/kptrace_plugins"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for line in listed.stdout.splitlines():
-        yield line.removeprefix("plugins/")
+    """Everything that a user needs to run it."""
+    for folder in (ROOT / "kptrace", ROOT / "plugins" / "kptrace_plugins"):
+        for path in folder.rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield path.relative_to(folder.parent).as_posix()
 
 
 def test_what_is_in_it(wheel: Path) -> None:

@@ -10,7 +10,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
-folder: Path = site_packages  # type: ignore[name-defined]  # noqa: F821  given by shiv
+# given by shiv
+folder: Path = site_packages  # type: ignore[name-defined]  # noqa: F821
+file: str = archive  # type: ignore[name-defined]  # noqa: F821
 
 
 def check() -> None:
@@ -24,7 +26,7 @@ def check() -> None:
     sys.stderr.write(
         f"kptrace: this file cannot run with {here} on {on}\n"
         f"  it needs Python {versions} on {tags[0][-1]}; if there is one: "
-        f"python3.11 {sys.argv[0]} ...\n"
+        f"python3.11 {file} ...\n"
     )
     sys.exit(3)
 
