@@ -36,6 +36,10 @@ NODE_CAPABILITIES = (
     "PERFMON",
 )
 POD_CAPABILITIES = ("NET_ADMIN", "NET_RAW")
+_IDLE = (
+    "import signal, sys; [signal.signal(one, lambda *_: sys.exit()) for one in (14, 15)]; "
+    "signal.alarm(int(sys.argv[1])); signal.pause()"
+)
 
 
 class Terms(Value):
@@ -110,15 +114,17 @@ def _rights(profile: Profile) -> dict[str, Any]:
     }
 
 
-def ephemeral(terms: Terms, run: str, container: str) -> dict[str, Any]:
-    """A container in a pod that is there already; it cannot be removed, so it ends by itself."""
-    seconds = KEPT if terms.keep else terms.deadline
+def ephemeral(terms: Terms, run: str) -> dict[str, Any]:
+    """A container in a pod that is there already; it cannot be removed, so it ends by itself.
+
+    It is the first process of its own process namespace, which no signal ends that it did not ask
+    for (pid_namespaces(7)); ``sleep`` asks for none.
+    """
     return {
         "name": f"kptrace-{run}",
         "image": terms.image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["sleep", str(seconds)],
-        "targetContainerName": container,
+        "command": ["python3", "-c", _IDLE, str(terms.deadline)],
         "securityContext": {
             "runAsUser": 0,
             "runAsNonRoot": False,

@@ -20,7 +20,7 @@ from kptrace.kube.documents import Documents, read_documents
 from kptrace.kube.dry_run import dry_run
 from kptrace.kube.permissions import Need, lacking, missing, to_act, to_read
 from kptrace.kube.pod_agent import PodAgent
-from kptrace.kube.pods import NodePod
+from kptrace.kube.pods import Guest, NodePod
 from kptrace.kube.reading import Reading
 from kptrace.kube.resolution import choose_source, resolve
 from kptrace.model import Place, Question
@@ -32,6 +32,15 @@ HOST_RESOLV_CONF = "/proc/1/root/etc/resolv.conf"
 HOST_BPFFS = "/proc/1/root/sys/fs/bpf"
 
 Say = Callable[[str], None]
+
+
+def host_door(node: str) -> Door:
+    return Door(
+        place=Place(node=node),
+        netns=HOST_NETNS,
+        resolv_conf=HOST_RESOLV_CONF,
+        bpffs=HOST_BPFFS,
+    )
 
 
 class ClusterGround:
@@ -76,11 +85,9 @@ class ClusterGround:
     def plan(self) -> str:
         """What would be started, and what must be allowed for it."""
         self.api()
-        resolution = resolve(self._question, self._documents)
-        backends = [one.pod for one in resolution.endpoints]
-        source = choose_source(self._question, self._documents, backends)
-        far = unique(one.node for one in resolution.endpoints if one.node)
-        return dry_run(self._terms, source.place, far, self._needs())
+        endpoints = resolve(self._question, self._documents).endpoints
+        far = unique(one.node for one in endpoints if one.node)
+        return dry_run(self._terms, self._source(), far, self._needs())
 
     def begin(self, node: str) -> None:
         """Have the agent there start; ``agent`` then waits for it."""
@@ -102,12 +109,14 @@ class ClusterGround:
                 f"node {node} is NotReady, so no agent can start there",
                 f"see why: kubectl describe node {node}",
             )
-        agent = self._agents[node]
         try:
-            agent.wait_until_entered()
-        except Refusal as refusal:
-            raise self._explained(refusal) from None
-        return agent
+            self._agents[node].wait_until_entered()
+        except (Refusal, Forbidden) as error:
+            why = self._explained(error) if isinstance(error, Refusal) else error
+            if not isinstance(why, Forbidden):
+                raise why from None
+            self._instead(node, why)
+        return self._agents[node]
 
     def refusal(self) -> CannotLook | None:
         """Why no agent can be started, where that is for want of rights."""
@@ -137,6 +146,34 @@ class ClusterGround:
 
     # --- inside -------------------------------------------------------------------------------
 
+    def _instead(self, node: str, why: Forbidden) -> None:
+        """No pod of ours may be there: a container in the source's own pod sees the least part.
+        Raises ``why`` if that cannot be either.
+        """
+        source = self._source()
+        if source.node != node or not source.pod:
+            raise why
+        self._say(f"adding a container to pod {source.pod}: {_first_line(why)}")
+        closed = f"only pod {source.pod} itself was looked into: {_first_line(why)}"
+        doors = (
+            Door(place=Place(node=node), closed=f"{closed}; {why.hint}" if why.hint else closed),
+            Door(place=source, netns="/proc/self/ns/net", resolv_conf="/etc/resolv.conf"),
+        )
+        guest = Guest(self._client, self._terms, self.run, source.pod)
+        agent = PodAgent(node, doors, guest, self._terms.image, self._say)
+        self._agents.pop(node).close()
+        self._agents[node] = agent
+        agent.begin()
+        try:
+            agent.wait_until_entered()
+        except CannotLook:
+            raise why from None
+
+    def _source(self) -> Place:
+        resolution = resolve(self._question, self._documents)
+        backends = [one.pod for one in resolution.endpoints]
+        return choose_source(self._question, self._documents, backends).place
+
     def doors(self, node: str) -> tuple[Door, ...]:
         """The node itself, and its pods that the question is about."""
         here = [pod for pod in self._documents.pods if pod.node == node and not pod.host_network]
@@ -144,13 +181,7 @@ class ClusterGround:
             Door(place=Place(node=node, pod=pod.key), pod_uid=self._reading.uids[pod.key])
             for pod in here
         )
-        host = Door(
-            place=Place(node=node),
-            netns=HOST_NETNS,
-            resolv_conf=HOST_RESOLV_CONF,
-            bpffs=HOST_BPFFS,
-        )
-        return (host, *pods)
+        return (host_door(node), *pods)
 
     def _explained(self, refusal: Refusal) -> CannotLook:
         return lacking(self._client, self._needs(), refusal) if refusal.code == 403 else refusal
@@ -162,3 +193,7 @@ class ClusterGround:
             namespaces.append(self._question.namespace)
         reads = to_read(namespaces, everywhere=target.kind == "address")
         return (*reads, *to_act(self._terms.namespace))
+
+
+def _first_line(error: CannotLook) -> str:
+    return error.message.partition("\n")[0].rstrip(":")

@@ -2,12 +2,11 @@
 
 In: the word of the Python over there on itself. Out: an archive for its stdin.
 
-``BOOT`` runs there (``python3 -c``), and first says one line on what it found. If that is this
-version of kptrace, the agent starts at once. Else it reads ``SIZE\\n`` and so many bytes of a zip,
-unpacks them into the container's /tmp (nothing can be executed in /dev/shm) and starts the agent
-from there. Only the standard library and msgspec are needed on a node. msgspec is compiled:
-ours is packed in where Python's version, machine and C library are the same as here; another image
-has to bring its own.
+``BOOT`` runs there (``python3 -c``), and first says one line on what it found. If that is the same
+kptrace as here (``mark``), the agent starts at once. Else it reads ``SIZE\\n`` and so many bytes of
+a zip, unpacks them into the container's /tmp (nothing can be executed in /dev/shm) and starts the
+agent from there. Only the standard library and msgspec are needed on a node. msgspec is compiled:
+ours is packed in if it is for that Python, machine and C library; else an image brings its own.
 """
 
 from __future__ import annotations
@@ -15,30 +14,47 @@ from __future__ import annotations
 import io
 import platform
 import sys
-import sysconfig
 import zipfile
 from collections.abc import Iterator
-from importlib.util import find_spec
+from inspect import getsource
 from pathlib import Path
 
 import msgspec
 
 import kptrace
-from kptrace import __version__
 from kptrace.errors import Unsupported
 
 _LEFT_OUT = ("__pycache__", ".pyi")
 
-BOOT = """
+
+def mark(root: str) -> str:
+    """A checksum of the agent's sources: two that have one version need not be the same."""
+    import os
+    import zlib
+
+    checksum = 0
+    for folder in ("", "node", "rules", "wire"):
+        inside = os.path.join(root, folder)
+        for name in sorted(os.listdir(inside)):
+            if name.endswith(".py"):
+                with open(os.path.join(inside, name), "rb") as file:
+                    checksum = zlib.crc32(file.read(), checksum)
+    return f"{checksum:08x}"
+
+
+BOOT = f"""
+from __future__ import annotations
+{getsource(mark)}
 import io, json, os, shutil, subprocess, sys, sysconfig, tempfile, zipfile
 from importlib.util import find_spec
+spec = find_spec("kptrace")
 try:
-    from kptrace import __version__ as found
-except ImportError:
-    found = ""
+    found = mark(os.path.dirname(spec.origin)) if spec and spec.origin else ""
+except OSError:
+    found = "?"
 same = found == sys.argv[1] and find_spec("msgspec") is not None
-word = {"same": same, "found": found, "python": "%d.%d" % sys.version_info[:2],
-        "abi": str(sysconfig.get_config_var("SOABI")), "msgspec": find_spec("msgspec") is not None}
+word = {{"same": same, "python": "%d.%d" % sys.version_info[:2],
+        "abi": str(sysconfig.get_config_var("SOABI")), "msgspec": find_spec("msgspec") is not None}}
 os.write(1, json.dumps(word).encode() + b"\\n")
 if same:
     from kptrace.node.agent import main
@@ -64,14 +80,13 @@ class Word(msgspec.Struct, frozen=True):
     """What a Python says of itself."""
 
     same: bool
-    found: str
     python: str
     abi: str
     msgspec: bool
 
 
 def command() -> tuple[str, ...]:
-    return ("python3", "-c", BOOT, __version__)
+    return ("python3", "-c", BOOT, mark(str(Path(kptrace.__file__).parent)))
 
 
 def packed(word: Word, image: str) -> bytes:
@@ -81,11 +96,10 @@ def packed(word: Word, image: str) -> bytes:
             f"the image {image} has Python {word.python}, and the agent needs 3.11",
             f"give --image python:{_own_version()}, or an image of kptrace",
         )
-    own = str(sysconfig.get_config_var("SOABI"))
-    if not word.msgspec and word.abi != own:
+    if not word.msgspec and not (_msgspec() / f"_core.{word.abi}.so").exists():
         raise Unsupported(
             f"the image {image} has Python {word.python} ({word.abi}) without msgspec, "
-            f"and this kptrace can carry msgspec for {own} only",
+            "and this kptrace has none for it to carry",
             f"give --image python:{_own_version()}, or an image of kptrace"
             + ("" if platform.machine() in word.abi else " made for the node's processor"),
         )
@@ -100,15 +114,17 @@ def packed(word: Word, image: str) -> bytes:
 def _files(with_msgspec: bool) -> Iterator[tuple[Path, str]]:
     packages = [Path(kptrace.__file__).parent]
     if with_msgspec:
-        spec = find_spec("msgspec")
-        assert spec is not None  # we use it ourselves
-        assert spec.origin is not None
-        packages.append(Path(spec.origin).parent)
+        packages.append(_msgspec())
     for package in packages:
         for path in sorted(package.rglob("*")):
             name = str(path.relative_to(package.parent))
             if path.is_file() and not any(part in name for part in _LEFT_OUT):
                 yield path, name
+
+
+def _msgspec() -> Path:
+    """A single-file kptrace has it compiled for several Pythons, side by side."""
+    return Path(msgspec.__file__).parent
 
 
 def _own_version() -> str:

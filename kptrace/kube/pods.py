@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from kptrace.errors import AgentFailed, CannotLook, Forbidden, NotFound, Unsupported
-from kptrace.kube.agent_pod import CONTAINER, Terms, pod
+from kptrace.kube.agent_pod import CONTAINER, Terms, ephemeral, pod
 from kptrace.kube.channel import Channel
 from kptrace.kube.client import Client, Refusal, decoded, path
 
@@ -22,6 +22,7 @@ _HOPELESS = {
     "InvalidImageName": "is no name of an image",
 }
 _BROKEN = ("CreateContainerError", "CreateContainerConfigError", "RunContainerError")
+_DETAILS = re.compile(r" \((?:[^()]|\([^()]*\))*\)")  # which container has what of it
 _VIOLATES = re.compile(r'violates PodSecurity "([^"]+)"')
 OTHER_IMAGE = "give --image with one that the node can have; any with Python 3.11 will do"
 
@@ -81,6 +82,52 @@ class NodePod:
         except Refusal as refusal:
             if refusal.code != 404:
                 raise
+
+
+class Guest:
+    """A container of ours in a pod that is there already: it shares the pod's network namespace and
+    sees nothing else of the node.
+    """
+
+    def __init__(self, client: Client, terms: Terms, run: str, key: str) -> None:
+        """``key``: of the pod, ``namespace/name``."""
+        self._client, self._terms, self.name = client, terms, key
+        self._container = ephemeral(terms, run)
+        self._path = path("pods", *key.split("/", 1))
+        self._channel: Channel | None = None
+
+    def create(self) -> None:
+        added = {"spec": {"ephemeralContainers": [self._container]}}
+        try:
+            self._client.patch(f"{self._path}/ephemeralcontainers", added)
+        except Refusal as refusal:
+            raise refused(refusal, self._terms) from None
+
+    def look(self) -> str:
+        found = decoded(self._client.get(self._path))
+        for one in found.get("status", {}).get("ephemeralContainerStatuses") or ():
+            if one.get("name") == self._container["name"]:
+                status = {"phase": "Running", "containerStatuses": [one]}
+                if one.get("state", {}).get("terminated"):
+                    status["phase"] = "Failed"
+                alone = {"metadata": found.get("metadata", {}), "status": status}
+                node = found.get("spec", {}).get("nodeName", "")
+                return state(alone, self.name, node, self._terms.image)
+        return "the kubelet has not taken it up"
+
+    def exec(self, command: Sequence[str]) -> Channel:
+        self._channel = self._client.exec(self._path, self._container["name"], command)
+        return self._channel
+
+    def remove(self) -> None:
+        """What waits in it ends; that it was there the pod's status goes on telling."""
+        if self._channel is None:
+            return
+        kill = ("python3", "-c", "import os; os.kill(1, 15)")
+        channel = self._client.exec(self._path, self._container["name"], kill)
+        for _ in channel.frames():
+            pass
+        channel.close()
 
 
 def state(found: dict[str, Any], name: str, node: str, image: str) -> str:
@@ -143,6 +190,7 @@ def refused(refusal: Refusal, terms: Terms) -> CannotLook:
     violated = _VIOLATES.search(str(refusal))
     if violated:
         namespace, what = terms.namespace, str(refusal).partition(": ")[2]
+        what = _DETAILS.sub("", what)
         return Forbidden(
             f"Pod Security of namespace {namespace} refuses the agent's pod: {what}",
             "choose a namespace that allows it, as in --agent-namespace kube-system; or let this "

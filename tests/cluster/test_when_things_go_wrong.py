@@ -140,16 +140,29 @@ def test_pod_security(cluster: Cluster, cli: Cli) -> None:
     label = "pod-security.kubernetes.io/enforce"
     try:
         cluster.kubectl("label", "namespace", name, f"{label}=baseline")
-        told = cli(*WEB, "--agent-namespace", name)
+        told = cli("svc/web", "-n", "shop", "--from", "node/node-a", "--agent-namespace", name)
         assert told.code == 3
         assert f"Pod Security of namespace {name} refuses the agent's pod" in told.err
         assert "host namespaces" in told.err
         (advice,) = re.findall(r"kubectl (label namespace .*)$", told.err, re.M)
+        inside = cli(*WEB, "--agent-namespace", name)
+        assert inside.code == 0, inside.err
+        words = " ".join(inside.out.split())
+        assert "only pod shop/client itself was looked into: Pod Security of" in words
+        assert advice in words
+        assert "Not watched: conntrack on node-a" in words
+        until(lambda: _guests(cluster) == {"terminated"}, "our container in client to end")
         cluster.kubectl(*advice.split())
         again = cli(*WEB, "--agent-namespace", name)
         assert again.code == 0, again.err
     finally:
         cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def _guests(cluster: Cluster) -> set[str]:
+    """The states of the containers that were added to the client's pod."""
+    status = cluster.kubectl.json("get", "pod", "client", "-n", "shop")["status"]
+    return {state for one in status["ephemeralContainerStatuses"] for state in one["state"]}
 
 
 def test_no_such_namespace_for_agents(cli: Cli) -> None:

@@ -173,24 +173,23 @@ def test_it_is_not_waited_for_when_we_leave() -> None:
 
 def test_another_python_without_msgspec_cannot_be_helped() -> None:
     word = luggage.Word(
-        same=False, found="", python="3.13", abi="cpython-313-aarch64-linux-gnu", msgspec=False
+        same=False, python="3.13", abi="cpython-313-aarch64-linux-gnu", msgspec=False
     )
     with pytest.raises(Unsupported, match=r"Python 3\.13 .* without msgspec"):
         luggage.packed(word, "img:1")
 
 
 def test_an_old_python_cannot_be_helped() -> None:
-    word = luggage.Word(same=False, found="", python="3.9", abi="", msgspec=True)
+    word = luggage.Word(same=False, python="3.9", abi="", msgspec=True)
     with pytest.raises(Unsupported, match=r"the agent needs 3\.11"):
         luggage.packed(word, "img:1")
 
 
 def test_where_msgspec_is_there_only_kptrace_travels() -> None:
-    word = luggage.Word(same=False, found="0", python="3.13", abi="other", msgspec=True)
+    word = luggage.Word(same=False, python="3.13", abi="other", msgspec=True)
     assert len(luggage.packed(word, "img:1")) > 100_000
     bare = luggage.Word(
         same=False,
-        found="",
         python="3.11",
         abi=str(sysconfig.get_config_var("SOABI")),
         msgspec=False,

@@ -86,7 +86,7 @@ def test_what_will_not_change_any_more(
 def test_pod_security_with_what_helps() -> None:
     error = refused(Refusal(403, Status(message=SECURITY)), TERMS)
     assert isinstance(error, Forbidden)
-    assert "host namespaces" in error.message
+    assert error.message.endswith("host namespaces, non-default capabilities")
     assert "--agent-namespace" in error.hint
     assert "pod-security.kubernetes.io/enforce=privileged" in error.hint
 
