@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from cluster.ground import home, leftovers, packages
 from cluster.ground.cluster import Cluster
-from cluster.ground.plan import PROXIES, NotPossible
+from cluster.ground.plan import PROXIES, Backend, NotPossible, Proxy
 
 HERE = Path(__file__).parent
 OURS = "test-"
@@ -69,9 +69,21 @@ def clear_abandoned() -> None:
                 leftovers.remove(name)
 
 
+@pytest.fixture(scope="session")
+def begun(cluster: Cluster) -> tuple[Proxy, Backend]:
+    return cluster.proxy, cluster.backend
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_begun(cluster: Cluster, begun: tuple[Proxy, Backend]) -> None:
+    """No module finds the mode in which another has left the cluster."""
+    if (cluster.proxy, cluster.backend) != begun:
+        cluster.change(*begun)
+
+
 @pytest.fixture(scope="module", params=PROXIES)
-def proxied(request: pytest.FixtureRequest, cluster: Cluster) -> Cluster:
-    """The cluster with each mode of kube-proxy in turn, and with VXLAN."""
-    if (cluster.proxy, cluster.backend) != (request.param, "vxlan"):
-        cluster.change(request.param, "vxlan")
+def proxied(request: pytest.FixtureRequest, cluster: Cluster, as_begun: None) -> Cluster:
+    """The cluster with each mode of kube-proxy in turn."""
+    if cluster.proxy != request.param:
+        cluster.change(request.param)
     return cluster

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 
 from cluster.ground.machine import BIN
-from cluster.ground.node import Node
+from cluster.ground.node import FLANNEL_HEALTH, Node
 from cluster.ground.plan import Backend, NotPossible, Proxy
 
 SECONDS = 60
@@ -50,7 +50,7 @@ def change(node: Node, proxy: Proxy, backend: Backend) -> None:
 
 
 def wait(node: Node, proxy: Proxy, backend: Backend) -> None:
-    """Until flanneld has written its lease and kube-proxy has written its rules."""
+    """Until flanneld says that it is ready and kube-proxy has written its rules."""
     until = time.monotonic() + SECONDS
     while missing := _missing(node, proxy, backend):
         daemon, what = missing
@@ -61,9 +61,9 @@ def wait(node: Node, proxy: Proxy, backend: Backend) -> None:
 
 
 def _missing(node: Node, proxy: Proxy, backend: Backend) -> tuple[str, str] | None:
-    lease = node.machine.attempt("cat", "/run/flannel/subnet.env").stdout
-    if "FLANNEL_SUBNET" not in lease:
-        return "flanneld", "written /run/flannel/subnet.env"
+    ready = node.machine.attempt("curl", "-sf", f"http://127.0.0.1:{FLANNEL_HEALTH}/readyz")
+    if ready.returncode:
+        return "flanneld", f"made a network of {backend}"
     rules = "nft list tables" if proxy == "nftables" else "iptables-save -t nat"
     sign = "kube-proxy" if proxy == "nftables" else "KUBE-SERVICES"
     if sign not in node.machine.attempt(*rules.split()).stdout:

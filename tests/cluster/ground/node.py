@@ -22,6 +22,7 @@ PKI = f"{CLUSTER}/pki"
 SOCKET = "/run/containerd/containerd.sock"
 PAUSE_IMAGE = "localhost/kptrace/pause:test"
 CNI_PLUGINS = "/usr/lib/cni"
+FLANNEL_HEALTH = 10245
 
 CONTAINERD = f"""\
 version = 2
@@ -141,6 +142,8 @@ class Node:
                 "--net-config-path=/etc/kube-flannel/net-conf.json",
                 "--iface=eth0",
                 "--ip-masq",
+                "--healthz-ip=127.0.0.1",
+                f"--healthz-port={FLANNEL_HEALTH}",
             ],
             {"NODE_NAME": self.name},
         )

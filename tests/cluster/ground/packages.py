@@ -37,7 +37,8 @@ def missing() -> list[str]:
 
 
 def install() -> None:
-    """Only root can have a cluster; a service that a package would start is kept from it."""
+    """Only root can have a cluster. Where systemd runs, Debian's packages start an etcd and a
+    containerd of their own, which the cluster does not meet."""
     if os.geteuid() != 0:
         raise NotPossible("a cluster needs root: namespaces, mounts, cgroups")
     wanted = missing()
@@ -46,7 +47,7 @@ def install() -> None:
     if not shutil.which("apt-get"):
         raise NotPossible(f"missing: {' '.join(wanted)}")
     print(f"installing: {' '.join(wanted)}", file=sys.stderr)
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     run("apt-get", "update", "-qq", env=quiet, seconds=600)
     run(
         *("apt-get", "install", "-y", "-qq", "--no-install-recommends", *wanted),
