@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -38,6 +39,8 @@ away with it:  make cluster-down{option}
 
 def main() -> int:
     given = _arguments().parse_args()
+    for ended in (signal.SIGTERM, signal.SIGINT):  # a background job ignores the second
+        signal.signal(ended, signal.default_int_handler)
     try:
         return int(COMMANDS[given.command](given) or 0)
     except NotPossible as error:
