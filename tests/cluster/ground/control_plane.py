@@ -13,7 +13,6 @@ import ssl
 import time
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 
 from cluster.ground import certificates
 from cluster.ground.home import Home
@@ -181,7 +180,3 @@ class ControlPlane:
     def _outside(self) -> None:
         """A server that is no pod, at ``outside.example.com:80``; for the Services without one."""
         self.machine.daemon("server", [f"{BIN}/server", "-http", ":80"], {"POD": "outside"})
-
-
-def server_log(home: Home) -> Path:
-    return home.log("control") / "audit.log"

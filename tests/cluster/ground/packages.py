@@ -41,6 +41,7 @@ def install() -> None:
     containerd of their own, which the cluster does not meet."""
     if os.geteuid() != 0:
         raise NotPossible("a cluster needs root: namespaces, mounts, cgroups")
+    os.environ["PATH"] = PATH  # su without a login has no sbin
     wanted = missing()
     if not wanted:
         return
