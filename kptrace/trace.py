@@ -29,7 +29,14 @@ Say = Callable[[str], None]
 
 
 def run(question: Question, ground: Ground, seed: int, say: Say) -> Run:
-    """Trace once. ``seed``: 32 random bits, the first cookie; ``say``: progress, for stderr."""
+    return traced(question, ground, seed, say)[0]
+
+
+def traced(question: Question, ground: Ground, seed: int, say: Say) -> tuple[Run, Trace]:
+    """Trace once; the run and its report, which had to be made to know what it asks for.
+
+    seed: 32 random bits, the first cookie; ``say``: progress, for stderr
+    """
     api = dict(ground.api())
     documents = read_documents(api)
     resolution = resolve(question, documents)
@@ -66,8 +73,8 @@ def run(question: Question, ground: Ground, seed: int, say: Say) -> Run:
         replies=crew.words(),
         absent=tuple(crew.absent),
     )
-    _reported(told, crew.texts())  # which asks for the rules that it will be asked for again
-    return msgspec.structs.replace(told, replies=crew.words())
+    made = _reported(told, crew.texts())  # which asks for the rules that it reaches
+    return msgspec.structs.replace(told, replies=crew.words()), made
 
 
 def report(run: Run) -> Trace:

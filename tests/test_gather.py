@@ -62,11 +62,16 @@ class Node:
 
 
 class Ground:
+    sparing = False
+
     def __init__(self, *agents: Node) -> None:
         self._agents = {agent.node: agent for agent in agents}
 
     def api(self) -> dict[str, str]:
         return {"services.json": "{}"}
+
+    def begin(self, node: str) -> None:
+        pass
 
     def agent(self, node: str) -> Node:
         if node not in self._agents:

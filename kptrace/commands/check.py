@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kptrace.commands.connection import InCluster
 from kptrace.commands.console import progress, show
 from kptrace.commands.report import PlainLook, plain
 from kptrace.commands.where import InLab, Offline, Saved, site
@@ -25,6 +26,7 @@ def check(
     *,
     lab: InLab,
     here: Offline,
+    cluster: InCluster,
     saved: Saved,
     look: PlainLook,
 ) -> None:
@@ -36,7 +38,7 @@ def check(
     gc.disable()  # it is soon over, and looking for cycles takes a tenth of its time
 
     with ExitStack() as stack:
-        there = _state(stack, lab, here, saved)
+        there = _state(stack, lab, here, cluster, saved, node or [])
         from kptrace.checkup import check as look_at
 
         made = look_at(there, _chosen(there.nodes, node or []), progress())
@@ -49,7 +51,14 @@ def check(
     raise typer.Exit(1 if wrong else Inconclusive.exit_code if made.absent else 0)
 
 
-def _state(stack: ExitStack, lab: InLab, here: Offline, saved: Saved) -> State:
+def _state(
+    stack: ExitStack,
+    lab: InLab,
+    here: Offline,
+    cluster: InCluster,
+    saved: Saved,
+    wanted: list[str],
+) -> State:
     if saved.bundle is not None:
         if lab.named or here.offline:
             raise Usage("--bundle excludes --lab and --offline", "give one of them")
@@ -59,7 +68,7 @@ def _state(stack: ExitStack, lab: InLab, here: Offline, saved: Saved) -> State:
     from kptrace.judge.health import STATS
     from kptrace.live import Live
 
-    found = site(stack, lab, here)
+    found = site(stack, lab, here, cluster, wanted)
     return Live(found.ground, found.nodes, (STATS,))
 
 

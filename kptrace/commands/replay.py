@@ -16,5 +16,7 @@ def replay(
     """Print the report of a saved run; nothing is sent, no cluster is needed."""
     from kptrace import archive
     from kptrace.run import unpack
+    from kptrace.trace import report
 
-    tell(unpack(archive.read(file), file.name), None, look)
+    run = unpack(archive.read(file), file.name)
+    tell(run, None, look, report(run))

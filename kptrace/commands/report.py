@@ -75,16 +75,13 @@ def plain(made: Value, look: PlainLook, text: Text) -> str:
             return text(made, width=width(), colour=colour(look.color), wide=wide)
 
 
-def tell(run: Run, save: Path | None, look: Look) -> NoReturn:
-    """Print what a run shows, and leave with its exit code."""
-    from kptrace.trace import report
-
+def tell(run: Run, save: Path | None, look: Look, made: Trace) -> NoReturn:
+    """Print the report of a run, and leave with its exit code."""
     if save is not None:
         from kptrace import archive
         from kptrace.run import pack
 
         archive.write(save, pack(run))
-    made = report(run)
     show(_rendered(made, look, run))
     raise typer.Exit(_exit_code(made, run.question.expect))
 

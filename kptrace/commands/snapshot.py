@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kptrace.commands.connection import InCluster
 from kptrace.commands.console import progress, show
 from kptrace.commands.where import InLab, Offline, site
 from kptrace.errors import CannotLook, Inconclusive, NotFound
@@ -38,6 +39,7 @@ def snapshot(
     *,
     lab: InLab,
     here: Offline,
+    cluster: InCluster,
 ) -> None:
     """Keep all that explaining needs of every node as one bundle; nothing is sent.
 
@@ -48,7 +50,7 @@ def snapshot(
 
     path = place_for(output, force)
     with ExitStack() as stack:
-        there = site(stack, lab, here)
+        there = site(stack, lab, here, cluster, node or ())
         from kptrace.gather import gather
 
         nodes = _chosen(there.nodes, node or [])

@@ -95,5 +95,5 @@ def trace(
         where, question = ground(stack, question, lab, here, cluster)
         from kptrace import trace as story
 
-        run = story.run(question, where, int.from_bytes(os.urandom(4)), progress())
-    tell(run, save, look)
+        run, made = story.traced(question, where, int.from_bytes(os.urandom(4)), progress())
+    tell(run, save, look, made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -9,7 +10,7 @@ import typer
 
 from kptrace.commands.console import progress, show
 from kptrace.commands.options import Options
-from kptrace.errors import CannotLook, NoCluster, Usage
+from kptrace.errors import CannotLook, Usage
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -77,7 +78,7 @@ def ground(
         node = stack.enter_context(Here(question))
         return node, node.question
     if lab.named or here.offline:
-        return site(stack, lab, here).ground, question
+        return site(stack, lab, here, cluster).ground, question
     pod = _this_pod(cluster)
     if pod is not None:
         return _inside(stack, question, cluster, pod)
@@ -117,7 +118,13 @@ def _cluster(question: Question, cluster: InCluster) -> OnNode:
     return OnNode(made)
 
 
-def site(stack: ExitStack, lab: InLab, here: Offline) -> Site:
+MOST_NODES = 20
+
+
+def site(
+    stack: ExitStack, lab: InLab, here: Offline, cluster: InCluster, wanted: Sequence[str] = ()
+) -> Site:
+    """``wanted``: nodes that the user named; empty: all."""
     if lab.named and here.offline:
         raise Usage("--lab and --offline exclude each other", "give one of them")
     if lab.named:
@@ -129,12 +136,21 @@ def site(stack: ExitStack, lab: InLab, here: Offline) -> Site:
     if here.offline:
         from kptrace.live import ThisNode
 
-        node = stack.enter_context(ThisNode())
-        return Site(node, (node.name,))
-    raise NoCluster(
-        "whose nodes? this command looks at all nodes of a lab, or at this one",
-        "make a lab with `kptrace lab up` and add --lab, or add --offline on the node itself",
-    )
+        ours = stack.enter_context(ThisNode())
+        return Site(ours, (ours.name,))
+    from kptrace.kube.on_node import OnNode
+    from kptrace.kube.whole import WholeCluster
+
+    whole = stack.enter_context(OnNode(WholeCluster(cluster.client, cluster.terms, progress())))
+    whole.api()
+    if not wanted and len(whole.nodes) > MOST_NODES:
+        raise Usage(
+            f"the cluster has {len(whole.nodes)} nodes, and each would get an agent",
+            "name those that matter: --node NAME, more than once",
+        )
+    for node in wanted or whole.nodes:
+        whole.begin(node)  # all at once
+    return Site(whole, whole.nodes)
 
 
 def state(
@@ -158,7 +174,7 @@ def state(
         nodes = stack.enter_context(_cluster(question, cluster))
         nodes.api()
         return Live(nodes, nodes.nodes)
-    there = site(stack, lab, here)
+    there = site(stack, lab, here, cluster)
     live = Live(there.ground, there.nodes)
     if here.offline:
         live.begin(there.nodes[0])

@@ -24,11 +24,13 @@ NETFILTER = catalogue(
     (
         "policy-drop",
         "a NetworkPolicy denies it",
-        "a chain that the policy controller wrote for this pod dropped the packet: some policy "
-        "selects the pod in this direction and no rule of any admits the translated address and "
-        "port (policies see the backend's port, not the Service's)",
+        "a chain that the policy controller wrote for this pod dropped or rejected the packet: "
+        "some policy selects the pod in this direction and no rule of any admits the translated "
+        "address and port (policies see the backend's port, not the Service's), or one denies it "
+        "outright",
         "only the pods that the policy selects are cut off, often from DNS first",
-        "admit the peer and the target port in a NetworkPolicy that selects the pod",
+        "admit the peer and the target port in a NetworkPolicy that selects the pod, or take the "
+        "denying rule away",
     ),
     (
         "rule-drop",
@@ -78,7 +80,8 @@ FORWARDING = catalogue(
     (
         "rp-filter",
         "the reverse-path filter dropped the packet",
-        "rp_filter is strict and the route back to the sender leads out by another interface",
+        "rp_filter is strict, or a rule is (-m rpfilter), and the route back to the sender leads "
+        "out by another interface",
         "one direction of asymmetric traffic is lost without an answer",
         "set rp_filter of that interface and of all to 2 (loose), or mend the route back",
     ),

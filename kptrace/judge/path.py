@@ -20,7 +20,7 @@ from kptrace.judge.carrier import carried, opaque
 from kptrace.judge.case import Case
 from kptrace.judge.ipvs_choice import confirmed, told
 from kptrace.judge.passage import DNAT, SNAT, Met
-from kptrace.model import Flow, Hop, HopAction, Packet, RuleRef, Sighting, Step
+from kptrace.model import Flow, Hop, HopAction, Packet, Place, RuleRef, Sighting, Step
 from kptrace.rules.parts import Redirect
 
 
@@ -281,7 +281,28 @@ def _seen_words(
         tunnel = previous.packet.tunnel
         vni = f" {tunnel.vni}" if tunnel.vni is not None else ""
         return f"{tunnel.kind.upper()}{vni} taken off"
-    return opaque(case, sighting)
+    return opaque(case, sighting) or _handed_past(case, sighting, previous)
+
+
+def _handed_past(case: Case, sighting: Sighting, previous: Sighting | None) -> str:
+    """A program gave it from one device to another (bpf_redirect_peer, BPF host routing), so that
+    the devices in between, which it should have crossed, showed nothing.
+    """
+    if previous is None:
+        return ""
+    steps = [step for step in (case.branch.steps if case.branch else ()) if step.action == "seen"]
+    where = [(step.place, step.interface, step.direction) for step in steps]
+    ends = [(s.place, s.interface, s.direction) for s in (previous, sighting)]
+    if not all(end in where for end in ends):
+        return ""
+    passed = steps[where.index(ends[0]) + 1 : where.index(ends[1])]
+    if not passed or not all(case.silent(step) for step in passed):
+        return ""
+    node = case.snapshots.get(Place(node=sighting.place.node))
+    owner = node.programs.owner if node and node.programs else "a program"
+    flow = sighting.packet.innermost.flow
+    names = ", ".join(dict.fromkeys(step.interface for step in passed))
+    return f"from {_end(flow.src, flow.sport)}, handed past {names} by {owner}'s program"
 
 
 def _answer_words(packet: Packet) -> str:

@@ -360,6 +360,8 @@ def test_what_is_handed_past_a_device_is_no_drop(each_cilium_bench: Any) -> None
         made = each_cilium_bench.trace("svc/remote", "pod/client")
     assert (made.outcome, made.findings) == (Outcome.DELIVERED, ())
     assert [hop for hop in made.hops if hop.interface == device and hop.action == "seen"] == []
+    (last,) = of(made, "delivered")
+    assert last.words.endswith(f"handed past {device} by Cilium's program")
     assert made.evidence.agreement is not None
     assert made.evidence.agreement.parted == ""
 

@@ -104,8 +104,8 @@ def test_a_python_that_does_not_fit(
     (modules / "msgspec").mkdir(parents=True)
     for version in ("311", "312"):
         (modules / "msgspec" / f"_core.cpython-{version}-sparc64-linux-gnu.so").touch()
+    given = {"site_packages": modules, "archive": "./kptrace.pyz"}
     with pytest.raises(SystemExit) as left:
-        given = {"site_packages": modules, "archive": "./kptrace.pyz"}
         runpy.run_path(str(build / "preamble.py"), given)
     assert left.value.code == 3
     message, hint = capsys.readouterr().err.splitlines()

@@ -106,7 +106,7 @@ class Bench:
             **{"timeout": 2.0, **asked},
         )
         seed = int.from_bytes(os.urandom(4))
-        return trace.report(trace.run(question, self, seed, lambda _: None))
+        return trace.traced(question, self, seed, lambda _: None)[1]
 
     @contextmanager
     def broken(self, name: str) -> Iterator[Fault]:
