@@ -75,7 +75,7 @@ class Channel:
 
     def end(self) -> None:
         """No more input; what the program still says can be read on."""
-        with suppress(OSError):
+        with suppress(*_GONE):
             if self._socket.subprotocol == V5:
                 self._send(bytes([CLOSE, STDIN]))
             else:
