@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kptrace.judge.case import Case
+from kptrace.judge.causes import cause
 from kptrace.judge.filtering import blocked, tunnel_blocked
+from kptrace.judge.proxy import endpoints_words, refusal
 from kptrace.judge.words import last_seen, next_predicted, rule_name
 from kptrace.model import Finding, RuleRef, Step
 
 READ = "its rules, routes and devices, as they were read, end it there"
 _BY_RULES = ("tunnel-port-blocked", "forward-policy-drop", "rule-drop", "rule-reject")
+# for want of endpoints
+_FOR_WANT = ("no-endpoints", "no-local-endpoints")
 # a line for the device that the packet ends at
 _MENDS = {
     "link-down": (
@@ -34,21 +38,30 @@ def diagnose(case: Case) -> Iterator[Finding]:
         yield _by_rule(case, branch.cause, last, last.rule)
         return
     node = last.place.node if last else case.node
-    mends = _MENDS.get(branch.cause, ()) if last and last.interface else ()
+    about = [endpoints_words(case), *refusal(case)] if branch.cause in _FOR_WANT else []
     yield Finding(
         cause=branch.cause,
         severity="error",
         node=node,
         object=branch.blame,
         summary=branch.words if node in branch.words else f"{node}: {branch.words}",
-        evidence=(*last_seen(case), READ),
-        remedy=tuple(
-            each.format(interface=last.interface if last else "", node=node) for each in mends
-        ),
+        evidence=(*last_seen(case), *about, READ),
+        remedy=tuple(_mends(case, branch.cause, last.interface if last else "", node)),
     )
 
 
-def _by_rule(case: Case, cause: str, step: Step, ref: RuleRef) -> Finding:
+def _mends(case: Case, id: str, interface: str, node: str) -> Iterator[str]:
+    """For the device or the Service that it ends at; else what mends this cause mostly."""
+    service, entry = case.resolution.service, cause(id)
+    if interface and id in _MENDS:
+        yield from (each.format(interface=interface, node=node) for each in _MENDS[id])
+    elif service is not None and id in _FOR_WANT:
+        yield f"kubectl -n {service.namespace} describe svc {service.name}"
+    elif entry is not None:
+        yield entry.mend
+
+
+def _by_rule(case: Case, id: str, step: Step, ref: RuleRef) -> Finding:
     node, name = step.place.node, rule_name(ref)
     text = f": {ref.text}" if ref.text and ref.number else ""
     evidence = [
@@ -56,6 +69,6 @@ def _by_rule(case: Case, cause: str, step: Step, ref: RuleRef) -> Finding:
         f"{name} of {node}, as it was read{text}",
         "no rule trace and no drop report was to be had that would confirm it",
     ]
-    if cause == "tunnel-port-blocked" and case.last is not None:
+    if id == "tunnel-port-blocked" and case.last is not None:
         return tunnel_blocked(case.last.packet, node, name, ref, evidence)
     return blocked(node, ref, step.hook, step.action == "dropped", evidence)
