@@ -60,6 +60,7 @@ class NodePod:
         try:
             self._client.post(path("pods", self._terms.namespace), self._manifest)
         except Refusal as refusal:
+            self._begun = refusal.code >= 500  # else there is none, and nothing to remove
             raise refused(refusal, self._terms) from None
 
     def look(self) -> str:
