@@ -105,6 +105,8 @@ def test_after_the_end_of_input_all_is_as_before(
 def test_after_a_signal_all_is_as_before(
     ground: Ground, before: dict[str, str], probe_to: ProbeTo, number: signal.Signals
 ) -> None:
+    if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)  # under nohup(1), which children would inherit
     watch = _watch(ground, probe_to)
     with LocalAgent("a", ground.doors) as agent:
         _armed(ground, agent, watch)
