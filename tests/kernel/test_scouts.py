@@ -45,6 +45,7 @@ def _pods(app: str, host: int, listener: shop.Listener) -> Iterator[shop.PodSpec
             yield shop.PodSpec(name=name, app=app, node=node, host=host + n, listeners=(listener,))
 
 
+USUAL_PODS, USUAL_SERVICES = shop.PODS, shop.SERVICES
 PODS = (*_pods("web", 60, HTTP), *_pods("echo", 70, ECHO), *_pods("far", 80, HTTP))
 FAR = shop.ServiceSpec(
     name="far", app="far", host=50, ports=(shop.PortSpec(port=80, target="http"),), what="far away"
@@ -147,8 +148,8 @@ class Blunt:
 def wide(request: pytest.FixtureRequest) -> Iterator[Lab]:
     name = f"scout-{os.getpid()}"
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        patch.setattr(shop, "PODS", (*shop.PODS, *PODS))
-        patch.setattr(shop, "SERVICES", (*shop.SERVICES, FAR))
+        patch.setattr(shop, "PODS", (*USUAL_PODS, *PODS))
+        patch.setattr(shop, "SERVICES", (*USUAL_SERVICES, FAR))
         stack.callback(lambda: cluster.down(name) if name in state.names() else None)
         lab = cluster.up(plan(name, NODES, *request.param))
         answerers = Answerers(lab)
@@ -290,7 +291,8 @@ def test_programs_choose_before_a_scout_could_tell() -> None:
     name = f"scoutc-{os.getpid()}"
     third = tuple(spec for spec in PODS if spec.node == 2 and spec.app == "web")
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        patch.setattr(shop, "PODS", (*shop.PODS, *third))
+        patch.setattr(shop, "PODS", (*USUAL_PODS, *third))
+        patch.setattr(shop, "SERVICES", USUAL_SERVICES)
         stack.callback(lambda: cluster.down(name) if name in state.names() else None)
         lab = cluster.up(plan(name, 3, "cilium", "cilium-vxlan"))
         answerers = Answerers(lab)
