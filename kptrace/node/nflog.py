@@ -22,6 +22,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from struct import pack, unpack
 from typing import Literal
@@ -102,7 +103,7 @@ class LegacyTracer:
         """Make our group the logger of these families, until ``close``."""
         self._guard = guard
         for family in families:
-            path = f"/proc/sys/net/netfilter/nf_log/{int(family)}"
+            path = f"{_writable()}/net/netfilter/nf_log/{int(family)}"
             self._undo.append(guard.change(door.netns, path, _LOGGER))
 
     def fileno(self) -> int:
@@ -208,3 +209,17 @@ def _text(path: Path) -> str:
         return path.read_text(errors="replace").strip()
     except OSError:
         return ""
+
+
+def _writable() -> str:
+    """/proc/sys; a container's is read-only unless it is privileged, its node's is not. Either
+    shows the network namespace of who opens it (proc_sys(5)).
+    """
+    for root in ("/proc/sys", "/proc/1/root/proc/sys"):
+        with suppress(OSError):
+            if not os.statvfs(root).f_flag & os.ST_RDONLY:
+                return root
+    raise Unsupported(
+        "iptables-legacy rules: /proc/sys is read-only here",
+        "--profile sysadmin lets the agent tell the kernel to log to it",
+    )

@@ -45,3 +45,14 @@ def test_a_trace_says_what_a_connection_meets(
     if met.outcome == "answered":
         assert trace["hops"][-1]["node"] == trace["source"]["place"]["node"]  # the answer came back
         assert {hop["node"] for hop in trace["hops"]} >= {met.node}
+
+
+def test_no_evidence_is_missing(proxied: Cluster) -> None:
+    """Also of rules of the legacy tables, for which a sysctl of the node is changed for a while."""
+    machines = [node.machine for node in proxied.nodes.values()]
+    loggers = [one.run("cat", "/proc/sys/net/netfilter/nf_log/2") for one in machines]
+    told = Cli(proxied)("svc/remote", "-n", "shop", "--from", "pod/client")
+    assert told.code == 0, told.err
+    assert "Watched by: capture, rule trace, drop reasons, conntrack. Nothing lost." in told.out
+    assert "Not watched" not in told.out
+    assert [one.run("cat", "/proc/sys/net/netfilter/nf_log/2") for one in machines] == loggers
