@@ -77,7 +77,8 @@ def _words(path: Path, made: Gathered, nodes: int) -> str:
     page = Page(width(), False)
     size = sum(map(len, made.files.values())) / 1000
     many = f"{nodes} node{'s' if nodes != 1 else ''}, {len(made.files)} files, {size:.0f} kB"
-    page.line(say(f"{path}: {many}, readable by you only"), hang=2)
+    page.uncut(say(str(path), "name"))
+    page.line(say(f"{many}, readable by you only"), indent=2)
     reasons: dict[tuple[str, str], list[str]] = {}
     for layer in made.needed:
         reasons.setdefault((layer.node, layer.missing), []).append(layer.name)

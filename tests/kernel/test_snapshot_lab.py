@@ -43,7 +43,9 @@ def round_trip(bench: Any, path: Path) -> None:
     lab = ("--lab-name", bench.lab.name)
     done = kptrace("snapshot", *lab, "-o", str(path))
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"{path}: 2 nodes" in " ".join(done.stdout.split())
+    assert done.stdout.splitlines()[0] == str(path)
+    assert done.stdout.splitlines()[1].startswith("  2 nodes, ")
+    assert f"  kptrace explain svc/NAME --bundle {path}" in done.stdout.splitlines()
     assert "not had" not in done.stdout
     for target in SERVICES:
         assert explained(target, "--bundle", str(path)) == explained(target, *lab)

@@ -119,16 +119,20 @@ class Running:
         )
 
     def of(self, module: str = "") -> list[int]:
-        """The pids of those that live and run this module."""
-        found = []
+        """The pids of those that live and run this module.
+
+        Between fork and exec a child still has its parent's command line: it is not counted.
+        """
+        parents: dict[int, int] = {}
         for path in Path("/proc").glob("[0-9]*"):
             try:
                 mine = self._mark in (path / "environ").read_bytes().split(b"\0")
                 if mine and module.encode() in (path / "cmdline").read_bytes():
-                    found.append(int(path.name))
+                    after_the_name = (path / "stat").read_text().rpartition(")")[2].split()
+                    parents[int(path.name)] = int(after_the_name[1])
             except OSError:
                 continue
-        return found
+        return [pid for pid, parent in parents.items() if not module or parent not in parents]
 
     def end(self, number: int, pids: list[int]) -> None:
         for pid in pids:

@@ -33,7 +33,7 @@ def pipe() -> Iterator[Pipe]:
     made.close()
 
 
-NEVER, PAST = time.monotonic() + 1000, 0.0
+NEVER, PAST = time.monotonic() + 1e6, 0.0
 
 
 def test_a_source_is_read_when_it_has_something(pipe: Pipe) -> None:
