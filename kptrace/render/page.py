@@ -100,7 +100,7 @@ class Page:
             self._add(each)
 
     def command(self, text: str, label: Sequence[Span] = (), indent: int = 0) -> None:
-        """A shell command, broken so that it can be copied and run; if that cannot be, not at all."""
+        """A shell command; broken only where that leaves it to be copied and run."""
         room = self.width - 2
         start = [Span(" " * indent), *label]
         hang = width_of(start) + 4
@@ -114,7 +114,7 @@ class Page:
         self._add(last)
 
     def uncut(self, *spans: Span, indent: int = 0) -> None:
-        """One line with a thing that is to be copied, such as a path, however wide that makes it."""
+        """One line with a thing that is to be copied, such as a path, however wide it is."""
         self._add([Span(" " * indent), *spans])
 
     def _add(self, spans: Sequence[Span]) -> None:
