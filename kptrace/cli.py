@@ -26,13 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="""Follow one packet from a pod to a Service, and prove each step by the kernel's word.
-
-\b
-  kptrace svc/web --lab            trace it (`trace` may be left out)
-  kptrace lab up                   make a small cluster of network namespaces
-  kptrace lab faults               what can be broken in it, and how to see it
-""",
+    help="Follow one packet from a pod to a Service, and prove each step by the kernel's word.",
 )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -63,6 +64,32 @@ def test_every_page_of_help(words: tuple[str, ...]) -> None:
     assert lines[0].startswith(f"Usage: {' '.join(('kptrace', *words))} ")
     assert max(map(len, lines)) <= 80
     assert run("help", *words).stdout == done.stdout
+
+
+@pytest.mark.parametrize("group", [(), ("lab",)], ids=["kptrace", "lab"])
+def test_no_line_in_the_list_of_commands_is_cut(group: tuple[str, ...]) -> None:
+    listed = run(*group, "--help").stdout.partition("Commands:\n")[2].splitlines()
+    assert all(re.match(r"  [a-z]+ +[A-Z].*[^.]\.$", line) for line in listed), listed
+
+
+@pytest.mark.parametrize(
+    ("program", "name"), [("kptrace", "kptrace"), ("kubectl-kptrace", "kubectl kptrace")]
+)
+@pytest.mark.parametrize("columns", ["80", "60"])
+def test_the_first_example_is_a_trace_in_the_cluster(program: str, name: str, columns: str) -> None:
+    shown = run("--help", program=program, COLUMNS=columns).stdout
+    first = shown.partition("Examples:\n")[2].splitlines()[0].split("  ")[1]
+    assert first == f"{name} svc/web -n shop --from pod/client"
+    assert max(map(len, shown.splitlines())) <= int(columns)
+
+
+def test_flags_stand_under_headings_the_own_ones_first() -> None:
+    shown = run("trace", "--help").stdout
+    headings = re.findall(r"^(\w.*):$", shown, re.MULTILINE)
+    assert headings[:2] == ["Arguments", "Options"]
+    own, cluster = shown.index("--namespace"), shown.index("--certificate-authority")
+    assert own < shown.index("--output") < shown.index("--lab-name") < cluster
+    assert shown.count("--namespace ") == 1
 
 
 def test_help_lists_the_commands() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 SHORT = {
     "trace": "Trace one packet to a Service, a pod, a name or an address.",
-    "explain": "Say what a node's rules do with a Service's packets; nothing is sent.",
+    "explain": "Say what a node's rules do with a Service's packets.",
     "resolve": "Say what a name means: to the API, and to the pod's own DNS.",
     "check": "Say what on the nodes would break Service traffic.",
     "snapshot": "Keep the state of the nodes, to be explained elsewhere.",
@@ -20,5 +20,12 @@ SHORT = {
     "clean": "Remove what killed runs left in the cluster.",
     "causes": "Explain the causes that a report can name.",
     "lab": "Make, show, break and remove a small cluster.",
+}
+EXAMPLES = {
+    "svc/web -n shop --from pod/client": "trace a packet to it",
+    "explain svc/web -n shop": "its rules in plain words",
+    "check": "what would break traffic?",
+    "verify FILE": "expected results, for CI",
+    "lab up": "a small cluster to try on",
 }
 GROUPS = {"lab": "kptrace.lab.commands"}

@@ -11,7 +11,9 @@ from kptrace.errors import Usage
 
 
 def causes(
-    cause: Annotated[str, typer.Argument(help="One cause's id; without it all are listed.")] = "",
+    cause: Annotated[
+        str, typer.Argument(metavar="CAUSE", help="One cause's id; without it all are listed.")
+    ] = "",
 ) -> None:
     """Explain the causes that a report can name."""
     from kptrace.judge.causes import CAUSES

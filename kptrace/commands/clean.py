@@ -15,7 +15,7 @@ def clean(
         bool, typer.Option("-A", "--all-namespaces", help="In all namespaces.")
     ] = False,
     run: Annotated[
-        str, typer.Option("--run", help="Only of this run (label kptrace.io/run).")
+        str, typer.Option("--run", metavar="RUN", help="Only of this run (label kptrace.io/run).")
     ] = "",
     *,
     cluster: Flags,

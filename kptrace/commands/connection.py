@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from kptrace.commands.options import Options
+from kptrace.commands.options import PLAIN, Options
 from kptrace.kube.agent_pod import IMAGE
 from kptrace.kube.connection import Connection, seconds
 
@@ -30,35 +30,74 @@ class Profile(StrEnum):
 class Flags(Options):
     """kubectl's, in its own words."""
 
+    heading: ClassVar[str] = "The cluster, as with kubectl"
+
     namespace: Annotated[
-        str, typer.Option("-n", "--namespace", help="Of the target and of --from pod/NAME.")
+        str,
+        typer.Option(
+            "-n",
+            "--namespace",
+            metavar="NAME",
+            rich_help_panel=PLAIN,
+            help="The namespace; default: the context's.",
+        ),
     ] = ""
-    context: Annotated[str, typer.Option("--context", help="The context of the kubeconfig.")] = ""
-    cluster: Annotated[str, typer.Option("--cluster", help="The cluster of the kubeconfig.")] = ""
-    user: Annotated[str, typer.Option("--user", help="The user of the kubeconfig.")] = ""
+    context: Annotated[
+        str, typer.Option("--context", metavar="NAME", help="The context of the kubeconfig.")
+    ] = ""
+    cluster: Annotated[
+        str, typer.Option("--cluster", metavar="NAME", help="The cluster of the kubeconfig.")
+    ] = ""
+    user: Annotated[
+        str, typer.Option("--user", metavar="NAME", help="The user of the kubeconfig.")
+    ] = ""
     kubeconfig: Annotated[
-        str, typer.Option("--kubeconfig", help="The file; default: $KUBECONFIG, ~/.kube/config.")
+        str,
+        typer.Option(
+            "--kubeconfig", metavar="FILE", help="The file; default: $KUBECONFIG, ~/.kube/config."
+        ),
     ] = ""
-    server: Annotated[str, typer.Option("-s", "--server", help="The API server's URL.")] = ""
-    token: Annotated[str, typer.Option("--token", help="A bearer token for the API server.")] = ""
-    as_user: Annotated[str, typer.Option("--as", help="A user to impersonate.")] = ""
+    server: Annotated[
+        str, typer.Option("-s", "--server", metavar="URL", help="The API server's URL.")
+    ] = ""
+    token: Annotated[
+        str, typer.Option("--token", metavar="TOKEN", help="A bearer token for the API server.")
+    ] = ""
+    as_user: Annotated[str, typer.Option("--as", metavar="NAME", help="A user to impersonate.")] = (
+        ""
+    )
     as_group: Annotated[
-        list[str] | None, typer.Option("--as-group", help="A group to impersonate; repeatable.")
+        list[str] | None,
+        typer.Option("--as-group", metavar="NAME", help="A group to impersonate; repeatable."),
     ] = None
-    as_uid: Annotated[str, typer.Option("--as-uid", help="A UID to impersonate.")] = ""
+    as_uid: Annotated[
+        str, typer.Option("--as-uid", metavar="UID", help="A UID to impersonate.")
+    ] = ""
     request_timeout: Annotated[
         str,
-        typer.Option("--request-timeout", help="For one request, with a unit: 5s, 2m; 0: ours."),
+        typer.Option(
+            "--request-timeout",
+            metavar="TIME",
+            help="For one request, with a unit: 5s, 2m; 0: ours.",
+        ),
     ] = "0"
     certificate_authority: Annotated[
-        str, typer.Option("--certificate-authority", help="A file with the authority's certificate")
+        str,
+        typer.Option(
+            "--certificate-authority",
+            metavar="FILE",
+            help="A file with the authority's certificate.",
+        ),
     ] = ""
     insecure: Annotated[
         bool,
         typer.Option("--insecure-skip-tls-verify", help="Trust whatever certificate it shows."),
     ] = False
     tls_server_name: Annotated[
-        str, typer.Option("--tls-server-name", help="The name that its certificate must have.")
+        str,
+        typer.Option(
+            "--tls-server-name", metavar="NAME", help="The name that its certificate must have."
+        ),
     ] = ""
 
     @property
@@ -91,16 +130,21 @@ class Flags(Options):
 
 
 class InCluster(Flags):
+    heading: ClassVar[str] = "Agents in the cluster"
     image: Annotated[
         str,
         typer.Option(
             "--image",
+            metavar="IMAGE",
             envvar="KPTRACE_IMAGE",
             help="The agents' image; any with Python 3.11 will do.",
         ),
     ] = IMAGE
     agent_namespace: Annotated[
-        str, typer.Option("--agent-namespace", help="Where agents' pods are made; default: -n.")
+        str,
+        typer.Option(
+            "--agent-namespace", metavar="NAME", help="Where agents' pods are made; default: -n."
+        ),
     ] = ""
     profile: Annotated[
         Profile,

@@ -17,13 +17,21 @@ from kptrace.commands.where import InLab, Offline, Saved, namespace, state
 def explain(
     target: Annotated[
         str,
-        typer.Argument(help="svc/web, svc/web:http, web.shop", show_default=False),
+        typer.Argument(
+            metavar="TARGET", help="svc/web, svc/web:http, web.shop", show_default=False
+        ),
     ],
     source: Annotated[
-        str, typer.Option("--from", help="Only for pod/NAME, node/NAME or an ADDRESS outside.")
+        str,
+        typer.Option(
+            "--from", metavar="SOURCE", help="Only for pod/NAME, node/NAME or an ADDRESS outside."
+        ),
     ] = "",
     node: Annotated[
-        str, typer.Option("--node", help="Whose rules; default: those of --from, else the first.")
+        str,
+        typer.Option(
+            "--node", metavar="NAME", help="Whose rules; default: those of --from, else the first."
+        ),
     ] = "",
     *,
     lab: InLab,

@@ -15,12 +15,20 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 from kptrace.model import Value
 
+PLAIN = "Options"  # the heading of those that have none of their own
+
 
 class Options(Value):
-    """A group of options: fields with ``Annotated[..., typer.Option(...)]`` and a default."""
+    """A group of options: fields with ``Annotated[..., typer.Option(...)]`` and a default.
+
+    ``heading``: what its fields stand under on the page of help, unless a field names another.
+    """
+
+    heading: ClassVar[str] = PLAIN
 
 
 def flat(command: Callable[..., None]) -> Callable[..., None]:
@@ -47,4 +55,12 @@ def _is_group(annotation: object) -> bool:
 
 
 def _options(group: type[Options]) -> Iterator[inspect.Parameter]:
-    yield from inspect.signature(group, eval_str=True).parameters.values()
+    for field in inspect.signature(group, eval_str=True).parameters.values():
+        option = field.annotation.__metadata__[0]
+        option.rich_help_panel = option.rich_help_panel or _owner(group, field.name).heading
+        yield field
+
+
+def _owner(group: type[Options], name: str) -> type[Options]:
+    """The class that brings the field."""
+    return next(one for one in group.__mro__ if name in one.__annotations__)

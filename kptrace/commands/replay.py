@@ -11,7 +11,9 @@ from kptrace.commands.report import Look, tell
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(help="A run that `--save FILE` kept.")], *, look: Look
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A run that `--save FILE` kept.")],
+    *,
+    look: Look,
 ) -> None:
     """Print the report of a saved run; nothing is sent, no cluster is needed."""
     from kptrace import archive

@@ -17,12 +17,17 @@ from kptrace.errors import Usage
 
 def resolve(
     target: Annotated[
-        str, typer.Argument(help="svc/web, svc/web:http, web.shop, pod/x:8080, example.org")
+        str,
+        typer.Argument(
+            metavar="TARGET", help="svc/web, svc/web:http, web.shop, pod/x:8080, example.org"
+        ),
     ],
     source: Annotated[
         str,
         typer.Option(
-            "--from", help="Whose resolver is asked: pod/NAME; default: a pod of the namespace"
+            "--from",
+            metavar="SOURCE",
+            help="Whose resolver is asked: pod/NAME; default: a pod of the namespace.",
         ),
     ] = "",
     ipv4: Annotated[bool, typer.Option("-4", help="IPv4 only.")] = False,

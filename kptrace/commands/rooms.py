@@ -10,8 +10,8 @@ import typer
 import typer.core
 import typer.main
 
-from kptrace.commands import GROUPS, SHORT
-from kptrace.commands.options import flat
+from kptrace.commands import EXAMPLES, GROUPS, SHORT
+from kptrace.commands.options import PLAIN, flat
 
 
 class Rooms(Mapping[str, Any]):
@@ -39,15 +39,43 @@ def _made(name: str) -> Any:  # noqa: ANN401
         return typer.main.get_command(import_module(GROUPS[name]).app)
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     command = getattr(import_module(f"kptrace.commands.{name}"), name)
-    app.command(name, short_help=SHORT[name])(flat(command))
+    app.command(name, cls=Page, short_help=SHORT[name])(flat(command))
     return typer.main.get_command(app)
 
 
+class Page(typer.core.TyperCommand):
+    """A page of help with its options under headings: the command's own first."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ANN401
+        """``TARGET`` as kubectl writes it; typer's own is ``{TARGET}``."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], PLAIN: []}
+        for param in self.get_params(ctx):
+            option = param.param_type_name == "option"
+            heading = getattr(param, "rich_help_panel", None) or PLAIN if option else "Arguments"
+            if (shown := param.get_help_record(ctx)) is not None:
+                sections.setdefault(heading, []).append(shown)
+        for heading, rows in sections.items():
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+
 class Entrance(typer.core.TyperGroup):
-    """The list of commands costs no import of any."""
+    """The first page: what to type, then the commands; the list costs no import of any."""
 
     def __init__(self, **attributes: Any) -> None:  # noqa: ANN401
         super().__init__(**{**attributes, "commands": Rooms()})
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
+        super().format_help_text(ctx, formatter)
+        rows = [(f"{ctx.command_path} {words}", why) for words, why in EXAMPLES.items()]
+        longest = max(len(command) for command, _ in rows)
+        wide = formatter.width >= longest + max(map(len, EXAMPLES.values())) + 4
+        with formatter.section("Examples"):
+            formatter.write_dl(rows, col_max=longest if wide else 2)
 
     def format_commands(self, ctx: object, formatter: Any) -> None:  # noqa: ANN401
         with formatter.section("Commands"):

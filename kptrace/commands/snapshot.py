@@ -23,6 +23,7 @@ def snapshot(
         typer.Option(
             "-o",
             "--output",
+            metavar="PATH",
             help="A folder, or FILE.tar.gz; default: kptrace-snapshot-TIME.tar.gz.",
             show_default=False,
         ),

@@ -28,24 +28,37 @@ class Via(StrEnum):
 def trace(
     target: Annotated[
         str,
-        typer.Argument(help="svc/web, svc/web:http, web.shop, pod/x:8080, 10.96.0.10:53/udp"),
+        typer.Argument(
+            metavar="TARGET", help="svc/web, svc/web:http, web.shop, pod/x:8080, 10.96.0.10:53/udp"
+        ),
     ],
     source: Annotated[
-        str, typer.Option("--from", help="pod/NAME or node/NAME; default: a pod of the namespace")
+        str,
+        typer.Option(
+            "--from",
+            metavar="SOURCE",
+            help="pod/NAME or node/NAME; default: a pod of the namespace.",
+        ),
     ] = "",
     via: Annotated[
         Via, typer.Option("--via", help="Which of the Service's addresses to use.")
     ] = Via.CLUSTER_IP,
     node: Annotated[
-        str, typer.Option("--node", help="With --via nodePort: the node whose address is used.")
+        str,
+        typer.Option(
+            "--node", metavar="NAME", help="With --via nodePort: the node whose address is used."
+        ),
     ] = "",
     ipv4: Annotated[bool, typer.Option("-4", help="IPv4 only.")] = False,
     ipv6: Annotated[bool, typer.Option("-6", help="IPv6 only.")] = False,
     count: Annotated[
-        int, typer.Option("--count", min=1, max=200, help="How many flows to send.")
+        int, typer.Option("--count", metavar="N", min=1, max=200, help="How many flows to send.")
     ] = 1,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0.1, max=60, help="Seconds to wait for an answer.")
+        float,
+        typer.Option(
+            "--timeout", metavar="SECONDS", min=0.1, max=60, help="Seconds to wait for an answer."
+        ),
     ] = 4.0,
     expect: Annotated[
         list[Outcome] | None,
@@ -64,7 +77,8 @@ def trace(
         ),
     ] = False,
     save: Annotated[
-        Path | None, typer.Option("--save", help="Keep the whole run in FILE (a tar.gz).")
+        Path | None,
+        typer.Option("--save", metavar="FILE", help="Keep the whole run in FILE (a tar.gz)."),
     ] = None,
     *,
     lab: InLab,

@@ -32,10 +32,16 @@ class VerifyForm(StrEnum):
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="What to trace and what to expect, as YAML.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="What to trace and what to expect, as YAML.")
+    ],
     save: Annotated[
         Path | None,
-        typer.Option("--save", help="Keep the run of each that is not as expected in this folder."),
+        typer.Option(
+            "--save",
+            metavar="FOLDER",
+            help="Keep the run of each that is not as expected in this folder.",
+        ),
     ] = None,
     output: Annotated[
         VerifyForm, typer.Option("-o", "--output", help="How to print the results.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
 import typer
 
@@ -23,9 +23,15 @@ if TYPE_CHECKING:
     from kptrace.model import Question
 
 
+ELSEWHERE = "Instead of the kubeconfig's cluster"
+
+
 class InLab(Options):
+    heading: ClassVar[str] = ELSEWHERE
     lab: Annotated[bool, typer.Option("--lab", help="In the lab named `default`.")] = False
-    lab_name: Annotated[str, typer.Option("--lab-name", help="In the lab of this name.")] = ""
+    lab_name: Annotated[
+        str, typer.Option("--lab-name", metavar="NAME", help="In the lab of this name.")
+    ] = ""
 
     @property
     def named(self) -> str:
@@ -33,14 +39,17 @@ class InLab(Options):
 
 
 class Offline(Options):
+    heading: ClassVar[str] = ELSEWHERE
     offline: Annotated[
         bool, typer.Option("--offline", help="This node; names come from its own rules.")
     ] = False
 
 
 class Saved(Options):
+    heading: ClassVar[str] = ELSEWHERE
     bundle: Annotated[
-        Path | None, typer.Option("--bundle", help="A folder or tar with the state of nodes.")
+        Path | None,
+        typer.Option("--bundle", metavar="PATH", help="A folder or tar with the state of nodes."),
     ] = None
 
 

@@ -20,31 +20,37 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Name = Annotated[str, typer.Option("--name", help="Which lab; several can stand side by side.")]
+Name = Annotated[
+    str, typer.Option("--name", metavar="NAME", help="Which lab; several can stand side by side.")
+]
 
 
 @app.command()
 def up(
     name: Name = "default",
-    nodes: Annotated[int, typer.Option(help="How many nodes, 2 to 9.")] = 2,
+    nodes: Annotated[int, typer.Option(metavar="N", help="How many nodes, 2 to 9.")] = 2,
     proxy: Annotated[
         str,
         typer.Option(
+            metavar="MODE",
             help="kube-proxy's mode: iptables, iptables-legacy, nftables or ipvs; or cilium, a "
-            "load balancer at connect()."
+            "load balancer at connect().",
         ),
     ] = "iptables",
     network: Annotated[
         str,
         typer.Option(
+            metavar="NETWORK",
             help="Flannel: vxlan, host-gw, flannel-ipip. Calico: calico-ipip, "
             "calico-crosssubnet, calico-vxlan, calico-direct. No network plugin but the bridge: "
-            "bridge. With --proxy cilium: cilium-vxlan, cilium-direct."
+            "bridge. With --proxy cilium: cilium-vxlan, cilium-direct.",
         ),
     ] = "vxlan",
-    scheduler: Annotated[str, typer.Option(help="Of ipvs: rr, lc, sh, wrr, wlc, dh or mh.")] = "rr",
+    scheduler: Annotated[
+        str, typer.Option(metavar="NAME", help="Of ipvs: rr, lc, sh, wrr, wlc, dh or mh.")
+    ] = "rr",
 ) -> None:
-    """Make a lab: nodes, pods with servers, DNS, Services and kube-proxy's rules for them."""
+    """Make a lab: nodes, pods, DNS, Services and their rules."""
     from kptrace.lab import cluster, plan
 
     lab = cluster.up(plan.plan(name, nodes, proxy, network, scheduler))
@@ -79,9 +85,11 @@ def down(name: Name = "default") -> None:
 @app.command()
 def status(
     name: Name = "default",
-    output: Annotated[str, typer.Option("-o", "--output", help="text or json.")] = "text",
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FORM", help="text or json.")
+    ] = "text",
 ) -> None:
-    """List a lab's nodes, Services and pods with their addresses, and its faults."""
+    """List a lab's nodes, Services, pods and faults."""
     import msgspec
 
     from kptrace.errors import Usage
@@ -99,7 +107,9 @@ def status(
 
 @app.command("break")
 def break_(
-    fault: Annotated[str, typer.Argument(help="Its name: see kptrace lab faults.")],
+    fault: Annotated[
+        str, typer.Argument(metavar="FAULT", help="Its name: see kptrace lab faults.")
+    ],
     name: Name = "default",
 ) -> None:
     """Put a fault into a lab."""
@@ -112,7 +122,9 @@ def break_(
 
 @app.command()
 def heal(
-    fault: Annotated[str, typer.Argument(help="Its name; without one, all faults.")] = "",
+    fault: Annotated[
+        str, typer.Argument(metavar="FAULT", help="Its name; without one, all faults.")
+    ] = "",
     name: Name = "default",
 ) -> None:
     """Take a fault out of a lab again, or all of them."""
