@@ -16,9 +16,10 @@ from kptrace.errors import KptraceError
 from kptrace.explain import State, explain
 from kptrace.judge.causes import cause
 from kptrace.judge.causes_cluster import SERVICE
+from kptrace.judge.denied import CAUSE as POLICY
 from kptrace.judge.health import health
 from kptrace.judge.rivals import proxy_of, rivals
-from kptrace.judge.ways import WANTED, between
+from kptrace.judge.ways import between
 from kptrace.kube.documents import Documents, read_documents
 from kptrace.model import (
     CheckedNode,
@@ -39,7 +40,7 @@ ALIKE = 3  # more Services with the same fault are told together
 SHOWN = 8
 DNS_PORT = 53
 # said once for the node; and what somebody wants so
-ELSEWHERE = ("two-nat-tables", *WANTED)
+ELSEWHERE = ("two-nat-tables", POLICY)
 ORDER = ("error", "warning", "info")
 SLICES = {"services.json", "endpointslices.json"}
 

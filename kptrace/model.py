@@ -654,6 +654,8 @@ class Entry(Value, rename={"sender": "from"}):
     it to (empty: it is kept, ``?``: to an address of the node)
     outcome: ``delivered`` when it is handed to a backend
     certain: false where a rule was met that nobody here can evaluate
+    pod: the sender, where it is a pod that the API knows
+    denied_by: the policies that keep it from a backend, so that it is lost by intent
     """
 
     kind: Entrance
@@ -667,6 +669,8 @@ class Entry(Value, rename={"sender": "from"}):
     rules: tuple[MetRule, ...] = ()
     certain: bool = True
     words: str = ""
+    pod: str = ""
+    denied_by: str = ""
 
 
 class ExplainedPort(Value):
@@ -722,7 +726,10 @@ class Resolved(Value):
 
 
 class CheckedWay(Value):
-    """The way from a pod of one node to a pod of another (``goal`` empty: which is not known)."""
+    """The way from a pod of one node to a pod of another (``goal`` empty: which is not known).
+
+    cause: what ended it; ``policy-drop`` is no fault, somebody wants it so
+    """
 
     start: str
     goal: str
@@ -730,6 +737,7 @@ class CheckedWay(Value):
     destination: str
     outcome: Outcome
     words: str = ""
+    cause: str = ""
 
 
 class CheckedNode(Value):

@@ -86,8 +86,10 @@ class Origins(Value):
         return next(iter(in_family(pod.ips, family)), "")
 
     def _of_the_api(self, family: Family) -> Iterator[str]:
+        """Those of the Service's own namespace first: policies mostly admit these."""
+        own = self.service.namespace
         here = [pod for pod in self.documents.pods if pod.node == self.node]
-        for pod in sorted(here, key=lambda pod: (not pod.ready, pod.key)):
+        for pod in sorted(here, key=lambda pod: (not pod.ready, pod.namespace != own, pod.key)):
             for text in in_family(pod.ips, family):
                 if not pod.host_network and text not in self._backends:
                     yield text

@@ -6,12 +6,15 @@ what kube-proxy should have written there (judge/programming.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import msgspec
 
+from kptrace.judge import denied
+from kptrace.judge.denied import Denied
 from kptrace.judge.programming import Port, differences
 from kptrace.judge.rivals import proxy_of
+from kptrace.judge.words import end
 from kptrace.kube.documents import Documents
 from kptrace.model import (
     Backend,
@@ -29,6 +32,7 @@ from kptrace.model import (
     Value,
 )
 from kptrace.origins import Origin, Origins
+from kptrace.rules.naming import service_port_name
 from kptrace.rules.programmed import (
     Family,
     Programmed,
@@ -56,11 +60,13 @@ class Answer(Value):
     """What one door does for one sender, and how often the rules hold each backend.
 
     cause: what ended the packets, where something did
+    denials: of policies
     """
 
     entry: Entry
     times: dict[Where, int]
     cause: str = ""
+    denials: tuple[Denied, ...] = ()
 
 
 class Vantage:
@@ -76,6 +82,7 @@ class Vantage:
     ) -> None:
         self._service = service
         self._documents = documents
+        self._asked = source is not None
         self._node = documents.node(node)
         self._place = Place(node=node)
         self._endpoints = documents.endpoints.get(service.key, ())
@@ -104,7 +111,9 @@ class Vantage:
     def compare(
         self, port: ServicePort, family: Family, answers: Sequence[Answer]
     ) -> Iterator[Finding]:
-        """Where the API was asked: how the rules differ from what it tells."""
+        """What policies deny; where the API was asked, how the rules differ from what it tells."""
+        name = service_port_name(self._service, port)
+        yield from denied.findings(name, ((one.entry, one.denials) for one in answers), self._asked)
         entries = tuple(one.entry for one in answers)
         told = self._documents
         if (
@@ -188,6 +197,7 @@ class Vantage:
         decided = self._astray(met_here, origin)
         self.missing += [each for each in decided.missing if each not in self.missing]
         ways = decided.ways
+        denials = {way: one for way in ways if (one := self._denied(way))}
         entry = Entry(
             kind=door.kind,
             address=door.address,
@@ -199,10 +209,25 @@ class Vantage:
             backends=tuple(self._backends(ways)),
             rules=met((way.branch for way in ways), self._snapshot.ruleset),
             certain=all(way.branch.certain for way in ways),
-            words="; ".join(dict.fromkeys(filter(None, map(self._words, ways)))),
+            words="; ".join(dict.fromkeys(filter(None, self._all_words(ways, denials)))),
+            pod=self._sender(origin),
+            denied_by="; ".join(dict.fromkeys(one.object for one in denials.values())),
         )
         causes = [way.branch.cause for way in ways if way.branch.outcome is entry.outcome]
-        return Answer(entry=entry, times=_times(decided), cause=next(filter(None, causes), ""))
+        causes.sort(key=denied.CAUSE.__eq__)  # a fault is not hidden by what somebody wants so
+        return Answer(
+            entry=entry,
+            times=_times(decided),
+            cause=next(filter(None, causes), ""),
+            denials=tuple(denials.values()),
+        )
+
+    def _sender(self, origin: Origin) -> str:
+        pod = self._documents.pod_at(origin.source) if origin.sender == "pod" else None
+        return pod.key if pod else ""
+
+    def _denied(self, way: Way) -> Denied | None:
+        return denied.foretold(way.branch, self._snapshot.ruleset, self._documents)
 
     def _astray(self, decided: Decided, origin: Origin) -> Decided:
         """From outside to another node's backend with its source kept: the answer goes from there
@@ -228,6 +253,16 @@ class Vantage:
         )
         branch = msgspec.structs.replace(way.branch, outcome=Outcome.DROPPED, words=words)
         return msgspec.structs.replace(way, branch=branch)
+
+    def _all_words(self, ways: Iterable[Way], denials: Collection[Way]) -> Iterator[str]:
+        """Of a denial: for which of the backends; the policies of others are on their nodes."""
+        kept, whole = list(self._backends(denials)), list(self._backends(ways))
+        if kept and len(kept) < len(whole):
+            names = ", ".join(end(one.address, one.port) for one in kept)
+            yield f"for {len(kept)} of {len(whole)} backends: {names}"
+        for way in ways:
+            if way not in denials:
+                yield self._words(way)
 
     def _words(self, way: Way) -> str:
         """Why kube-proxy itself refuses; what else ends a packet says so in its own words."""

@@ -20,6 +20,7 @@ from ipaddress import ip_address, ip_network
 
 from kptrace.judge.causes import CAUSES
 from kptrace.judge.causes_cluster import SERVICE
+from kptrace.judge.denied import CAUSE as POLICY
 from kptrace.judge.words import end
 from kptrace.model import (
     Endpoint,
@@ -106,7 +107,10 @@ def _faults(port: Port, entry: Entry, cause: str) -> Iterator[tuple[str, str, st
     if entry.outcome is not Outcome.DELIVERED and not entry.certain:
         return
     wanted = {(one.address, one.port) for one in lists[0]}
-    if entry.outcome is not Outcome.DELIVERED:
+    if cause == POLICY and entry.denied_by:
+        if not given:
+            return  # by a policy before the translation
+    elif entry.outcome is not Outcome.DELIVERED:
         if all(lists):
             yield from _nothing(port, entry, cause)
         return

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from itertools import islice
 
+from kptrace.judge.denied import CAUSE as POLICY
 from kptrace.kube.documents import Documents
 from kptrace.model import Branch, CheckedWay, Endpoint, Finding, Flow, Outcome, Packet, Place, Value
 from kptrace.walk.network import Nexthop, Route
@@ -25,8 +26,6 @@ MOST_NODES = 30  # a walk takes some milliseconds
 MOST_PODS = 10  # of each node, to one of each other node
 UNKNOWN_PORT = 8080
 FAMILIES = (4, 6)
-# not the node's fault: somebody wants it so
-WANTED = ("policy-drop",)
 
 
 class Walked(Value):
@@ -62,7 +61,7 @@ def between(
     for start, goal in _pairs(known):
         one = _walked(start, goal, world)
         two = (start.node, goal.node or goal.address, ip_address(start.address).version)
-        if two not in ways or ways[two].outcome is Outcome.DELIVERED:
+        if two not in ways or _rank(one.way) > _rank(ways[two]):
             ways[two] = one.way
         if one.way.outcome not in (Outcome.DELIVERED, Outcome.INCONCLUSIVE):
             branch = one.branch
@@ -70,6 +69,15 @@ def between(
     return tuple(ways.values()), tuple(
         _finding(*key, some, snapshots) for key, some in faults.items()
     )
+
+
+def _rank(way: CheckedWay) -> int:
+    """Which of several ways between the same nodes is told: one that fails; not one of a pod that
+    somebody wants to be cut off.
+    """
+    if way.cause == POLICY:
+        return 0
+    return 1 if way.outcome is Outcome.DELIVERED else 2
 
 
 def _pairs(known: Iterable[End]) -> Iterator[tuple[End, End]]:
@@ -97,6 +105,7 @@ def _walked(start: End, goal: End, world: World) -> Walked:
         destination=goal.address,
         outcome=branch.outcome,
         words=branch.words,
+        cause=branch.cause,
     )
     return Walked(way=way, branch=branch)
 
@@ -120,7 +129,7 @@ def _finding(
     sure = branch.certain or bool(as_elsewhere)
     return Finding(
         cause=id or "lost-unexplained",
-        severity="info" if id in WANTED else "error" if sure else "warning",
+        severity="info" if id == POLICY else "error" if sure else "warning",
         node=node,
         object=blame,
         summary=f"packets of pods from {way.start} to {goal} end on {node}: {branch.words}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kptrace.judge.causes import cause
+from kptrace.judge.denied import CAUSE as POLICY
 from kptrace.model import Checkup, Finding, Outcome
 from kptrace.render.clean import pad
 from kptrace.render.fault import commands, paragraphs
@@ -110,12 +111,15 @@ def _seen(page: Page, made: Checkup, wide: bool) -> None:
 
 
 def _ways(made: Checkup) -> str:
-    counts = dict.fromkeys(Outcome, 0)
-    for way in made.ways:
-        counts[way.outcome] += 1
-    arrived, open_ = counts[Outcome.DELIVERED], counts[Outcome.INCONCLUSIVE]
+    arrived, open_ = (
+        sum(way.outcome is outcome for way in made.ways)
+        for outcome in (Outcome.DELIVERED, Outcome.INCONCLUSIVE)
+    )
+    denied = sum(way.cause == POLICY for way in made.ways)
     words = f"Ways of pods' packets between nodes walked: {len(made.ways)}, {arrived} arrive"
     if open_:
         words += f", {open_} left what was looked at"
-    ended = len(made.ways) - arrived - open_
+    if denied:
+        words += f", {denied} {'are' if denied > 1 else 'is'} denied by policies"
+    ended = len(made.ways) - arrived - open_ - denied
     return f"{words}, {ended} do not." if ended else f"{words}."

@@ -12,6 +12,7 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import groupby
 
+from kptrace.judge.denied import CAUSE as POLICY
 from kptrace.judge.words import end
 from kptrace.model import Backend, Entry, ExplainedPort, Explanation, Outcome, Service
 from kptrace.render.clean import cells, clean, pad
@@ -73,12 +74,19 @@ def _heading(page: Page, made: Explanation) -> None:
 
 
 def _answer(made: Explanation) -> tuple[str, str]:
-    if any(one.severity == "error" for one in made.findings):
-        count = sum(one.severity == "error" for one in made.findings)
-        return f"{count} FAULT{'S' if count != 1 else ''} in its rules", "bad"
-    outcomes = [entry.outcome for port in made.ports for entry in port.entries]
-    if not outcomes:
+    faults = [one.cause for one in made.findings if one.severity == "error"]
+    if set(faults) == {POLICY}:
+        return "DENIED by a policy", "bad"
+    if faults:
+        return f"{len(faults)} FAULT{'S' if len(faults) != 1 else ''} in its rules", "bad"
+    entries = [entry for port in made.ports for entry in port.entries]
+    if not entries:
         return "NOT PROXIED", "unsure"
+    outcomes = [entry.outcome for entry in entries if not entry.denied_by]
+    if not outcomes:
+        return "DENIED by policies", "unsure"
+    if len(outcomes) < len(entries) and set(outcomes) == {Outcome.DELIVERED}:
+        return "DELIVERED where policies admit it", "good"
     if len(set(outcomes)) == 1:
         return OUTCOME_WORDS[outcomes[0]], outcome_style(outcomes[0])
     count = outcomes.count(Outcome.DELIVERED)
@@ -148,6 +156,7 @@ def _alike(entries: Iterable[Entry]) -> dict[Hashable, list[Entry]]:
             one.becomes,
             one.words,
             one.certain,
+            one.denied_by,
             frozenset(map(_key, one.backends)),
         )
         alike.setdefault(fate, []).append(one)
@@ -158,6 +167,8 @@ def _fate(page: Page, entries: Sequence[Entry], room: int) -> None:
     first = entries[0]
     style = outcome_style(first.outcome) if first.certain else "unsure"
     words = [say(OUTCOME_WORDS[first.outcome], style)]
+    if first.denied_by:
+        words = [say(f"DENIED by {first.denied_by}", "unsure")]
     if first.outcome is Outcome.DELIVERED:
         words += [say(f"  {_seen_as(first.becomes)}")]
     elif first.words:
@@ -191,7 +202,9 @@ def _senders(entries: Iterable[Entry]) -> str:
     names = []
     for entry in entries:
         name = SENDERS[entry.sender]
-        if entry.sender == "outside" and entry.kind == "loadBalancer":
+        if entry.denied_by and entry.pod:
+            name = f"pod {entry.pod}"
+        elif entry.denied_by or (entry.sender == "outside" and entry.kind == "loadBalancer"):
             name = f"{name} ({entry.source})" if entry.source else name
         names.append(name)
     return ", ".join(dict.fromkeys(names))

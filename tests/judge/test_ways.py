@@ -137,3 +137,22 @@ def test_without_an_api_the_nodes_own_bridge_stands_for_pods() -> None:
     assert findings == ()
     _, findings = walked(FAULTS["fdb-missing"], Documents(), 1)
     assert [one.cause for one in findings] == ["fdb-missing"]
+
+
+CLOSED = RULES.replace(
+    "COMMIT\n*nat",
+    "-A FORWARD -s 10.244.1.10/32 -g cali-fw-cali1\n"
+    '-A cali-fw-cali1 -m comment --comment "End of tier default. Drop if no policies passed packet"'
+    " -j DROP\nCOMMIT\n*nat",
+).replace(":KUBE-FORWARD -", ":cali-fw-cali1 - [0:0]\n:KUBE-FORWARD -", 1)
+
+
+def test_a_policy_is_no_fault_and_does_not_speak_for_the_node() -> None:
+    """The first pod may not send; the second one's packets arrive."""
+    ways, findings = walked(_rules(CLOSED))
+    assert {one.severity for one in findings} == {"info"}
+    assert {way.outcome for way in ways} == {Outcome.DELIVERED}
+    everybody = CLOSED.replace("-s 10.244.1.10/32 ", "-s 10.244.1.0/24 ")
+    ways, findings = walked(_rules(everybody))
+    assert {one.severity for one in findings} == {"info"}
+    assert [(way.start, way.cause) for way in ways if way.cause] == [("node-a", "policy-drop")]
