@@ -10,11 +10,13 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from functools import partial
 from typing import Protocol, TypeGuard, TypeVar
 
-from kptrace.errors import AgentFailed, KptraceError
+import msgspec
+
+from kptrace.errors import AgentFailed, CannotLook, KptraceError, NotFound
 from kptrace.model import Layer, Place
 from kptrace.protocol import DOOR, Agent, Dump, Fact, Reply, Request
 from kptrace.rules.wanted import TABLES, Wanted, is_wanted
-from kptrace.run import facts_of
+from kptrace.run import AGENT, facts_of
 
 DUMP_SECONDS = 30.0
 
@@ -68,6 +70,11 @@ class Ground(Protocol):
     def agent(self, node: str) -> Agent:
         """The agent on a node, with its places entered. Raises CannotLook."""
 
+    def api_alone(self) -> Mapping[str, str] | None:
+        """What the API tells where the sender's node can have no agent: the documents, with those
+        that matter only then. None: without an agent there is nothing to tell.
+        """
+
 
 class Crew:
     """The agents that a run works with; it numbers their requests and waits for them together.
@@ -80,6 +87,7 @@ class Crew:
         self._agents: dict[str, Agent] = {}
         self._last_id = 1000
         self._expected: dict[Place, dict[str, tuple[Agent, int]]] = {}
+        self._without: set[str] = set()
         self.absent: list[Layer] = []
 
     def must_have(self, node: str) -> Agent:
@@ -89,14 +97,36 @@ class Crew:
 
     def may_have(self, node: str) -> Agent | None:
         """The node's agent, or none; then ``absent`` says why."""
+        if node in self._without:
+            return None
         try:
             return self.must_have(node)
         except KptraceError as error:
-            if all(layer.node != node for layer in self.absent):
-                self.absent.append(
-                    Layer(name="agent", node=node, missing=error.message, remedy=error.hint)
-                )
+            self._do_without(node, error)
             return None
+
+    def sender(self, node: str) -> Mapping[str, str] | None:
+        """Have the agent that is to send. None: it is there; else what the API tells without it.
+
+        Raises what keeps it away where that is nothing, or where the user named what is not there.
+        """
+        try:
+            self.must_have(node)
+        except NotFound:
+            raise
+        except CannotLook as error:
+            told = self._ground.api_alone()
+            if told is None:
+                raise
+            self._do_without(node, error)
+            return told
+        return None
+
+    def _do_without(self, node: str, why: KptraceError) -> None:
+        self._without.add(node)
+        layer = Layer(name=AGENT, node=node, missing=why.in_one_line)
+        remedy, manifest = why.advice
+        self.absent.append(msgspec.structs.replace(layer, remedy=remedy, manifest=manifest))
 
     def begin(self, nodes: Iterable[str]) -> None:
         """Have these agents start while others already work."""

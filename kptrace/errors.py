@@ -28,6 +28,22 @@ class KptraceError(Exception):
         self.message = message
         self.hint = hint
 
+    @property
+    def brief(self) -> str:
+        """The first line of the message, without what it lists below."""
+        return self.message.partition("\n")[0].rstrip(":.")
+
+    @property
+    def advice(self) -> tuple[str, str]:
+        """The hint, and the manifest that it wants to be applied (the lines below its first)."""
+        first, _, manifest = self.hint.partition("\n")
+        return first, manifest
+
+    @property
+    def in_one_line(self) -> str:
+        first, *listed = self.message.splitlines() or [""]
+        return " ".join((first, ", ".join(line.strip() for line in listed))).strip()
+
 
 class Usage(KptraceError):
     exit_code = 2

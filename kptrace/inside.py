@@ -64,23 +64,27 @@ class Inside(ThisNode):
 
     @property
     def question(self) -> Question:
-        """Raises the refusal where another source than this pod is asked for."""
+        """Raises the refusal where another source than this pod is asked for and no API tells."""
         asked = self._asked
-        own = (f"pod/{self._pod.name}.{self._pod.namespace}", f"pod/{self._pod.name}")
-        if asked.source not in own:
+        if not self._blind:
+            return asked
+        if not self._is_ours(asked.source):
             raise self._refusal
-        if not self._blind or asked.target.kind != "service":
+        if asked.target.kind != "service":
             return asked
         return msgspec.structs.replace(asked, target=_by_name(asked.target, self._pod))
 
     def api(self) -> dict[str, str]:
         return self._texts
 
+    def api_alone(self) -> dict[str, str] | None:
+        return None if self._blind else self._texts
+
     def agent(self, node: str) -> Agent:
-        if node != self.name:
-            raise CannotLook(self._refusal.message, self._refusal.hint)
+        if node != self.name or not self._is_ours(self._asked.source):
+            raise self._refusal
         pod = Place(node=node, pod=f"{self._pod.namespace}/{self._pod.name}")
-        why = f"{OWN_ONLY}, and no agent could be started ({_first_line(self._refusal.message)})"
+        why = f"{OWN_ONLY}, and no agent could be started ({self._refusal.in_one_line})"
         doors = (
             Door(place=Place(node=node), closed=why),
             Door(place=pod, netns="/proc/self/ns/net", resolv_conf=str(RESOLV_CONF)),
@@ -88,6 +92,11 @@ class Inside(ThisNode):
         agent = self._open.enter_context(LocalAgent(node, doors))
         agent.wait_until_entered()
         return agent
+
+    def _is_ours(self, source: str) -> bool:
+        own = f"pod/{self._pod.name}"
+        bare = own if self._asked.namespace == self._pod.namespace else ""
+        return source in (f"{own}.{self._pod.namespace}", bare)
 
 
 def _alone(pod: ThisPod, refusal: CannotLook) -> dict[str, str]:
@@ -97,8 +106,9 @@ def _alone(pod: ThisPod, refusal: CannotLook) -> dict[str, str]:
     pods = [{"kind": "Pod", "metadata": metadata, "spec": {"nodeName": node}}]
     told_by = {
         "by": "DNS alone",
-        "why": f"not asked: {_first_line(refusal.message)}",
-        "remedy": _first_line(refusal.hint),
+        "why": f"not asked: {refusal.in_one_line}",
+        "remedy": refusal.advice[0],
+        "manifest": refusal.advice[1],
     }
     return {
         "pods.json": json.dumps({"kind": "List", "items": pods}),
@@ -119,10 +129,6 @@ def _by_name(target: Target, pod: ThisPod) -> Target:
     return msgspec.structs.replace(
         target, kind="name", name=name, port=number if own else target.port
     )
-
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0].rstrip(":.")
 
 
 def _text(path: Path) -> str:

@@ -41,6 +41,9 @@ class ThisNode:
     def api(self) -> dict[str, str]:
         return {}
 
+    def api_alone(self) -> Mapping[str, str] | None:
+        return None
+
     def begin(self, node: str) -> None:
         """It starts when it is asked for: there is no other to wait for."""
 

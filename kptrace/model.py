@@ -542,7 +542,10 @@ class Finding(Value):
 
 
 class Layer(Value):
-    """One source of evidence on one node: how much it told, what it lost, or why it is missing."""
+    """One source of evidence on one node: how much it told, what it lost, or why it is missing.
+
+    remedy: what would give it; ``manifest``: the objects to be applied for that, where it needs any
+    """
 
     name: str
     node: str
@@ -550,6 +553,7 @@ class Layer(Value):
     lost: int = 0
     missing: str = ""
     remedy: str = ""
+    manifest: str = ""
 
 
 class Share(Value):
@@ -708,6 +712,7 @@ class Resolved(Value):
     servers: of the source's resolver; ``why_not``: why they were not asked
     told_by: who told of the Service, where it was not the API
     missing: what the API was not asked for
+    absent: why no agent asked DNS, where one should have
     """
 
     target: Target
@@ -718,6 +723,7 @@ class Resolved(Value):
     told_by: str = ""
     findings: tuple[Finding, ...] = ()
     missing: tuple[str, ...] = ()
+    absent: tuple[Layer, ...] = ()
     apiVersion: str = API_VERSION
     kind: Literal["Resolved"] = "Resolved"
 

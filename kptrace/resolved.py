@@ -18,7 +18,16 @@ from kptrace.kube import dns
 from kptrace.kube.documents import read_documents
 from kptrace.kube.resolution import choose_source, resolve
 from kptrace.lookup import RESOLV_CONF, name_to_ask, with_dns
-from kptrace.model import DnsAnswer, Endpoint, Finding, Question, Resolution, Resolved, Source
+from kptrace.model import (
+    DnsAnswer,
+    Endpoint,
+    Finding,
+    Layer,
+    Question,
+    Resolution,
+    Resolved,
+    Source,
+)
 from kptrace.run import facts_of
 from kptrace.trace import Say
 
@@ -34,24 +43,28 @@ def look_up(question: Question, ground: Ground, seed: int, say: Say) -> Resolved
     source = choose_source(question, documents, (e.pod for e in meant.endpoints))
     asking = bool(name_to_ask(question, source, meant))
     servers: tuple[str, ...] = ()
+    absent: tuple[Layer, ...] = ()
     if asking:
         say(f"asking DNS as {source.place.netns} on {source.place.node} does")
         crew = Crew(ground)
-        crew.must_have(source.place.node)
-        crew.dump((source.place,), (RESOLV_CONF,))
-        conf = facts_of(crew.words()).get(source.place, {}).get(RESOLV_CONF, "")
-        servers = dns.parse_resolv_conf(conf).servers
-        meant = _asked(question, source, meant, crew, seed)
+        crew.sender(source.place.node)
+        if crew.may_enter((source.place,)):
+            crew.dump((source.place,), (RESOLV_CONF,))
+            conf = facts_of(crew.words()).get(source.place, {}).get(RESOLV_CONF, "")
+            servers = dns.parse_resolv_conf(conf).servers
+            meant = _asked(question, source, meant, crew, seed)
+        absent = tuple(crew.absent)
     known = documents.endpoints.get(meant.service.key, ()) if meant.service else ()
     return Resolved(
         target=question.target,
         source=source,
         resolution=meant,
         servers=servers,
-        why_not=_why_not(question, source) if not asking else "" if servers else NO_SERVERS,
+        why_not=_why_not(question, source) if not asking else "" if servers else _unasked(absent),
         told_by=documents.told_by.by if documents.told_by else "",
         findings=tuple(_differences(meant, known)),
         missing=tuple(f"api/{name}" for name in documents.missing),
+        absent=absent,
     )
 
 
@@ -82,6 +95,10 @@ def _differences(meant: Resolution, known: tuple[Endpoint, ...]) -> Iterator[Fin
     for kind in dict.fromkeys(answer.type for answer in meant.dns):
         answers = [answer for answer in meant.dns if answer.type == kind]
         yield from compare(answers, meant.service, known)
+
+
+def _unasked(absent: tuple[Layer, ...]) -> str:
+    return absent[0].missing if absent else NO_SERVERS
 
 
 def _why_not(question: Question, source: Source) -> str:

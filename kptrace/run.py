@@ -21,9 +21,10 @@ import msgspec
 
 from kptrace.errors import BadDump
 from kptrace.model import Layer, Place, Probe, Question, Resolution, Source, Value
-from kptrace.protocol import UNREADABLE, Fact, Reply
+from kptrace.protocol import DOOR, UNREADABLE, Fact, Reply
 
 RUN_FILE = "run.json"
+AGENT = "agent"  # the name of the layer that takes all others of its node along
 VERSION: Literal[1] = 1
 
 
@@ -42,6 +43,14 @@ class Run(Value):
     replies: tuple[Reply, ...] = ()
     absent: tuple[Layer, ...] = ()
     version: int = VERSION
+
+
+def sender_was_there(run: Run) -> bool:
+    """An agent looked into the place that the packet starts from, so it could send."""
+    return any(
+        isinstance(reply, Fact) and reply.place == run.source.place and reply.file != DOOR
+        for reply in run.replies
+    )
 
 
 def facts_of(replies: Iterable[Reply]) -> dict[Place, dict[str, str]]:

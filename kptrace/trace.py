@@ -14,6 +14,7 @@ import msgspec
 from kptrace import cni
 from kptrace.crew import FILES, Crew, Ground, unique
 from kptrace.far import Far
+from kptrace.judge.api_alone import by_the_api
 from kptrace.judge.case import cases
 from kptrace.judge.verdict import judge
 from kptrace.kube.documents import Hearsay, read_documents
@@ -22,7 +23,7 @@ from kptrace.lookup import RESOLV_CONF, with_dns
 from kptrace.model import Layer, Place, Probe, Question, Trace
 from kptrace.proof import probes_for, prove
 from kptrace.reach import MOST_NODES, flow_of, predicted_for, snapshots_of
-from kptrace.run import Run, facts_of
+from kptrace.run import Run, facts_of, sender_was_there
 from kptrace.scout import needed
 
 Say = Callable[[str], None]
@@ -43,7 +44,8 @@ def traced(question: Question, ground: Ground, seed: int, say: Say) -> tuple[Run
     source = choose_source(question, documents, (e.pod for e in resolution.endpoints))
     crew = Crew(ground)
     say(f"looking at {source.place.node}")
-    crew.must_have(source.place.node)
+    alone = crew.sender(source.place.node)
+    api = dict(alone) if alone is not None else api
     if not ground.sparing:
         crew.begin(unique(e.node for e in resolution.endpoints if e.node)[:MOST_NODES])
     near = crew.may_enter(unique((Place(node=source.place.node), source.place)))
@@ -51,7 +53,7 @@ def traced(question: Question, ground: Ground, seed: int, say: Say) -> tuple[Run
     crew.dump((place for place in near if not place.pod), cni.wanted())
     resolution = with_dns(question, source, resolution, crew, seed)
     probes: tuple[Probe, ...] = ()
-    if resolution.address:
+    if resolution.address and source.place in near:
         probes = probes_for(flow_of(source, resolution, documents), seed, question.count)
         beyond, far = None, tuple[Place, ...]()
         if any(
@@ -87,11 +89,15 @@ def _reported(run: Run, texts: Mapping[Place, Mapping[str, str]]) -> Trace:
     prediction = needed(predicted_for(run.source, run.resolution, documents, snapshots), run)
     if documents.told_by is not None:
         run = msgspec.structs.replace(run, absent=(*run.absent, _unasked(run, documents.told_by)))
-    made = judge(run, cases(run, documents, snapshots, prediction))
+    if sender_was_there(run):
+        made = judge(run, cases(run, documents, snapshots, prediction))
+    else:
+        made = by_the_api(run, documents)
     return msgspec.structs.replace(made, networks=cni.networks(snapshots, texts))
 
 
 def _unasked(run: Run, told: Hearsay) -> Layer:
     """Where the rules name the endpoints, no rule can be seen to be stale."""
     node = run.source.place.node
-    return Layer(name="the API", node=node, missing=told.why, remedy=told.remedy)
+    words = {"missing": told.why, "remedy": told.remedy, "manifest": told.manifest}
+    return Layer(name="the API", node=node, **words)

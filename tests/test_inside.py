@@ -73,7 +73,7 @@ def test_what_the_documents_say_of_themselves() -> None:
     made = read_documents(Inside(asked("svc/web"), POD, {}, REFUSAL).api())
     assert [pod.key for pod in made.pods] == ["shop/client"]
     assert made.told_by is not None
-    assert made.told_by.why == "not asked: you are not allowed to"
+    assert made.told_by.why == "not asked: you are not allowed to: list pods in namespace shop"
     assert "services.json" in made.missing
 
 

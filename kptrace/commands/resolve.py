@@ -12,7 +12,7 @@ from kptrace.commands.connection import InCluster
 from kptrace.commands.console import progress, show
 from kptrace.commands.report import PlainLook, plain
 from kptrace.commands.where import InLab, Offline, ground, namespace
-from kptrace.errors import Usage
+from kptrace.errors import Inconclusive, Usage
 
 
 def resolve(
@@ -40,7 +40,8 @@ def resolve(
 ) -> None:
     """Say what the API and the pod's own DNS make of a name; only DNS questions are sent.
 
-    It exits with 1 when the name does not resolve, or to something else than the API says.
+    It exits with 1 when the name does not resolve, or to something else than the API says, and with
+    4 when DNS could not be asked.
     """
     from kptrace.model import Question
     from kptrace.target import parse_target
@@ -62,4 +63,5 @@ def resolve(
     from kptrace.render.resolved import resolved
 
     show(plain(made, look, resolved))
-    raise typer.Exit(int(any(finding.severity == "error" for finding in made.findings)))
+    wrong = any(finding.severity == "error" for finding in made.findings)
+    raise typer.Exit(1 if wrong else Inconclusive.exit_code if made.absent else 0)

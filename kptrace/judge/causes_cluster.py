@@ -132,6 +132,15 @@ SERVICE = catalogue(
         "compare the Service's selector with the pods' labels, and look why the pods are not ready",
     ),
     (
+        "node-not-ready",
+        "a node is NotReady",
+        "the node's Ready condition is not True: its kubelet does not report, or says that it "
+        "lacks something. What its kernel forwards it may go on forwarding, so this alone proves "
+        "nothing of a packet",
+        "its pods count as not ready and leave the EndpointSlices; no pod can be started there",
+        "kubectl describe node NODE; look at its kubelet, its disk and its memory",
+    ),
+    (
         "no-local-endpoints",
         "the traffic policy is Local, and no endpoint is here",
         "the Service's internal or external traffic policy is Local, so only endpoints on the "

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+import msgspec
+
 from kptrace.model import ConntrackEntry, Drop, Layer, Lost, RuleHit, Sighting
 from kptrace.protocol import DOOR, Fact, Ready, Reply, Unarmed
-from kptrace.run import Run
+from kptrace.run import AGENT, Run, sender_was_there
 
 NAMES = ("capture", "rules", "drops", "conntrack")
 
@@ -32,7 +34,16 @@ def layers(run: Run) -> tuple[Layer, ...]:
         for node in nodes
         for name in NAMES
     ]
-    return (*found, *run.absent)
+    blind = () if sender_was_there(run) else ("state", *NAMES, "dns")
+    absent = [one for layer in run.absent for one in _taken_along(layer, run, blind)]
+    return (*found, *absent)
+
+
+def _taken_along(layer: Layer, run: Run, names: Iterable[str]) -> Iterable[Layer]:
+    """Without the agent that was to send, every source of evidence is missing for its reason."""
+    if layer.name != AGENT or layer.node != run.source.place.node or not names:
+        return (layer,)
+    return (msgspec.structs.replace(layer, name=name) for name in names)
 
 
 def _unseen(name: str, host: bool) -> str:

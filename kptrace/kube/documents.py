@@ -48,6 +48,7 @@ class Hearsay(Value):
     by: str
     why: str = ""
     remedy: str = ""
+    manifest: str = ""
 
 
 class Documents(Value):

@@ -118,6 +118,9 @@ class ClusterGround:
             self._instead(node, why)
         return self._agents[node]
 
+    def api_alone(self) -> dict[str, str]:
+        return self.api()
+
     def refusal(self) -> CannotLook | None:
         """Why no agent can be started, where that is for want of rights."""
         needs = tuple(to_act(self._terms.namespace))
@@ -153,8 +156,8 @@ class ClusterGround:
         source = self._source()
         if source.node != node or not source.pod:
             raise why
-        self._say(f"adding a container to pod {source.pod}: {_first_line(why)}")
-        closed = f"only pod {source.pod} itself was looked into: {_first_line(why)}"
+        self._say(f"adding a container to pod {source.pod}: {why.brief}")
+        closed = f"only pod {source.pod} itself was looked into: {why.in_one_line}"
         doors = (
             Door(place=Place(node=node), closed=f"{closed}; {why.hint}" if why.hint else closed),
             Door(place=source, netns="/proc/self/ns/net", resolv_conf="/etc/resolv.conf"),
@@ -193,7 +196,3 @@ class ClusterGround:
             namespaces.append(self._question.namespace)
         reads = to_read(namespaces, everywhere=target.kind == "address")
         return (*reads, *to_act(self._terms.namespace))
-
-
-def _first_line(error: CannotLook) -> str:
-    return error.message.partition("\n")[0].rstrip(":")

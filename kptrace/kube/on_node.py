@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 
@@ -68,6 +68,9 @@ class OnNode:
         if os.geteuid() == 0:
             self._own = node_here(read_documents(texts).nodes)
         return texts
+
+    def api_alone(self) -> Mapping[str, str] | None:
+        return self._cluster.api_alone()
 
     def refusal(self) -> CannotLook | None:
         return self._cluster.refusal()

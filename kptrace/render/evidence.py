@@ -20,6 +20,8 @@ LAYER_WORDS = {
     "conntrack": "conntrack",
     "drops": "drop reasons",
     "host": "the node itself",
+    "state": "rules and routes",
+    "dns": "DNS",
 }
 
 
@@ -108,6 +110,19 @@ def layers(page: Page, told: Iterable[Layer], with_missing: bool) -> None:
             say(f" To have it: {remedy}" if remedy else ""),
             hang=2,
         )
+    for each in manifests(known) if with_missing else ():
+        manifest(page, each)
+
+
+def manifests(layers: Iterable[Layer]) -> dict[str, None]:
+    """What is to be applied for what is missing, each once."""
+    return dict.fromkeys(layer.manifest for layer in layers if layer.manifest)
+
+
+def manifest(page: Page, text: str) -> None:
+    """Lines that stay as they are, to be copied: YAML that is wholly indented is YAML, too."""
+    for line in text.splitlines():
+        page.uncut(say(line), indent=2)
 
 
 def missing(layers: Iterable[Layer]) -> list[tuple[str, str]]:

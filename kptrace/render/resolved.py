@@ -5,6 +5,7 @@ from __future__ import annotations
 from kptrace.judge.words import end
 from kptrace.model import DnsAnswer, Endpoint, Resolved, Service
 from kptrace.render.clean import pad
+from kptrace.render.evidence import manifest
 from kptrace.render.fault import also
 from kptrace.render.page import Page, Span, glue, say, width_of
 from kptrace.render.words import place_words, source_words, span, target_words
@@ -48,7 +49,7 @@ def _heading(page: Page, made: Resolved) -> None:
 def _answer(made: Resolved) -> Span:
     if any(finding.severity == "error" for finding in made.findings):
         return glue("NOT AS IT SHOULD BE" if _addresses(made) else "UNRESOLVED", "bad")
-    if not made.resolution.address and not _addresses(made):
+    if made.absent or not (made.resolution.address or _addresses(made)):
         return glue("NOT ASKED OF DNS", "unsure")
     return glue("RESOLVED", "good")
 
@@ -146,6 +147,10 @@ def _dns(page: Page, made: Resolved, wide: bool) -> None:
     meant = made.resolution
     if made.why_not:
         page.line(say(f"not asked: {made.why_not}"), label=_label("DNS"))
+        for layer in made.absent:
+            if layer.remedy:
+                page.line(say(f"To have it: {layer.remedy}"), indent=LABEL + 1)
+            manifest(page, layer.manifest)
         return
     page.line(
         say(
