@@ -23,6 +23,7 @@ from kptrace.kube.pod_agent import PodAgent
 from kptrace.kube.pods import Guest, NodePod
 from kptrace.kube.reading import Reading
 from kptrace.kube.resolution import choose_source, resolve
+from kptrace.kube.sweep import tidy
 from kptrace.model import Place, Question
 from kptrace.protocol import Agent, Door
 
@@ -97,6 +98,8 @@ class ClusterGround:
         if known is not None and not known.ready:
             return  # no pod starts there; who wants an agent there is told so
         number = len(self._agents) + 1
+        if number == 1:
+            tidy(self._client, self._terms.namespace)
         lodging = NodePod(self._client, self._terms, self.run, number, node)
         agent = PodAgent(node, self.doors(node), lodging, self._terms.image, self._say)
         self._agents[node] = agent

@@ -2,15 +2,23 @@
 
 In: a client and a namespace, or all of them. Out: the pods that were removed. A container that was
 added to a pod cannot be taken out of it again; it ends by itself, and is told of.
+
+Pods that have ended stay as objects until somebody deletes them (the garbage collector of ended
+pods begins at 12,500 of them, kube-controller-manager --terminated-pod-gc-threshold). So each run
+removes those of earlier ones beside its own work.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from kptrace.errors import AgentFailed
+import msgspec
+
+from kptrace.errors import AgentFailed, CannotLook
 from kptrace.kube.agent_pod import MANAGED_BY, RUN
 from kptrace.kube.client import Client, Refusal, decoded, path
 from kptrace.kube.permissions import Need, lacking
@@ -19,6 +27,7 @@ from kptrace.model import Value
 SECONDS = 60.0  # a kubelet that lost the API server comes back to it within some
 _AGAIN = 0.2
 _VERBS = ("list", "delete")
+_ENDED = "status.phase!=Pending,status.phase!=Running"
 
 
 class Leftover(Value):
@@ -29,16 +38,42 @@ class Leftover(Value):
     run: str
     node: str
     phase: str
+    reason: str = ""
 
     @property
     def key(self) -> str:
         return f"{self.namespace}/{self.name}"
 
+    @property
+    def outlived(self) -> bool:
+        """It came to its own deadline, or all the time that it was to wait has passed. What ended
+        otherwise (evicted, killed) may belong to a run that is still to say so.
+        """
+        return self.phase == "Succeeded" or self.reason == "DeadlineExceeded"
 
-def leftovers(client: Client, namespace: str = "", run: str = "") -> tuple[Leftover, ...]:
+
+def leftovers(
+    client: Client, namespace: str = "", run: str = "", **query: str
+) -> tuple[Leftover, ...]:
     label = f"{MANAGED_BY}=kptrace" + (f",{RUN}={run}" if run else f",{RUN}")
-    found = decoded(client.get(path("pods", namespace), labelSelector=label))
+    found = decoded(client.get(path("pods", namespace), labelSelector=label, **query))
     return tuple(_leftover(one) for one in found.get("items") or ())
+
+
+def tidy(client: Client, namespace: str) -> threading.Thread:
+    """Remove what earlier runs left there and has ended, beside the work of this one; nobody waits
+    for it, and where it is not allowed nothing is said.
+    """
+    made = threading.Thread(target=_tidied, args=(client, namespace), name="tidy", daemon=True)
+    made.start()
+    return made
+
+
+def _tidied(client: Client, namespace: str) -> None:
+    with suppress(CannotLook, msgspec.DecodeError, KeyError):
+        for one in leftovers(client, namespace, fieldSelector=_ENDED):
+            if one.outlived:
+                client.delete(path("pods", one.namespace, one.name))
 
 
 def sweep(
@@ -78,4 +113,5 @@ def _leftover(one: dict[str, Any]) -> Leftover:
         run=metadata.get("labels", {}).get(RUN, ""),
         node=one.get("spec", {}).get("nodeName", ""),
         phase=one.get("status", {}).get("phase", ""),
+        reason=one.get("status", {}).get("reason", ""),
     )

@@ -18,6 +18,8 @@ import yaml
 from cluster.cli import LABEL, Cli, until
 from cluster.ground.cluster import Cluster
 
+from kptrace.kube import agent_pod
+
 SILENT_PORT = 7777
 WEB = ("svc/remote", "-n", "shop", "--from", "pod/client")
 
@@ -396,3 +398,23 @@ def test_two_at_once(cli: Cli) -> None:
     assert (first.code, second.code) == (0, 0), (first.err, second.err)
     assert "svc/remote (shop)" in first.out
     assert "svc/web (shop)" in second.out
+
+
+def test_the_next_run_removes_what_has_ended_and_no_more(cluster: Cluster, cli: Cli) -> None:
+    """A killed run's pod ends by its own deadline, and stays as an object."""
+    for run, deadline in (("ended", 1), ("live", 300)):
+        made = agent_pod.pod(agent_pod.Terms(namespace="shop", deadline=deadline), run, 1, "node-a")
+        cluster.kubectl("apply", "-f", "-", given=json.dumps(made))
+    until(
+        lambda: {"kptrace-ended-1": "Failed"}.items() <= phases(cli).items(), "the pod's deadline"
+    )
+    told = cli(*WEB)
+    assert told.code == 0, told.err
+    assert "kptrace-ended-1" not in told.out + told.err
+    until(lambda: "kptrace-ended-1" not in phases(cli), "the ended pod to be gone")
+    assert list(phases(cli)) == ["kptrace-live-1"]
+    assert "kptrace-live-1" in cli("clean", "-n", "shop").out
+
+
+def phases(cli: Cli) -> dict[str, str]:
+    return {one["metadata"]["name"]: one["status"].get("phase", "") for one in cli.pods("shop")}

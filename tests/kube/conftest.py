@@ -87,9 +87,9 @@ def _selected(one: dict[str, Any], query: dict[str, str]) -> bool:
     for pair in filter(None, query.get("fieldSelector", "").split(",")):
         names, _, value = pair.partition("=")
         found: Any = one
-        for name in names.split("."):
+        for name in names.removesuffix("!").split("."):
             found = found.get(name, {})
-        if found != value:
+        if (found == value) is names.endswith("!"):
             return False
     return True
 

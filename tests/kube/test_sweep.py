@@ -8,7 +8,7 @@ import pytest
 
 from kptrace.errors import Forbidden
 from kptrace.kube.client import Client
-from kptrace.kube.sweep import leftovers, sweep
+from kptrace.kube.sweep import leftovers, sweep, tidy
 
 PODS = "/api/v1/namespaces/shop/pods"
 OURS = {"app.kubernetes.io/managed-by": "kptrace"}
@@ -45,3 +45,51 @@ def test_without_the_right_to(left: Any, client: Client) -> None:
     left.allowed = lambda attributes: False
     with pytest.raises(Forbidden, match="list pods in namespace shop"):
         sweep(client, "shop")
+
+
+# --- beside another run ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "goes"),
+    [
+        ({"phase": "Failed", "reason": "DeadlineExceeded"}, True),
+        ({"phase": "Succeeded"}, True),
+        ({"phase": "Failed", "reason": "Evicted"}, False),
+        ({"phase": "Failed"}, False),
+        ({"phase": "Running"}, False),
+        ({"phase": "Pending", "reason": "DeadlineExceeded"}, False),
+    ],
+    ids=str,
+)
+def test_only_what_came_to_its_own_end(
+    left: Any, client: Client, status: dict[str, str], goes: bool
+) -> None:
+    labels = {**OURS, "kptrace.io/run": "r3"}
+    left.put(f"{PODS}/three", {"nodeName": "a"}, labels=labels, status=status)
+    left.put(f"{PODS}/done", {}, labels={"app": "web"}, status=status)
+    tidy(client, "shop").join()
+    assert (f"{PODS}/three" not in left.objects) is goes
+    assert {f"{PODS}/one", f"{PODS}/two", f"{PODS}/web", f"{PODS}/done"} <= set(left.objects)
+    assert len(left.paths("GET")) == 1
+
+
+def test_only_in_the_agents_namespace(left: Any, client: Client) -> None:
+    other = "/api/v1/namespaces/other/pods/four"
+    labels = {**OURS, "kptrace.io/run": "r4"}
+    left.put(other, {}, labels=labels, status={"phase": "Succeeded"})
+    tidy(client, "shop").join()
+    assert other in left.objects
+
+
+@pytest.mark.parametrize("code", [403, 404, 500])
+def test_a_refusal_is_nobodys_concern(
+    left: Any, client: Client, code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    labels = {**OURS, "kptrace.io/run": "r5"}
+    left.put(f"{PODS}/five", {}, labels=labels, status={"phase": "Succeeded"})
+    for method, where in (("DELETE", f"{PODS}/five"), ("GET", PODS)):
+        left.refuse(method, where, code, "no")
+        tidy(client, "shop").join()
+    assert f"{PODS}/five" in left.objects
+    assert capfd.readouterr() == ("", "")
