@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from struct import pack, unpack_from
 from typing import NamedTuple
 
+from kptrace.node.intake import Intake
+
 NETLINK_NETFILTER = 12
 SOL_NETLINK = 270
 ADD_MEMBERSHIP = 1
@@ -159,17 +161,18 @@ class Conversation:
         """
         self._sequence += 1
         self.socket.send(message(kind, DUMP | REQUEST, body, self._sequence))
+        intake = Intake()
         while True:
-            data = self.socket.recv(_RECEIVE)
-            first = next(messages(data), None)
-            if first is None or first.sequence != self._sequence:
-                continue
-            for end in messages(data[-_LAST:]) if first.type != ERROR else (first,):
-                if end.type in (DONE, ERROR) and end.sequence == self._sequence:
-                    _refused(end)
-                    yield data
-                    return
-            yield data
+            for data in intake.receive(self.socket):
+                first = next(messages(data), None)
+                if first is None or first.sequence != self._sequence:
+                    continue
+                for end in messages(data[-_LAST:]) if first.type != ERROR else (first,):
+                    if end.type in (DONE, ERROR) and end.sequence == self._sequence:
+                        _refused(end)
+                        yield data
+                        return
+                yield data
 
     def apply(self, subsystem: int, changes: list[bytes]) -> None:
         """All of these changes or none. Each must ask for an acknowledgement."""
