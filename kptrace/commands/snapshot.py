@@ -85,5 +85,5 @@ def _words(path: Path, made: Gathered, nodes: int) -> str:
         reasons.setdefault((layer.node, layer.missing), []).append(layer.name)
     for (node, why), names in reasons.items():
         page.line(say(f"not had of {node}: {', '.join(names)}: {why}"), indent=2, hang=4)
-    page.command(f"kptrace explain svc/NAME --bundle {path}", indent=2)
+    page.uncut(say(f"kptrace explain svc/NAME --bundle {path}", "name"), indent=2)
     return page.text()

@@ -131,7 +131,11 @@ class Case(Value):
         return link is not None and link.tunnel
 
     def silent(self, step: Step) -> bool:
-        """A program may pass the taps there by: nothing seen proves nothing."""
+        """A program may pass the taps there by, or what is there is encrypted: nothing seen proves
+        nothing.
+        """
+        if step.packet.tunnel is not None and step.packet.tunnel.kind == "wireguard":
+            return True
         snapshot = self.snapshots.get(Place(node=step.place.node))
         programs = snapshot.programs if snapshot and not step.place.pod else None
         return programs is not None and programs.silences(step.interface)
@@ -199,7 +203,11 @@ def cases(
             journey=mine,
             passages=own,
             answers=tuple(p for p in all_passages if p.packet and p.packet.flow in back),
-            drops=tuple(d for d in _of(run.replies, Drop) if _lost(d, probe, out, alone)),
+            drops=tuple(
+                drop
+                for drop in _of(run.replies, Drop)
+                if _lost(drop, probe, out, alone) and not _sent_again(drop, mine)
+            ),
             entries=entries,
             returned=returned,
         )
@@ -273,6 +281,17 @@ def _lost(drop: Drop, probe: Probe, out: set[Flow], alone: bool) -> bool:
     if drop.packet is None:
         return alone
     return _is_probe(drop.packet.innermost, probe, out)
+
+
+def _sent_again(drop: Drop, mine: Journey) -> bool:
+    """The backend had answered before: what was dropped is the probe as its sender repeats it."""
+    return any(
+        answer.place.node == drop.node
+        and answer.time_ns <= drop.time_ns
+        and answer.packet.innermost.icmp is None
+        and "R" not in answer.packet.innermost.flags
+        for answer in mine.back
+    )
 
 
 def _entries(

@@ -251,6 +251,17 @@ OPEN = catalogue(
         "look the reason up in include/net/dropreason-core.h of the kernel's source",
     ),
     (
+        "lost-between-nodes",
+        "the network between the nodes lost the packet",
+        "it left the one node's own interface and never came to the other's, and neither kernel "
+        "threw it away: a security group, a firewall, a router without a route to the pods, or a "
+        "check of source addresses lies between them",
+        "pods on these two nodes cannot reach each other; the same node works",
+        "let the tunnel pass between all nodes (UDP 8472 for Flannel's VXLAN, 4789 for Calico's, "
+        "IP protocol 4 for IPIP); without a tunnel route the pods' addresses and turn off the "
+        "check of source and destination",
+    ),
+    (
         "lost-unexplained",
         "the packet was lost and nobody said why",
         "every tap on the way watched, the packet passed the last one and not the next, and the "

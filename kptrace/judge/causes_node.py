@@ -135,6 +135,16 @@ FORWARDING = catalogue(
         "look whether the pod or node with that address still exists and is on this link",
     ),
     (
+        "neighbour-stale",
+        "packets are sent to another's link address",
+        "the neighbour entry of the next address has a link address that its owner has not: it was "
+        "written by hand, two have the same address, or a tunnel device was made anew; whoever "
+        "hears the frame throws it away as not his",
+        "nothing from this node reaches that address, until the entry is asked for anew",
+        "ip neigh del ADDRESS dev DEV where it was learned; restart the CNI's agent where it was "
+        "written; look for a second owner of the address",
+    ),
+    (
         "mtu",
         "the packet is larger than a link on the way allows",
         "small packets pass and large ones do not: the tunnel's overhead does not fit the link "

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from kptrace.judge.case import Case
 from kptrace.judge.passage import Met, Passage
-from kptrace.judge.words import drop_report, last_seen, rule_hit, rule_name
-from kptrace.model import Drop, Finding, Packet, RuleRef
+from kptrace.judge.words import drop_report, last_seen, rule_hit, rule_name, there
+from kptrace.model import Drop, Finding, Packet, Place, RuleRef
 
 
 def diagnose(case: Case) -> Iterator[Finding]:
@@ -30,26 +30,26 @@ def _blocked_by(case: Case, passage: Passage, met: Met) -> Finding:
     drop = case.dropped_for("NETFILTER_DROP")
     if drop is not None:
         evidence.append(drop_report(case, drop))
-    node, name = passage.place.node, rule_name(met.ref)
+    place = passage.place
     if passage.outer:
-        return tunnel_blocked(_carrier(case), node, name, met.ref, evidence)
-    return blocked(node, met.ref, passage.hook, met.drops, evidence)
+        return tunnel_blocked(_carrier(case), place, rule_name(met.ref), met.ref, evidence)
+    return blocked(place, met.ref, passage.hook, met.drops, evidence)
 
 
-def blocked(node: str, ref: RuleRef, hook: str, drops: bool, evidence: list[str]) -> Finding:
+def blocked(place: Place, ref: RuleRef, hook: str, drops: bool, evidence: list[str]) -> Finding:
     """This rule or policy threw it away."""
-    name = rule_name(ref)
+    name, node = rule_name(ref), place.node
     if hook == "forward" and not ref.number:
         return Finding(
             cause="forward-policy-drop",
             severity="error",
             node=node,
             object=name,
-            summary=f"the policy of {ref.table} {ref.chain} on {node} is DROP and no rule "
+            summary=f"the policy of {ref.table} {ref.chain} {there(place)} is DROP and no rule "
             "accepts the packet before",
             evidence=tuple(evidence),
             remedy=(
-                f"{_iptables(ref)} -P {ref.chain} ACCEPT  # on {node}",
+                f"{_iptables(ref)} -P {ref.chain} ACCEPT  # {there(place)}",
                 "or let the CNI's own FORWARD rules be written again (restart its pod)",
             ),
         )
@@ -59,9 +59,9 @@ def blocked(node: str, ref: RuleRef, hook: str, drops: bool, evidence: list[str]
         severity="error",
         node=node,
         object=name,
-        summary=f"{name} on {node} {verb} it: {ref.text or ref.words}",
+        summary=f"{name} {there(place)} {verb} it: {ref.text or ref.words}",
         evidence=tuple(evidence),
-        remedy=_removal(ref, node),
+        remedy=_removal(ref, place),
     )
 
 
@@ -71,9 +71,9 @@ def _carrier(case: Case) -> Packet:
 
 
 def tunnel_blocked(
-    packet: Packet, node: str, name: str, ref: RuleRef | None, evidence: list[str]
+    packet: Packet, place: Place, name: str, ref: RuleRef | None, evidence: list[str]
 ) -> Finding:
-    tunnel = packet.tunnel
+    tunnel, node = packet.tunnel, place.node
     assert tunnel is not None
     outer = packet.flow
     port = f"UDP port {outer.dport}" if outer.protocol == "udp" else "IP protocol 4"
@@ -86,7 +86,7 @@ def tunnel_blocked(
         summary=f"the {tunnel.kind.upper()} packet reached {node} and was thrown away there{said}",
         evidence=tuple(evidence),
         remedy=(
-            *(_removal(ref, node) if ref else ()),
+            *(_removal(ref, place) if ref else ()),
             f"or let {port} in from the nodes' addresses (here {outer.src})",
         ),
     )
@@ -96,7 +96,7 @@ def _blocked(case: Case, drop: Drop) -> Finding:
     """Only the drop report says it: some rule did, which one is not known."""
     evidence = [drop_report(case, drop), *last_seen(case), "no rule trace tells which rule it was"]
     if drop.packet is not None and drop.packet.tunnel is not None:
-        return tunnel_blocked(drop.packet, drop.node, "", None, evidence)
+        return tunnel_blocked(drop.packet, Place(node=drop.node), "", None, evidence)
     predicted = case.branch.blame if case.branch and case.branch.cause else ""
     return Finding(
         cause=case.branch.cause if case.branch and predicted else "rule-drop",
@@ -117,15 +117,15 @@ def _iptables(ref: RuleRef) -> str:
     return f"{program}-{variant}{table}"
 
 
-def _removal(ref: RuleRef, node: str) -> tuple[str, ...]:
+def _removal(ref: RuleRef, place: Place) -> tuple[str, ...]:
     """The command that takes the rule out, by its number: a rule's text may be anybody's, and
     does not belong into a line that is made to be pasted into a shell.
     """
     if not ref.number:
         return ()
     if ref.text.startswith("-") or not ref.text:
-        return (f"{_iptables(ref)} -D {ref.chain} {ref.number}  # on {node}",)
+        return (f"{_iptables(ref)} -D {ref.chain} {ref.number}  # {there(place)}",)
     return (
-        f"nft -a list chain {ref.family} {ref.table} {ref.chain}  # on {node}; then",
+        f"nft -a list chain {ref.family} {ref.table} {ref.chain}  # {there(place)}; then",
         f"nft delete rule {ref.family} {ref.table} {ref.chain} handle N",
     )

@@ -13,7 +13,7 @@ from kptrace.judge.case import Case
 from kptrace.judge.causes import cause
 from kptrace.judge.filtering import blocked, tunnel_blocked
 from kptrace.judge.proxy import endpoints_words, refusal
-from kptrace.judge.words import last_seen, next_predicted, rule_name
+from kptrace.judge.words import drop_report, last_seen, next_predicted, rule_name
 from kptrace.model import Finding, RuleRef, Step
 
 READ = "its rules, routes and devices, as they were read, end it there"
@@ -43,9 +43,9 @@ def diagnose(case: Case) -> Iterator[Finding]:
         cause=branch.cause,
         severity="error",
         node=node,
-        object=branch.blame,
+        object=branch.blame.removeprefix(f"{node}: "),
         summary=branch.words if node in branch.words else f"{node}: {branch.words}",
-        evidence=(*last_seen(case), *about, READ),
+        evidence=(*(drop_report(case, d) for d in case.drops[:1]), *last_seen(case), *about, READ),
         remedy=tuple(_mends(case, branch.cause, last.interface if last else "", node)),
     )
 
@@ -70,5 +70,5 @@ def _by_rule(case: Case, id: str, step: Step, ref: RuleRef) -> Finding:
         "no rule trace and no drop report was to be had that would confirm it",
     ]
     if id == "tunnel-port-blocked" and case.last is not None:
-        return tunnel_blocked(case.last.packet, node, name, ref, evidence)
-    return blocked(node, ref, step.hook, step.action == "dropped", evidence)
+        return tunnel_blocked(case.last.packet, step.place, name, ref, evidence)
+    return blocked(step.place, ref, step.hook, step.action == "dropped", evidence)

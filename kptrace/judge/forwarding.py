@@ -12,10 +12,8 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 from kptrace.judge.case import Case
-from kptrace.judge.path import icmp_words
-from kptrace.judge.words import drop_report, end, entry_words, last_seen
-from kptrace.model import Drop, Finding, Node, Place, Sighting
-from kptrace.walk.routing import Query, lookup
+from kptrace.judge.words import answered, drop_report, end, entry_words, last_seen
+from kptrace.model import Finding, Node, Place, Sighting
 
 FORWARDING_OFF = ("IP_INADDRERRORS", "IP_INNOROUTES", "NOT_SPECIFIED")
 
@@ -23,7 +21,6 @@ FORWARDING_OFF = ("IP_INADDRERRORS", "IP_INNOROUTES", "NOT_SPECIFIED")
 def diagnose(case: Case) -> Iterator[Finding]:
     last = case.last
     if last is None:
-        yield from _gateway(case)
         return
     ends = (last, *case.journey.back[-1:])
     for seen in ends:
@@ -31,7 +28,6 @@ def diagnose(case: Case) -> Iterator[Finding]:
             yield from _off(case, seen)
             break
     yield from _route_missing(case, last)
-    yield from _neighbour(case)
     yield from _too_big(case)
 
 
@@ -72,41 +68,48 @@ def _off(case: Case, last: Sighting) -> Iterator[Finding]:
 
 
 def _route_missing(case: Case, last: Sighting) -> Iterator[Finding]:
-    """The packet was for a pod of another node, but its node had no route to that node's pods."""
+    """The packet, or its answer, was for a pod of another node, but the node where it was lost had
+    no route to that node's pods.
+    """
+    answer = answered(case)
+    lost, wanted = (answer, answer.packet.innermost.flow.dst) if answer else (last, "")
     backend = case.backend
-    owner = _pod_range(case, backend[0]) if backend else None
-    if backend is None or owner is None:
+    if answer is None and backend is not None:
+        wanted = backend[0]
+    owner = _pod_range(case, wanted) if wanted else None
+    at = _where_lost(case, lost)
+    if owner is None or at is None or at.node == owner[0].name:
         return
     node, cidr = owner
-    at = _where_lost(case, last)
-    if at is None or at.node == node.name:
-        return
     snapshot = case.snapshots.get(at)
-    wanted = ip_address(backend[0])
+    address = ip_address(wanted)
     if snapshot is None or any(
-        wanted in route.destination and not route.default for route in snapshot.routes
+        address in route.destination and not route.default for route in snapshot.routes
     ):
         return
+    which = "the answer" if answer else "it"
     evidence = [*last_seen(case)]
-    if last.direction == "out":
+    if lost.direction == "out":
+        flow = lost.packet.innermost.flow
         evidence.append(
-            f"it left {last.interface} of {at.node} without encapsulation, "
-            f"for {end(*backend)}, by the default route"
+            f"{which} left {lost.interface} of {at.node} without encapsulation, "
+            f"for {end(wanted, flow.dport)}, by the default route"
         )
     evidence += [drop_report(case, d) for d in case.drops[:1]]
     evidence.append(f"the routes of {at.node} have none to {cidr}, the pod range of {node.name}")
     if case.entry is not None:
         evidence.append(entry_words(case.entry))
+    back = ": the packet arrives, its answer does not" if answer else ""
     yield Finding(
         cause="pod-route-missing",
         severity="error",
         node=at.node,
         object=f"route to {cidr}",
-        summary=f"{at.node} has no route to {cidr}, the pods of {node.name}",
+        summary=f"{at.node} has no route to {cidr}, the pods of {node.name}{back}",
         evidence=tuple(evidence),
         remedy=(
             f"restart the CNI's pod on {at.node}: it writes its routes anew",
-            f"ip route get {backend[0]}  # on {at.node}: should name the tunnel or {node.name}",
+            f"ip route get {wanted}  # on {at.node}: should name the tunnel or {node.name}",
         ),
     )
 
@@ -125,73 +128,6 @@ def _pod_range(case: Case, address: str) -> tuple[Node, str] | None:
             if wanted in ip_network(cidr, strict=False):
                 return node, cidr
     return None
-
-
-def _neighbour(case: Case) -> Iterator[Finding]:
-    drop = case.dropped_for("NEIGH_FAILED", "NEIGH_QUEUEFULL")
-    if drop is None:
-        return
-    yield Finding(
-        cause="neighbour-failed",
-        severity="error",
-        node=drop.node,
-        object=_neighbour_object(drop),
-        summary=f"nobody on {drop.interface or 'the link'} of {drop.node} answers for "
-        f"{_next(drop) or 'the next hop'}",
-        evidence=(drop_report(case, drop), *last_seen(case)),
-        remedy=(f"ip neigh show{_dev(drop)}  # on {drop.node}: FAILED or INCOMPLETE?",),
-    )
-
-
-def _gateway(case: Case) -> Iterator[Finding]:
-    """Nothing left the sender's own device, and its own kernel says that it found nobody there."""
-    place = case.source.place
-    snapshot = case.snapshots.get(place)
-    error = next(
-        (s for s in case.journey.back if s.packet.icmp in ((3, 1), (1, 3)) and s.place == place),
-        None,
-    )
-    known = case.branch.cause if case.branch else ""
-    if snapshot is None or error is None or known not in ("", "neighbour-failed"):
-        return
-    flow = case.returned.flow if case.returned else case.probe.flow
-    found = lookup(snapshot, Query(flow=flow, mark=None))
-    if snapshot.holds(error.packet.flow.src) is None or not found.nexthops:
-        return
-    hop = found.nexthops[0]
-    wanted, whose = hop.gateway or flow.dst, f"pod {place.pod}" if place.pod else place.node
-    states = snapshot.neighbour(hop.interface, wanted)
-    held = f" ({', '.join(states.states)} before the probe)" if states else ""
-    yield Finding(
-        cause="neighbour-failed",
-        severity="error",
-        node=place.node,
-        object=f"neighbour {wanted} dev {hop.interface} of {whose}",
-        summary=f"nobody on {hop.interface} of {whose} answers for its gateway {wanted}",
-        evidence=(
-            f"nothing left {hop.interface}, and {whose}'s own kernel told its sender "
-            f"{icmp_words(error.packet)}",
-            f"the route of {whose}: {found.route.text if found.route else ''}{held}",
-            *(drop_report(case, d) for d in case.drops[:1]),
-        ),
-        remedy=(
-            f"ip neigh show dev {hop.interface}  # in {whose}: FAILED or INCOMPLETE?",
-            f"look on {place.node} who should answer: the bridge's address, or proxy_arp and "
-            "forwarding of the pod's device (Calico), or rules that drop neighbour discovery",
-        ),
-    )
-
-
-def _neighbour_object(drop: Drop) -> str:
-    return f"neighbour {_next(drop)}{_dev(drop)}".strip()
-
-
-def _next(drop: Drop) -> str:
-    return drop.packet.flow.dst if drop.packet else ""
-
-
-def _dev(drop: Drop) -> str:
-    return f" dev {drop.interface}" if drop.interface else ""
 
 
 def _too_big(case: Case) -> Iterator[Finding]:

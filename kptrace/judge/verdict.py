@@ -22,10 +22,12 @@ from kptrace.judge import (
     forwarding,
     ipvs,
     mesh,
+    neighbour,
     policy,
     proxy,
     reverse_path,
     tunnel,
+    underlay,
 )
 from kptrace.judge.carrier import opaque
 from kptrace.judge.case import Case
@@ -60,6 +62,7 @@ FAMILIES = (
     filtering.diagnose,
     tunnel.diagnose,
     forwarding.diagnose,
+    neighbour.diagnose,
 )
 
 # What a cause means for the outcome; all others mean that the packet was dropped.
@@ -182,7 +185,10 @@ def _unexplained(case: Case, known: tuple[Layer, ...]) -> Iterator[Finding]:
     following = next_predicted(case)
     watched = following is not None and following.place in case.snapshots
     unseen = "; ".join(f"{b.name} on {b.node}: {b.missing or f'{b.lost} lost'}" for b in blind)
-    if watched and not blind:
+    between = tuple(underlay.diagnose(case)) if watched and not blind else ()
+    if between:
+        yield from between
+    elif watched and not blind:
         assert following is not None
         yield Finding(
             cause="lost-unexplained",
@@ -206,7 +212,6 @@ def _unexplained(case: Case, known: tuple[Layer, ...]) -> Iterator[Finding]:
                 *last_seen(case),
                 *_told_to_the_sender(case),
                 *why,
-                *((f"missing: {unseen}",) if unseen else ()),
             ),
         )
 

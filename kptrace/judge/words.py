@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from kptrace.model import ConntrackEntry, Drop, Flow, RuleRef, Sighting, Step
+from kptrace.model import ConntrackEntry, Drop, Flow, Place, RuleRef, Sighting, Step
 
 if TYPE_CHECKING:  # whoever only writes addresses needs no case
     from kptrace.judge.case import Case
@@ -58,11 +58,20 @@ def next_predicted(case: Case) -> Step | None:
 
 
 def place_name(sighting: Sighting) -> str:
-    return f"pod {sighting.place.pod}" if sighting.place.pod else sighting.place.node
+    return whose(sighting.place)
 
 
 def step_place(step: Step) -> str:
-    return f"pod {step.place.pod}" if step.place.pod else step.place.node
+    return whose(step.place)
+
+
+def whose(place: Place) -> str:
+    return f"pod {place.pod}" if place.pod else place.node
+
+
+def there(place: Place) -> str:
+    """``on node-b``; ``in pod shop/web-1 on node-b``: where a command is to be run."""
+    return f"in pod {place.pod} on {place.node}" if place.pod else f"on {place.node}"
 
 
 def rule_name(ref: RuleRef) -> str:
@@ -74,7 +83,7 @@ def rule_name(ref: RuleRef) -> str:
 def rule_hit(passage: Passage, met: Met) -> str:
     verb = "drop" if met.drops else "reject"
     text = f": {met.ref.text}" if met.ref.text and met.ref.number else ""
-    return f"rule trace on {passage.place.node}: {rule_name(met.ref)}{text}, verdict {verb}"
+    return f"rule trace {there(passage.place)}: {rule_name(met.ref)}{text}, verdict {verb}"
 
 
 def drop_report(case: Case, drop: Drop) -> str:

@@ -100,13 +100,13 @@ class Page:
             self._add(each)
 
     def command(self, text: str, label: Sequence[Span] = (), indent: int = 0) -> None:
-        """A shell command; broken only where that leaves it to be copied and run."""
+        """A shell command; where it must break, so that it can still be copied and run."""
         room = self.width - 2
         start = [Span(" " * indent), *label]
         hang = width_of(start) + 4
         words = [say(text, "name")]
         if any(hang + width_of(word) > room for _, word in _words(words)):
-            self._add([*start, *words])
+            self.line(*words, label=label, indent=indent, hang=hang)  # cut words cannot be copied
             return
         *broken, last = _Lines(start, hang, room, room).filled(words)
         for each in broken:
@@ -114,7 +114,7 @@ class Page:
         self._add(last)
 
     def uncut(self, *spans: Span, indent: int = 0) -> None:
-        """One line with a thing that is to be copied, such as a path, however wide it is."""
+        """One line that is to be copied, such as the user's own path, however wide it is."""
         self._add([Span(" " * indent), *spans])
 
     def _add(self, spans: Sequence[Span]) -> None:

@@ -106,6 +106,9 @@ OUTCOME_WORDS = {
 # Where a report says on which node it happened.
 PLACED = (Outcome.REJECTED, Outcome.DROPPED, Outcome.NOT_PROGRAMMED)
 
+# The cause whose object says itself where that is: between two nodes.
+BETWEEN = "lost-between-nodes"
+
 OUTCOME_STYLES = {Outcome.DELIVERED: "good", Outcome.INCONCLUSIVE: "unsure"}
 
 
@@ -118,8 +121,8 @@ def outcome_words(trace: Trace) -> str:
         if sent:
             return f"{words} {done}"
         return f"{words} in {span(trace.elapsed_us)}" if trace.elapsed_us is not None else words
-    node = place_of_fault(trace)
-    words += f" on {node}" if trace.outcome in PLACED and node else ""
+    place = place_of_fault(trace)
+    words += f" {place}" if trace.outcome in PLACED and place else ""
     return f"{words}, {done} delivered" if sent else words
 
 
@@ -128,11 +131,13 @@ def outcome_style(outcome: Outcome) -> str:
 
 
 def place_of_fault(trace: Trace) -> str:
-    """The node where it ended: the first error's, else that of the hop that ended the way."""
+    """``on node-b``, ``between node-a and node-b``: as the first error says, else the last hop."""
     for finding in trace.findings:
+        if finding.severity == "error" and finding.cause == BETWEEN:
+            return finding.object
         if finding.severity == "error" and finding.node:
-            return finding.node
+            return f"on {finding.node}"
     for hop in reversed(trace.hops):
         if hop.action in ("dropped", "rejected"):
-            return hop.node
+            return f"on {hop.node}"
     return ""

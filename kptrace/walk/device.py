@@ -75,8 +75,7 @@ def receive(story: Story, stage: Receive) -> Stage | Arrived:
     skb.iif = master.name if master else link.name
     if skb.mac and link.mac and skb.mac != link.mac and not link.noarp:
         words = f"the frame is for {skb.mac}, but {link.name} has {link.mac}"
-        cause = "fdb-stale" if link.tunnel else "neighbour-failed"
-        raise story.end(skb, Outcome.DROPPED, cause, link.name, words, link.name)
+        raise story.end(skb, Outcome.DROPPED, "neighbour-stale", link.name, words, link.name)
     return Input(skb)
 
 
@@ -173,7 +172,9 @@ def unseen_pod(node: str, name: str) -> str:
 def leave(story: Story, skb: Skb, link: Link) -> Arrived:
     """It leaves what was looked at. What that means depends on whose address it is for."""
     world, dst = story.world, skb.packet.flow.dst
-    if story.replying and not skb.packet.tunnel and skb.flow.dst == story.asked.src:
+    asker = world.home(story.asked.src)
+    at_large = asker is None or not asker.pod  # a pod whose node we know is reached by that alone
+    if at_large and story.replying and not skb.packet.tunnel and skb.flow.dst == story.asked.src:
         return Arrived(skb, None, unseen=True)
     if skb.packet.tunnel:
         words = f"the tunnel's packet leaves for {dst}, which was not looked at"

@@ -94,7 +94,7 @@ def deliver(story: Story, stage: Local) -> Stage | Arrived:
         return Arrived(skb, skb.place)
     link = _taking(story.at(skb), skb.packet)
     if link is None or not link.up:
-        what = f"{link.name} is down" if link else f"no device takes {_named(skb.packet)}"
+        what = f"{link.name} is down" if link else _nobody_takes(story.at(skb), skb.packet)
         blame = f"{skb.place.node}: {link.name if link else _named(skb.packet)}"
         cause = "link-down" if link else "tunnel-device-missing"
         raise story.end(skb, Outcome.DROPPED, cause, blame, what)
@@ -127,6 +127,19 @@ def _device(snapshot: Snapshot, port: int, vni: int | None, family: int) -> Link
         if not own or (":" in own) == (family == 6):
             return link
     return None
+
+
+def _nobody_takes(snapshot: Snapshot, packet: Packet) -> str:
+    """``no device takes VXLAN 1 on port 8472 (flannel.1 takes VXLAN 1 on port 4789)``"""
+    tunnel, port = packet.tunnel, packet.flow.dport
+    assert tunnel is not None
+    others = [
+        f"{link.name} takes VXLAN {link.vxlan.vni} on port {link.vxlan.port}"
+        for link in snapshot.links
+        if link.vxlan is not None and tunnel.kind == "vxlan"
+        if (link.vxlan.vni, link.vxlan.port) != (tunnel.vni, port)
+    ]
+    return f"no device takes {_named(packet)}" + (f" ({'; '.join(others)})" if others else "")
 
 
 def _named(packet: Packet) -> str:

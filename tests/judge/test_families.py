@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kptrace.judge import backend, bridge, filtering, forwarding, proxy, tunnel
+from kptrace.judge import backend, bridge, filtering, forwarding, neighbour, proxy, tunnel
 from kptrace.model import Endpoint, Flow, Outcome, Packet, Place, Tunnel
 
 A, B = Place(node="a"), Place(node="b")
@@ -245,12 +245,12 @@ def test_no_route_to_the_other_nodes_pods(probe: Any, way: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "cause"),
-    [("NEIGH_FAILED", "neighbour-failed"), ("PKT_TOO_BIG", "mtu")],
+    ("reason", "cause", "family"),
+    [("NEIGH_FAILED", "neighbour-failed", neighbour), ("PKT_TOO_BIG", "mtu", forwarding)],
 )
-def test_what_the_kernel_names_itself(probe: Any, reason: str, cause: str) -> None:
+def test_what_the_kernel_names_itself(probe: Any, reason: str, cause: str, family: Any) -> None:
     drop = probe.drop("b", reason, SYN, "cni0")
-    found = only(forwarding.diagnose(probe(7, told=[drop])))
+    found = only(family.diagnose(probe(7, told=[drop])))
     assert (found.cause, found.node) == (cause, "b")
 
 
@@ -307,7 +307,7 @@ def test_a_gateway_that_does_not_answer(probe: Any) -> None:
         packet=Packet(flow=flow, icmp=(3, 1), quoted=quoted),
     )
     case = probe(0, told=[error], files=files, entry=None, result="unreachable")
-    found = only(forwarding.diagnose(case))
+    found = only(neighbour.diagnose(case))
     assert (found.cause, found.node) == ("neighbour-failed", "a")
     assert found.object == "neighbour 169.254.1.1 dev eth0 of pod shop/client"
     assert "ICMP host unreachable" in found.evidence[0]
@@ -317,4 +317,4 @@ def test_a_gateway_that_does_not_answer(probe: Any) -> None:
 def test_a_router_s_own_error_is_not_the_sender_s(probe: Any) -> None:
     error = probe.icmp(CLIENT, "eth0", "in", "10.244.1.1")
     case = probe(0, told=[error], entry=None, result="unreachable")
-    assert not tuple(forwarding.diagnose(case))
+    assert not tuple(neighbour.diagnose(case))

@@ -55,11 +55,10 @@ def test_a_command_can_be_copied() -> None:
     assert joined == "bridge fdb replace 4a:00:00:00:00:02 dev flannel.1 dst 172.30.0.12"
 
 
-def test_what_would_be_cut_is_left_whole_to_be_copied() -> None:
+def test_what_is_to_be_copied_as_it_is_stays_whole() -> None:
     sheet, path = page(), "/var/lib/incidents/2026-11-23/shop/kptrace-snapshot.tar.gz"
-    sheet.command(f"kptrace explain svc/web --bundle {path}", indent=2)
-    sheet.uncut(say(path))
-    assert sheet.text() == f"  kptrace explain svc/web --bundle {path}\n{path}\n"
+    sheet.uncut(say(path), indent=2)
+    assert sheet.text() == f"  {path}\n"
 
 
 def test_blank_lines_are_single() -> None:

@@ -339,7 +339,7 @@ def test_wrong_vtep_mac_is_somebody_elses_frame(cluster: Any) -> None:
     entry = msgspec.structs.replace(cluster.snapshots[cluster.a].fdb[0], mac=wrong.mac)
     cluster.change(cluster.a, neighbours=(wrong,), fdb=(entry,))
     far = branch_to(cluster.ask(SERVICE), FAR)
-    assert (far.outcome, far.cause) == (Outcome.DROPPED, "fdb-stale")
+    assert (far.outcome, far.cause) == (Outcome.DROPPED, "neighbour-stale")
     assert crossings(far)[-1] == "node-b flannel.1 in"
 
 

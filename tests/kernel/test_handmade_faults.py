@@ -1,0 +1,177 @@
+"""Faults that people make with ``ip`` and ``nft``, not among those of ``kptrace lab break``."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from kptrace.lab.state import Lab
+from kptrace.model import Finding, Outcome, Trace
+
+POD = "10.244.2.21"  # of remote-1
+FAR_MAC, NOBODY_S = "02:00:00:00:00:02", "02:00:00:00:00:99"
+
+Commands = tuple[str, ...]
+Fault = Callable[[Lab], tuple[str, Commands, Commands]]
+"""The namespace, what breaks it, what heals it."""
+
+
+def run(netns: str, lines: Commands) -> None:
+    for line in lines:
+        subprocess.run(["ip", "netns", "exec", netns, *line.split()], check=True)
+
+
+@contextmanager
+def broken(lab: Lab, fault: Fault) -> Iterator[None]:
+    netns, breaking, healing = fault(lab)
+    run(netns, breaking)
+    try:
+        yield
+    finally:
+        run(netns, healing)
+
+
+def node(lab: Lab, name: str) -> str:
+    return lab.plan.node(name).netns
+
+
+def no_way_back(lab: Lab) -> tuple[str, Commands, Commands]:
+    route = "10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink"
+    return node(lab, "node-b"), ("ip route del 10.244.1.0/24",), (f"ip route add {route}",)
+
+
+def wrong_mac_of_the_pod(lab: Lab) -> tuple[str, Commands, Commands]:
+    wrong = f"ip neigh replace {POD} dev cni0 lladdr 02:de:ad:be:ef:01 nud permanent"
+    return node(lab, "node-b"), (wrong,), (f"ip neigh del {POD} dev cni0",)
+
+
+def wrong_mac_of_the_tunnel(lab: Lab) -> tuple[str, Commands, Commands]:
+    entry = "ip neigh replace 10.244.2.0 lladdr {} dev flannel.1 nud permanent"
+    known = f"bridge fdb add {NOBODY_S} dev flannel.1 dst 172.30.0.12"
+    gone = f"bridge fdb del {NOBODY_S} dev flannel.1"
+    return node(lab, "node-a"), (entry.format(NOBODY_S), known), (entry.format(FAR_MAC), gone)
+
+
+def security_group(toward: str) -> Fault:
+    """In what joins the nodes, where kptrace does not look."""
+
+    def blocked(lab: Lab) -> tuple[str, Commands, Commands]:
+        breaking = (
+            "nft add table bridge group",
+            "nft add chain bridge group forward { type filter hook forward priority 0 ; }",
+            f"nft add rule bridge group forward udp dport 8472 ip daddr {toward} drop",
+        )
+        return lab.plan.underlay, breaking, ("nft delete table bridge group",)
+
+    return blocked
+
+
+def rule_of_the_pod(lab: Lab) -> tuple[str, Commands, Commands]:
+    rule = "INPUT -p tcp --dport 8080 -j DROP"
+    pod = lab.plan.pod("shop/remote-1").netns
+    return pod, (f"iptables-nft -A {rule}",), (f"iptables-nft -D {rule}",)
+
+
+def device_of_the_pod_down(lab: Lab) -> tuple[str, Commands, Commands]:
+    up = ("ip link set eth0 up", "ip route add default via 10.244.2.1")
+    return lab.plan.pod("shop/remote-1").netns, ("ip link set eth0 down",), up
+
+
+def another_port_of_the_tunnel(lab: Lab) -> tuple[str, Commands, Commands]:
+    def made(port: int) -> Commands:
+        """The device with all that hangs on it."""
+        return (
+            "ip link del flannel.1",
+            f"ip link add flannel.1 address {FAR_MAC} mtu 1450 type vxlan id 1 "
+            f"local 172.30.0.12 dev eth0 dstport {port} nolearning",
+            "ip addr add 10.244.2.0/32 dev flannel.1",
+            "ip link set flannel.1 up",
+            "ip route add 10.244.1.0/24 via 10.244.1.0 dev flannel.1 onlink",
+            "ip neigh add 10.244.1.0 lladdr 02:00:00:00:00:01 dev flannel.1 nud permanent",
+            "bridge fdb add 02:00:00:00:00:01 dev flannel.1 dst 172.30.0.11",
+        )
+
+    return node(lab, "node-b"), made(4789), made(8472)
+
+
+CASES: list[tuple[Fault, str, str, str, str]] = [
+    (no_way_back, "pod-route-missing", "node-b", "route to 10.244.1.0/24", "its answer does not"),
+    (
+        wrong_mac_of_the_pod,
+        "neighbour-stale",
+        "node-b",
+        f"neighbour {POD} dev cni0",
+        f"{POD} to 02:de:ad:be:ef:01, but eth0 of pod shop/remote-1 has 0a:58:0a:f4:02:15",
+    ),
+    (
+        wrong_mac_of_the_tunnel,
+        "neighbour-stale",
+        "node-a",
+        "neighbour 10.244.2.0 dev flannel.1",
+        f"{NOBODY_S}, but flannel.1 of node-b has {FAR_MAC}",
+    ),
+    (
+        security_group("172.30.0.12"),
+        "lost-between-nodes",
+        "",
+        "between node-a and node-b",
+        "it left eth0 of node-a as VXLAN for 172.30.0.12 and never came to eth0 of node-b",
+    ),
+    (
+        security_group("172.30.0.11"),
+        "lost-between-nodes",
+        "",
+        "between node-b and node-a",
+        "the answer left eth0 of node-b as VXLAN for 172.30.0.11",
+    ),
+    (rule_of_the_pod, "rule-drop", "node-b", "filter INPUT 1", "in pod shop/remote-1 on node-b"),
+    (
+        device_of_the_pod_down,
+        "link-down",
+        "node-b",
+        "eth0 of pod shop/remote-1",
+        "eth0 of pod shop/remote-1 is down",
+    ),
+    (
+        another_port_of_the_tunnel,
+        "tunnel-device-missing",
+        "node-b",
+        "VXLAN 1 on port 8472",
+        "no device takes VXLAN 1 on port 8472 (flannel.1 takes VXLAN 1 on port 4789)",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause", "where", "object", "words"),
+    CASES,
+    ids=[
+        "no way back",
+        "wrong MAC of the pod",
+        "wrong MAC of the tunnel",
+        "question lost on the wire",
+        "answer lost on the wire",
+        "rule of the pod",
+        "device of the pod down",
+        "tunnel's ports differ",
+    ],
+)
+def test_cause_node_and_object(
+    vxlan_bench: Any, fault: Fault, cause: str, where: str, object: str, words: str
+) -> None:
+    with broken(vxlan_bench.lab, fault):
+        vxlan_bench.renew()
+        seen: Trace = vxlan_bench.trace("svc/remote", "pod/client", timeout=2.0)
+    vxlan_bench.renew()
+    first: Finding = seen.findings[0]
+    assert seen.outcome is Outcome.DROPPED
+    assert (first.cause, first.node) == (cause, where), first
+    assert object in first.object
+    assert words in first.summary
+    assert first.remedy
+    healed: Trace = vxlan_bench.trace("svc/remote", "pod/client")
+    assert healed.outcome is Outcome.DELIVERED, healed.findings
