@@ -84,7 +84,7 @@ class Inside(ThisNode):
         if node != self.name or not self._is_ours(self._asked.source):
             raise self._refusal
         pod = Place(node=node, pod=f"{self._pod.namespace}/{self._pod.name}")
-        why = f"{OWN_ONLY}, and no agent could be started ({self._refusal.in_one_line})"
+        why = f"{OWN_ONLY}, and no agent could be started: {self._refusal.in_one_line}"
         doors = (
             Door(place=Place(node=node), closed=why),
             Door(place=pod, netns="/proc/self/ns/net", resolv_conf=str(RESOLV_CONF)),

@@ -11,24 +11,27 @@ from kptrace.model import ConntrackEntry, Drop, Layer, Lost, RuleHit, Sighting
 from kptrace.protocol import DOOR, Fact, Ready, Reply, Unarmed
 from kptrace.run import AGENT, Run, sender_was_there
 
+HOST = "host"  # the layer of a node whose own namespace could not be entered
 NAMES = ("capture", "rules", "drops", "conntrack")
 
 
 def layers(run: Run) -> tuple[Layer, ...]:
     """One for each source and node that was looked at, and those that could not be had."""
     facts = [r for r in run.replies if isinstance(r, Fact)]
-    nodes = tuple(dict.fromkeys(fact.place.node for fact in facts))
-    hosts = {fact.place.node for fact in facts if not fact.place.pod and fact.file != DOOR}
+    looked_at = tuple(dict.fromkeys(fact.place for fact in facts if fact.file != DOOR))
+    nodes = tuple(dict.fromkeys(place.node for place in looked_at))
+    hosts = {place.node for place in looked_at if not place.pod}
     told = _told(run.replies)
     lost = _lost(run.replies)
     unarmed = [u for r in run.replies if isinstance(r, Ready) for u in r.unarmed]
+    shut = {layer.node: layer for layer in run.absent if layer.name == HOST}
     found = [
         Layer(
             name=name,
             node=node,
             reports=told[node, name],
             lost=lost[node, name],
-            missing=_why(unarmed, node, name) or _unseen(name, node in hosts),
+            missing=_why(unarmed, node, name) or _unseen(name, node in hosts, shut.get(node)),
             remedy=next((u.remedy for u in _of(unarmed, node, name)), ""),
         )
         for node in nodes
@@ -46,9 +49,11 @@ def _taken_along(layer: Layer, run: Run, names: Iterable[str]) -> Iterable[Layer
     return (msgspec.structs.replace(layer, name=name) for name in names)
 
 
-def _unseen(name: str, host: bool) -> str:
-    """Conntrack is asked in nodes' own namespaces."""
-    return "" if host or name != "conntrack" else "the node's own namespace was not looked at"
+def _unseen(name: str, host: bool, shut: Layer | None) -> str:
+    """Conntrack is asked in nodes' own namespaces; ``shut``: why that could not be entered."""
+    if host or name != "conntrack":
+        return ""
+    return shut.missing if shut else "the node's own namespace was not looked at"
 
 
 def _told(replies: Iterable[Reply]) -> Counter[tuple[str, str]]:

@@ -6,6 +6,7 @@ is no evidence.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from kptrace.judge.words import end, entry_words
@@ -126,20 +127,53 @@ def manifest(page: Page, text: str) -> None:
 
 
 def missing(layers: Iterable[Layer]) -> list[tuple[str, str]]:
-    """What was not watched and why, and the remedy; those that lack for the same reason together:
+    """What was not watched and why, and the remedy; those that lack for the same cause together:
     ``capture, rule trace on node-b: no agent there``.
     """
-    names: dict[tuple[str, str], dict[str, None]] = {}
-    nodes: dict[tuple[str, str], dict[str, None]] = {}
+    gaps: dict[str, list[Layer]] = {}
     for layer in layers:
         if layer.missing:
-            key = (layer.missing.rstrip("."), layer.remedy)
-            names.setdefault(key, {})[_name(layer)] = None
-            nodes.setdefault(key, {})[layer.node] = None
-    return [
-        (f"{', '.join(names[why, remedy])} on {', '.join(nodes[why, remedy])}: {why}", remedy)
-        for why, remedy in names
-    ]
+            gaps.setdefault(_cause(layer), []).append(layer)
+    return [(f"{_where(gap)}: {_reason(cause, gap)}", _remedy(gap)) for cause, gap in gaps.items()]
+
+
+def _cause(layer: Layer) -> str:
+    """``not asked: REFUSAL`` and ``no agent could be started: REFUSAL`` have one cause; so have
+    all that a capability would give.
+    """
+    if layer.remedy.startswith("grant CAP_"):
+        place = PLACE.search(layer.missing)
+        return f"not permitted{place[0] if place else ''}"
+    return layer.missing.partition(": ")[2] or layer.missing
+
+
+def _reason(cause: str, gap: Sequence[Layer]) -> str:
+    """In full, where all say the same."""
+    told = {layer.missing for layer in gap}
+    return (told.pop() if len(told) == 1 else cause).rstrip(".")
+
+
+def _where(gap: Iterable[Layer]) -> str:
+    """``capture, rule trace on node-a, node-b; conntrack on node-b``"""
+    by_node: dict[str, dict[str, None]] = {}
+    for layer in gap:
+        by_node.setdefault(layer.node, {})[_name(layer)] = None
+    nodes: dict[tuple[str, ...], list[str]] = {}
+    for node, names in by_node.items():
+        nodes.setdefault(tuple(names), []).append(node)
+    return "; ".join(f"{', '.join(names)} on {', '.join(some)}" for names, some in nodes.items())
+
+
+def _remedy(gap: Iterable[Layer]) -> str:
+    told = dict.fromkeys(layer.remedy for layer in gap if layer.remedy)
+    if len(told) > 1 and all(remedy.startswith("grant CAP_") for remedy in told):
+        *most, last = dict.fromkeys(CAPABILITY.findall(" ".join(told)))
+        return f"grant {', '.join(most)} and {last}"
+    return "; ".join(told)
+
+
+CAPABILITY = re.compile(r"CAP_[A-Z_]+")
+PLACE = re.compile(r" \(in [^()]*\)$")  # as judge/layers.py says in which pod
 
 
 def _names(layers: Iterable[Layer]) -> Iterable[str]:

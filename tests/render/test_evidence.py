@@ -62,6 +62,57 @@ def test_a_layer_that_is_missing_on_one_node_only_watched_on_the_other() -> None
     assert "Not watched" not in shown(lambda page: evidence.layers(page, known, False))
 
 
+def test_one_cause_is_told_once() -> None:
+    """In a pod without rights: each source says its own, the reader is told two things."""
+    refusal = "you are not allowed to: list pods, list nodes"
+    known = (
+        layer(
+            "capture",
+            "node-a",
+            missing="without CAP_NET_ADMIN nothing can be marked (in shop/client)",
+            remedy="grant CAP_NET_ADMIN and CAP_NET_RAW",
+        ),
+        layer(
+            "drops",
+            "node-a",
+            missing="bpf: Operation not permitted (in shop/client)",
+            remedy="grant CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN",
+        ),
+        layer("conntrack", "node-a", missing=f"no agent could be started: {refusal}"),
+        layer("the API", "node-a", missing=f"not asked: {refusal}", remedy="apply this"),
+    )
+    assert evidence.missing(known) == [
+        (
+            "capture, drop reasons on node-a: not permitted (in shop/client)",
+            "grant CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN",
+        ),
+        (f"conntrack, the API on node-a: {refusal}", "apply this"),
+    ]
+
+
+def test_what_is_alone_is_told_in_full() -> None:
+    known = (
+        layer("capture", "node-a", missing="bpf: no.", remedy="grant CAP_BPF"),
+        layer("capture", "node-b", missing="bpf: no.", remedy="grant CAP_BPF"),
+        layer("host", "node-c", missing="no way in: shut"),
+    )
+    assert evidence.missing(known) == [
+        ("capture on node-a, node-b: bpf: no", "grant CAP_BPF"),
+        ("the node itself on node-c: no way in: shut", ""),
+    ]
+
+
+def test_each_name_stands_with_its_own_nodes() -> None:
+    known = (
+        layer("rules", "node-a", missing="none"),
+        layer("capture", "node-b", missing="none"),
+        layer("rules", "node-c", missing="none"),
+    )
+    assert evidence.missing(known) == [
+        ("rule trace on node-a, node-c; capture on node-b: none", "")
+    ]
+
+
 def test_nobody_watched() -> None:
     assert shown(lambda page: evidence.layers(page, (), with_missing=True)) == ""
 
