@@ -12,7 +12,7 @@ from typing import Protocol, TypeGuard, TypeVar
 
 import msgspec
 
-from kptrace.errors import AgentFailed, CannotLook, KptraceError, NotFound
+from kptrace.errors import AgentFailed, CannotLook, Forbidden, KptraceError, NoCluster, NotFound
 from kptrace.model import Layer, Place
 from kptrace.protocol import DOOR, Agent, Dump, Fact, Reply, Request
 from kptrace.rules.wanted import TABLES, Wanted, is_wanted
@@ -105,20 +105,24 @@ class Crew:
             self._do_without(node, error)
             return None
 
-    def sender(self, node: str) -> Mapping[str, str] | None:
-        """Have the agent that is to send. None: it is there; else what the API tells without it.
+    def sender(self, place: Place) -> Mapping[str, str] | None:
+        """Have the agent that is to send from there. None: it can; else what the API tells alone.
 
-        Raises what keeps it away where that is nothing, or where the user named what is not there.
+        Raises what keeps it away where that is nothing, where there is no API server any more, and
+        where the user named what is not there.
         """
         try:
-            self.must_have(node)
-        except NotFound:
+            agent = self.must_have(place.node)
+            for one in agent.log:
+                if _is_closed(one, place):
+                    raise Forbidden(f"{place.netns}: {one.missing}", one.remedy)
+        except (NotFound, NoCluster):
             raise
         except CannotLook as error:
             told = self._ground.api_alone()
             if told is None:
                 raise
-            self._do_without(node, error)
+            self._do_without(place.node, error)
             return told
         return None
 
@@ -141,7 +145,7 @@ class Crew:
         agent = self.may_have(place.node)
         closed = [one for one in agent.log if _is_closed(one, place)] if agent else []
         for one in closed:
-            layer = Layer(name=place.netns, node=place.node, missing=one.missing)
+            layer = Layer(name=place.netns, node=place.node, missing=one.missing, remedy=one.remedy)
             if layer not in self.absent:
                 self.absent.append(layer)
         return agent is not None and not closed

@@ -4,7 +4,8 @@ The agent does what it is told and decides nothing. Every request has an ``id``;
 belongs to one carries it, and the last reply of a request is ``Done`` (also after an ``Oops``).
 
     Enter    these places exist here, with the way into each             -> Fact*, Done
-             a Fact ``door`` names a pod of which no process was found
+             a Fact ``door`` names a place that cannot be entered: there is no process of the
+             pod, or the agent lacks the right
     Dump     the named files of a place                                  -> Fact*, Done
     Ask      one DNS question from a place                               -> Answer, Done
     Watch    arm every layer in these places for these probes            -> Ready
@@ -12,6 +13,7 @@ belongs to one carries it, and the last reply of a request is ``Done`` (also aft
     Inject   send the probes, wait for what comes back                   -> Returned*, Done
     Scout    begin these connections, but let none arrive                -> Scouted*, Done
     Lookup   the conntrack entry of these flows                          -> ConntrackEntry*, Done
+    Recall   the entries of one end's connections to another             -> Recalled, Done
     Stop     (of a Watch) drain what is queued, disarm                   -> ..., Lost*, Done
              (of an Inject) give up waiting                              -> Returned(timeout)*, Done
              (of a Scout) nothing of it can be under way any more        -> Done
@@ -65,8 +67,11 @@ class Door(Value):
 
 
 class Enter(Value, tag="enter"):
+    """rights: how whoever asks could give the agent more of them, for its hints."""
+
     id: int
     doors: tuple[Door, ...]
+    rights: str = ""
 
 
 class Dump(Value, tag="dump"):
@@ -135,24 +140,35 @@ class Lookup(Value, tag="lookup"):
     flows: tuple[Flow, ...]
 
 
+class Recall(Value, tag="recall"):
+    """What conntrack holds of connections from ``flow.src``, by whatever port, to the flow's end."""
+
+    id: int
+    place: Place
+    flow: Flow
+
+
 class Stop(Value, tag="stop"):
     id: int
     of: int
 
 
-Request = Enter | Dump | Ask | Watch | Inject | Scout | Lookup | Stop
+Request = Enter | Dump | Ask | Watch | Inject | Scout | Lookup | Recall | Stop
 
 # --- replies ----------------------------------------------------------------------------------
 
 
 class Fact(Value, tag="fact"):
-    """One file of a place, text as the bundle has it. ``missing``: why it could not be read."""
+    """One file of a place, text as the bundle has it. ``missing``: why it could not be read, and
+    ``remedy`` what would let it be.
+    """
 
     id: int
     place: Place
     file: str
     text: str = ""
     missing: str = ""
+    remedy: str = ""
 
 
 DOOR = "door"  # the file of a Fact that tells of a place that there is no way into
@@ -198,6 +214,15 @@ class Scouted(Value, tag="scouted"):
     error: str = ""
 
 
+class Recalled(Value, tag="recalled"):
+    """more: how many others there are"""
+
+    id: int
+    place: Place
+    entries: tuple[ConntrackEntry, ...] = ()
+    more: int = 0
+
+
 class Oops(Value, tag="oops"):
     """The request could not be done. ``hint`` as in errors.py."""
 
@@ -223,6 +248,7 @@ Reply = (
     | Lost
     | Returned
     | Scouted
+    | Recalled
 )
 
 encode = msgspec.json.encode

@@ -47,7 +47,7 @@ def look_up(question: Question, ground: Ground, seed: int, say: Say) -> Resolved
     if asking:
         say(f"asking DNS as {source.place.netns} on {source.place.node} does")
         crew = Crew(ground)
-        crew.sender(source.place.node)
+        crew.sender(source.place)
         if crew.may_enter((source.place,)):
             crew.dump((source.place,), (RESOLV_CONF,))
             conf = facts_of(crew.words()).get(source.place, {}).get(RESOLV_CONF, "")

@@ -44,7 +44,7 @@ def traced(question: Question, ground: Ground, seed: int, say: Say) -> tuple[Run
     source = choose_source(question, documents, (e.pod for e in resolution.endpoints))
     crew = Crew(ground)
     say(f"looking at {source.place.node}")
-    alone = crew.sender(source.place.node)
+    alone = crew.sender(source.place)
     api = dict(alone) if alone is not None else api
     if not ground.sparing:
         crew.begin(unique(e.node for e in resolution.endpoints if e.node)[:MOST_NODES])
@@ -99,5 +99,6 @@ def _reported(run: Run, texts: Mapping[Place, Mapping[str, str]]) -> Trace:
 def _unasked(run: Run, told: Hearsay) -> Layer:
     """Where the rules name the endpoints, no rule can be seen to be stale."""
     node = run.source.place.node
-    words = {"missing": told.why, "remedy": told.remedy, "manifest": told.manifest}
-    return Layer(name="the API", node=node, **words)
+    return Layer(
+        name="the API", node=node, missing=told.why, remedy=told.remedy, manifest=told.manifest
+    )

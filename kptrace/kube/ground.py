@@ -20,7 +20,7 @@ from kptrace.kube.documents import Documents, read_documents
 from kptrace.kube.dry_run import dry_run
 from kptrace.kube.permissions import Need, lacking, missing, to_act, to_read
 from kptrace.kube.pod_agent import PodAgent
-from kptrace.kube.pods import Guest, NodePod
+from kptrace.kube.pods import Guest, NodePod, denied
 from kptrace.kube.reading import Reading
 from kptrace.kube.resolution import choose_source, resolve
 from kptrace.kube.sweep import tidy
@@ -172,8 +172,8 @@ class ClusterGround:
         agent.begin()
         try:
             agent.wait_until_entered()
-        except CannotLook:
-            raise why from None
+        except CannotLook as error:
+            raise _neither(why, source.pod, error) from None
 
     def _source(self) -> Place:
         resolution = resolve(self._question, self._documents)
@@ -199,3 +199,13 @@ class ClusterGround:
             namespaces.append(self._question.namespace)
         reads = to_read(namespaces, everywhere=target.kind == "address")
         return (*reads, *to_act(self._terms.namespace))
+
+
+def _neither(why: Forbidden, pod: str, error: CannotLook) -> Forbidden:
+    """No pod of ours and no container in the sender's: both reasons, and the first one's remedy."""
+    words = "not allowed to patch pods/ephemeralcontainers" if _by_rbac(error) else error.brief
+    return Forbidden(f"{why.message}\nand no container in pod {pod} instead ({words})", why.hint)
+
+
+def _by_rbac(error: CannotLook) -> bool:
+    return isinstance(error, Refusal) and denied(error)

@@ -42,6 +42,7 @@ class PodAgent(Conversation):
         self, node: str, doors: tuple[Door, ...], lodging: Lodging, image: str, say: Say
     ) -> None:
         super().__init__(node, doors)
+        self.rights = lodging.rights
         self._lodging, self._image, self._tell = lodging, image, say
         self._leaving = threading.Event()
         self._channel: Channel | None = None

@@ -24,13 +24,21 @@ _HOPELESS = {
 _BROKEN = ("CreateContainerError", "CreateContainerConfigError", "RunContainerError")
 _DETAILS = re.compile(r" \((?:[^()]|\([^()]*\))*\)")  # which container has what of it
 _VIOLATES = re.compile(r'violates PodSecurity "([^"]+)"')
+MORE_RIGHTS = {
+    "netadmin": "the same command with --profile sysadmin, which makes the agents' pods privileged",
+    "sysadmin": "the agent's pod is privileged already: look at SELinux and seccomp on the node",
+}
 OTHER_IMAGE = "give --image with one that the node can have; any with Python 3.11 will do"
 
 
 class Lodging(Protocol):
-    """A container that an agent can be started in."""
+    """A container that an agent can be started in.
+
+    rights: how an agent in it could have more of them
+    """
 
     name: str
+    rights: str
 
     def create(self) -> None: ...
 
@@ -50,6 +58,7 @@ class NodePod:
         self._manifest = pod(terms, run, number, node)
         self._begun = False
         self.name = f"{terms.namespace}/{self._manifest['metadata']['name']}"
+        self.rights = MORE_RIGHTS[terms.profile]
 
     @property
     def _path(self) -> str:
@@ -61,7 +70,7 @@ class NodePod:
             self._client.post(path("pods", self._terms.namespace), self._manifest)
         except Refusal as refusal:
             self._begun = refusal.code >= 500  # else there is none, and nothing to remove
-            raise refused(refusal, self._terms) from None
+            raise refused(refusal, self._terms.namespace) from None
 
     def look(self) -> str:
         try:
@@ -93,6 +102,7 @@ class Guest:
     def __init__(self, client: Client, terms: Terms, run: str, key: str) -> None:
         """``key``: of the pod, ``namespace/name``."""
         self._client, self._terms, self.name = client, terms, key
+        self.rights = "only an agent's own pod on the node has it"
         self._container = ephemeral(terms, run)
         self._path = path("pods", *key.split("/", 1))
         self._channel: Channel | None = None
@@ -102,7 +112,8 @@ class Guest:
         try:
             self._client.patch(f"{self._path}/ephemeralcontainers", added)
         except Refusal as refusal:
-            raise refused(refusal, self._terms) from None
+            namespace = self.name.partition("/")[0]
+            raise refused(refusal, namespace, f"a container in pod {self.name}") from None
 
     def look(self) -> str:
         found = decoded(self._client.get(self._path))
@@ -186,25 +197,24 @@ def _ended(status: dict[str, Any], name: str, node: str, image: str) -> CannotLo
     return AgentFailed(f"the agent's pod {name} ended on {node}: {message or reason or 'no word'}")
 
 
-def refused(refusal: Refusal, terms: Terms) -> CannotLook:
+def refused(refusal: Refusal, namespace: str, what: str = "the agent's pod") -> CannotLook:
     """Why the API server does not take a pod; a lack of permissions stays a Refusal."""
     violated = _VIOLATES.search(str(refusal))
     if violated:
-        namespace, what = terms.namespace, str(refusal).partition(": ")[2]
-        what = _DETAILS.sub("", what)
+        why = _DETAILS.sub("", str(refusal).partition(": ")[2])
         return Forbidden(
-            f"Pod Security of namespace {namespace} refuses the agent's pod: {what}",
+            f"Pod Security of namespace {namespace} refuses {what}: {why}",
             "choose a namespace that allows it, as in --agent-namespace kube-system; or let this "
             f"one: kubectl label namespace {namespace} "
             "pod-security.kubernetes.io/enforce=privileged --overwrite",
         )
     if refusal.code == 404:
         return NotFound(
-            f"no namespace {terms.namespace} to start agents in",
+            f"no namespace {namespace} to start agents in",
             "name one that there is: --agent-namespace NAME",
         )
     if refusal.code == 403 and not denied(refusal):
-        return Forbidden(f"the API server refuses the agent's pod: {refusal}")
+        return Forbidden(f"the API server refuses {what}: {refusal}")
     return refusal
 
 

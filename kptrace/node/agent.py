@@ -27,7 +27,7 @@ from kptrace.node.cgroup import within_cgroup
 from kptrace.node.doors import opened
 from kptrace.node.guard import Guard
 from kptrace.node.loop import Loop, Task
-from kptrace.node.namespace import inode, within
+from kptrace.node.namespace import within
 from kptrace.node.stamps import Stamps
 from kptrace.protocol import (
     DOOR,
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from kptrace.node.scout import Scouting
     from kptrace.node.watch import Watching
 
+AS_ROOT = "run the agent as root"
 _CHUNK = 1 << 16
 _MAX_LINE = 16 << 20
 
@@ -82,6 +83,7 @@ class Agent:
         self._scouting: dict[int, Scouting] = {}
         self._at_end: set[Callable[[], None]] = set()
         self._unread = b""
+        self._rights = ""
         self._writing = threading.Lock()
 
     def run(self) -> None:
@@ -128,7 +130,7 @@ class Agent:
         except Refusal as refusal:
             self._oops(request, str(refusal), refusal.hint)
         except PermissionError as error:
-            self._oops(request, str(error), "run the agent as root")
+            self._oops(request, str(error), self._rights or AS_ROOT)
         except BrokenPipeError:
             raise
         except Exception as error:  # whatever it was asked, it goes on and says so
@@ -162,20 +164,24 @@ class Agent:
         return self._doors[place]
 
     def _enter(self, request: Enter) -> None:
+        self._rights = request.rights
         for door in opened(request.doors):
             if not door.netns:
                 why = f"no process of pod {door.place.pod} was found on {door.place.node}"
                 why = door.closed or why
-                self._say(Fact(id=request.id, place=door.place, file=DOOR, missing=why))
+                self._say(_closed(request, door.place, why))
                 continue
+            self._doors[door.place] = door
             try:
-                inode(door.netns)
+                within(door.netns, _stand)
+            except PermissionError as error:
+                why = f"not permitted to enter the network namespace ({error.strerror})"
+                self._say(_closed(request, door.place, why, self._rights or AS_ROOT))
             except FileNotFoundError:
                 raise Refusal(
                     f"{door.netns}: no such namespace file (for {door.place.netns})",
                     "the pod or node may have ended since it was looked up; try again",
                 ) from None
-            self._doors[door.place] = door
         self._say(Done(id=request.id))
 
     def _dump(self, request: Dump) -> None:
@@ -221,7 +227,7 @@ class Agent:
         from kptrace.node.watch import Watching  # taps and tracers: half of what there is to import
 
         doors = {place: self._door(place) for place in request.places}
-        watching = Watching(request, doors, self._guard)
+        watching = Watching(request, doors, self._guard, self._rights)
         self._watches[request.id] = watching
         self._stamps.settle()
         for source in watching.sources:
@@ -270,6 +276,13 @@ class Agent:
 
         self._say(*within(door.netns, look), Done(id=request.id))
 
+    def _recall(self, request: Recall) -> None:
+        look = partial(conntrack.recall, request.place, request.flow)
+        found = within(self._door(request.place).netns, look)
+        entries, more = tuple(found[:MOST_RECALLED]), len(found[MOST_RECALLED:])
+        recalled = Recalled(id=request.id, place=request.place, entries=entries, more=more)
+        self._say(recalled, Done(id=request.id))
+
     def _stop(self, request: Stop) -> None:
         watching = self._watches.pop(request.of, None)
         if watching:
@@ -284,6 +297,14 @@ class Agent:
         if scouting:
             scouting.close()
         self._say(Done(id=request.id))
+
+
+def _closed(request: Enter, place: Place, why: str, remedy: str = "") -> Fact:
+    return Fact(id=request.id, place=place, file=DOOR, missing=why, remedy=remedy)
+
+
+def _stand() -> None:
+    """To be in the namespace is all."""
 
 
 class _File:

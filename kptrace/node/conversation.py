@@ -39,6 +39,7 @@ _LAST_WORDS = 20
 class Conversation(ABC):
     start_seconds = 10.0
     remedy = "this is a bug: please report the message"
+    rights = ""  # how it could have more
 
     def __init__(self, node: str, doors: tuple[Door, ...]) -> None:
         self.node = node
@@ -83,7 +84,7 @@ class Conversation(ABC):
                 )
 
     def _enter(self) -> Enter:
-        return Enter(id=ENTER, doors=self._doors)
+        return Enter(id=ENTER, doors=self._doors, rights=self.rights)
 
     def _await(self, id: int, timeout: float) -> bool:
         deadline = time.monotonic() + timeout

@@ -51,8 +51,11 @@ class Source(Protocol):
 
 
 class Watching:
-    def __init__(self, request: Watch, doors: dict[Place, Door], guard: Guard) -> None:
-        self._request, self._guard = request, guard
+    def __init__(
+        self, request: Watch, doors: dict[Place, Door], guard: Guard, rights: str = ""
+    ) -> None:
+        """rights: how the agent could have more of them, for the remedies"""
+        self._request, self._guard, self._rights = request, guard, rights
         self._recogniser = Recogniser(request.probes)
         self._sources = _udp_sources(request)
         self._taps: list[Tap] = []
@@ -100,6 +103,8 @@ class Watching:
             self._refuse(door.place, layer, str(error.strerror or error), "")
 
     def _refuse(self, place: Place, layer: str, why: str, remedy: str) -> None:
+        if remedy.startswith("grant ") and self._rights:
+            remedy = f"{remedy}: {self._rights}"
         self._unarmed.append(Unarmed(place=place, layer=layer, why=why, remedy=remedy))
 
     def _arm_capture(self, door: Door) -> None:

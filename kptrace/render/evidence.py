@@ -168,7 +168,8 @@ def _remedy(gap: Iterable[Layer]) -> str:
     told = dict.fromkeys(layer.remedy for layer in gap if layer.remedy)
     if len(told) > 1 and all(remedy.startswith("grant CAP_") for remedy in told):
         *most, last = dict.fromkeys(CAPABILITY.findall(" ".join(told)))
-        return f"grant {', '.join(most)} and {last}"
+        ways = {remedy.partition(": ")[2] for remedy in told}  # how an agent gets them
+        return f"grant {', '.join(most)} and {last}" + "".join(f": {way}" for way in ways if way)
     return "; ".join(told)
 
 

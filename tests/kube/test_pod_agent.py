@@ -73,6 +73,7 @@ class Said:
 
 class Lodging:
     name = "shop/kptrace-1-1"
+    rights = "ask for more"
 
     def __init__(self, *streams: Callable[[Sequence[str]], Any]) -> None:
         self._streams = list(streams)

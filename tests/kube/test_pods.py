@@ -84,7 +84,7 @@ def test_what_will_not_change_any_more(
 
 
 def test_pod_security_with_what_helps() -> None:
-    error = refused(Refusal(403, Status(message=SECURITY)), TERMS)
+    error = refused(Refusal(403, Status(message=SECURITY)), TERMS.namespace)
     assert isinstance(error, Forbidden)
     assert error.message.endswith("host namespaces, non-default capabilities")
     assert "--agent-namespace" in error.hint
@@ -95,11 +95,11 @@ def test_a_lack_of_permissions_is_known_from_an_admission() -> None:
     assert denied(Refusal(403, Status(message=RBAC)))
     assert not denied(Refusal(403, Status(message=SECURITY)))
     quota = Refusal(403, Status(message='pods "x" is forbidden: exceeded quota: few'))
-    assert "exceeded quota" in refused(quota, TERMS).message
+    assert "exceeded quota" in refused(quota, TERMS.namespace).message
 
 
 def test_no_such_namespace() -> None:
-    assert isinstance(refused(Refusal(404, Status()), TERMS), NotFound)
+    assert isinstance(refused(Refusal(404, Status()), TERMS.namespace), NotFound)
 
 
 def test_it_is_made_and_removed(api: Any, client: Client) -> None:

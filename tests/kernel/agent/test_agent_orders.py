@@ -93,7 +93,12 @@ def test_a_namespace_that_is_gone() -> None:
 
 def test_without_capabilities_it_says_what_is_missing(ground: Ground) -> None:
     lines = [
-        {"type": "enter", "id": 1, "doors": [{"place": {"node": "a"}, "netns": ground.path("a")}]},
+        {
+            "type": "enter",
+            "id": 1,
+            "doors": [{"place": {"node": "a"}, "netns": ground.path("a")}],
+            "rights": "ask for --profile x",
+        },
         {"type": "watch", "id": 2, "places": [{"node": "a"}], "probes": []},
         {"type": "lookup", "id": 3, "place": {"node": "a"}, "flows": []},
     ]
@@ -106,12 +111,16 @@ def test_without_capabilities_it_says_what_is_missing(ground: Ground) -> None:
         timeout=20,
     )
     replies = [json.loads(line) for line in run.stdout.splitlines()]
+    door = next(r for r in replies if r["type"] == "fact" and r["file"] == "door")
+    assert (door["place"]["node"], door["remedy"]) == ("a", "ask for --profile x")
+    assert "not permitted to enter" in door["missing"]
     ready = next(r for r in replies if r["type"] == "ready")
     assert ready["armed"] == []
     assert [u["layer"] for u in ready["unarmed"]] == ["capture", "rules", "drops"]
     assert all("CAP_" in u["remedy"] for u in ready["unarmed"])
+    assert all(u["remedy"].endswith(": ask for --profile x") for u in ready["unarmed"])
     oops = next(r for r in replies if r["type"] == "oops")
-    assert "root" in oops["hint"]
+    assert oops["hint"] == "ask for --profile x"
     assert run.stderr == ""
 
 
