@@ -17,6 +17,7 @@ from cluster.ground.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 LABEL = "app.kubernetes.io/managed-by=kptrace"
+PLUGIN = "import sys; sys.argv[0] = 'kubectl-kptrace'; from kptrace.__main__ import main; main()"
 WAIT = 90.0
 ENDING = 20.0
 
@@ -51,6 +52,28 @@ class Cli:
 
     def command(self, *args: str) -> list[str]:
         return [sys.executable, "-m", "kptrace", *args]
+
+    def as_plugin(self, folder: Path) -> Callable[..., Told]:
+        """The real kubectl, which finds kptrace by the name of a program in a folder of its PATH.
+
+        The stream of ``kubectl run -i`` would take the tests' own input.
+        """
+        plugin = folder / "kubectl-kptrace"
+        plugin.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{PLUGIN}" "$@"\n')
+        plugin.chmod(0o755)
+
+        def kubectl(*args: str) -> Told:
+            done = subprocess.run(
+                [str(self.kubectl.program), *args],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=240,
+                env=self._environ({"PATH": f"{folder}:{os.environ['PATH']}"}),
+            )
+            return Told(done.returncode, done.stdout, done.stderr)
+
+        return kubectl
 
     @contextmanager
     def running(self, *args: str) -> Iterator[Running]:

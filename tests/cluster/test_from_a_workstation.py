@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from cluster.cli import ROOT, Cli
+from cluster.cli import Cli
 from cluster.ground.cluster import Cluster
 
 SERVICES = ["web", "remote", "near", "echo", "headless", "nodeport", "sticky"]
@@ -108,26 +105,12 @@ def test_a_dry_run_can_be_applied_and_starts_nothing(cluster: Cluster, cli: Cli)
     cluster.kubectl("apply", "--dry-run=server", "-f", "-", given=told.out.replace("RUN", "run"))
 
 
-def test_kubectl_finds_the_plugin(cluster: Cluster, cli: Cli, tmp_path: Path) -> None:
-    plugin = tmp_path / "kubectl-kptrace"
-    code = "import sys; sys.argv[0] = 'kubectl-kptrace'; from kptrace.__main__ import main; main()"
-    plugin.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{code}" "$@"\n')
-    plugin.chmod(0o755)
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    environ = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
-
-    def kubectl(*args: str) -> str:
-        return subprocess.run(
-            cluster.kubectl.command(*args)[:1] + list(args),
-            env={**environ, "KUBECONFIG": str(cluster.home.kubeconfig)},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        ).stdout
-
-    assert "kubectl-kptrace" in kubectl("plugin", "list")
-    assert "Usage: kubectl kptrace trace" in kubectl("kptrace", "trace", "--help")
-    assert "DELIVERED" in kubectl("kptrace", "svc/web", "-n", "shop", "--from", "pod/client")
+def test_kubectl_finds_the_plugin(cli: Cli, tmp_path: Path) -> None:
+    kubectl = cli.as_plugin(tmp_path)
+    assert "kubectl-kptrace" in kubectl("plugin", "list").out
+    assert "Usage: kubectl kptrace trace" in kubectl("kptrace", "trace", "--help").out
+    traced = kubectl("kptrace", "svc/web", "-n", "shop", "--from", "pod/client")
+    assert "DELIVERED" in traced.out
 
 
 def test_explain_reads_the_nodes_rules(cli: Cli) -> None:
