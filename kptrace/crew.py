@@ -30,6 +30,7 @@ FILES = (
     "ip6-rule.json",
     "ip-neigh.json",
     "bridge-fdb.json",
+    "wg-show.txt",
     "sysctl.txt",
     "ipvsadm-Sn.txt",
     "ipvsadm-Ln.txt",

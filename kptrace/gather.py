@@ -38,6 +38,7 @@ STATE = (
     "ip6-rule.json",
     "ip-neigh.json",
     "bridge-fdb.json",
+    "wg-show.txt",
     "sysctl.txt",
     "ipvsadm-Sn.txt",
     "ipvsadm-Ln.txt",

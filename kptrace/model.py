@@ -63,9 +63,9 @@ class Flow(Value):
 
 
 class Tunnel(Value):
-    """How ``Packet.inner`` is carried."""
+    """How ``Packet.inner`` is carried. ``vni``: of GRE its key, where it has one."""
 
-    kind: Literal["vxlan", "geneve", "ipip"]
+    kind: Literal["vxlan", "geneve", "ipip", "gre", "wireguard"]
     vni: int | None = None
 
 

@@ -5,6 +5,8 @@ first of which is enough: ``VXLAN 1, 172.30.0.11 > 172.30.0.12:8472``; then what
 node (FDB, the route's gateway, the device itself, a BPF program) and what the tunnel leaves of the
 underlay's MTU.
 
+What WireGuard carries is not visible between its devices, so nothing is said of that.
+
 A VXLAN device sends to where the FDB has the frame's destination MAC, which the neighbour table
 gave for the route's gateway; an IPIP device without a remote of its own sends to the gateway. One
 in ``external`` mode (Cilium) takes what the program wrote beside the packet.
@@ -21,17 +23,16 @@ from kptrace.walk.routing import Query, lookup
 from kptrace.walk.snapshot import Snapshot
 
 CLAUSE = "; "
-# outer IPv4 or IPv6 header; UDP, VXLAN or Geneve, and the inner Ethernet header
+# outer IPv4 or IPv6 header; UDP, VXLAN or Geneve, and the inner Ethernet header; GRE without a key
 _IP = {False: 20, True: 40}
 _FRAMED = 8 + 8 + 14
+_USUAL = {"ipip": 0, "gre": 4}
 
 
 # devices behind which nobody knows the probe again: what goes on the wire is another packet
 OPAQUE = {
     "wireguard": "WireGuard: encrypted from here on, the inside is not visible on the wire",
     "tun": "handed to a program in user space: what that sends is not visible",
-    "gre": "GRE: its packets are not recognised on the wire",
-    "ip6gre": "GRE: its packets are not recognised on the wire",
 }
 _TAKEN_OFF = {"wireguard": "decrypted by WireGuard", "tun": "from a program in user space"}
 
@@ -76,6 +77,11 @@ def _decided(snapshot: Snapshot, device: Link, before: Sighting, after: Sighting
             yield f"{device.name} has the one remote {device.ipip.remote}"
         elif gateway == remote:
             yield f"to the route's gateway {gateway}"
+    for one in (device.geneve, device.gre):
+        if one is not None and one.external:
+            yield f"the program that sent it chose {remote}"
+        elif one is not None and one.remote == remote:
+            yield f"{device.name} has the one remote {remote}"
     if device.vxlan is None:
         return
     known = {entry.destination for entry in snapshot.tunnel_entries(device.name, before.dst_mac)}
@@ -118,4 +124,4 @@ def _overhead(packet: Packet) -> int:
     if packet.length and inner is not None and inner.length:
         return packet.length - inner.length
     kind = packet.tunnel.kind if packet.tunnel else ""
-    return _IP[packet.flow.ipv6] + (0 if kind == "ipip" else _FRAMED)
+    return _IP[packet.flow.ipv6] + _USUAL.get(kind, _FRAMED)

@@ -221,4 +221,12 @@ TUNNEL = catalogue(
         "pods on this node cannot reach any pod on the other one",
         "ip neigh replace ADDRESS lladdr MAC dev flannel.1 nud permanent; restart the CNI's agent",
     ),
+    (
+        "wireguard-peer-missing",
+        "no WireGuard peer may carry the packet",
+        "no peer of the device has the destination (or, at the far end, the source) among its "
+        "allowed IPs, or the one that has it has no endpoint: the kernel refuses the packet",
+        "pods of one node cannot reach those of another; the nodes reach each other",
+        "wg show DEVICE allowed-ips; restart the CNI's agent on both nodes: it writes the peers",
+    ),
 )

@@ -18,9 +18,10 @@ from kptrace.walk.snapshot import Snapshot
 
 FULL, NEARLY = 0.95, 0.80
 STATS = "conntrack-stats.txt"
-# what encapsulation adds, by the family of the outer packet (RFC 7348: 14 + 8 + 8 + IP)
-VXLAN_OVERHEAD = {4: 50, 6: 70}
-IPIP_OVERHEAD = 20
+# what encapsulation adds beside the outer IP header: VXLAN and Geneve an Ethernet header, 8 and 8
+# (RFC 7348, 8926); GRE 4 and 4 more for a key (RFC 2890); WireGuard UDP, 16 before and 16 behind
+OUTER_IP = {4: 20, 6: 40}
+FRAMED, GRE, KEY, ETHERNET, WIREGUARD = 30, 4, 4, 14, 40
 _COUNTER = re.compile(r"\b(drop|insert_failed)=(\d+)")
 _COUNTERS = {
     "drop": ("conntrack-full", "dropped {} packets because the table of connections had no room"),
@@ -129,7 +130,7 @@ def _tunnel_mtu(node: str, snapshot: Snapshot, link: Link) -> Iterator[Finding]:
     below = snapshot.link(under.nexthops[0].interface) if under.nexthops else None
     if below is None or below.name == link.name:
         return
-    overhead = VXLAN_OVERHEAD[6 if ":" in remote else 4] if link.vxlan else IPIP_OVERHEAD
+    overhead = OUTER_IP[6 if ":" in remote else 4] + _overhead(link)
     room = below.mtu - overhead
     if link.mtu > room:
         yield Finding(
@@ -144,8 +145,23 @@ def _tunnel_mtu(node: str, snapshot: Snapshot, link: Link) -> Iterator[Finding]:
         )
 
 
+def _overhead(link: Link) -> int:
+    if link.gre is not None:
+        keyed, framed = link.gre.key_out is not None, link.gre.framed
+        return GRE + KEY * keyed + ETHERNET * framed
+    if link.kind == "wireguard":
+        return WIREGUARD
+    return 0 if link.ipip is not None else FRAMED
+
+
 def _remote(snapshot: Snapshot, link: Link) -> str:
     """Some node behind the tunnel."""
+    for one in (link.geneve, link.gre):
+        if one is not None:
+            return one.remote
+    if link.wireguard is not None:
+        ends = (peer.endpoint[0] for peer in link.wireguard.peers if peer.endpoint)
+        return next(ends, "")
     if link.vxlan is not None:
         ends = (one.destination for one in snapshot.fdb if one.interface == link.name)
         return link.vxlan.remote or next(filter(None, ends), "")

@@ -23,7 +23,7 @@ def diagnose(case: Case) -> Iterator[Finding]:
         return
     if last.packet.tunnel is not None:
         yield from _stale(case, last, last.packet.flow.dst)
-    elif case.is_tunnel(last.place, last.interface):
+    elif (device := case.link(last.place, last.interface)) and device.vxlan is not None:
         known = _known(case, last)
         if known:
             yield from _stale(case, last, known[0].destination)

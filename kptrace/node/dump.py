@@ -23,7 +23,7 @@ from pathlib import Path
 from shutil import which
 from typing import NamedTuple
 
-from kptrace.node import pinned
+from kptrace.node import pinned, wireguard
 from kptrace.node.namespace import within
 from kptrace.protocol import Door, Fact
 
@@ -75,6 +75,7 @@ PROGRAMS = {
     "conntrack.txt": Program(("conntrack", "-L", "-o", "extended")),
     "conntrack-stats.txt": Program(("conntrack", "-S")),
 }
+WG_SHOW = "wg-show.txt"
 SYSCTLS = (
     "net/ipv4/ip_forward",
     "net/ipv4/ip_local_port_range",
@@ -136,6 +137,8 @@ def _read(name: str, door: Door) -> str:
         return _sysctls()
     if name == "resolv.conf":
         return _resolv_conf(door)
+    if name == WG_SHOW:
+        return _wireguard()
     if name == pinned.PINS or name in pinned.MAPS:
         return _pinned(name, door)
     if name not in PROGRAMS:
@@ -263,6 +266,13 @@ def _sysctl_lines(pattern: str) -> Iterator[str]:
         parts = path.relative_to(_SYS).parts
         # As sysctl(8) prints it: the dot of an interface's name becomes a slash.
         yield ".".join(part.replace(".", "/") for part in parts) + f" = {value}"
+
+
+def _wireguard() -> str:
+    try:
+        return wireguard.show()
+    except OSError as error:
+        raise Missing(f"WireGuard's peers: {error.strerror}") from None
 
 
 def _pinned(name: str, door: Door) -> str:

@@ -127,11 +127,11 @@ def listen(group: int = 0, buffer: int = 4 << 20) -> socket.socket:
 
 
 class Conversation:
-    """A netfilter socket to ask with, one question at a time."""
+    """A socket to ask with, mostly netfilter's, one question at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: int = NETLINK_NETFILTER) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-        self.socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
+        self.socket = socket.socket(socket.AF_NETLINK, kind, protocol)
         self.socket.bind((0, 0))
         self.socket.settimeout(5)
         self._sequence = 0

@@ -40,7 +40,7 @@ def transmit(story: Story, stage: Transmit) -> Stage | Arrived:
     return Cross(skb, link)
 
 
-_UNKNOWN_TUNNELS = frozenset({"wireguard", "geneve", "gre", "ip6gre", "tun"})
+_UNKNOWN_TUNNELS = frozenset({"tun", "erspan", "ip6erspan"})
 
 
 def cross(story: Story, stage: Cross) -> Stage | Arrived:

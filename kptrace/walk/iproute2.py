@@ -29,6 +29,8 @@ from kptrace.walk.iproute2_json import (
 from kptrace.walk.network import (
     Assigned,
     FdbEntry,
+    Geneve,
+    Gre,
     Ipip,
     Link,
     Neighbour,
@@ -133,13 +135,18 @@ def _link(raw: RawLink, index: dict[str, int]) -> Link:
         nf_call=(bool(data.nf_call_iptables), bool(data.nf_call_ip6tables)),
         vxlan=_vxlan(data) if info.info_kind == "vxlan" else None,
         ipip=_ipip(data) if info.info_kind in ("ipip", "ip6tnl", "sit") else None,
+        geneve=_geneve(data) if info.info_kind == "geneve" else None,
+        gre=_gre(info.info_kind, data) if info.info_kind in _GRE else None,
     )
+
+
+_GRE = {"gre": False, "ip6gre": False, "gretap": True, "ip6gretap": True}
 
 
 def _vxlan(data: InfoData) -> Vxlan:
     return Vxlan(
         vni=data.id or 0,
-        port=data.port,
+        port=8472 if data.port is None else data.port,
         local=data.local or data.local6,
         remote=data.remote or data.remote6,
         learning=data.learning,
@@ -148,10 +155,36 @@ def _vxlan(data: InfoData) -> Vxlan:
 
 
 def _ipip(data: InfoData) -> Ipip:
-    return Ipip(
-        local=data.local if data.local != "any" else "",
-        remote=data.remote if data.remote != "any" else "",
+    return Ipip(local=_end(data.local), remote=_end(data.remote))
+
+
+def _geneve(data: InfoData) -> Geneve:
+    return Geneve(
+        vni=data.id or 0,
+        port=6081 if data.port is None else data.port,
+        remote=data.remote or data.remote6,
+        external=data.external,
     )
+
+
+def _gre(kind: str, data: InfoData) -> Gre:
+    return Gre(
+        local=_end(data.local),
+        remote=_end(data.remote),
+        key_in=_key(data.ikey),
+        key_out=_key(data.okey),
+        framed=_GRE[kind],
+        external=data.external,
+    )
+
+
+def _end(text: str) -> str:
+    return "" if text == "any" else text
+
+
+def _key(text: str) -> int | None:
+    """``0.0.0.9``: iproute2 prints a key as if it were an address."""
+    return int(address(text)) if text else None
 
 
 def _assigned(interface: str, info: AddrInfo) -> Assigned:

@@ -12,13 +12,15 @@ import msgspec
 
 class InfoData(msgspec.Struct):
     id: int | None = None
-    port: int = 8472
+    port: int | None = None
     local: str = ""
     local6: str = ""
     remote: str = ""
     remote6: str = ""
     learning: bool = True
     external: bool = False
+    ikey: str = ""
+    okey: str = ""
     nf_call_iptables: int = 0
     nf_call_ip6tables: int = 0
 

@@ -45,12 +45,60 @@ class Ipip(Value):
     remote: str = ""
 
 
+class Geneve(Value):
+    """external: what a program writes beside the packet decides (OVN, Antrea, Cilium)."""
+
+    vni: int
+    port: int
+    remote: str = ""
+    external: bool = False
+
+
+class Gre(Value):
+    """A GRE device. ``remote`` empty: many ends; keys: None where it has none.
+
+    framed: it carries Ethernet frames (``gretap``), else IP packets
+    """
+
+    local: str = ""
+    remote: str = ""
+    key_in: int | None = None
+    key_out: int | None = None
+    framed: bool = False
+    external: bool = False
+
+
+class Peer(Value):
+    """One of WireGuard's: ``endpoint`` None: nobody told where it is, and it has not spoken yet."""
+
+    key: str
+    endpoint: tuple[str, int] | None = None
+    allowed: tuple[Network, ...] = ()
+
+
+class Wireguard(Value):
+    """port: where it listens, and sends from; ``mark``: of the packets that carry its own."""
+
+    port: int = 0
+    mark: int = 0
+    peers: tuple[Peer, ...] = ()
+
+    def peer_of(self, text: str) -> Peer | None:
+        """Whose allowed IPs have this address by the longest prefix; no two have the same one."""
+        wanted = address(text)
+        found = [
+            (one.prefixlen, peer) for peer in self.peers for one in peer.allowed if wanted in one
+        ]
+        return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
 class Link(Value):
     """A network interface.
 
     peer: a veth's other end, its ifindex in whatever namespace that is; ``peer_here``: in this one
     hairpin: the bridge port may send a frame back where it came from
     nf_call: the bridge itself asks for (iptables, ip6tables), whatever the sysctl says
+    wireguard: None where nobody told of its peers
     """
 
     index: int
@@ -70,10 +118,14 @@ class Link(Value):
     nf_call: tuple[bool, bool] = (False, False)
     vxlan: Vxlan | None = None
     ipip: Ipip | None = None
+    geneve: Geneve | None = None
+    gre: Gre | None = None
+    wireguard: Wireguard | None = None
 
     @property
     def tunnel(self) -> bool:
-        return self.vxlan is not None or self.ipip is not None
+        tunnels = (self.vxlan, self.ipip, self.geneve, self.gre)
+        return self.kind == "wireguard" or any(one is not None for one in tunnels)
 
 
 class Assigned(Value):

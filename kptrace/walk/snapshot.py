@@ -8,8 +8,10 @@ that cannot be read as what it is called is a BadDump.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
+
+import msgspec
 
 from kptrace.model import Flow, Place, RuleRef, Value
 from kptrace.rules.ipvs import VirtualService
@@ -36,6 +38,7 @@ from kptrace.walk.network import (
     network,
 )
 from kptrace.walk.programs import Programs
+from kptrace.walk.wireguard_text import SHOW, read_wireguard
 
 # what a node needs to carry Service traffic, taken as so when no sysctl.txt says otherwise
 DEFAULTS = {
@@ -211,7 +214,7 @@ def read_snapshot(place: Place, files: Mapping[str, str]) -> Snapshot:
     more = read_routes(files.get("ip6-route.json", ""), "ip6-route.json")
     return Snapshot(
         place=place,
-        links=read_links(files.get(link_file, ""), link_file),
+        links=tuple(_links(files, link_file)),
         addresses=read_addresses(files.get("ip-addr.json", ""), "ip-addr.json"),
         routes=routes + tuple(route for route in more if route not in seen),
         policy=_policy(files, 4) + _policy(files, 6),
@@ -223,6 +226,13 @@ def read_snapshot(place: Place, files: Mapping[str, str]) -> Snapshot:
         ruleset=load_ruleset(files),
         missing=tuple(name for name in _ESSENTIAL if name not in files),
     )
+
+
+def _links(files: Mapping[str, str], name: str) -> Iterator[Link]:
+    told = read_wireguard(files.get(SHOW, ""))
+    for link in read_links(files.get(name, ""), name):
+        own = told.get(link.name)
+        yield msgspec.structs.replace(link, wireguard=own) if own else link
 
 
 def _policy(files: Mapping[str, str], family: int) -> tuple[PolicyRule, ...]:

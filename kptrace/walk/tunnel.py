@@ -1,4 +1,4 @@
-"""Tunnels: VXLAN and IP in IP, into them and out again.
+"""Tunnels: into them and out again; VXLAN and IP in IP here, the others in remote.py, wireguard.py.
 
 A VXLAN device needs two entries to send: the neighbour's link address (``ip neigh``) and where
 that address lives (``bridge fdb``, else the device's own remote). The outer packet is a new packet
@@ -12,10 +12,14 @@ why kube-proxy takes its mark off again before it masquerades.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from kptrace.model import Flow, Outcome, Packet, Tunnel
+from kptrace.walk import wireguard
 from kptrace.walk.network import Link, Vxlan
+from kptrace.walk.remote import Outer, geneve, gre, takes_geneve, takes_gre, unknown_end
 from kptrace.walk.skb import Skb
 from kptrace.walk.snapshot import Snapshot
 from kptrace.walk.stages import Arrived, Local, Output, Receive, Stage
@@ -23,26 +27,43 @@ from kptrace.walk.story import Story
 
 
 def encapsulate(story: Story, skb: Skb, link: Link) -> Stage:
-    if link.vxlan is not None:
-        mac = _far_end(story, skb, link, link.vxlan)
-        story.note("seen", skb, link.name, "out")
-        remote = _remote(story, skb, link, link.vxlan, mac)
-        kind = Tunnel(kind="vxlan", vni=link.vxlan.vni)
-        flow = Flow(
-            protocol="udp", src=link.vxlan.local, dst=remote, sport=0, dport=link.vxlan.port
-        )
-    else:
-        assert link.ipip is not None
-        mac = ""
-        story.note("seen", skb, link.name, "out")
-        remote = link.ipip.remote or (skb.hop.gateway if skb.hop else "") or skb.flow.dst
-        kind = Tunnel(kind="ipip")
-        flow = Flow(protocol="ipip", src=link.ipip.local, dst=remote)
+    outer = _wrap(link)(story, skb, link)
     inner = msgspec.structs.replace(skb.packet, mark=0)
-    outer = Packet(flow=flow, mark=skb.mark, tunnel=kind, inner=inner)
-    sent = Skb(place=skb.place, packet=outer, inner_mac=mac, unknown=skb.unknown_mark)
-    story.note("encap", sent, link.name, words=f"{kind.kind} to {remote}")
+    inherits = outer.mark is None
+    mark = skb.mark if outer.mark is None else outer.mark
+    packet = Packet(flow=outer.flow, mark=mark, tunnel=outer.kind, inner=inner)
+    unknown = skb.unknown_mark if inherits else set()
+    sent = Skb(place=skb.place, packet=packet, inner_mac=outer.mac, unknown=unknown)
+    story.note("encap", sent, link.name, words=f"{outer.kind.kind} to {outer.flow.dst}")
     return Output(sent)
+
+
+def _wrap(link: Link) -> Callable[[Story, Skb, Link], Outer]:
+    if link.vxlan is not None:
+        return _vxlan
+    if link.ipip is not None:
+        return _ipip
+    if link.geneve is not None:
+        return geneve
+    return gre if link.gre is not None else wireguard.wrap
+
+
+def _vxlan(story: Story, skb: Skb, link: Link) -> Outer:
+    own = link.vxlan
+    assert own is not None
+    mac = _far_end(story, skb, link, own)
+    story.note("seen", skb, link.name, "out")
+    remote = _remote(story, skb, link, own, mac)
+    flow = Flow(protocol="udp", src=own.local, dst=remote, sport=0, dport=own.port)
+    return Outer(Tunnel(kind="vxlan", vni=own.vni), flow, mac)
+
+
+def _ipip(story: Story, skb: Skb, link: Link) -> Outer:
+    own = link.ipip
+    assert own is not None
+    story.note("seen", skb, link.name, "out")
+    remote = own.remote or (skb.hop.gateway if skb.hop else "") or skb.flow.dst
+    return Outer(Tunnel(kind="ipip"), Flow(protocol="ipip", src=own.local, dst=remote))
 
 
 def _far_end(story: Story, skb: Skb, link: Link, vxlan: Vxlan) -> str:
@@ -92,33 +113,37 @@ def deliver(story: Story, stage: Local) -> Stage | Arrived:
     skb = stage.skb
     if skb.packet.tunnel is None or skb.packet.inner is None:
         return Arrived(skb, skb.place)
-    link = _taking(story.at(skb), skb.packet)
+    kind = skb.packet.tunnel.kind
+    link = _TAKES[kind](story.at(skb), skb.packet)
+    if link is None and kind == "wireguard" and (untold := wireguard.untold(story.at(skb))):
+        raise unknown_end(story, skb, untold, "whose port nobody told (`wg show`)")
     if link is None or not link.up:
         what = f"{link.name} is down" if link else _nobody_takes(story.at(skb), skb.packet)
         blame = f"{skb.place.node}: {link.name if link else _named(skb.packet)}"
         cause = "link-down" if link else "tunnel-device-missing"
         raise story.end(skb, Outcome.DROPPED, cause, blame, what)
-    # inside one namespace the mark stays with the packet (skb_scrub_packet)
-    inner = msgspec.structs.replace(skb.packet.inner, mark=skb.mark)
-    unknown = skb.unknown_mark
+    # inside one namespace the mark stays with the packet (skb_scrub_packet), but not decrypted
+    keeps = kind != "wireguard"
+    inner = msgspec.structs.replace(skb.packet.inner, mark=skb.mark if keeps else 0)
+    unknown = skb.unknown_mark if keeps else set()
     taken = Skb(place=skb.place, packet=inner, mac=skb.inner_mac, unknown=unknown)
     story.note("decap", taken, link.name, words=f"{_named(skb.packet)} from {skb.flow.src}")
+    if link.wireguard is not None:
+        wireguard.check_source(story, taken, link)
     return Receive(taken, link)
 
 
-def _taking(snapshot: Snapshot, packet: Packet) -> Link | None:
-    tunnel = packet.tunnel
-    assert tunnel is not None
-    if tunnel.kind == "vxlan":
-        return _device(snapshot, packet.flow.dport, tunnel.vni, 6 if packet.flow.ipv6 else 4)
+def _takes_ipip(snapshot: Snapshot, packet: Packet) -> Link | None:
     found = [link for link in snapshot.links if link.ipip is not None]
     near = [one for one in found if one.ipip and one.ipip.remote in ("", packet.flow.src)]
     exact = [one for one in near if one.ipip and one.ipip.remote]
     return next(iter(exact or [one for one in near if one.up] or near), None)
 
 
-def _device(snapshot: Snapshot, port: int, vni: int | None, family: int) -> Link | None:
+def _takes_vxlan(snapshot: Snapshot, packet: Packet) -> Link | None:
     """The device whose socket has the port: one for each family (vxlan_open)."""
+    port, vni = packet.flow.dport, packet.tunnel.vni if packet.tunnel else None
+    family = 6 if packet.flow.ipv6 else 4
     for link in snapshot.links:
         vxlan = link.vxlan
         if vxlan is None or vxlan.port != port or not (vxlan.external or vni in (None, vxlan.vni)):
@@ -144,6 +169,20 @@ def _nobody_takes(snapshot: Snapshot, packet: Packet) -> str:
 
 def _named(packet: Packet) -> str:
     assert packet.tunnel is not None
-    if packet.tunnel.kind == "ipip":
+    kind, vni, port = packet.tunnel.kind, packet.tunnel.vni, packet.flow.dport
+    if kind == "ipip":
         return "IP in IP"
-    return f"{packet.tunnel.kind.upper()} {packet.tunnel.vni} on port {packet.flow.dport}"
+    if kind == "gre":
+        return f"GRE with key {vni}" if vni is not None else "GRE"
+    if kind == "wireguard":
+        return f"WireGuard on port {port}"
+    return f"{kind.upper()} {vni} on port {port}"
+
+
+_TAKES: dict[str, Callable[[Snapshot, Packet], Link | None]] = {
+    "vxlan": _takes_vxlan,
+    "ipip": _takes_ipip,
+    "geneve": takes_geneve,
+    "gre": takes_gre,
+    "wireguard": wireguard.takes,
+}

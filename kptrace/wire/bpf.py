@@ -12,7 +12,7 @@ cBPF has no loop and no call. A packet in a packet is one level deeper, so the c
 IP packet is laid out once per level, and each level ends at the one comparison behind the last:
 
     level 0 -> level 1 -> level 2 -> compare -> yes / no
-       the packet, what it carries (VXLAN, Geneve, IPIP) or quotes (ICMP), and once more
+       the packet, what it carries (VXLAN, Geneve, IPIP, GRE) or quotes (ICMP), and once more
 
 Scratch words: IP, L4 and END are offsets from the network header; SEQ, ACK and TEXT are compared
 with the blocks of cookies; QUOTE_END is the END of the ICMP error that quotes, else zero.
@@ -26,7 +26,15 @@ from struct import pack
 from typing import NamedTuple
 
 from kptrace.wire.cookie import Block, blocks, label, text_mask
-from kptrace.wire.headers import GENEVE_PORT, ICMP_ERRORS, ICMPV6_ERRORS, VXLAN_PORTS
+from kptrace.wire.headers import (
+    GENEVE_PORT,
+    GRE_FIELDS,
+    GRE_VERSION,
+    ICMP_ERRORS,
+    ICMPV6_ERRORS,
+    TRANSPARENT_ETHERNET,
+    VXLAN_PORTS,
+)
 
 SNAPLEN = 512
 LEVELS = 3
@@ -148,6 +156,33 @@ def _level(code: _Code, level: int) -> None:
     _descend(code, deeper, 8)
     code.here(f"{at}.ipip")
     _descend(code, deeper, 0)
+    _gre(code, at, deeper)
+
+
+def _gre(code: _Code, at: str, deeper: str) -> None:
+    """Behind its four bytes four more for each flag that is set; X is where they start."""
+    code.here(f"{at}.gre")
+    code.load(LD_H, 0)
+    code.put(AND, GRE_VERSION)
+    code.equal(0, other=f"{at}.no")
+    code.put(TXA)
+    code.put(ADD, 4)
+    code.keep(IP)
+    for flag in GRE_FIELDS:
+        code.put(LDX_MEM, L4)
+        code.load(LD_H, 0)
+        code.put(AND, flag)
+        code.put(RSH, flag.bit_length() - 3)  # 4 where it is set
+        code.put(LDX_MEM, IP)
+        code.put(ADD_X)
+        code.keep(IP)
+    code.put(LDX_MEM, L4)
+    code.load(LD_H, 2)
+    code.equal(TRANSPARENT_ETHERNET, other=deeper)
+    code.put(LDX_MEM, IP)
+    _descend(code, deeper, 14)
+    code.here(f"{at}.no")
+    code.put(RET, 0)
 
 
 def _descend(code: _Code, deeper: str, offset: int) -> None:
@@ -198,7 +233,7 @@ def _transport(code: _Code, at: str) -> None:
     code.here(f"{at}.l4")
     code.put(LDX_MEM, L4)
     code.put(LD_MEM, PROTOCOL)
-    names = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp6", 4: "ipip", 41: "ipip"}
+    names = {6: "tcp", 17: "udp", 1: "icmp", 58: "icmp6", 4: "ipip", 41: "ipip", 47: "gre"}
     for number, name in names.items():
         code.equal(number, f"{at}.{name}")
     code.put(RET, 0)

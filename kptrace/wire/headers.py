@@ -6,9 +6,10 @@ Out: a Packet as complete as the bytes allow, or None where there is not even an
 Never an exception: every read is checked against the end of the bytes.
 
 A tunnel is recognised by its destination port (VXLAN 4789, and 8472 as Flannel and Calico use it
-on Linux; Geneve 6081) or its protocol number (4, 41); inside VXLAN and Geneve stands an Ethernet
-frame. An ICMP error quotes the packet it complains about: RFC 792 promises 8 bytes beyond its IP
-header (ports and TCP sequence number), Linux sends up to 576 in all.
+on Linux; Geneve 6081) or its protocol number (4, 41; GRE 47); inside VXLAN and Geneve stands an
+Ethernet frame, inside GRE that or an IP packet (RFC 2784, 2890). An ICMP error quotes the packet
+it complains about: RFC 792 promises 8 bytes beyond its IP header (ports and TCP sequence number),
+Linux sends up to 576 in all.
 """
 
 from __future__ import annotations
@@ -21,9 +22,21 @@ import msgspec
 
 from kptrace.model import Flow, Packet, Tunnel
 
-PROTOCOLS = {1: "icmp", 4: "ipip", 6: "tcp", 17: "udp", 41: "ipv6", 58: "icmpv6", 132: "sctp"}
+PROTOCOLS = {
+    1: "icmp",
+    4: "ipip",
+    6: "tcp",
+    17: "udp",
+    41: "ipv6",
+    47: "gre",
+    58: "icmpv6",
+    132: "sctp",
+}
 VXLAN_PORTS = frozenset({4789, 8472})
 GENEVE_PORT = 6081
+GRE_CHECKSUM, GRE_KEY, GRE_SEQUENCE, GRE_VERSION = 0x8000, 0x2000, 0x1000, 0x0007
+GRE_FIELDS = (GRE_CHECKSUM, GRE_KEY, GRE_SEQUENCE)
+TRANSPARENT_ETHERNET = 0x6558
 ICMP_ERRORS = frozenset({3, 4, 5, 11, 12})
 ICMPV6_ERRORS = frozenset({1, 2, 3, 4})
 
@@ -189,6 +202,20 @@ def _ip_in_ip(ip: _Ip, name: str, body: bytes, depth: int) -> Dissection:
     return _carrying(packet, Tunnel(kind="ipip"), inner) if inner else _leaf(packet, b"")
 
 
+def _gre(ip: _Ip, name: str, body: bytes, depth: int) -> Dissection:
+    """Version 0: flags and what it carries; then checksum, key and sequence number as flagged."""
+    packet = _packet(ip, Flow(protocol=name, src=ip.src, dst=ip.dst))
+    flags, carries = unpack_from("!HH", body) if len(body) >= 4 else (0, 0)
+    at = 4 + sum(4 for bit in GRE_FIELDS if flags & bit)
+    key_at = 8 if flags & GRE_CHECKSUM else 4
+    keyed = flags & GRE_KEY and len(body) >= key_at + 4
+    key = int.from_bytes(body[key_at : key_at + 4], "big") if keyed else None
+    start = at + network_offset(body[at:]) if carries == TRANSPARENT_ETHERNET else at
+    known = carries in (*_ETHERTYPES, TRANSPARENT_ETHERNET) and not flags & GRE_VERSION
+    inner = _dissect(body[start:], depth + 1) if known and depth < _MAX_DEPTH else None
+    return _carrying(packet, Tunnel(kind="gre", vni=key), inner) if inner else _leaf(packet, b"")
+
+
 def _carrying(packet: Packet, tunnel: Tunnel, inner: Dissection) -> Dissection:
     outer = msgspec.structs.replace(packet, tunnel=tunnel, inner=inner.packet)
     return Dissection(outer, inner.core, inner.payload)
@@ -227,6 +254,7 @@ _TRANSPORTS = {
     6: _tcp,
     17: _udp,
     41: _ip_in_ip,
+    47: _gre,
     58: _icmp,
     132: _ports,
 }

@@ -14,7 +14,7 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
 )
-from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.layers.l2 import ARP, GRE, Dot1Q, Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet as Built
 from scapy.packet import Raw
@@ -139,6 +139,38 @@ def test_geneve_with_options() -> None:
     packet = _read(built)
     assert packet.tunnel == Tunnel(kind="geneve", vni=77)
     assert packet.innermost.flow == FLOW
+
+
+@pytest.mark.parametrize("inner", [SYN, SYN6])
+@pytest.mark.parametrize("outer", [IP(src="172.30.0.1", proto=47), IPv6(src="fd00::1", nh=47)])
+@pytest.mark.parametrize(
+    ("fields", "key"),
+    [
+        ({}, None),
+        ({"key_present": 1, "key": 0x01020304}, 0x01020304),
+        ({"chksum_present": 1, "key_present": 1, "key": 9}, 9),
+        ({"seqnum_present": 1}, None),
+    ],
+)
+def test_gre(outer: Built, inner: Built, fields: dict[str, int], key: int | None) -> None:
+    for built in (GRE(**fields) / inner, GRE(proto=0x6558, **fields) / ETHER / inner):
+        packet = _read(outer / built)
+        assert packet.tunnel == Tunnel(kind="gre", vni=key)
+        assert packet.flow.protocol == "gre"
+        assert packet.innermost == _read(inner)
+
+
+def test_gre_of_another_version_is_not_read() -> None:
+    """Version 1 is PPTP's, with other fields."""
+    assert _read(IP(proto=47) / GRE(version=1) / SYN).tunnel is None
+
+
+@pytest.mark.parametrize("cut", range(13))
+def test_a_cut_gre_packet_is_a_gre_packet(cut: int) -> None:
+    whole = bytes(IP(proto=47) / GRE(key_present=1, chksum_present=1) / SYN)
+    packet = decode(whole[: 20 + cut])
+    assert packet is not None
+    assert (packet.flow.protocol, packet.tunnel) == ("gre", None)
 
 
 def test_ip_in_ip() -> None:
