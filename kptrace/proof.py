@@ -16,7 +16,7 @@ from kptrace.model import (
     Returned,
     Source,
 )
-from kptrace.protocol import Agent, Inject, Lookup, Reply, Stop, Watch
+from kptrace.protocol import Agent, Inject, Lookup, Recall, Reply, Stop, Watch
 from kptrace.wire.cookie import cookies, payload
 
 ARM_SECONDS = 15.0
@@ -58,6 +58,7 @@ def prove(
     far = [agent for agent, _ in watches if agent is not near]
     _await_fate(crew, near, far, sending, len(probes), timeout)
     _look_up(crew, source.place.node, places)
+    _recall(crew, source.place.node, places)
     stops = [crew.send(agent.node, partial(Stop, of=id)) for agent, id in watches]
     wait_all(stops, DRAIN_SECONDS, "draining")
 
@@ -104,3 +105,11 @@ def _look_up(crew: Crew, near: str, places: tuple[Place, ...]) -> None:
         asked = unique((*flows, *(entry.reply.reverse for entry in entries)))
         lookup = partial(Lookup, place=Place(node=node), flows=asked)
         wait_all([crew.send(node, lookup)], ARM_SECONDS, "conntrack lookup")
+
+
+def _recall(crew: Crew, near: str, places: tuple[Place, ...]) -> None:
+    """Ask which other connections the sender has to the same end: each keeps its own backend."""
+    sent = next((r.flow for r in crew.words() if isinstance(r, Returned) and r.flow.src), None)
+    if sent is not None and Place(node=near) in places:
+        recall = partial(Recall, place=Place(node=near), flow=sent)
+        wait_all([crew.send(near, recall)], ARM_SECONDS, "conntrack lookup")

@@ -141,7 +141,7 @@ class Lookup(Value, tag="lookup"):
 
 
 class Recall(Value, tag="recall"):
-    """What conntrack holds of connections from ``flow.src``, by whatever port, to the flow's end."""
+    """What conntrack holds of connections from ``flow.src``, by any port, to the flow's end."""
 
     id: int
     place: Place

@@ -8,13 +8,13 @@ for another one.
 from __future__ import annotations
 
 from kptrace.judge.cause import Cause
-from kptrace.judge.causes_cluster import DNS, OPEN, SERVICE
+from kptrace.judge.causes_cluster import DNS, OLDER, OPEN, SERVICE
 from kptrace.judge.causes_limits import LIMITS
 from kptrace.judge.causes_node import FORWARDING, NETFILTER, TUNNEL
 
 __all__ = ["CAUSES", "FAMILIES", "Cause", "cause"]
 
-FAMILIES = (SERVICE, NETFILTER, FORWARDING, TUNNEL, DNS, LIMITS, OPEN)
+FAMILIES = (SERVICE, NETFILTER, FORWARDING, TUNNEL, DNS, OLDER, LIMITS, OPEN)
 
 CAUSES: dict[str, Cause] = {id: entry for family in FAMILIES for id, entry in family.items()}
 

@@ -242,6 +242,20 @@ DNS = catalogue(
     ),
 )
 
+OLDER = catalogue(
+    (
+        "connection-stale",
+        "older connections go to a backend that is gone",
+        "conntrack keeps the backend that was chosen when a connection began: entries of the "
+        "sender for this Service lead to an address that is no endpoint, or were made before "
+        "there was a rule and are not translated",
+        "a client that keeps its socket (a resolver, a pool of connections) is cut off, while "
+        "everything new works",
+        "conntrack -D -p PROTOCOL --orig-dst ADDRESS --reply-src BACKEND, or restart the client; "
+        "look why kube-proxy did not delete the entries of UDP (its log says when it could not)",
+    ),
+)
+
 OPEN = catalogue(
     (
         "kernel-drop",

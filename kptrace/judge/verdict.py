@@ -23,6 +23,7 @@ from kptrace.judge import (
     ipvs,
     mesh,
     neighbour,
+    older,
     policy,
     proxy,
     reverse_path,
@@ -97,6 +98,7 @@ def judge(run: Run, cases: tuple[Case, ...]) -> Trace:
     else:
         # What drops the probe mostly drops the question too: that is no second fault.
         findings = (*findings, *(_as_warning(finding) for finding in names))
+    findings = (*findings, *older.diagnose(run))
     return Trace(
         target=run.question.target,
         source=run.source,

@@ -41,6 +41,8 @@ from kptrace.protocol import (
     Inject,
     Lookup,
     Oops,
+    Recall,
+    Recalled,
     Reply,
     Request,
     Scout,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from kptrace.node.watch import Watching
 
 AS_ROOT = "run the agent as root"
+MOST_RECALLED = 100
 _CHUNK = 1 << 16
 _MAX_LINE = 16 << 20
 
@@ -152,6 +155,8 @@ class Agent:
                 self._scout(request)
             case Lookup():
                 self._lookup(request)
+            case Recall():
+                self._recall(request)
             case Stop():
                 self._stop(request)
 

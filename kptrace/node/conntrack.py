@@ -1,8 +1,8 @@
-"""One conntrack entry, looked up by its original 5-tuple over ctnetlink.
+"""Conntrack entries, looked up by their original tuple over ctnetlink.
 
 In: a Flow as it was sent. Out: the entry: its reply tuple tells what NAT decided (reply source =
 the backend, reply destination = the masqueraded source), or None where there is no such entry, as
-when the packet died before it was confirmed.
+when the packet died before it was confirmed. Or all entries of one end's connections to another.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from struct import pack
 
 from kptrace.model import ConntrackEntry, Flow, Place
 from kptrace.node.netlink import (
+    DUMP,
     Conversation,
     attribute,
     attributes,
@@ -23,6 +24,8 @@ from kptrace.node.netlink import (
 from kptrace.wire.headers import PROTOCOLS, ipv4, ipv6
 
 _GET = 0x0101
+# nf_internals.h, CTA_FILTER_F_*: source and destination address, protocol, destination port
+_FILTER, _ORIGINAL_FLAGS, _ALL_BUT_THE_SOURCE_PORT = 25, 1, 0b101011
 _TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _PROTOINFO, _MARK = 1, 2, 3, 4, 8
 _NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 _STATUS_WORDS = {
@@ -69,6 +72,30 @@ def lookup(place: Place, flow: Flow) -> ConntrackEntry | None:
     finally:
         conversation.close()
     return entry(place, answers[0].body[4:]) if answers else None
+
+
+def recall(place: Place, flow: Flow) -> list[ConntrackEntry]:
+    """All from ``flow.src``, by any port, to the flow's end. To be called inside the namespace.
+
+    The kernel leaves the others out since 5.8 (CTA_FILTER, nf_conntrack_netlink.c); an older one
+    gives all, so they are compared here, too: by their bytes before they are taken apart.
+    """
+    family = socket.AF_INET6 if flow.ipv6 else socket.AF_INET
+    wanted = nested(_FILTER, attribute(_ORIGINAL_FLAGS, pack("=I", _ALL_BUT_THE_SOURCE_PORT)))
+    address = socket.inet_pton(family, flow.dst)
+    with Conversation() as conversation:
+        body = netfilter(family, _tuple(flow), wanted)
+        found = [
+            entry(place, answer.body[4:])
+            for answer in conversation.listen(_GET, body, DUMP)
+            if address in answer.body
+        ]
+    end = (flow.protocol, flow.src, flow.dst, flow.dport)
+    return [
+        one
+        for one in found
+        if (one.original.protocol, one.original.src, one.original.dst, one.original.dport) == end
+    ]
 
 
 def entry(place: Place, data: bytes) -> ConntrackEntry:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
-from kptrace.lab.state import Lab
+from kptrace.lab.state import NETNS, Lab
 from kptrace.model import Finding, Outcome, Trace
+from kptrace.node.namespace import within
 
 POD = "10.244.2.21"  # of remote-1
 FAR_MAC, NOBODY_S = "02:00:00:00:00:02", "02:00:00:00:00:99"
@@ -175,3 +178,36 @@ def test_cause_node_and_object(
     assert first.remedy
     healed: Trace = vxlan_bench.trace("svc/remote", "pod/client")
     assert healed.outcome is Outcome.DELIVERED, healed.findings
+
+
+def test_a_socket_that_goes_on_has_its_old_backend(vxlan_bench: Any) -> None:
+    """The entry is the kernel's own, made while a rule sent the client to a pod that is gone."""
+    lab = vxlan_bench.lab
+    netns, client = node(lab, "node-a"), lab.plan.pod("shop/client").netns
+    to_nobody = "ip daddr 10.96.1.5 udp dport 7 udp sport 5555 dnat to 10.244.2.99:7"
+    run(
+        netns,
+        (
+            "nft add table ip older",
+            "nft add chain ip older early { type nat hook prerouting priority -150 ; }",
+            f"nft add rule ip older early {to_nobody}",
+        ),
+    )
+    within(str(NETNS / client), partial(datagram, ("10.96.1.5", 7), 5555))
+    run(netns, ("nft delete table ip older",))
+    vxlan_bench.renew()
+    seen: Trace = vxlan_bench.trace("svc/echo", "pod/client")
+    assert seen.outcome is Outcome.DELIVERED
+    (found,) = seen.findings
+    assert (found.cause, found.severity, found.node) == ("connection-stale", "warning", "node-a")
+    assert "to 10.244.2.99, which is no endpoint any more" in found.summary
+    deleting, mark, _ = found.remedy[0].partition("  # on node-a")
+    assert mark
+    run(netns, (deleting,))
+    assert not vxlan_bench.trace("svc/echo", "pod/client").findings
+
+
+def datagram(to: tuple[str, int], port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("", port))
+        one.sendto(b"x", to)
