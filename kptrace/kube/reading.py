@@ -7,8 +7,9 @@ In: a question. Out: the documents for it, as ``kubectl get -o json`` would prin
     the source pod by name, or a page of the namespace's running pods to choose one from
     the nodes of all these by name, or a page of nodes where one is to be chosen
     of an address: the Service whose first ClusterIP it is, the pod whose address it is; where it is
-    neither's, the Services of type LoadBalancer and the nodes (a page each). Who has it as a second
-    ClusterIP or an external IP no field selector tells, so that is not found.
+    neither's, the IPAddress of that name, which tells whose second ClusterIP it is; else the
+    Services of type LoadBalancer and the nodes (a page each). Who has it as an external IP no
+    selector and no name tells, so that is not found.
 
 A Service or pod that is not there is looked for by its name in other namespaces, and the names of
 its own namespace are read, so that the nearest can be told.
@@ -19,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -31,6 +33,7 @@ from kptrace.model import Question, SourceRef, Target
 from kptrace.target import parse_source
 
 SLICES = "apis/discovery.k8s.io/v1/endpointslices"
+IP_ADDRESSES = "apis/networking.k8s.io/v1/ipaddresses"
 SERVICE_CIDRS = "apis/networking.k8s.io/v1/servicecidrs"
 PAGE = 200  # objects of one kind that are read at most where one is to be chosen or found
 MOST_BACKENDS = 50
@@ -134,9 +137,9 @@ class Reading:
                     yield f"{target['namespace']}/{target['name']}"
 
     def _address(self, address: str) -> None:
-        self._list("services", path("services"), fieldSelector=f"spec.clusterIP={address}")
-        self._list("pods", path("pods"), fieldSelector=f"status.podIP={address}")
-        if not self._objects["services"] and not self._objects["pods"]:
+        found = self._list("services", path("services"), fieldSelector=f"spec.clusterIP={address}")
+        found |= self._list("pods", path("pods"), fieldSelector=f"status.podIP={address}")
+        if not found and not self._by_ip_address(address):
             balanced = "spec.type=LoadBalancer"
             self._list("services", path("services"), fieldSelector=balanced, limit=str(PAGE))
             self._list("nodes", path("nodes"), limit=str(PAGE))
@@ -149,6 +152,20 @@ class Reading:
         node_port = any(address in _addresses(one) for one in self._all("nodes"))
         for one in owners or (self._all("services") if node_port else ()):
             self._behind(one["metadata"]["namespace"], one["metadata"]["name"])
+
+    def _by_ip_address(self, address: str) -> bool:
+        """Since Kubernetes 1.33 there is one for every ClusterIP, of
+        both families, named as the canonical text of the address (MultiCIDRServiceAllocator).
+        """
+        try:
+            found = decoded(self._client.get(path(IP_ADDRESSES, "", str(ip_address(address)))))
+            parent = found["spec"]["parentRef"]
+            if parent["resource"] != "services":
+                return False
+            self._get("services", parent["namespace"], parent["name"])
+        except Refusal:
+            return False  # an older cluster, or not allowed
+        return True
 
     # --- the source ---------------------------------------------------------------------------
 

@@ -264,7 +264,9 @@ def _of_address(target: Target, documents: Documents) -> Resolution:
         )
     if not target.port:
         raise Usage(
-            f"{target.text}: which port?", f"no Service owns it; name one: {target.name}:80"
+            f"{target.text}: which port? No Service is known to have this address",
+            f"name the port: {_with_port(wanted)}; or, of an external IP, the Service: "
+            "svc/NAME --via externalIP",
         )
     protocol = target.protocol or "tcp"
     pod = documents.pod_at(wanted)
@@ -283,6 +285,10 @@ def _of_address(target: Target, documents: Documents) -> Resolution:
         else ()
     )
     return Resolution(address=wanted, port=_number(target), protocol=protocol, endpoints=behind)
+
+
+def _with_port(address: str) -> str:
+    return f"[{address}]:80" if ":" in address else f"{address}:80"
 
 
 def _ways_in(

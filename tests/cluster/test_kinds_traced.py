@@ -56,3 +56,14 @@ def test_no_evidence_is_missing(proxied: Cluster) -> None:
     assert "Watched by: capture, rule trace, drop reasons, conntrack. Nothing lost." in told.out
     assert "Not watched" not in told.out
     assert [one.run("cat", "/proc/sys/net/netfilter/nf_log/2") for one in machines] == loggers
+
+
+@pytest.mark.parametrize("name", ["remote", "remote-dual", "remote6"])
+def test_each_cluster_ip_leads_to_its_service(cluster: Cluster, name: str) -> None:
+    """Also the second one, which no field selector knows."""
+    spec = cluster.kubectl.json("get", "svc", name, "-n", "shop")["spec"]
+    for address in spec["clusterIPs"]:
+        told = Cli(cluster)(address, "-n", "shop", "--from", f"pod/{OTHER}", "-o", "json")
+        assert told.code == 0, told.err
+        assert told.trace["resolution"]["service"]["name"] == name
+        assert {hop["node"] for hop in told.trace["hops"]} == {"node-a", "node-b"}

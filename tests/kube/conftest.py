@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 
@@ -103,12 +103,13 @@ def api() -> Iterator[Api]:
 
         def _serve(self) -> None:
             parts = urlsplit(self.path)
+            asked = unquote(parts.path)
             query = dict(parse_qsl(parts.query))
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length) or "null")
-            api.asked.append((self.command, parts.path, query))
+            api.asked.append((self.command, asked, query))
             api.headers.append(dict(self.headers.items()))
-            code, answer = api.answer(self.command, parts.path, query, body)
+            code, answer = api.answer(self.command, asked, query, body)
             data = json.dumps(answer).encode()
             self.send_response(code)
             self.send_header("Content-Type", "application/json")

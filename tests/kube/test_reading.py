@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kptrace.errors import NotFound
+from kptrace.errors import NotFound, Usage
 from kptrace.kube.client import Client
 from kptrace.kube.documents import Documents, read_documents
 from kptrace.kube.reading import Reading
@@ -106,6 +106,41 @@ def test_an_address_is_looked_up_by_field(shop: Any, client: Client) -> None:
     assert [one.pod for one in found.endpoints] == ["shop/web-1"]
     asked = {path: query for _, path, query in shop.asked}
     assert asked["/api/v1/services"] == {"fieldSelector": "spec.clusterIP=10.96.1.1"}
+
+
+IP_ADDRESSES = "/apis/networking.k8s.io/v1/ipaddresses"
+
+
+def test_a_second_cluster_ip_has_an_object_of_its_name(shop: Any, client: Client) -> None:
+    """Its canonical form; the field selector knows the first ClusterIP only."""
+    shop.objects[f"{CORE}/shop/services/web"]["spec"] |= {
+        "clusterIPs": ["10.96.1.1", "fd00:10:96::7"]
+    }
+    parent = {"group": "", "resource": "services", "namespace": "shop", "name": "web"}
+    shop.put(f"{IP_ADDRESSES}/fd00:10:96::7", {"parentRef": parent})
+    question, _, documents = _read(client, "[FD00:10:96:0::7]:80", source="pod/client")
+    found = resolve(question, documents)
+    assert found.service is not None
+    assert found.service.key == "shop/web"
+    assert found.address == "fd00:10:96::7"
+
+
+@pytest.mark.parametrize("code", [403, 404])
+def test_without_such_objects_it_stays_an_address(shop: Any, client: Client, code: int) -> None:
+    shop.refuse("GET", f"{IP_ADDRESSES}/fd00:10:96::7", code, "no")
+    question, _, documents = _read(client, "[fd00:10:96::7]:80", source="pod/client")
+    found = resolve(question, documents)
+    assert (found.address, found.service) == ("fd00:10:96::7", None)
+    question, _, documents = _read(client, "fd00:10:96::7", source="pod/client")
+    with pytest.raises(Usage, match="which port") as said:
+        resolve(question, documents)
+    assert "[fd00:10:96::7]:80" in said.value.hint
+    assert "svc/NAME --via externalIP" in said.value.hint
+
+
+def test_a_first_cluster_ip_is_not_asked_for_again(shop: Any, client: Client) -> None:
+    _read(client, "10.96.1.1:80", source="pod/client")
+    assert not any(one.startswith(IP_ADDRESSES) for one in shop.paths())
 
 
 def test_a_pods_address(shop: Any, client: Client) -> None:
