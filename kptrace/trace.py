@@ -44,10 +44,13 @@ def traced(question: Question, ground: Ground, seed: int, say: Say) -> tuple[Run
     source = choose_source(question, documents, (e.pod for e in resolution.endpoints))
     crew = Crew(ground)
     say(f"looking at {source.place.node}")
+    behind = unique(e.node for e in resolution.endpoints if e.node)
+    if ground.sparing and len(behind) == 1:  # no scout is needed to know that it is looked at
+        crew.begin((source.place.node, *behind))
     alone = crew.sender(source.place)
     api = dict(alone) if alone is not None else api
     if not ground.sparing:
-        crew.begin(unique(e.node for e in resolution.endpoints if e.node)[:MOST_NODES])
+        crew.begin(behind[:MOST_NODES])
     near = crew.may_enter(unique((Place(node=source.place.node), source.place)))
     crew.dump(near, (*FILES, RESOLV_CONF))
     crew.dump((place for place in near if not place.pod), cni.wanted())
