@@ -92,10 +92,9 @@ def _reported(run: Run, texts: Mapping[Place, Mapping[str, str]]) -> Trace:
     prediction = needed(predicted_for(run.source, run.resolution, documents, snapshots), run)
     if documents.told_by is not None:
         run = msgspec.structs.replace(run, absent=(*run.absent, _unasked(run, documents.told_by)))
-    if sender_was_there(run):
-        made = judge(run, cases(run, documents, snapshots, prediction))
-    else:
-        made = by_the_api(run, documents)
+    if not sender_was_there(run):
+        return by_the_api(run, documents)
+    made = judge(run, cases(run, documents, snapshots, prediction))
     return msgspec.structs.replace(made, networks=cni.networks(snapshots, texts))
 
 

@@ -35,7 +35,10 @@ DEFAULT_AFFINITY_SECONDS = 10800
 FILES = ("services.json", "endpointslices.json", "pods.json", "nodes.json")
 PARTIAL = "partial.json"
 TOLD_BY = "told-by.json"
-OPTIONAL_FILES = ("servicecidrs.json", PARTIAL, TOLD_BY)
+UNREAD = "unread.json"
+# what stands around a Service (surroundings.py)
+AROUND = ("networkpolicies.json", "namespaces.json", "daemons.json", UNREAD)
+OPTIONAL_FILES = ("servicecidrs.json", PARTIAL, TOLD_BY, *AROUND)
 
 ManifestT = TypeVar("ManifestT", bound=manifests.Named)
 NounT = TypeVar("NounT")
@@ -51,9 +54,20 @@ class Hearsay(Value):
     manifest: str = ""
 
 
+class Unread(Value):
+    """What the API would not tell, and why."""
+
+    what: str
+    why: str
+    remedy: str = ""
+
+
 class Documents(Value):
     """All that the API told. ``endpoints``: by Service key, in the order of the slices.
 
+    policies: NetworkPolicies, as the API has them; ``namespaces``: the labels of each
+    daemons: the pods of the proxy and the network on the nodes that matter
+    unread:  what was asked for in vain; ``around``: these four were asked for
     missing: names of the files that were not there
     partial: names of those that hold no more than one question needed
     told_by: None where it was the API
@@ -64,6 +78,11 @@ class Documents(Value):
     pods: tuple[Pod, ...] = ()
     nodes: tuple[Node, ...] = ()
     service_cidrs: tuple[str, ...] = ()
+    policies: tuple[manifests.NetworkPolicy, ...] = ()
+    namespaces: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
+    daemons: tuple[Pod, ...] = ()
+    unread: tuple[Unread, ...] = ()
+    around: bool = False
     missing: tuple[str, ...] = ()
     partial: tuple[str, ...] = ()
     told_by: Hearsay | None = None
@@ -102,6 +121,11 @@ def read_documents(texts: Mapping[str, str | bytes]) -> Documents:
         service_cidrs=sum(
             _all(texts, "servicecidrs.json", manifests.ServiceCIDR, _service_cidrs), ()
         ),
+        policies=_all(texts, "networkpolicies.json", manifests.NetworkPolicy, _itself),
+        namespaces=dict(_all(texts, "namespaces.json", manifests.Namespace, _namespace)),
+        daemons=_all(texts, "daemons.json", manifests.Pod, _pod),
+        unread=_decode(UNREAD, texts[UNREAD], tuple[Unread, ...]) if UNREAD in texts else (),
+        around="networkpolicies.json" in texts,
         missing=tuple(name for name in FILES if name not in texts),
         partial=_decode(PARTIAL, texts[PARTIAL], tuple[str, ...]) if PARTIAL in texts else (),
         told_by=_decode(TOLD_BY, texts[TOLD_BY], Hearsay) if TOLD_BY in texts else None,
@@ -319,6 +343,14 @@ def _node(item: manifests.Node) -> Node:
 
 def _service_cidrs(item: manifests.ServiceCIDR) -> tuple[str, ...]:
     return tuple(_cidr(cidr) for cidr in item.spec.cidrs or ())
+
+
+def _itself(item: manifests.NetworkPolicy) -> manifests.NetworkPolicy:
+    return item
+
+
+def _namespace(item: manifests.Namespace) -> tuple[str, dict[str, str]]:
+    return item.metadata.name, item.metadata.labels or {}
 
 
 def _pairs(mapping: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:

@@ -23,6 +23,7 @@ from kptrace.kube.pod_agent import PodAgent
 from kptrace.kube.pods import Guest, NodePod, denied
 from kptrace.kube.reading import Reading
 from kptrace.kube.resolution import choose_source, resolve
+from kptrace.kube.surroundings import surroundings
 from kptrace.kube.sweep import tidy
 from kptrace.model import Place, Question
 from kptrace.protocol import Agent, Door
@@ -122,7 +123,8 @@ class ClusterGround:
         return self._agents[node]
 
     def api_alone(self) -> dict[str, str]:
-        return self.api()
+        self._say("asking the API for what stands around it")
+        return {**self.api(), **surroundings(self._client, self._documents)}
 
     def refusal(self) -> CannotLook | None:
         """Why no agent can be started, where that is for want of rights."""
@@ -203,9 +205,5 @@ class ClusterGround:
 
 def _neither(why: Forbidden, pod: str, error: CannotLook) -> Forbidden:
     """No pod of ours and no container in the sender's: both reasons, and the first one's remedy."""
-    words = "not allowed to patch pods/ephemeralcontainers" if _by_rbac(error) else error.brief
+    words = "not allowed to patch pods/ephemeralcontainers" if denied(error) else error.brief
     return Forbidden(f"{why.message}\nand no container in pod {pod} instead ({words})", why.hint)
-
-
-def _by_rbac(error: CannotLook) -> bool:
-    return isinstance(error, Refusal) and denied(error)

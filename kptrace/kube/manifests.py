@@ -205,3 +205,54 @@ class ServiceCIDRSpec(Object, frozen=True, kw_only=True):
 
 class ServiceCIDR(Named, frozen=True, kw_only=True):
     spec: ServiceCIDRSpec = ServiceCIDRSpec()
+
+
+class Requirement(Object, frozen=True, kw_only=True):
+    key: str
+    operator: str
+    values: list[str] | None = None
+
+
+class LabelSelector(Object, frozen=True, kw_only=True):
+    match_labels: dict[str, str] | None = None
+    match_expressions: list[Requirement] | None = None
+
+
+class IPBlock(Object, frozen=True, kw_only=True):
+    cidr: str
+    except_: list[str] | None = msgspec.field(name="except", default=None)
+
+
+class PolicyPeer(Object, frozen=True, kw_only=True):
+    pod_selector: LabelSelector | None = None
+    namespace_selector: LabelSelector | None = None
+    ip_block: IPBlock | None = None
+
+
+class PolicyPort(Object, frozen=True, kw_only=True):
+    protocol: str | None = None
+    port: int | str | None = None
+    end_port: int | None = None
+
+
+class PolicyRule(Object, frozen=True, kw_only=True):
+    """Of ingress (``from``) or egress (``to``)."""
+
+    from_: list[PolicyPeer] | None = msgspec.field(name="from", default=None)
+    to: list[PolicyPeer] | None = None
+    ports: list[PolicyPort] | None = None
+
+
+class NetworkPolicySpec(Object, frozen=True, kw_only=True):
+    pod_selector: LabelSelector = LabelSelector()
+    policy_types: list[str] | None = None
+    ingress: list[PolicyRule] | None = None
+    egress: list[PolicyRule] | None = None
+
+
+class NetworkPolicy(Named, frozen=True, kw_only=True):
+    spec: NetworkPolicySpec = NetworkPolicySpec()
+
+
+class Namespace(Named, frozen=True, kw_only=True):
+    pass

@@ -218,6 +218,6 @@ def refused(refusal: Refusal, namespace: str, what: str = "the agent's pod") -> 
     return refusal
 
 
-def denied(refusal: Refusal) -> bool:
+def denied(error: CannotLook) -> bool:
     """RBAC (or another authorizer) said no, and not an admission plugin."""
-    return refusal.code == 403 and " cannot " in str(refusal)
+    return isinstance(error, Refusal) and error.code == 403 and " cannot " in str(error)

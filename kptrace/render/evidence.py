@@ -161,7 +161,10 @@ def _where(gap: Iterable[Layer]) -> str:
     nodes: dict[tuple[str, ...], list[str]] = {}
     for node, names in by_node.items():
         nodes.setdefault(tuple(names), []).append(node)
-    return "; ".join(f"{', '.join(names)} on {', '.join(some)}" for names, some in nodes.items())
+    return "; ".join(
+        f"{', '.join(names)} on {', '.join(some)}" if any(some) else ", ".join(names)
+        for names, some in nodes.items()
+    )
 
 
 def _remedy(gap: Iterable[Layer]) -> str:
