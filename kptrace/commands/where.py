@@ -116,11 +116,11 @@ def _inside(
     return node, node.question
 
 
-def _cluster(question: Question, cluster: InCluster) -> OnNode:
+def _cluster(question: Question, cluster: InCluster, sends: bool = True) -> OnNode:
     from kptrace.kube.ground import ClusterGround
     from kptrace.kube.on_node import OnNode
 
-    made = ClusterGround(cluster.client, question, cluster.terms, progress())
+    made = ClusterGround(cluster.client, question, cluster.terms, progress(), sends)
     if cluster.dry_run:
         show(made.plan())
         raise typer.Exit
@@ -180,7 +180,7 @@ def state(
     from kptrace.live import Live
 
     if not lab.named and not here.offline:
-        nodes = stack.enter_context(_cluster(question, cluster))
+        nodes = stack.enter_context(_cluster(question, cluster, sends=False))
         nodes.api()
         return Live(nodes, nodes.nodes)
     there = site(stack, lab, here, cluster)

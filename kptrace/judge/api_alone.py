@@ -63,6 +63,9 @@ def by_the_api(run: Run, documents: Documents) -> Trace:
 
 
 def _unread(documents: Documents) -> Iterator[Layer]:
+    for file in documents.missing:
+        kind = file.removesuffix(".json")
+        yield Layer(name=f"the API's {kind}", node="", missing="not allowed to read them")
     for one in documents.unread:
         yield Layer(name=one.what, node="", missing=one.why, remedy=one.remedy)
 

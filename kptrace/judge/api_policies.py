@@ -47,7 +47,7 @@ def policy_findings(told: Told) -> Iterator[Finding]:
                 f"{_pods(told, denied)}, if the network enforces policies",
                 remedy=tuple(
                     f"kubectl -n {namespace} describe networkpolicy {name}"
-                    for namespace, name in (each.split("/") for each in policies)
+                    for namespace, _, name in (each.partition("/") for each in policies)
                 ),
             )
 

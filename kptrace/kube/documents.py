@@ -121,7 +121,7 @@ def read_documents(texts: Mapping[str, str | bytes]) -> Documents:
         service_cidrs=sum(
             _all(texts, "servicecidrs.json", manifests.ServiceCIDR, _service_cidrs), ()
         ),
-        policies=_all(texts, "networkpolicies.json", manifests.NetworkPolicy, _itself),
+        policies=_all(texts, "networkpolicies.json", manifests.NetworkPolicy, _policy),
         namespaces=dict(_all(texts, "namespaces.json", manifests.Namespace, _namespace)),
         daemons=_all(texts, "daemons.json", manifests.Pod, _pod),
         unread=_decode(UNREAD, texts[UNREAD], tuple[Unread, ...]) if UNREAD in texts else (),
@@ -345,7 +345,14 @@ def _service_cidrs(item: manifests.ServiceCIDR) -> tuple[str, ...]:
     return tuple(_cidr(cidr) for cidr in item.spec.cidrs or ())
 
 
-def _itself(item: manifests.NetworkPolicy) -> manifests.NetworkPolicy:
+def _policy(item: manifests.NetworkPolicy) -> manifests.NetworkPolicy:
+    """As it is, with its addresses looked at."""
+    for rule in (*(item.spec.ingress or ()), *(item.spec.egress or ())):
+        for peer in (*(rule.from_ or ()), *(rule.to or ())):
+            for cidr in (
+                (peer.ip_block.cidr, *(peer.ip_block.except_ or ())) if peer.ip_block else ()
+            ):
+                _cidr(cidr)
     return item
 
 

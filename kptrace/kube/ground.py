@@ -48,12 +48,17 @@ def host_door(node: str) -> Door:
 class ClusterGround:
     sparing = True
 
-    def __init__(self, client: Client, question: Question, terms: Terms, say: Say) -> None:
+    def __init__(
+        self, client: Client, question: Question, terms: Terms, say: Say, sends: bool = True
+    ) -> None:
+        """sends: a packet is to be sent, so a container in its sender's own pod is of use."""
+        self._sends = sends
         self._client, self._question, self._terms, self._say = client, question, terms, say
         self._reading = Reading(client, question)
         self._texts: dict[str, str] = {}
         self._documents = Documents()
         self._agents: dict[str, PodAgent] = {}
+        self._closed: CannotLook | None = None
         self.run = secrets.token_hex(4)
 
     def __enter__(self) -> ClusterGround:
@@ -74,7 +79,7 @@ class ClusterGround:
         try:
             self._texts = self._reading.documents()
         except Refusal as refusal:
-            raise self._explained(refusal) from None
+            self._texts = self._what_may_be_read(self._explained(refusal))
         self._documents = read_documents(self._texts)
         return self._texts
 
@@ -93,7 +98,7 @@ class ClusterGround:
 
     def begin(self, node: str) -> None:
         """Have the agent there start; ``agent`` then waits for it."""
-        if node in self._agents:
+        if node in self._agents or self._closed:
             return
         known = self._documents.node(node)
         if known is not None and not known.ready:
@@ -108,6 +113,8 @@ class ClusterGround:
 
     def agent(self, node: str) -> Agent:
         self.begin(node)
+        if self._closed:
+            raise self._closed
         if node not in self._agents:
             raise CannotLook(
                 f"node {node} is NotReady, so no agent can start there",
@@ -128,6 +135,8 @@ class ClusterGround:
 
     def refusal(self) -> CannotLook | None:
         """Why no agent can be started, where that is for want of rights."""
+        if self._closed:
+            return self._closed
         needs = tuple(to_act(self._terms.namespace))
         lacks = missing(self._client, needs)
         if not lacks:
@@ -154,11 +163,26 @@ class ClusterGround:
 
     # --- inside -------------------------------------------------------------------------------
 
+    def _what_may_be_read(self, why: CannotLook) -> dict[str, str]:
+        """Who may not read all may read the Service, and that may tell enough; then no agent is
+        started: all rights that are missing are told of at once. Raises ``why`` where it does not.
+        """
+        if not isinstance(why, Forbidden):
+            raise why from None
+        self._reading, self._closed = Reading(self._client, self._question, lenient=True), why
+        try:
+            texts = self._reading.documents()
+            self._documents = read_documents(texts)
+            self._source()
+        except CannotLook:
+            raise why from None
+        return texts
+
     def _instead(self, node: str, why: Forbidden) -> None:
         """No pod of ours may be there: a container in the source's own pod sees the least part.
         Raises ``why`` if that cannot be either.
         """
-        source = self._source()
+        source = self._source() if self._sends else Place(node="")
         if source.node != node or not source.pod:
             raise why
         self._say(f"adding a container to pod {source.pod}: {why.brief}")

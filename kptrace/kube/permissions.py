@@ -105,7 +105,7 @@ def lacking(client: Client, needs: Iterable[Need], said: CannotLook) -> CannotLo
     text = yaml.safe_dump(manifest, sort_keys=False, default_flow_style=None)
     return Forbidden(
         f"{who} {'are' if who == 'you' else 'is'} not allowed to:{listed}",
-        f"who may give it can do so: `kubectl apply -f -` with what stands below\n{text.rstrip()}",
+        f"`kubectl apply -f -` with what stands below, by who may grant it\n{text.rstrip()}",
     )
 
 

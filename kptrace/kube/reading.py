@@ -46,8 +46,10 @@ Found = dict[str, Any]
 class Reading:
     """One question's documents; what is known to be needed is asked for at once."""
 
-    def __init__(self, client: Client, question: Question) -> None:
-        self._client, self._question = client, question
+    def __init__(self, client: Client, question: Question, lenient: bool = False) -> None:
+        """lenient: what may not be read is left out, but for what the question names."""
+        self._client, self._question, self._lenient = client, question, lenient
+        self._refused: set[str] = set()
         self._paged: set[str] = set()
         self._behind_it: set[str] = set()
         self._lost = False
@@ -74,7 +76,7 @@ class Reading:
             _do(pool, first)
             if source is None:
                 self._keep_one_stranger()
-            second = [partial(self._node, name) for name in self._nodes_wanted()]
+            second = [partial(self._host, name) for name in self._nodes_wanted()]
             _do(pool, [*second, self._dns])
             if not self._objects["nodes"]:
                 self._list("nodes", path("nodes"), limit=str(MOST_NODES))
@@ -224,6 +226,13 @@ class Reading:
                 raise
             self._others("nodes", "", name)
 
+    def _host(self, name: str) -> None:
+        """Of a pod that matters, which names it."""
+        try:
+            self._node(name)
+        except Refusal as refusal:
+            self._leave_out("nodes", refusal)
+
     def _dns(self) -> None:
         """The cluster's own, where it is called as kubeadm and most others call it."""
         if self._question.target.kind not in ("service", "name"):
@@ -275,8 +284,17 @@ class Reading:
         self._put(kind, decoded(self._client.get(path(kind, namespace, name))))
 
     def _list(self, kind: str, where: str, **query: str) -> set[str]:
-        listed = decoded(self._client.get(where, **query)).get("items") or ()
+        try:
+            listed = decoded(self._client.get(where, **query)).get("items") or ()
+        except Refusal as refusal:
+            self._leave_out(kind, refusal)
+            return set()
         return {self._put(kind, one) for one in listed}
+
+    def _leave_out(self, kind: str, refusal: Refusal) -> None:
+        if not self._lenient or refusal.code != 403:
+            raise refusal
+        self._refused.add(kind)
 
     def _put(self, kind: str, one: Found) -> str:
         metadata = one["metadata"]
@@ -293,8 +311,9 @@ class Reading:
 
     def _texts(self) -> dict[str, str]:
         texts = {f"{kind}.json": _listing(found) for kind, found in self._objects.items()}
-        if not self._objects["servicecidrs"]:
-            del texts["servicecidrs.json"]
+        for kind in ("servicecidrs", *self._refused):
+            if not self._objects[kind]:
+                texts.pop(f"{kind}.json", None)
         parts = [name for name in texts if name != "servicecidrs.json"]
         return {**texts, PARTIAL: msgspec.json.encode(parts).decode()}
 

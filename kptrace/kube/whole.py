@@ -37,7 +37,7 @@ _NONE = Question(target=Target(kind="name", text="", name=""))
 
 class WholeCluster(ClusterGround):
     def __init__(self, client: Client, terms: Terms, say: Say) -> None:
-        super().__init__(client, _NONE, terms, say)
+        super().__init__(client, _NONE, terms, say, sends=False)
 
     def api(self) -> dict[str, str]:
         if self._texts:
