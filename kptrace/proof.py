@@ -17,6 +17,7 @@ from kptrace.model import (
     Source,
 )
 from kptrace.protocol import Agent, Inject, Lookup, Recall, Reply, Stop, Watch
+from kptrace.walk.listening import FILE as LISTENING
 from kptrace.wire.cookie import cookies, payload
 
 ARM_SECONDS = 15.0
@@ -59,6 +60,7 @@ def prove(
     _await_fate(crew, near, far, sending, len(probes), timeout)
     _look_up(crew, source.place.node, places)
     _recall(crew, source.place.node, places)
+    _who_listens(crew, resolution, places)
     stops = [crew.send(agent.node, partial(Stop, of=id)) for agent, id in watches]
     wait_all(stops, DRAIN_SECONDS, "draining")
 
@@ -113,3 +115,10 @@ def _recall(crew: Crew, near: str, places: tuple[Place, ...]) -> None:
     if sent is not None and Place(node=near) in places:
         recall = partial(Recall, place=Place(node=near), flow=sent)
         wait_all([crew.send(near, recall)], ARM_SECONDS, "conntrack lookup")
+
+
+def _who_listens(crew: Crew, resolution: Resolution, places: tuple[Place, ...]) -> None:
+    """Where a probe was refused: what the backends listen on instead."""
+    if any(isinstance(r, Returned) and r.result == "refused" for r in crew.words()):
+        ends = unique(Place(node=one.node, pod=one.pod) for one in resolution.endpoints)
+        crew.dump((place for place in ends if place in places), (LISTENING,))

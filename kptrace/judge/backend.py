@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kptrace.judge.case import Case
-from kptrace.judge.words import drop_report, end
-from kptrace.model import Finding, Place, Sighting
+from kptrace.judge.words import drop_report, end, there
+from kptrace.model import Finding, Flow, Place, Sighting
+from kptrace.walk.listening import Listener
 
 # under IPVS a node has every Service's address, and answers for those that are nobody's backend
 SERVICE_DEVICE = "kube-ipvs0"
+MOST = 6
 
 
 def diagnose(case: Case) -> Iterator[Finding]:
@@ -34,6 +36,9 @@ def diagnose(case: Case) -> Iterator[Finding]:
     drop = case.dropped_for("NO_SOCKET")
     if drop is not None:
         evidence.append(drop_report(case, drop))
+    listeners = _listeners(case, place)
+    if listeners is not None:
+        evidence.append(f"what listens {there(place)}: {_named(listeners)}")
     yield Finding(
         cause="nobody-listens",
         severity="error",
@@ -41,7 +46,7 @@ def diagnose(case: Case) -> Iterator[Finding]:
         object=f"{what} port {port}",
         summary=f"the packet reached {what}, where nobody listens on {end(final.dst, final.dport)}",
         evidence=tuple(evidence),
-        remedy=_remedy(case, place, port),
+        remedy=(*_instead(case, final, listeners or ()), *_remedy(case, place, port, listeners)),
     )
 
 
@@ -62,13 +67,43 @@ def refused_by(case: Case) -> Sighting | None:
     return None
 
 
-def _remedy(case: Case, place: Place, port: str) -> tuple[str, ...]:
+def _listeners(case: Case, place: Place) -> tuple[Listener, ...] | None:
+    snapshot = case.snapshots.get(place)
+    return snapshot.listeners if snapshot else None
+
+
+def _named(listeners: tuple[Listener, ...]) -> str:
+    more = f" and {len(listeners) - MOST} more" if len(listeners) > MOST else ""
+    return ", ".join(map(str, listeners[:MOST])) + more if listeners else "nothing"
+
+
+def _instead(case: Case, final: Flow, listeners: tuple[Listener, ...]) -> Iterator[str]:
+    """What it listens on that may be meant."""
+    near = [one for one in listeners if one.port == final.dport]
+    elsewhere = [one for one in listeners if one.protocol == final.protocol and not one.loopback]
+    service = case.resolution.service
+    if any(one.takes(final.protocol, final.dst, final.dport) for one in near):
+        yield "it listens there by now: was the program just being started? trace again"
+    elif same := [one for one in near if one.protocol == final.protocol]:
+        yield (
+            f"let the program listen on any address (0.0.0.0, [::]), not on {same[0].address} alone"
+        )
+    elif near:
+        yield f"the program listens on {near[0]}: is the Service's protocol right?"
+    elif len(elsewhere) == 1 and service is not None:
+        yield f"the program listens on {elsewhere[0]}: is the Service's targetPort right?"
+
+
+def _remedy(
+    case: Case, place: Place, port: str, listeners: tuple[Listener, ...] | None
+) -> Iterator[str]:
     service = case.resolution.service
     namespace, _, name = place.pod.partition("/")
-    look = f"kubectl -n {namespace} exec {name} -- ss -lnt" if name else f"ss -lnt  # {place.node}"
-    if service is None:
-        return (f"{look}  # does anything listen on {port}?",)
-    return (
-        f"{look}  # does anything listen on {port}?",
-        f"kubectl -n {service.namespace} get svc {service.name} -o yaml  # right targetPort?",
-    )
+    if listeners is None:
+        look = f"kubectl -n {namespace} exec {name} -- ss -lnt" if name else "ss -lnt"
+        where = "" if name else f" on {place.node}"
+        yield f"{look}  # does anything listen on {port}{where}?"
+    elif not listeners and name:
+        yield f"kubectl -n {namespace} logs {name}  # why does it not listen?"
+    if service is not None:
+        yield f"kubectl -n {service.namespace} get svc {service.name} -o yaml  # right targetPort?"

@@ -74,6 +74,7 @@ PROGRAMS = {
     "cilium-service-list.json": Program(("cilium-dbg", "service", "list", "-o", "json")),
     "conntrack.txt": Program(("conntrack", "-L", "-o", "extended")),
     "conntrack-stats.txt": Program(("conntrack", "-S")),
+    "ss-listening.txt": Program(("ss", "-Hlntu")),
 }
 WG_SHOW = "wg-show.txt"
 SYSCTLS = (

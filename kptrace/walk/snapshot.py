@@ -26,6 +26,8 @@ from kptrace.walk.iproute2 import (
     read_rules,
     read_sysctls,
 )
+from kptrace.walk.listening import FILE as LISTENING
+from kptrace.walk.listening import Listener, read_listeners
 from kptrace.walk.network import (
     Assigned,
     FdbEntry,
@@ -72,6 +74,7 @@ class Snapshot(Value, dict=True, kw_only=True):
     """``missing``: names of the files that were not there.
 
     programs: what BPF programs do here beside all that, where a plugin knows them
+    listeners: None where nobody looked
     """
 
     place: Place
@@ -85,6 +88,7 @@ class Snapshot(Value, dict=True, kw_only=True):
     ruleset: Ruleset
     missing: tuple[str, ...] = ()
     programs: Programs | None = None
+    listeners: tuple[Listener, ...] | None = None
 
     @cached_property
     def refs(self) -> dict[int, tuple[Rule, RuleRef]]:
@@ -225,6 +229,7 @@ def read_snapshot(place: Place, files: Mapping[str, str]) -> Snapshot:
         ),
         ruleset=load_ruleset(files),
         missing=tuple(name for name in _ESSENTIAL if name not in files),
+        listeners=read_listeners(files[LISTENING]) if LISTENING in files else None,
     )
 
 

@@ -211,3 +211,22 @@ def datagram(to: tuple[str, int], port: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.bind(("", port))
         one.sendto(b"x", to)
+
+
+@pytest.mark.parametrize(
+    ("listens", "words"),
+    [
+        (("127.0.0.1", 9999), "let the program listen on any address"),
+        (("0.0.0.0", 9998), "where nobody listens on 10.244.1.31:9999"),
+    ],
+)
+def test_what_a_backend_listens_on_instead(
+    vxlan_bench: Any, listens: tuple[str, int], words: str
+) -> None:
+    netns = str(NETNS / vxlan_bench.lab.plan.pod("shop/near-1").netns)
+    with within(netns, partial(socket.create_server, listens)):
+        seen: Trace = vxlan_bench.trace("pod/near-1:9999", "pod/client")
+    (found,) = seen.findings
+    assert (seen.outcome, found.cause) == (Outcome.REFUSED, "nobody-listens")
+    assert f"{listens[0]}:{listens[1]}/tcp" in found.evidence[-1]
+    assert words in " ".join((found.summary, *found.remedy))
