@@ -14,7 +14,7 @@ from typing import Self
 
 from kptrace.crew import FILES, LONGEST, Crew, Ground
 from kptrace.model import Place
-from kptrace.node.link import LocalAgent
+from kptrace.node.own import OwnAgent
 from kptrace.protocol import Agent, Door
 
 
@@ -49,7 +49,7 @@ class ThisNode:
 
     def agent(self, node: str) -> Agent:
         door = Door(place=Place(node=node), netns="/proc/self/ns/net")
-        return self._open.enter_context(LocalAgent(node, (door,)))
+        return self._open.enter_context(OwnAgent(node, (door,)))
 
 
 class Live:

@@ -49,10 +49,6 @@ def explain(args: Sequence[str]) -> Callable[[], int] | None:
     given = read(args)
     if given is None:
         return None
-    if "offline" in given:
-        from kptrace.node import ahead
-
-        ahead.begin()  # it comes up while we do
     gc.disable()  # it is soon over, and looking for cycles takes a tenth of its time
     import kptrace.lean  # noqa: F401
 

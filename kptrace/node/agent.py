@@ -22,8 +22,6 @@ from typing import TYPE_CHECKING
 
 import kptrace.lean  # noqa: F401
 from kptrace.model import Place, Probe, Returned
-from kptrace.node import conntrack, dns, inject, ipvs_table
-from kptrace.node.cgroup import within_cgroup
 from kptrace.node.doors import opened
 from kptrace.node.guard import Guard
 from kptrace.node.loop import Loop, Task
@@ -73,9 +71,9 @@ class Refusal(Exception):
 
 
 class Agent:
-    def __init__(self, requests: int, replies: int) -> None:
-        """File descriptors to read requests from and write replies to."""
-        self._requests, self._replies = requests, replies
+    def __init__(self, requests: int, tell: Callable[[bytes], None]) -> None:
+        """``requests``: a file descriptor to read them from; ``tell`` takes the replies' lines."""
+        self._requests, self._tell = requests, tell
         self._loop = Loop()
         self._guard = Guard()
         self._stamps = Stamps()
@@ -98,15 +96,17 @@ class Agent:
         finally:
             for watching in self._watches.values():
                 watching.close()
+            for rules in self._rules.values():
+                rules.close()
+            self._stamps.close()
             self._guard.close()
             for leave in self._at_end:
                 leave()
 
     def _say(self, *replies: Reply) -> None:
-        data = memoryview(b"".join(encode(reply) + b"\n" for reply in replies))
+        lines = b"".join(encode(reply) + b"\n" for reply in replies)
         with self._writing:
-            while data:
-                data = data[os.write(self._replies, data) :]
+            self._tell(lines)
 
     # --- requests -----------------------------------------------------------------------------
 
@@ -199,7 +199,9 @@ class Agent:
         if rest:
             from kptrace.node import dump  # it imports much that only these need
 
-            self._at_end.add(dump.abandon)
+            if dump.abandon not in self._at_end:
+                dump.begin()
+                self._at_end.add(dump.abandon)
             told.append(dump.facts(request.id, door, rest))
 
         def work() -> None:
@@ -222,6 +224,9 @@ class Agent:
         return self._rules[door.place]
 
     def _ask(self, request: Ask) -> None:
+        from kptrace.node import dns
+        from kptrace.node.cgroup import within_cgroup
+
         door = self._door(request.place)
         with within_cgroup(door.cgroup):
             sock = within(door.netns, partial(dns.open_socket, request))
@@ -240,6 +245,8 @@ class Agent:
         self._say(watching.ready())
 
     def _inject(self, request: Inject) -> None:
+        from kptrace.node.cgroup import within_cgroup
+
         door = self._door(request.place)
         with within_cgroup(door.cgroup):
             opened = within(door.netns, partial(_open_all, request.probes))
@@ -270,6 +277,8 @@ class Agent:
             self._loop.start(task)
 
     def _lookup(self, request: Lookup) -> None:
+        from kptrace.node import conntrack, ipvs_table
+
         door = self._door(request.place)
 
         def look() -> list[Reply]:
@@ -282,6 +291,8 @@ class Agent:
         self._say(*within(door.netns, look), Done(id=request.id))
 
     def _recall(self, request: Recall) -> None:
+        from kptrace.node import conntrack
+
         look = partial(conntrack.recall, request.place, request.flow)
         found = within(self._door(request.place).netns, look)
         entries, more = tuple(found[:MOST_RECALLED]), len(found[MOST_RECALLED:])
@@ -324,20 +335,27 @@ _Start = Callable[[float, Callable[[Returned], None]], Task]
 
 
 def _open_all(probes: Iterable[Probe]) -> list[_Start]:
-    return [_open(probe) for probe in probes]
+    from kptrace.node import inject
+
+    def opened(probe: Probe) -> _Start:
+        try:
+            return partial(inject.send, probe, inject.open_socket(probe))
+        except OSError as error:
+            return partial(inject.fail, probe, error)
+
+    return [opened(probe) for probe in probes]
 
 
-def _open(probe: Probe) -> _Start:
-    try:
-        return partial(inject.send, probe, inject.open_socket(probe))
-    except OSError as error:
-        return partial(inject.fail, probe, error)
+def _write(file: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(file, left) :]
 
 
 def main() -> None:
     replies = os.dup(1)
     os.dup2(2, 1)  # so that nothing but replies can get on the wire
-    Agent(0, replies).run()
+    Agent(0, partial(_write, replies)).run()
     os._exit(0)  # all is disarmed; taking an interpreter down in good order only takes time
 
 

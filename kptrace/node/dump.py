@@ -159,7 +159,7 @@ def _listed(name: str) -> bool:
 
 def _output(argv: tuple[str, ...], text: str = "") -> str:
     try:
-        with _begin(argv) as process:
+        with _started(argv) as process:
             try:
                 out, said = process.communicate(text.encode(), TIMEOUT)
             finally:
@@ -175,7 +175,7 @@ def _output(argv: tuple[str, ...], text: str = "") -> str:
     return out.decode(errors="replace")
 
 
-def _begin(argv: tuple[str, ...]) -> subprocess.Popen[bytes]:
+def _started(argv: tuple[str, ...]) -> subprocess.Popen[bytes]:
     with _starting:
         if _abandoned:
             raise Missing("the agent is leaving")
@@ -201,6 +201,13 @@ def _host_path() -> str:
     except OSError:
         return ""
     return os.pathsep.join(f"{_HOST}{folder}" for folder in _FOLDERS)
+
+
+def begin() -> None:
+    """An agent begins; in this process another may have left."""
+    global _abandoned
+    with _starting:
+        _abandoned = False
 
 
 def abandon() -> None:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import IO
 
 from kptrace.errors import CannotLook
-from kptrace.node import ahead
+from kptrace.node import child
 from kptrace.node.conversation import MAX_LINE, Conversation
 
 _LEAVE = 10.0  # seconds; it ends programs and disarms, on a node that may be busy
@@ -23,7 +23,15 @@ class LocalAgent(Conversation):
 
     def __enter__(self) -> LocalAgent:
         try:
-            self._process = ahead.take()
+            # A session of its own: Ctrl-C reaches us first, and we end the agent in good order.
+            self._process = subprocess.Popen(
+                child.command("kptrace.node.agent"),
+                env=child.environ(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
         except OSError as error:
             raise CannotLook(f"no agent can be started on {self.node}: {error}") from None
         self._threads = [self._reader(self._read_replies), self._reader(self._read_stderr)]

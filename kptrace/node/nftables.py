@@ -239,7 +239,8 @@ class Toward:
     """Tells rules that begin with a comparison with another single destination address.
 
     Before it may stand other comparisons (iptables-nft puts interfaces and the protocol first),
-    but nothing that acts. Looks at bytes: of 10,000 rules all but a few are done with one search.
+    but nothing that acts. Looks at bytes: of 10,000 rules all but a few begin as one that was taken
+    apart before.
     """
 
     def __init__(self, address: str) -> None:
@@ -260,20 +261,43 @@ class Toward:
             ),
             re.DOTALL,
         )
-        self._known: dict[bytes, bool] = {}
+        self._begun: dict[bytes, None] = {}
+        self._begins: re.Pattern[bytes] | None = None
 
     def elsewhere(self, rule: bytes) -> bool:
+        begins = self._begins and self._begins.match(rule)
+        if begins:
+            return rule[begins.end() : begins.end() + len(self._wanted)] != self._wanted
         found = self._pattern.search(rule)
-        if found is None or found.group(1) == self._wanted:
+        if found is None or not _only_compares(rule[_expressions(rule) : found.start() - 4]):
             return False
-        before = rule[_expressions(rule) : found.start() - 4]
-        if before not in self._known:
-            self._known[before] = _only_compares(before)
-        return self._known[before]
+        if len(self._begun) < _FEW_BEGINNINGS:
+            self._begun[_beginning(rule[: found.start(1)])] = None
+            self._begins = re.compile(b"|".join(self._begun), re.DOTALL)
+        return found[1] != self._wanted
 
 
 _NETWORK, _EQUAL = 1, 0
 _DESTINATIONS = {4: 16, 16: 24}
+
+
+_FEW_BEGINNINGS = 16
+_NUMBERED = (3, 6)  # its own handle, and that of the rule before it
+
+
+def _beginning(rule: bytes) -> bytes:
+    """A pattern for what begins as this does, whatever the handles and the length are."""
+    at, parts = _BODY, [re.escape(rule[:_BODY])]
+    while at + 4 <= len(rule):
+        size, kind = unpack_from("=HH", rule, at)
+        if kind & _KIND == _RULE_EXPRESSIONS or size < 4:
+            break
+        end = at + size + -size % 4
+        hole = b".{%d}" % (end - at - 4)
+        numbered = kind & _KIND in _NUMBERED
+        parts += [re.escape(rule[at : at + 4]), hole if numbered else re.escape(rule[at + 4 : end])]
+        at = end
+    return b"".join((*parts, b"..", re.escape(rule[at + 2 :])))
 
 
 def _expressions(rule: bytes) -> int:

@@ -19,12 +19,18 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield here, there
 
 
-def test_all_that_waits_is_received_at_once(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_more_is_received_by_each_call(pair: tuple[socket.socket, socket.socket]) -> None:
     here, there = pair
     sent = [bytes([n]) * (n + 1) for n in range(8)]
     for data in sent:
         there.send(data)
-    assert list(Intake().receive(here)) == sent
+    intake = Intake()
+    assert [list(intake.receive(here)) for _ in range(4)] == [
+        sent[:1],
+        sent[1:3],
+        sent[3:7],
+        sent[7:],
+    ]
 
 
 def test_room_is_used_again_and_what_was_told_stays(

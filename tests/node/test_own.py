@@ -1,0 +1,60 @@
+"""An agent in a thread of ours talks as one in a process does, and leaves when it is told to."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from kptrace.errors import CannotLook
+from kptrace.model import Place
+from kptrace.node.own import OwnAgent
+from kptrace.protocol import Door, Dump, Fact, Lookup
+
+HERE = Place(node="a")
+DOORS = (Door(place=HERE, netns="/proc/self/ns/net"),)
+
+
+def dumped(agent: OwnAgent, id: int, *files: str) -> dict[str, str]:
+    agent.send(Dump(id=id, place=HERE, files=files))
+    assert agent.wait(id, 20)
+    return {one.file: one.text for one in agent.log if isinstance(one, Fact) and one.id == id}
+
+
+def test_it_looks_where_we_are() -> None:
+    with OwnAgent("a", DOORS) as agent:
+        told = dumped(agent, 7, "sysctl.txt", "nonsense")
+    forwards = Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()
+    assert f"net.ipv4.ip_forward = {forwards}\n" in told["sysctl.txt"]
+    assert told["nonsense"] == ""
+
+
+def test_one_after_the_other_in_one_process() -> None:
+    for _ in range(2):
+        with OwnAgent("a", DOORS) as agent:
+            assert dumped(agent, 7, "ip-link.json")["ip-link.json"].startswith("[")
+
+
+def test_nothing_of_it_stays() -> None:
+    files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    with OwnAgent("a", DOORS) as agent:
+        assert agent.wait(1, 5)
+    agent.close()
+    assert len(os.listdir("/proc/self/fd")) == files
+    assert threading.active_count() == threads
+
+
+def test_what_it_cannot_do_it_says() -> None:
+    with OwnAgent("a", DOORS) as agent:
+        agent.send(Lookup(id=7, place=Place(node="b"), flows=()))
+        with pytest.raises(CannotLook, match="no door"):
+            agent.wait(7, 5)
+
+
+def test_one_that_has_left_takes_no_requests() -> None:
+    with OwnAgent("a", DOORS) as agent:
+        agent.close()
+        with pytest.raises(CannotLook, match="it has left"):
+            agent.send(Lookup(id=7, place=HERE, flows=()))
