@@ -36,6 +36,7 @@ from kptrace.kube.documents import Documents
 from kptrace.model import Evidence, Finding, Layer, Network, Outcome, Service, Trace
 from kptrace.run import Run
 
+NO_ADDRESS = "dns-no-address"
 DEPTH = "only the API was asked for this: no packet was sent"
 NOWHERE = "no packet was sent, so what becomes of one was not seen"
 
@@ -53,13 +54,19 @@ def by_the_api(run: Run, documents: Documents) -> Trace:
     return Trace(
         target=run.question.target,
         source=run.source,
-        outcome=OUTCOMES.get(proven.cause, Outcome.DROPPED) if proven else Outcome.INCONCLUSIVE,
+        outcome=_outcome(proven) if proven else Outcome.INCONCLUSIVE,
         resolution=run.resolution,
         findings=(main, *_maybe(told)),
         evidence=Evidence(layers=(*layers(run), *_unread(documents))),
         networks=tuple(_networks(told)),
         summary=main.summary,
     )
+
+
+def _outcome(proven: Finding) -> Outcome:
+    if proven.cause == NO_ADDRESS:
+        return Outcome.UNRESOLVED
+    return OUTCOMES.get(proven.cause, Outcome.DROPPED)
 
 
 def _unread(documents: Documents) -> Iterator[Layer]:
@@ -118,16 +125,21 @@ def _nobody(told: Told) -> Finding | None:
     service = told.service
     if service is None or service.external_name or told.usable or not told.knows("endpointslices"):
         return None
+    of = f"kubectl -n {service.namespace}"
+    misnamed = undeclared(told) and not by_number(told)
+    words = f"Service {service.key} has no ready endpoint for {port_words(told)}"
     return Finding(
-        cause="no-endpoints",
+        cause=NO_ADDRESS if service.headless else "no-endpoints",
         severity="error",
         node="",
         object=f"Service {service.key}",
-        summary=f"Service {service.key} has no ready endpoint for {port_words(told)}",
+        summary=f"headless {words}, so its name has no address" if service.headless else words,
         evidence=(*endpoint_lines(told), *_why_nobody(told, service), DEPTH),
         remedy=(
-            f"kubectl -n {service.namespace} describe svc {service.name}",
-            f"kubectl -n {service.namespace} get pods{selector(service)}  # do any match? ready?",
+            f"{of} edit svc {service.name}  # targetPort: as a container calls it, or a number"
+            if misnamed
+            else f"{of} describe svc {service.name}",
+            f"{of} get pods{selector(service)}  # do any match? ready?",
         ),
     )
 

@@ -82,5 +82,4 @@ def _pods(told: Told, some: Sequence[Passage]) -> str:
     pods = dict.fromkeys(one.pod for one in some)
     if some[0].direction == "ingress" and len(told.usable) > 1:
         return f"{len(pods)} of the {len(told.usable)} backends"
-    own = told.service.namespace if told.service is not None else ""
-    return ", ".join(f"pod/{pod.removeprefix(f'{own}/')}" for pod in pods)
+    return ", ".join(f"pod/{pod.removeprefix(f'{told.namespace}/')}" for pod in pods)

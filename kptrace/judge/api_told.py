@@ -42,6 +42,11 @@ class Told(Value):
         ready = tuple(one for one in self.behind if one.ready)
         return ready or tuple(one for one in self.behind if one.serving and one.terminating)
 
+    @property
+    def namespace(self) -> str:
+        """Whose pods are called by their names alone."""
+        return self.service.namespace if self.service else self.source.place.pod.partition("/")[0]
+
     def knows(self, kind: str) -> bool:
         return f"{kind}.json" not in self.documents.missing
 
@@ -135,9 +140,7 @@ def endpoint_lines(told: Told) -> Iterator[str]:
 
 
 def _behind(told: Told, one: Endpoint) -> str:
-    service = told.service
-    own = f"{service.namespace}/" if service is not None else ""
-    whose = f" pod/{one.pod.removeprefix(own)}" if one.pod else ""
+    whose = f" pod/{one.pod.removeprefix(f'{told.namespace}/')}" if one.pod else ""
     where = f" on {one.node}" if one.node else ""
     state = "" if one.ready else " (terminating)" if one.terminating else " (not ready)"
     return f"{end(one.address, one.port)}{whose}{where}{state}"

@@ -111,19 +111,18 @@ def layers(page: Page, told: Iterable[Layer], with_missing: bool) -> None:
             say(f" To have it: {remedy}" if remedy else ""),
             hang=2,
         )
-    for each in manifests(known) if with_missing else ():
-        manifest(page, each)
+    manifests(page, known)
 
 
-def manifests(layers: Iterable[Layer]) -> dict[str, None]:
-    """What is to be applied for what is missing, each once."""
-    return dict.fromkeys(layer.manifest for layer in layers if layer.manifest)
-
-
-def manifest(page: Page, text: str) -> None:
-    """Lines that stay as they are, to be copied: YAML that is wholly indented is YAML, too."""
-    for line in text.splitlines():
-        page.uncut(say(line), indent=2)
+def manifests(page: Page, layers: Iterable[Layer]) -> None:
+    """What is to be applied for what is missing, each once: lines that stay as they are, to be
+    copied. YAML that is wholly indented is YAML, too.
+    """
+    for text in dict.fromkeys(layer.manifest for layer in layers if layer.manifest):
+        page.blank()
+        page.line(say("For `kubectl apply -f -`:"))
+        for line in text.splitlines():
+            page.uncut(say(line), indent=2)
 
 
 def missing(layers: Iterable[Layer]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from kptrace.judge.causes import cause
 from kptrace.model import Finding, Outcome, Trace
 from kptrace.render.clean import pad
-from kptrace.render.evidence import manifest, manifests, missing
+from kptrace.render.evidence import missing
 from kptrace.render.page import Page, Span, glue, say, width_of
 
 # A line of a remedy that begins with one of these is a command; every other one is a sentence.
@@ -89,8 +89,6 @@ def _open(page: Page, trace: Trace, finding: Finding | None) -> None:
     paragraphs(page, "Known", [line for line in known if line] or ["nothing was seen"])
     paragraphs(page, "Missing", unknown)
     commands(page, "Settle", dict.fromkeys(settle))
-    for each in manifests(trace.evidence.layers):
-        manifest(page, each)
 
 
 def _label(word: str) -> list[Span]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kptrace.judge.words import end
 from kptrace.model import DnsAnswer, Endpoint, Resolved, Service
 from kptrace.render.clean import pad
-from kptrace.render.evidence import manifest
+from kptrace.render.evidence import manifests
 from kptrace.render.fault import also
 from kptrace.render.page import Page, Span, glue, say, width_of
 from kptrace.render.words import place_words, source_words, span, target_words
@@ -150,7 +150,7 @@ def _dns(page: Page, made: Resolved, wide: bool) -> None:
         for layer in made.absent:
             if layer.remedy:
                 page.line(say(f"To have it: {layer.remedy}"), indent=LABEL + 1)
-            manifest(page, layer.manifest)
+        manifests(page, made.absent)
         return
     page.line(
         say(
