@@ -16,7 +16,7 @@ from kptrace import __version__
 from kptrace.errors import KptraceError
 from kptrace.model import API_VERSION, Node, Outcome, Question, Trace, Value
 
-Status = Literal["passed", "failed", "inconclusive", "error"]
+Status = Literal["passed", "failed", "inconclusive", "error", "untried"]
 
 DELIVERED = (Outcome.DELIVERED,)
 
@@ -75,6 +75,12 @@ def unseen(expectation: Expectation, error: KptraceError) -> Result:
     # looked, and it stays open: as a trace that says so
     status: Status = "inconclusive" if error.exit_code == 4 else "error"
     return Result(expectation=expectation, status=status, trouble=trouble)
+
+
+def untried(expectation: Expectation, why: str) -> Result:
+    """The run was interrupted; of this one nothing is claimed."""
+    trouble = Trouble(kind="Interrupted", message=why)
+    return Result(expectation=expectation, status="untried", trouble=trouble)
 
 
 def exit_code(results: Sequence[Result]) -> int:

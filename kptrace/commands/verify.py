@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -58,6 +59,7 @@ def verify(
 
     It goes on when one fails; the last lines say which failed and why. It exits with 0 if all are
     as expected, 1 if one is not, 3 if one could not be looked at, 4 if one stayed inconclusive.
+    Interrupted, it tells what it has so far and exits with 130.
 
     \b
       checks:
@@ -72,15 +74,21 @@ def verify(
     expected = read_expectations(_text(file), str(file), namespace(lab, here, cluster))
     tried = _Tried(save)
     say = progress()
-    for number, each in enumerate(expected, 1):
-        say(f"{number} of {len(expected)}: {each.question.target.text}")
-        with suppress(typer.Exit):  # --dry-run: what it would do was shown
-            tried.add(each, lab, here, cluster)
+    interrupt: KeyboardInterrupt | None = None
+    try:
+        for number, each in enumerate(expected, 1):
+            say(f"{number} of {len(expected)}: {each.question.target.text}")
+            with suppress(typer.Exit):  # --dry-run: what it would do was shown
+                tried.add(each, lab, here, cluster)
+    except KeyboardInterrupt as signal:
+        interrupt = signal  # what is known is told all the same
     if cluster.dry_run and not tried.results:
-        raise typer.Exit
+        raise interrupt or typer.Exit
+    if interrupt:
+        tried.leave(expected)
     made = Verification(file=str(file), results=tuple(tried.results), about=tried.about())
     show(_rendered(made, output, color))
-    raise typer.Exit(exit_code(made.results))
+    raise interrupt or typer.Exit(exit_code(made.results))
 
 
 class _Tried:
@@ -90,12 +98,14 @@ class _Tried:
         self.results: list[Result] = []
         self._save = save
         self._nodes: dict[str, Node] = {}
+        self._begun = 0
 
     def add(self, expected: Expectation, lab: InLab, here: Offline, cluster: InCluster) -> None:
         from kptrace import trace as story
         from kptrace.kube.documents import read_documents
         from kptrace.verification import seen, unseen
 
+        self._begun += 1
         try:
             with ExitStack() as stack:
                 where, asked = ground(stack, expected.question, lab, here, cluster)
@@ -109,6 +119,14 @@ class _Tried:
         if made.status != "passed" and self._save is not None:
             made = seen(expected, story.report(run), self._kept(expected, run))
         self.results.append(made)
+
+    def leave(self, expected: Sequence[Expectation]) -> None:
+        """What is still open stays so."""
+        from kptrace.verification import untried
+
+        for number, each in enumerate(expected[len(self.results) :], len(self.results)):
+            why = "interrupted" if number < self._begun else "not tried"
+            self.results.append(untried(each, why))
 
     def about(self) -> dict[str, str]:
         from kptrace.verification import about

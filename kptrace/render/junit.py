@@ -6,7 +6,7 @@ classname has namespace and Service, the name says port, start and address, and 
 tells its reason in the attribute and the whole in its body.
 
     the expected outcome        passed
-    inconclusive                skipped (nothing was claimed)
+    inconclusive, not tried     skipped (nothing was claimed)
     another outcome             failure, its type the outcome
     could not be looked at      error
 
@@ -27,7 +27,7 @@ from kptrace.render.results import start, subject, why
 from kptrace.render.text import text
 from kptrace.verification import Result
 
-TAGS = {"failed": "failure", "error": "error", "inconclusive": "skipped"}
+TAGS = {"failed": "failure", "error": "error", "inconclusive": "skipped", "untried": "skipped"}
 
 
 def junit(results: Sequence[Result], about: Mapping[str, str]) -> str:
@@ -47,7 +47,7 @@ def _case(result: Result, repeated: bool) -> ElementTree.Element:
     told = _told(result)
     if result.status in TAGS:
         found = ElementTree.SubElement(case, TAGS[result.status])
-        if result.status != "inconclusive":
+        if found.tag != "skipped":
             found.set("type", _type(result))
         found.set("message", clean(why(result)))
         found.text = _body(told)

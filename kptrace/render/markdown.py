@@ -9,27 +9,26 @@ from __future__ import annotations
 import re
 
 from kptrace.render.clean import clean
-from kptrace.render.results import address, answer, cause, start, via, why
+from kptrace.render.results import address, answer, cause, start, tally, via, why
 from kptrace.render.text import text
 from kptrace.render.words import target_words
 from kptrace.verification import Result, Verification
 
 SIGNS = re.compile(r"[\\`*_{}\[\]<>#|~&@$:]")
-MARKS = {"passed": "✅", "failed": "❌", "error": "❌", "inconclusive": "❔"}
+MARKS = {"passed": "✅", "failed": "❌", "error": "❌", "inconclusive": "❔", "untried": "➖"}
 HEAD = ("", "target", "from", "outcome", "why")
 
 
 def markdown(made: Verification, most: int = 1 << 20) -> str:
     """most: bytes that there is room for; what does not fit is left out, and that is said."""
-    passed, all_ = len(made.having("passed")), len(made.results)
-    lines = [f"### kptrace: {passed} of {all_} as expected", ""]
+    lines = [f"### kptrace: {tally(made)}", ""]
     lines += [_row(HEAD), _row(["---"] * len(HEAD))]
     lines += [_row(_cells(result)) for result in made.results]
     told = ", ".join(f"{_plain(name)} {_plain(words)}" for name, words in made.about.items())
     lines += ["", told, ""] if told else [""]
     page = "\n".join(lines)
     if _size(page) > most:
-        return f"### kptrace: {passed} of {all_} as expected\n\nThe table is in the job's log.\n"
+        return f"### kptrace: {tally(made)}\n\nThe table is in the job's log.\n"
     for result in made.having("failed", "error", "inconclusive"):
         part = _whole(result)
         if _size(page) + _size(part) + 100 > most:

@@ -8,9 +8,15 @@ from __future__ import annotations
 from kptrace.judge.words import end
 from kptrace.model import Finding
 from kptrace.render.words import outcome_words, source_words, target_words
-from kptrace.verification import DELIVERED, Expectation, Result
+from kptrace.verification import DELIVERED, Expectation, Result, Verification
 
-STATUS_STYLES = {"passed": "good", "failed": "bad", "error": "bad", "inconclusive": "unsure"}
+STATUS_STYLES = {
+    "passed": "good",
+    "failed": "bad",
+    "error": "bad",
+    "inconclusive": "unsure",
+    "untried": "quiet",
+}
 
 
 def subject(result: Result) -> str:
@@ -42,10 +48,18 @@ def via(expectation: Expectation) -> str:
 
 
 def answer(result: Result) -> str:
-    """``DROPPED on node-b``, ``could not be looked at``."""
+    """``DROPPED on node-b``, ``could not be looked at``, ``not tried``."""
     if result.trace is not None:
         return outcome_words(result.trace)
+    if result.status == "untried":
+        return why(result)
     return "could not be looked at" if result.status == "error" else "INCONCLUSIVE"
+
+
+def tally(made: Verification) -> str:
+    """``2 of 6 as expected``; and that there would be more to say."""
+    told = f"{len(made.having('passed'))} of {len(made.results)} as expected"
+    return f"{told}, then interrupted" if made.having("untried") else told
 
 
 def expected(expectation: Expectation) -> str:

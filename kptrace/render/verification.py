@@ -18,6 +18,7 @@ from kptrace.render.results import (
     expected,
     remedies,
     start,
+    tally,
     via,
     why,
 )
@@ -30,8 +31,8 @@ def verification(
     made: Verification, width: int = 80, colour: bool = False, wide: bool = False
 ) -> str:
     page = Page(width, colour)
-    passed, all_ = len(made.having("passed")), len(made.results)
-    done = glue(f"{passed} of {all_} as expected", "good" if passed == all_ else "bad")
+    all_good = len(made.having("passed")) == len(made.results)
+    done = glue(tally(made), "good" if all_good else "bad")
     page.row([glue(made.file, "name")], done, [], hang=2)
     page.blank()
     column = max((len(result.status) for result in made.results), default=0) + 2

@@ -15,7 +15,7 @@ from kptrace.model import Outcome, Question, Target, Trace
 from kptrace.render.github import guarded, notes
 from kptrace.render.markdown import markdown
 from kptrace.render.verification import verification
-from kptrace.verification import Expectation, Result, Verification, seen, unseen
+from kptrace.verification import Expectation, Result, Verification, seen, unseen, untried
 
 GOLDEN = Path(__file__).parent / "golden"
 ABOUT = {"kptrace": "0.1.0", "proxy": "iptables", "network": "Flannel (VXLAN)"}
@@ -137,3 +137,15 @@ def test_markdown_that_does_not_fit(made: Verification) -> None:
         assert len(page.encode()) <= max(most, 100)
         assert page.startswith("### kptrace: 1 of 5 as expected")
         assert "log" in page
+
+
+def test_what_an_interrupt_left_untried_is_no_failure(samples: dict[str, Trace]) -> None:
+    trace = samples["delivered-vxlan"]
+    results = (seen(asked(trace, 3), trace), untried(asked(trace, 4), "not tried"))
+    made = Verification(file="f", results=results)
+    assert "1 of 2 as expected, then interrupted" in verification(made)
+    assert "Not as expected" not in verification(made)
+    page = markdown(made)
+    assert "➖" in page
+    assert "<details>" not in page
+    assert notes(made.results) == ""
