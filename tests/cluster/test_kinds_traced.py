@@ -1,13 +1,22 @@
-"""Every kind of Service through the real kube-proxy: what a trace says is what a connection met."""
+"""Every kind of Service through the real kube-proxy: what a trace says is what a connection met.
+
+kptrace sends from a pod or a node, not from outside the cluster: how the rules treat a stranger is
+tried from the other node, whose packets come in over the same wire. That a node's packets to a
+local policy's port are not from outside is so on that node alone.
+"""
 
 from __future__ import annotations
 
+import json
+
 import pytest
-from cluster.cli import Cli
+from cluster.cli import Cli, until
 from cluster.ground.cluster import Cluster
-from cluster.ground.connection import from_pod
+from cluster.ground.connection import Answer, from_node, from_pod
 from cluster.kinds import NODE_A, NODE_B, OTHER, SAME
 
+DUAL4, DUAL6, BALANCED = "DUAL4", "DUAL6", "203.0.113.12"
+BALANCER = "remote-balanced"
 PORT_OF_A = ("--via", "nodePort", "--node", "node-a")
 PORT_OF_B = ("--via", "nodePort", "--node", "node-b")
 EXTERNAL = ("--via", "externalIP")
@@ -22,11 +31,41 @@ ASKED = [
     (f"http://{NODE_A}:30082", "remote-nodeport", PORT_OF_A),
     (f"http://{NODE_B}:30083", "remote-nodeport-local", PORT_OF_B),
     ("http://203.0.113.11", "remote-external", EXTERNAL),
+    (f"http://{BALANCED}", BALANCER, ("--via", "loadBalancer")),
     ("http://remote6", "remote6", ("-6",)),
+    (f"http://{DUAL4}", "remote-dual", ("-4",)),
+    (f"http://{DUAL6}", "remote-dual", ("-6",)),
     ("udp://remote-echo:7", "remote-echo", ()),
+    (f"udp://{NODE_A}:30084", "remote-echo-nodeport", PORT_OF_A),
+    (f"udp://{NODE_B}:30084", "remote-echo-nodeport", PORT_OF_B),
     ("http://remote-local", "remote-local", ()),
     ("http://empty", "empty", ()),
 ]
+BY_NODES = [
+    ("node-a", f"http://{DUAL4}", "remote-dual", ("-4",)),
+    ("node-a", f"http://{DUAL6}", "remote-dual", ("-6",)),
+    ("node-a", f"http://{NODE_B}:30082", "remote-nodeport", PORT_OF_B),
+    ("node-b", f"http://{NODE_A}:30082", "remote-nodeport", PORT_OF_A),
+    ("node-a", f"udp://{NODE_B}:30084", "remote-echo-nodeport", PORT_OF_B),
+    ("node-b", f"udp://{NODE_A}:30084", "remote-echo-nodeport", PORT_OF_A),
+    ("node-a", f"http://{NODE_B}:30083", "remote-nodeport-local", PORT_OF_B),
+    ("node-b", f"http://{NODE_A}:30083", "remote-nodeport-local", PORT_OF_A),
+    ("node-a", "http://203.0.113.11", "remote-external", EXTERNAL),
+    ("node-a", f"http://{BALANCED}", BALANCER, ("--via", "loadBalancer")),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def balanced(cluster: Cluster, as_begun: None) -> None:
+    """What a cloud's controller does once its balancer stands."""
+    status = {"status": {"loadBalancer": {"ingress": [{"ip": BALANCED}]}}}
+    patch = ("-n", "shop", "--subresource=status", "-p", json.dumps(status))
+    cluster.kubectl("patch", "service", BALANCER, *patch)
+    for pod in (OTHER, SAME):
+        until(
+            lambda pod=pod: from_pod(cluster, pod, f"http://{BALANCED}").outcome == "answered",
+            f"kube-proxy to know {BALANCED}",
+        )
 
 
 @pytest.mark.parametrize("source", [SAME, OTHER])
@@ -34,11 +73,34 @@ ASKED = [
 def test_a_trace_says_what_a_connection_meets(
     proxied: Cluster, url: str, name: str, args: tuple[str, ...], source: str
 ) -> None:
-    first, second = proxied.plan.nodes
-    url = url.replace(NODE_A, first.addresses[0]).replace(NODE_B, second.addresses[0])
-    met = from_pod(proxied, source, url)
-    cli = Cli(proxied)
-    told = cli(f"svc/{name}", "-n", "shop", "--from", f"pod/{source}", *args, "-o", "json")
+    met = from_pod(proxied, source, addressed(proxied, url))
+    compare(proxied, met, f"svc/{name}", "-n", "shop", "--from", f"pod/{source}", *args)
+
+
+@pytest.mark.parametrize(
+    ("node", "url", "name", "args"), BY_NODES, ids=[f"{one[0]}-{one[1]}" for one in BY_NODES]
+)
+def test_a_trace_from_a_node_says_what_a_connection_meets(
+    proxied: Cluster, node: str, url: str, name: str, args: tuple[str, ...]
+) -> None:
+    met = from_node(proxied, node, addressed(proxied, url))
+    compare(proxied, met, f"svc/{name}", "-n", "shop", "--from", f"node/{node}", *args)
+
+
+def addressed(cluster: Cluster, url: str) -> str:
+    """With the addresses that this cluster has."""
+    first, second = cluster.plan.nodes
+    known = {NODE_A: first.addresses[0], NODE_B: second.addresses[0]}
+    if DUAL4 in url or DUAL6 in url:
+        spec = cluster.kubectl.json("get", "service", "remote-dual", "-n", "shop")["spec"]
+        known |= {DUAL4: spec["clusterIPs"][0], DUAL6: f"[{spec['clusterIPs'][1]}]"}
+    for name, address in known.items():
+        url = url.replace(name, address)
+    return url
+
+
+def compare(cluster: Cluster, met: Answer, *asked: str) -> None:
+    told = Cli(cluster)(*asked, "-o", "json")
     assert told.code in (0, 1), told.err
     trace = told.trace
     assert trace["outcome"] == OUTCOMES[met.outcome]
