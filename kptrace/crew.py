@@ -34,6 +34,7 @@ FILES = (
     "sysctl.txt",
     "ipvsadm-Sn.txt",
     "ipvsadm-Ln.txt",
+    "ip_vs_conn.txt",
     TABLES,  # the rules behind it are asked for as they are reached
 )
 # what takes longest of what a walk to a Service reaches

@@ -42,6 +42,7 @@ STATE = (
     "sysctl.txt",
     "ipvsadm-Sn.txt",
     "ipvsadm-Ln.txt",
+    "ip_vs_conn.txt",
     "ipset-save.txt",
     "iptables-legacy-save.txt",
     "ip6tables-legacy-save.txt",

@@ -27,11 +27,13 @@ def confirmed(case: Case, node: str, old: Flow, new: Flow) -> str:
     return ""
 
 
-def told(case: Case, node: str, rule: RuleRef, by: str) -> tuple[RuleRef, tuple[RuleRef, ...]]:
+def told(
+    case: Case, node: str, rule: RuleRef, by: str, client: str
+) -> tuple[RuleRef, tuple[RuleRef, ...]]:
     """The server that was taken, and those that it was chosen from with what each had to carry."""
     snapshot = case.snapshots.get(Place(node=node))
     for service in snapshot.virtual.values() if snapshot else ():
         if named(service) == rule.chain and service.family == rule.family:
-            words = taken(service, rule.number, by)
+            words = taken(service, rule.number, by, client)
             return replace(rule, words=words), tuple(islice(others(service, rule), MOST))
     return rule, ()

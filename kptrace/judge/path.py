@@ -160,7 +160,7 @@ def _nat(case: Case, before: Sighting, after: Sighting, action: HopAction) -> Ho
     if rule is not None and rule.backend == "ipvs":
         by = confirmed(case, place.node, old, new)
         observed = bool(by)
-        rule, via = told(case, place.node, rule, by)
+        rule, via = told(case, place.node, rule, by, old.src)
     return Hop(
         node=place.node,
         netns=place.netns,

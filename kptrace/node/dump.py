@@ -23,7 +23,7 @@ from pathlib import Path
 from shutil import which
 from typing import NamedTuple
 
-from kptrace.node import pinned, wireguard
+from kptrace.node import ipvs_table, pinned, wireguard
 from kptrace.node.namespace import within
 from kptrace.protocol import Door, Fact
 
@@ -76,7 +76,7 @@ PROGRAMS = {
     "conntrack-stats.txt": Program(("conntrack", "-S")),
     "ss-listening.txt": Program(("ss", "-Hlntu")),
 }
-WG_SHOW = "wg-show.txt"
+IPVS_CONNECTIONS, WG_SHOW = "ip_vs_conn.txt", "wg-show.txt"
 SYSCTLS = (
     "net/ipv4/ip_forward",
     "net/ipv4/ip_local_port_range",
@@ -138,6 +138,8 @@ def _read(name: str, door: Door) -> str:
         return _sysctls()
     if name == "resolv.conf":
         return _resolv_conf(door)
+    if name == IPVS_CONNECTIONS:
+        return ipvs_table.templates()
     if name == WG_SHOW:
         return _wireguard()
     if name == pinned.PINS or name in pinned.MAPS:

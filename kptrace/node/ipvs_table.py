@@ -1,4 +1,5 @@
-"""IPVS' own connections, where conntrack has none: /proc/net/ip_vs_conn -> ConntrackEntry.
+"""IPVS' own connections, where conntrack has none: /proc/net/ip_vs_conn -> ConntrackEntry; and its
+templates of connections, as text.
 
 With ``net.ipv4.vs.conntrack=0`` a packet that IPVS sends on is tracked no more, so this table is
 the only one that knows the server (ip_vs_conn_seq_show): protocol, client, virtual service, server,
@@ -22,6 +23,23 @@ def lookup(place: Place, flow: Flow) -> ConntrackEntry | None:
     except OSError:
         return None
     return find(text, place, flow)
+
+
+def templates() -> str:
+    """The lines of clients that a persistent service remembers, below the head; empty where IPVS is
+    not there. The table may be long: it is read line by line, up to its end.
+    """
+    try:
+        with TABLE.open() as file:
+            return "".join(line for n, line in enumerate(file) if n == 0 or _is_template(line))
+    except OSError:
+        return ""
+
+
+def _is_template(line: str) -> bool:
+    """Its client's port is 0."""
+    words = line.split(maxsplit=3)
+    return len(words) > 3 and words[2] == "0000"
 
 
 def find(text: str, place: Place, flow: Flow) -> ConntrackEntry | None:

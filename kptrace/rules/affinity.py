@@ -1,8 +1,9 @@
 """A Ruleset as a client meets it who was never there before: ``ForNewClients``.
 
 With session affinity kube-proxy in nftables mode remembers each client in a set for each endpoint
-(``affinity-...``), and a dump holds those of the moment. What is asked of a Service in general must
-not depend on who happened to be there; the lists of iptables mode (``recent``) are in no dump.
+(``affinity-...``), IPVS in templates of connections, and a dump holds those of the moment. What is
+asked of a Service in general must not depend on who happened to be there; the lists of iptables
+mode (``recent``) are in no dump.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ _PREFIX = "affinity-"
 
 class ForNewClients(Ruleset):
     def __init__(self, ruleset: Ruleset) -> None:
-        super().__init__(ruleset._sources, ruleset.ipvs, ruleset.missing)
+        unbound = tuple(replace(one, bound=()) if one.bound else one for one in ruleset.ipvs)
+        super().__init__(ruleset._sources, unbound, ruleset.missing)
 
     def set(self, table: Table | None, name: str) -> Set | None:
         found = super().set(table, name)

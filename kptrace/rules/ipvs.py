@@ -7,7 +7,7 @@ without servers refuses everything: kube-proxy leaves it so when there are no en
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from msgspec.structs import replace
 
@@ -31,11 +31,24 @@ class RealServer(Value):
     inactive: int | None = None
 
 
+class Bound(Value):
+    """A client (or the network of one) that a persistent service keeps at this server.
+
+    seconds: that it lasted yet when it was looked at; a connection of the client's begins it anew
+    """
+
+    client: str
+    address: str
+    port: int
+    seconds: int
+
+
 class VirtualService(Value):
     """protocol: tcp, udp, sctp, or ``fwmark`` (then ``fwmark`` is its key and address is empty).
 
     persistent: seconds of ClientIP affinity, 0 none; ``netmask``: of the clients kept together
     flags: of the scheduler (``sh-fallback``, ``sh-port``, ``ops`` for one-packet scheduling, ...)
+    bound: clients of which it remembers their server
     """
 
     protocol: str
@@ -48,6 +61,15 @@ class VirtualService(Value):
     persistent: int = 0
     netmask: str = ""
     flags: tuple[str, ...] = ()
+    bound: tuple[Bound, ...] = ()
+
+    def binding(self, client: str) -> Bound | None:
+        """The one that holds for this client."""
+        if not self.bound or not client:
+            return None
+        width = self.netmask or ("128" if ":" in client else "32")
+        start = str(ip_network(f"{client}/{width}", strict=False).network_address)
+        return next((one for one in self.bound if one.client == start), None)
 
 
 _PROTOCOLS = {

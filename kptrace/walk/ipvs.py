@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from kptrace.model import Flow, Outcome, RuleRef, Step, StepAction, Value
-from kptrace.rules.ipvs import RealServer, VirtualService
+from kptrace.rules.ipvs import Bound, RealServer, VirtualService
 from kptrace.walk.choices import Choices
 from kptrace.walk.routing import Query, lookup
 from kptrace.walk.skb import Skb
@@ -54,6 +54,8 @@ BY_PORT = {
     "mh": "mh goes by a Maglev hash of the client's address and port",
 }
 NO_SERVER = "no server"
+QUIESCENT = "net.ipv4.vs.expire_quiescent_template"
+SOON = 10  # seconds; a template that ends within them may be gone when the packet comes
 _WEIGHTED = frozenset({"wrr", "wlc", "sed", "nq", "sh", "dh", "mh"})
 
 
@@ -100,12 +102,30 @@ class Ipvs(msgspec.Struct):
         service = None if skb.ipvs else self._service(skb)
         if service is None:
             return None
+        kept = self._kept_at(service, skb.flow.src)
+        if kept is not None:
+            return self._send(hook, skb, service, kept)
         willing = [server for server in service.servers if server.weight > 0]
         if not willing:
             return self._refused(hook, skb, service)
         by_weight = service.scheduler in _WEIGHTED
         weights = [float(server.weight) if by_weight else 1.0 for server in willing]
         return self._send(hook, skb, service, willing[self.choices.pick(weights)])
+
+    def _kept_at(self, service: VirtualService, client: str) -> RealServer | None:
+        """The server that an earlier connection bound the client to, if it still may have it: also
+        one of weight 0, unless a sysctl (kube-proxy sets it) forbids that (ip_vs_check_template).
+        """
+        found = service.binding(client)
+        server = _bound_server(service, found) if found else None
+        if found is None or server is None:
+            return None
+        if found.seconds < SOON:
+            self.choices.certain = False
+        expires = self.snapshot.sysctl(QUIESCENT) if server.weight == 0 else 0
+        if expires is None:
+            self.choices.certain = False
+        return None if expires else server
 
     def _service(self, skb: Skb) -> VirtualService | None:
         flow = skb.flow
@@ -137,7 +157,9 @@ class Ipvs(msgspec.Struct):
                 entry.reply = msgspec.structs.replace(entry.reply, src=where[0], sport=where[1])
         else:
             skb.tracked, skb.untracked = None, True
-        self._step(skb, hook, "dnat", chosen(service), _ref(service, server))
+        words = kept_words(service, server, asked.src) or chosen(service)
+        ref = _ref(service, server, f"{load(server)}: {words}")
+        self._step(skb, hook, "dnat", words, ref)
         here = lookup(self.snapshot, Query(flow=skb.flow, mark=skb.known_mark)).local
         return None if here else Taken()
 
@@ -180,9 +202,25 @@ def _kept(service: VirtualService) -> str:
     return f"; a client keeps its server for {_span(service.persistent)}"
 
 
-def taken(service: VirtualService, number: int, by: str) -> str:
+def _bound_server(service: VirtualService, bound: Bound) -> RealServer | None:
+    where = bound.address, bound.port
+    return next((one for one in service.servers if (one.address, one.port) == where), None)
+
+
+def kept_words(service: VirtualService, server: RealServer, client: str) -> str:
+    """Why this one, where the client was there before; empty: it was not, or is kept elsewhere."""
+    found = service.binding(client)
+    if found is None or _bound_server(service, found) is not server:
+        return ""
+    where = _end(server.address, server.port)
+    return f"an earlier connection of this client binds it to {where} for {found.seconds} s more"
+
+
+def taken(service: VirtualService, number: int, by: str, client: str = "") -> str:
     """Of a server that was chosen: its load before, why, and who (``by``) has it in a table."""
     server = service.servers[number - 1]
+    if kept := kept_words(service, server, client):
+        return f"{load(server)}: taken, as {kept}" + (f"; {by} has it" if by else "")
     rivals = any(one.weight for one in service.servers if one is not server)
     why = _scheduler(service) if rivals else "no other takes connections"
     if service.persistent and rivals:

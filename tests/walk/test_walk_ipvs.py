@@ -16,6 +16,7 @@ import pytest
 
 from kptrace.kube.documents import Documents, read_folder
 from kptrace.model import Endpoint, Flow, Outcome, Packet, Place, Prediction, Service, ServicePort
+from kptrace.rules.ipvs import Bound, RealServer, VirtualService
 from kptrace.rules.programmed import (
     Family,
     Programmed,
@@ -23,6 +24,7 @@ from kptrace.rules.programmed import (
     not_programmed,
     programmed,
 )
+from kptrace.walk.ipvs import taken
 from kptrace.walk.path import predict
 from kptrace.walk.snapshot import Snapshot, read_snapshot
 from kptrace.walk.world import World
@@ -213,3 +215,80 @@ def source(branch: object) -> str:
             break
         last = step.packet.innermost.flow.src
     return last
+
+
+# --- clients that are remembered, by hand ---------------------------------------------------------
+
+IPVS = """\
+-A -t 10.96.0.50:80 -s rr -p 300
+-a -t 10.96.0.50:80 -r 10.244.1.31:8080 -m -w 1
+-a -t 10.96.0.50:80 -r 10.244.2.21:8080 -m -w {weight}
+"""
+# 10.244.1.10 is bound to 10.244.2.21:8080
+CONNECTIONS = """\
+Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData
+TCP 0AF4010A 0000 0A600032 0050 0AF40215 1F90 ASSURED         {seconds}
+"""
+
+
+def asked(weight: int = 1, seconds: int = 299, **sysctls: str) -> tuple[set[str], bool, str]:
+    """Where its packets may go, whether that is certain, and how it is put."""
+    text = IPVS.format(weight=weight)
+    files = {
+        "ipvsadm-Sn.txt": text,
+        "ip_vs_conn.txt": CONNECTIONS.format(seconds=seconds),
+        "ip-addr.json": """[{"ifindex": 2, "ifname": "kube-ipvs0", "flags": [], "addr_info":
+            [{"family": "inet", "local": "10.96.0.50", "prefixlen": 32, "scope": "global"}]},
+            {"ifindex": 3, "ifname": "lxc", "flags": ["UP"], "addr_info": []}]""",
+        "ip-route.json": """[{"dst": "10.244.0.0/16", "dev": "lxc", "scope": "link"}]""",
+        "sysctl.txt": "".join(
+            f"{name} = {value}\n"
+            for name, value in {"net.ipv4.ip_forward": "1", "net.ipv4.vs.conntrack": "1"}.items()
+        )
+        + "".join(f"net.ipv4.vs.{name} = {value}\n" for name, value in sysctls.items()),
+    }
+    snapshot = read_snapshot(NODE_A, files)
+    flow = Flow(protocol="tcp", src="10.244.1.10", dst="10.96.0.50", sport=41000, dport=80)
+    found = predict(
+        Packet(flow=flow), None, World(snapshots={NODE_A: snapshot}), (NODE_A, "lxc")
+    ).branches
+    steps = [step for one in found for step in one.steps if step.action == "dnat"]
+    where = {step.packet.flow.dst for step in steps}
+    return where, all(step.certain for step in steps), steps[0].words
+
+
+def test_a_client_that_was_there_before_has_its_server() -> None:
+    where, certain, words = asked()
+    assert (where, certain) == ({"10.244.2.21"}, True)
+    assert words == (
+        "an earlier connection of this client binds it to 10.244.2.21:8080 for 299 s more"
+    )
+
+
+def test_one_that_ends_soon_may_be_gone_by_then() -> None:
+    assert asked(seconds=3)[:2] == ({"10.244.2.21"}, False)
+
+
+def test_a_server_of_weight_0_keeps_its_clients_unless_that_is_forbidden() -> None:
+    assert asked(0, expire_quiescent_template="0")[:2] == ({"10.244.2.21"}, True)
+    assert asked(0, expire_quiescent_template="1")[:2] == ({"10.244.1.31"}, True)
+    assert not asked(0)[1], "nobody told which"
+
+
+def test_why_a_server_was_taken() -> None:
+    servers = tuple(RealServer(address=f"10.0.0.{n}", port=80) for n in (1, 2))
+    bound = (Bound(client="10.1.1.1", address="10.0.0.2", port=80, seconds=60),)
+    service = VirtualService(
+        protocol="tcp",
+        address="10.96.0.1",
+        port=80,
+        scheduler="rr",
+        servers=servers,
+        persistent=300,
+        bound=bound,
+    )
+    words = "taken, as an earlier connection of this client binds it to 10.0.0.2:80 for 60 s more"
+    assert words in taken(service, 2, "conntrack", "10.1.1.1")
+    # it had run out meanwhile, or another client asks
+    assert words not in taken(service, 1, "conntrack", "10.1.1.1")
+    assert words not in taken(service, 2, "conntrack", "10.1.1.2")
