@@ -48,12 +48,12 @@ KINDS = (
     _Kind("reverse", "cilium_lb{}_reverse_nat", bpf.HASH, (2, 2), (6, 18)),
 )
 IPCACHE = _Kind("ipcache", "cilium_ipcache_v2", bpf.LPM_TRIE, (24, 24), (24, 24))
-SOCKETS = _Kind("", "cilium_lb{}_reverse_sk", bpf.LRU_HASH, (16, 16), (8, 8))
+SOCKETS = _Kind("", "cilium_lb{}_reverse_sk", bpf.LRU_HASH, (16, 32), (8, 20))
 AFFINITY = _Kind("", "cilium_lb{}_affinity", bpf.LRU_HASH, (16, 24), (16, 16))
 
 # enum bpf_attach_type
 CONNECT, SENDMSG, RECVMSG, GETPEERNAME = 10, 14, 19, 29
-CONNECT6, SENDMSG6 = 11, 15
+CONNECT6, SENDMSG6, RECVMSG6, GETPEERNAME6 = 11, 15, 20, 30
 
 Cluster = tuple[Sequence[Service], Mapping[str, Sequence[Endpoint]]]
 
@@ -75,8 +75,6 @@ def install(plan: Plan, node: NodePlan, proxy: ProxyNode, cluster: Cluster) -> N
     with _closing() as fds:
         ipcache = fds.keep(_make(IPCACHE, 4, bpf.NO_PREALLOC))
         bpf.pin(ipcache, pins / IPCACHE.pin)
-        sockets = fds.keep(_make(SOCKETS, 4))
-        bpf.pin(sockets, pins / SOCKETS.pin.format(4))
         for family, wanted in _wanted(plan, proxy, cluster):
             made = {kind.field: fds.keep(_make(kind, family)) for kind in KINDS}
             for kind in KINDS:
@@ -85,12 +83,14 @@ def install(plan: Plan, node: NodePlan, proxy: ProxyNode, cluster: Cluster) -> N
             _fill(ipcache, wanted.ipcache)
             affinity = fds.keep(_make(AFFINITY, family))
             bpf.pin(affinity, pins / AFFINITY.pin.format(family))
+            sockets = fds.keep(_make(SOCKETS, family))
+            bpf.pin(sockets, pins / SOCKETS.pin.format(family))
             all_of_it = Fds(
                 services=made["services"],
                 backends=made["backends"],
                 ipcache=ipcache,
                 affinity=affinity,
-                sockets=sockets if family == 4 else 0,
+                sockets=sockets,
             )
             for code, hook, name in _programs(all_of_it, family):
                 program = fds.keep(_load(code, hook, name))
@@ -147,14 +147,12 @@ def _fill(fd: int, entries: Entries) -> None:
 
 
 def _programs(fds: Fds, family: int) -> Iterator[tuple[bytes, int, str]]:
-    if family == 6:
-        yield forward(fds, V6), CONNECT6, "cil_sock6_connect"
-        yield forward(fds, V6), SENDMSG6, "cil_sock6_sendmsg"
-        return
-    yield forward(fds, V4), CONNECT, "cil_sock4_connect"
-    yield forward(fds, V4), SENDMSG, "cil_sock4_sendmsg"
-    yield backward(fds), RECVMSG, "cil_sock4_recvmsg"
-    yield backward(fds), GETPEERNAME, "cil_sock4_getpeername"
+    six = family == 6
+    there, back = forward(fds, V6 if six else V4), backward(fds, V6 if six else V4)
+    yield there, CONNECT6 if six else CONNECT, f"cil_sock{family}_connect"
+    yield there, SENDMSG6 if six else SENDMSG, f"cil_sock{family}_sendmsg"
+    yield back, RECVMSG6 if six else RECVMSG, f"cil_sock{family}_recvmsg"
+    yield back, GETPEERNAME6 if six else GETPEERNAME, f"cil_sock{family}_getpeername"
 
 
 def _load(code: bytes, hook: int, name: str) -> int:

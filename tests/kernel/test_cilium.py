@@ -303,6 +303,64 @@ def test_datagrams_of_an_unconnected_socket_come_back_from_the_service(
     assert heard == {(f"{name}\nx".encode(), ("10.96.1.5", 7)) for name in ("echo-1", "echo-2")}
 
 
+SIX, BACKEND_ID = "fd00:10:96::1234", 60_001  # no Service of the lab has either
+
+
+@contextmanager
+def served(lab: Lab, port: int, protocol: int, pod: str, to: int) -> Iterator[None]:
+    """An IPv6 Service more on node-a, put into the maps by hand, with this pod for its backend."""
+    pins = Path(lab.door(CLIENT).bpffs) / "tc/globals"
+    address, number = socket.inet_pton(socket.AF_INET6, SIX), pack("!H", BACKEND_ID)
+    key = address + pack("!H", port)
+    service = {
+        key + pack("=HBBxx", 0, protocol, 0): pack("=IH", 0, 1) + number + bytes(4),
+        key + pack("=HBBxx", 1, protocol, 0): pack("=IH", BACKEND_ID, 0) + number + bytes(4),
+    }
+    end = socket.inet_pton(socket.AF_INET6, lab.plan.pod(pod).addresses[1])
+    backend = {pack("=I", BACKEND_ID): end + pack("!H", to) + pack("=BBHBx", protocol, 0, 0, 0)}
+    held = {"cilium_lb6_services_v2": service, "cilium_lb6_backends_v3": backend}
+    maps = {name: bpf.pinned(pins / name, to_write=True) for name in held}
+    try:
+        for name, entries in held.items():
+            for each, value in entries.items():
+                bpf.write(maps[name], each, value)
+        yield
+        for name, entries in held.items():
+            for each in entries:
+                bpf.delete(maps[name], each)
+    finally:
+        for fd in maps.values():
+            os.close(fd)
+
+
+def test_ipv6_datagrams_of_an_unconnected_socket_come_back_from_the_service(
+    each_cilium_bench: Any,
+) -> None:
+    def talk() -> tuple[bytes, tuple[Any, ...]]:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as line:
+            line.settimeout(3)
+            line.sendto(b"x", (SIX, 7))
+            return line.recvfrom(100)
+
+    lab = each_cilium_bench.lab
+    with served(lab, 7, socket.IPPROTO_UDP, "shop/echo-2", 7007):
+        answer, peer = as_client(lab, talk)
+    assert answer == b"echo-2\nx"
+    assert peer[:2] == (SIX, 7)
+
+
+def test_an_ipv6_connection_has_the_service_for_its_peer(each_cilium_bench: Any) -> None:
+    def talk() -> tuple[str, tuple[Any, ...]]:
+        with socket.create_connection((SIX, 80), timeout=3) as line:
+            return line.makefile("rb").read().decode(), line.getpeername()
+
+    lab = each_cilium_bench.lab
+    with served(lab, 80, socket.IPPROTO_TCP, "shop/remote-1", 8080):
+        answer, peer = as_client(lab, talk)
+    assert answer.endswith("remote-1\n")
+    assert peer[:2] == (SIX, 80)
+
+
 def test_who_is_outside_the_cgroup_is_not_translated(each_cilium_bench: Any) -> None:
     door = each_cilium_bench.lab.door(CLIENT)
 

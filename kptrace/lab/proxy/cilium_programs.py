@@ -4,9 +4,10 @@ In: descriptors of the maps. Out: the bytes of CGROUP_SOCK_ADDR programs. They d
 bpf/bpf_sock.c does for a Service without L7: look the address up, from inside the cluster; else,
 for an address of a node, the frontend that stands for all of them; choose the backend that the
 client had before, if the Service keeps clients, else one by chance; put its address in the place of
-the Service's, and note the latter for the way back. A client is a network namespace, as Cilium has
-it at the socket (lb4_affinity_backend_id_by_netns). An address that is no Service's stays; one
-without backends is refused with EHOSTUNREACH.
+the Service's, and note the latter by the socket for the way back. A client is a network namespace,
+as Cilium has it at the socket (lb4_affinity_backend_id_by_netns). An address that is no Service's
+stays; one without backends is refused with EHOSTUNREACH. Not done: IPv4 addresses of an IPv6 socket
+(``::ffff:``) are left alone, and the way back does not ask whether the Service is still there.
 
 ``struct bpf_sock_addr``: user_ip4 at 4, user_ip6 at 8, user_port at 24, protocol at 36.
 """
@@ -31,7 +32,7 @@ _PORT, _PROTOCOL = 24, 36
 _EHOSTUNREACH = 113
 _HOST_PORT = 0x8
 # the stack: a service's key, a backend's id, a node's key, a socket's key, what it is noted with
-_KEY, _ID, _NODE, _SOCKET, _NOTED = -32, -36, -64, -88, -96
+_KEY, _ID, _NODE, _SOCKET, _NOTED = -32, -36, -64, -184, -208
 # who asks, which backend it has and since when, and how long it keeps it (0: not at all)
 _CLIENT, _KEPT, _FOR = -120, -136, -144
 _SECOND = 1_000_000_000
@@ -44,13 +45,13 @@ _ALWAYS, _IF_EQUAL, _IF_NOT, _IF_MORE = 0x05, 0x15, 0x55, 0x2D
 
 
 class Fds(Value):
-    """Descriptors of the maps of one family. ``sockets``: 0 where the way back is not noted."""
+    """Descriptors of the maps of one family."""
 
     services: int
     backends: int
     ipcache: int
     affinity: int
-    sockets: int = 0
+    sockets: int
 
 
 class _Family(Value):
@@ -89,8 +90,7 @@ def forward(fds: Fds, family: _Family) -> bytes:
     code.here("found")
     _inside(code, fds, family)
     _choose(code, fds, family)
-    if fds.sockets:
-        _note(code, fds)
+    _note(code, fds, family)
     for word in range(family.words):
         code.put(_LD4, _R1, _BACKEND, 4 * word)
         code.put(_ST4, _CTX, _R1, family.at + 4 * word)
@@ -107,26 +107,35 @@ def forward(fds: Fds, family: _Family) -> bytes:
     return code.finish()
 
 
-def backward(fds: Fds) -> bytes:
+def backward(fds: Fds, family: _Family) -> bytes:
     """For recvmsg and getpeername: a backend's address becomes the Service's again."""
     code = Code()
     code.put(_MOVE, _CTX, _R1)
-    code.call(_COOKIE)
-    code.put(_ST8, _STACK, _R0, _SOCKET)
-    code.put(_LD4, _R1, _CTX, V4.at)
-    code.put(_ST4, _STACK, _R1, _SOCKET + 8)
+    _socket_key(code)
+    for word in range(family.words):
+        code.put(_LD4, _R1, _CTX, family.at + 4 * word)
+        code.put(_ST4, _STACK, _R1, _SOCKET + 8 + 4 * word)
     code.put(_LD4, _R1, _CTX, _PORT)
-    code.put(_ST4, _STACK, _R1, _SOCKET + 12)
+    code.put(_ST2, _STACK, _R1, _SOCKET + 8 + family.size)
     _look_up(code, fds.sockets, _SOCKET)
     code.jump(_IF_EQUAL, _R0, 0, "proceed")
-    code.put(_LD4, _R1, _R0)
-    code.put(_ST4, _CTX, _R1, V4.at)
-    code.put(_LD2, _R1, _R0, 4)
+    for word in range(family.words):
+        code.put(_LD4, _R1, _R0, 4 * word)
+        code.put(_ST4, _CTX, _R1, family.at + 4 * word)
+    code.put(_LD2, _R1, _R0, family.size)
     code.put(_ST4, _CTX, _R1, _PORT)
     code.here("proceed")
     code.put(_LOAD, _R0, value=1)
     code.put(0x95)
     return code.finish()
+
+
+def _socket_key(code: Code) -> None:
+    """The socket's cookie, and room for an address of either family; r1 is the context."""
+    for offset in (8, 16, 24):
+        code.put(_SET8, _STACK, offset=_SOCKET + offset)
+    code.call(_COOKIE)
+    code.put(_ST8, _STACK, _R0, _SOCKET)
 
 
 def _service_key(code: Code, family: _Family) -> None:
@@ -234,20 +243,20 @@ def _keep(code: Code, fds: Fds) -> None:
     code.here("kept")
 
 
-def _note(code: Code, fds: Fds) -> None:
+def _note(code: Code, fds: Fds, family: _Family) -> None:
     """Which Service this socket means by this backend (cilium_lb4_reverse_sk)."""
     code.put(_MOVE, _R1, _CTX)
-    code.call(_COOKIE)
-    code.put(_ST8, _STACK, _R0, _SOCKET)
-    code.put(_LD4, _R1, _BACKEND)
-    code.put(_ST4, _STACK, _R1, _SOCKET + 8)
-    code.put(_LD2, _R1, _BACKEND, 4)
-    code.put(_ST4, _STACK, _R1, _SOCKET + 12)
-    code.put(_LD4, _R1, _CTX, V4.at)
-    code.put(_ST4, _STACK, _R1, _NOTED)
+    _socket_key(code)
+    for word in range(family.words):
+        code.put(_LD4, _R1, _BACKEND, 4 * word)
+        code.put(_ST4, _STACK, _R1, _SOCKET + 8 + 4 * word)
+        code.put(_LD4, _R1, _CTX, family.at + 4 * word)
+        code.put(_ST4, _STACK, _R1, _NOTED + 4 * word)
+    code.put(_LD2, _R1, _BACKEND, family.size)
+    code.put(_ST2, _STACK, _R1, _SOCKET + 8 + family.size)
     code.put(_LD4, _R1, _CTX, _PORT)
-    code.put(_ST2, _STACK, _R1, _NOTED + 4)
-    code.put(_ST2, _STACK, _REVNAT, _NOTED + 6)
+    code.put(_ST2, _STACK, _R1, _NOTED + family.size)
+    code.put(_ST2, _STACK, _REVNAT, _NOTED + family.size + 2)
     code.load_map(_R1, _MAP_FD, fds.sockets)
     code.address(_R2, _STACK, _SOCKET)
     code.address(_R3, _STACK, _NOTED)
