@@ -93,6 +93,6 @@ def _ask(
             answers.append(answer)
             if answer.status != "TIMEOUT" and not cut:
                 break
-        if answers[-1].status not in ("TIMEOUT", "REFUSED", "UNREACHABLE"):
+        if answers[-1].status not in ("TIMEOUT", "REFUSED", "CLOSED", "UNREACHABLE"):
             break
     return answers[-1]

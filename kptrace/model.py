@@ -266,7 +266,7 @@ class DnsAnswer(Value):
     """One DNS question as the source asked it, and what came back.
 
     records: (type, text) in the order of the answer; status: the rcode's name, or ``TIMEOUT``,
-    ``REFUSED``, ``UNREACHABLE`` where no answer came.
+    ``CLOSED`` (nobody serves the port), ``UNREACHABLE`` where no answer came.
     """
 
     name: str

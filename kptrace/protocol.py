@@ -172,10 +172,11 @@ class Fact(Value, tag="fact"):
 
 
 DOOR = "door"  # the file of a Fact that tells of a place that there is no way into
+CGROUP = "cgroup"  # of one that tells why no socket can be made in the pod's own
 
 
 class Answer(Value, tag="answer"):
-    """The DNS answer in wire format, or why there is none (TIMEOUT, REFUSED, UNREACHABLE)."""
+    """The DNS answer in wire format, or why there is none (TIMEOUT, CLOSED, UNREACHABLE)."""
 
     id: int
     place: Place

@@ -23,6 +23,7 @@ from kptrace.model import (
     Endpoint,
     Finding,
     Layer,
+    Place,
     Question,
     Resolution,
     Resolved,
@@ -62,7 +63,7 @@ def look_up(question: Question, ground: Ground, seed: int, say: Say) -> Resolved
         servers=servers,
         why_not=_why_not(question, source) if not asking else "" if servers else _unasked(absent),
         told_by=documents.told_by.by if documents.told_by else "",
-        findings=tuple(_differences(meant, known)),
+        findings=tuple(_differences(meant, known, source.place)),
         missing=tuple(f"api/{name}" for name in documents.missing),
         absent=absent,
     )
@@ -90,11 +91,11 @@ def _families(question: Question, meant: Resolution) -> tuple[int, ...]:
     return tuple(dict.fromkeys(ip_address(one).version for one in addresses)) or (4,)
 
 
-def _differences(meant: Resolution, known: tuple[Endpoint, ...]) -> Iterator[Finding]:
+def _differences(meant: Resolution, known: tuple[Endpoint, ...], asker: Place) -> Iterator[Finding]:
     """Each family's answers by themselves, for the last one of them decides."""
     for kind in dict.fromkeys(answer.type for answer in meant.dns):
         answers = [answer for answer in meant.dns if answer.type == kind]
-        yield from compare(answers, meant.service, known)
+        yield from compare(answers, meant.service, known, asker)
 
 
 def _unasked(absent: tuple[Layer, ...]) -> str:

@@ -181,15 +181,15 @@ DNS = catalogue(
     (
         "dns-unreachable",
         "the DNS server cannot be reached",
-        "the question was refused on its way: no route to the server, or nothing serves there",
+        "the question was refused on its way: no route to the server, or an ICMP error or a reset "
+        "in place of an answer, because nothing serves there or a rule rejects it",
         "every name lookup fails at once",
         "look at the nameserver in the pod's resolv.conf and at the DNS Service's endpoints",
     ),
     (
         "dns-refused",
         "the DNS server refused the question",
-        "the server answered REFUSED: it does not serve this zone or not this client, or an ICMP "
-        "error came in its place",
+        "the server answered REFUSED: it does not serve this zone or not this client",
         "the name does not resolve in this pod",
         "look at the server's zones and access lists; in a pod, at dnsPolicy and dnsConfig",
     ),

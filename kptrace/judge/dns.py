@@ -16,7 +16,10 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Literal
 
-from kptrace.model import DnsAnswer, Endpoint, Finding, Service
+import msgspec
+
+from kptrace.judge.words import end
+from kptrace.model import DnsAnswer, Endpoint, Finding, Place, Service
 
 SLOW_US = 1_000_000
 
@@ -25,12 +28,18 @@ FAMILY = {"A": "IPv4", "AAAA": "IPv6"}
 # status of the deciding answer -> (cause, what it says of the server and the name)
 FAILURES = {
     "TIMEOUT": ("dns-timeout", "DNS server {server} did not answer the question for {name}"),
+    "CLOSED": (
+        "dns-unreachable",
+        "DNS server {server} cannot be asked: nobody serves its port, or a rule rejects it",
+    ),
     "UNREACHABLE": ("dns-unreachable", "DNS server {server} could not be reached"),
     "REFUSED": ("dns-refused", "DNS server {server} refused the question for {name}"),
     "SERVFAIL": ("dns-servfail", "DNS server {server} failed to answer for {name}"),
     "MALFORMED": ("dns-malformed", "what DNS server {server} answered for {name} is no DNS answer"),
     "NXDOMAIN": ("dns-nxdomain", "DNS server {server} knows no name {name}"),
 }
+
+UNANSWERED = ("dns-timeout", "dns-unreachable")
 
 REMEDIES = {
     "dns-nxdomain": "kubectl -n kube-system logs -l k8s-app=kube-dns  # does it follow the API?",
@@ -41,13 +50,19 @@ REMEDIES = {
 
 
 def compare(
-    answers: Iterable[DnsAnswer], service: Service | None, endpoints: Iterable[Endpoint] = ()
+    answers: Iterable[DnsAnswer],
+    service: Service | None,
+    endpoints: Iterable[Endpoint] = (),
+    asker: Place | None = None,
 ) -> list[Finding]:
-    """service: None where the target is a name that no Service has; then any address will do."""
+    """service: None where the target is a name that no Service has; then any address will do.
+
+    asker: whose questions were they, for the command that finds where they are lost
+    """
     asked = tuple(answers)
     if not asked:
         return []
-    found = _judge(asked, service, tuple(endpoints))
+    found = [_with_way(one, asked, asker) for one in _judge(asked, service, tuple(endpoints))]
     total = sum(answer.elapsed_us for answer in asked)
     if not found and total >= SLOW_US:
         found = [
@@ -135,6 +150,18 @@ def _finding(
         evidence=(*map(_said, asked), *more),
         remedy=(REMEDIES[cause],) if cause in REMEDIES else (),
     )
+
+
+def _with_way(finding: Finding, asked: tuple[DnsAnswer, ...], asker: Place | None) -> Finding:
+    """Where no answer came, the way to the server is what has to be looked at."""
+    if asker is None or finding.cause not in UNANSWERED:
+        return finding
+    namespace, _, name = asker.pod.partition("/")
+    source = f"pod/{name}.{namespace}" if name else f"node/{asker.node}"
+    last = asked[-1]
+    to = f"{end(last.server, 53)}/{last.transport}"
+    trace = f"kptrace {to} --from {source}  # where is the question lost?"
+    return msgspec.structs.replace(finding, remedy=(trace, *finding.remedy))
 
 
 def _said(answer: DnsAnswer) -> str:

@@ -90,7 +90,8 @@ def judge(run: Run, cases: tuple[Case, ...]) -> Trace:
     undelivered = [each for each in judged if each[1] is not Outcome.DELIVERED]
     case, outcome, findings = undelivered[0] if undelivered else judged[0]
     resolution = run.resolution
-    names = tuple(compare(resolution.dns, resolution.service, resolution.endpoints))
+    place = run.source.place
+    names = tuple(compare(resolution.dns, resolution.service, resolution.endpoints, place))
     unnamed = any(finding.severity == "error" for finding in names)
     if not resolution.address or (unnamed and outcome is Outcome.DELIVERED):
         outcome = Outcome.UNRESOLVED

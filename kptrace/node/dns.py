@@ -15,7 +15,7 @@ from kptrace.node.loop import READ, WRITE, Task, Wait
 from kptrace.protocol import Answer, Ask
 
 _MAX_MESSAGE = 65535
-_REFUSED = frozenset({errno.ECONNREFUSED, errno.ECONNRESET})
+_CLOSED = frozenset({errno.ECONNREFUSED, errno.ECONNRESET})
 
 
 def open_socket(ask: Ask) -> socket.socket:
@@ -36,7 +36,7 @@ def put(ask: Ask, sock: socket.socket, answer: Callable[[Answer], None]) -> Task
     except TimeoutError:
         pass
     except OSError as refused:
-        error = "REFUSED" if refused.errno in _REFUSED else "UNREACHABLE"
+        error = "CLOSED" if refused.errno in _CLOSED else "UNREACHABLE"
     finally:
         sock.close()
     answer(

@@ -6,7 +6,7 @@ import pytest
 
 from kptrace.judge.causes import CAUSES
 from kptrace.judge.dns import FAILURES, compare
-from kptrace.model import DnsAnswer, Endpoint, Service
+from kptrace.model import DnsAnswer, Endpoint, Place, Service
 
 WEB = Service(
     namespace="shop", name="web", type="ClusterIP", cluster_ips=("10.96.41.7", "fd00:10:96::7")
@@ -96,3 +96,26 @@ def test_a_late_answer_is_a_warning() -> None:
 
 def test_every_failure_is_in_the_catalogue() -> None:
     assert {cause for cause, _ in FAILURES.values()} <= set(CAUSES)
+
+
+@pytest.mark.parametrize(
+    ("asker", "source"),
+    [
+        (Place(node="node-a", pod="shop/client"), "pod/client.shop"),
+        (Place(node="node-a"), "node/node-a"),
+    ],
+)
+def test_where_no_answer_came_the_way_to_the_server_is_to_be_traced(
+    asker: Place, source: str
+) -> None:
+    for status in ("TIMEOUT", "CLOSED", "UNREACHABLE"):
+        (found,) = compare((answer(status),), WEB, (), asker)
+        command, _, _ = found.remedy[0].partition("  # ")
+        assert command == f"kptrace 10.96.0.10:53/udp --from {source}"
+    (found,) = compare((answer("SERVFAIL"),), WEB, (), asker)
+    assert not found.remedy[0].startswith("kptrace")
+
+
+def test_a_closed_port_is_not_a_server_that_refuses() -> None:
+    (closed,), (refused,) = compare((answer("CLOSED"),), WEB), compare((answer("REFUSED"),), WEB)
+    assert (closed.cause, refused.cause) == ("dns-unreachable", "dns-refused")

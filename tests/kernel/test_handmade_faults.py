@@ -171,7 +171,7 @@ def test_cause_node_and_object(
         seen: Trace = vxlan_bench.trace("svc/remote", "pod/client", timeout=2.0)
     vxlan_bench.renew()
     first: Finding = seen.findings[0]
-    assert seen.outcome is Outcome.DROPPED
+    assert seen.outcome is Outcome.DROPPED, seen
     assert (first.cause, first.node) == (cause, where), first
     assert object in first.object
     assert words in first.summary

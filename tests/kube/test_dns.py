@@ -185,7 +185,7 @@ def test_a_cut_answer() -> None:
     assert found.status == "NOERROR"
 
 
-@pytest.mark.parametrize("error", ["TIMEOUT", "REFUSED", "UNREACHABLE"])
+@pytest.mark.parametrize("error", ["TIMEOUT", "CLOSED", "UNREACHABLE"])
 def test_no_answer(error: str) -> None:
     found, truncated = read_answer(answer(error=error), "web.shop", "A")
     assert (found.status, found.records, truncated) == (error, (), False)

@@ -238,8 +238,8 @@ def _serve_tcp(sock: socket.socket, answer: bytes) -> None:
 @pytest.mark.parametrize(
     ("server", "transport", "error"),
     [
-        ("10.244.2.20", "udp", "REFUSED"),
-        ("10.244.2.20", "tcp", "REFUSED"),
+        ("10.244.2.20", "udp", "CLOSED"),
+        ("10.244.2.20", "tcp", "CLOSED"),
         ("224.0.0.1", "tcp", "UNREACHABLE"),
         ("10.244.2.99", "udp", "TIMEOUT"),
     ],
