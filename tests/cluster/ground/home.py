@@ -79,7 +79,7 @@ class Home:
 
     def begin(self, proxy: Proxy, backend: Backend, binaries: Path) -> Plan:
         """The cluster's plan, with a number that no other cluster or interface has."""
-        with _alone():
+        with alone():
             if self.path.exists():
                 raise NotPossible(f"a cluster {self.name} is there already: take it down first")
             taken = {state.number for state in _states()} | _numbers_in_use()
@@ -92,6 +92,11 @@ class Home:
 
 def known() -> list[str]:
     return sorted(path.name for path in clusters().iterdir() if path.is_dir())
+
+
+def in_use() -> set[Path]:
+    """The folders of the binaries that clusters were begun with."""
+    return {Path(state.binaries).parent for state in _states()}
 
 
 def _states() -> Iterator[State]:
@@ -112,7 +117,8 @@ def _numbers_in_use() -> set[int]:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
+    """No other process changes what clusters share."""
     with (clusters() / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
