@@ -10,8 +10,6 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from functools import partial
 from typing import Protocol, TypeGuard, TypeVar
 
-import msgspec
-
 from kptrace.errors import AgentFailed, CannotLook, Forbidden, KptraceError, NoCluster, NotFound
 from kptrace.model import Layer, Place
 from kptrace.protocol import DOOR, Agent, Dump, Fact, Reply, Request
@@ -130,9 +128,7 @@ class Crew:
 
     def _do_without(self, node: str, why: KptraceError) -> None:
         self._without.add(node)
-        layer = Layer(name=AGENT, node=node, missing=why.in_one_line)
-        remedy, manifest = why.advice
-        self.absent.append(msgspec.structs.replace(layer, remedy=remedy, manifest=manifest))
+        self.absent.append(_absent(AGENT, node, why))
 
     def begin(self, nodes: Iterable[str]) -> None:
         """Have these agents start while others already work."""
@@ -147,7 +143,7 @@ class Crew:
         agent = self.may_have(place.node)
         closed = [one for one in agent.log if _is_closed(one, place)] if agent else []
         for one in closed:
-            layer = Layer(name=place.netns, node=place.node, missing=one.missing, remedy=one.remedy)
+            layer = _absent(place.netns, place.node, Forbidden(one.missing, one.remedy))
             if layer not in self.absent:
                 self.absent.append(layer)
         return agent is not None and not closed
@@ -246,6 +242,11 @@ def wait_all(sent: Iterable[tuple[Agent, int]], seconds: float, what: str) -> No
                 f"the agent on {agent.node} did not finish its {what} in {seconds:g} s",
                 "is the node overloaded? try again, or look at it by hand",
             )
+
+
+def _absent(name: str, node: str, why: KptraceError) -> Layer:
+    remedy, manifest = why.advice
+    return Layer(name=name, node=node, missing=why.in_one_line, remedy=remedy, manifest=manifest)
 
 
 def _is_closed(reply: Reply, place: Place) -> TypeGuard[Fact]:

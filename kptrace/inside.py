@@ -86,7 +86,7 @@ class Inside(ThisNode):
         pod = Place(node=node, pod=f"{self._pod.namespace}/{self._pod.name}")
         why = f"{OWN_ONLY}, and no agent could be started: {self._refusal.in_one_line}"
         doors = (
-            Door(place=Place(node=node), closed=why),
+            Door(place=Place(node=node), closed=why, remedy=self._refusal.hint),
             Door(place=pod, netns="/proc/self/ns/net", resolv_conf=str(RESOLV_CONF)),
         )
         agent = self._open.enter_context(LocalAgent(node, doors))

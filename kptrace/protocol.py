@@ -51,7 +51,7 @@ class Door(Value):
 
     pod_uid: where only this is known, the agent looks for a process of the pod (node/doors.py),
     which has the namespace, the resolv.conf and the cgroup.
-    closed: why there is no way in, where that is known before
+    closed: why there is no way in, where that is known before; ``remedy``: what would open it
     resolv_conf: the file that its resolver reads; empty: none known.
     bpffs: where BPF maps are pinned; cgroup: the directory (version 2) that its programs run in,
     for sockets are made there that the programs on it should meet; empty: the agent's own
@@ -61,6 +61,7 @@ class Door(Value):
     netns: str = ""
     pod_uid: str = ""
     closed: str = ""
+    remedy: str = ""
     resolv_conf: str = ""
     bpffs: str = "/sys/fs/bpf"
     cgroup: str = ""

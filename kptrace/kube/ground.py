@@ -188,7 +188,7 @@ class ClusterGround:
         self._say(f"adding a container to pod {source.pod}: {why.brief}")
         closed = f"only pod {source.pod} itself was looked into: {why.in_one_line}"
         doors = (
-            Door(place=Place(node=node), closed=f"{closed}; {why.hint}" if why.hint else closed),
+            Door(place=Place(node=node), closed=closed, remedy=why.hint),
             Door(place=source, netns="/proc/self/ns/net", resolv_conf="/etc/resolv.conf"),
         )
         guest = Guest(self._client, self._terms, self.run, source.pod)

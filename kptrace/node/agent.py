@@ -174,7 +174,7 @@ class Agent:
             if not door.netns:
                 why = f"no process of pod {door.place.pod} was found on {door.place.node}"
                 why = door.closed or why
-                self._say(_closed(request, door.place, why))
+                self._say(_closed(request, door.place, why, door.remedy))
                 continue
             self._doors[door.place] = door
             try:
@@ -315,7 +315,7 @@ class Agent:
         self._say(Done(id=request.id))
 
 
-def _closed(request: Enter, place: Place, why: str, remedy: str = "") -> Fact:
+def _closed(request: Enter, place: Place, why: str, remedy: str) -> Fact:
     return Fact(id=request.id, place=place, file=DOOR, missing=why, remedy=remedy)
 
 

@@ -32,6 +32,12 @@ class Told(NamedTuple):
         found: dict[str, Any] = json.loads(self.out)
         return found
 
+    @property
+    def unwatched(self) -> list[dict[str, Any]]:
+        """Of a trace: the sources of evidence on nodes that were missing."""
+        layers = self.trace["evidence"]["layers"]
+        return [one for one in layers if one["missing"] and one["node"]]
+
 
 class Cli:
     def __init__(self, cluster: Cluster, kubeconfig: Path | None = None) -> None:
@@ -48,6 +54,13 @@ class Cli:
             env=self._environ(environ),
             cwd="/",
         )
+        return Told(done.returncode, done.stdout, done.stderr)
+
+    def on_node(self, node: str, *args: str) -> Told:
+        """As root on a node, in the namespaces that its own processes have."""
+        environ = (f"KUBECONFIG={self._kubeconfig}", f"PYTHONPATH={ROOT}", "NO_COLOR=1")
+        machine = self.cluster.nodes[node].machine
+        done = machine.attempt("env", *environ, *self.command(*args), seconds=240)
         return Told(done.returncode, done.stdout, done.stderr)
 
     def command(self, *args: str) -> list[str]:
