@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from kptrace.model import ConntrackEntry, Drop, Layer, Lost, RuleHit, Sighting
-from kptrace.protocol import DOOR, Fact, Ready, Reply, Unarmed
+from kptrace.protocol import CGROUP, DOOR, Fact, Ready, Reply, Unarmed
 from kptrace.run import AGENT, Run, sender_was_there
 
 HOST = "host"  # the layer of a node whose own namespace could not be entered
@@ -36,6 +36,11 @@ def layers(run: Run) -> tuple[Layer, ...]:
         )
         for node in nodes
         for name in NAMES
+    ]
+    found += [
+        Layer(name="cgroup", node=fact.place.node, missing=fact.missing, remedy=fact.remedy)
+        for fact in facts
+        if fact.file == CGROUP and fact.place == run.source.place
     ]
     blind = () if sender_was_there(run) else ("state", *NAMES, "dns")
     absent = [one for layer in run.absent for one in _taken_along(layer, run, blind)]

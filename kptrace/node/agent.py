@@ -176,6 +176,11 @@ class Agent:
                 why = door.closed or why
                 self._say(_closed(request, door.place, why, door.remedy))
                 continue
+            if door.pod_uid:
+                from kptrace.node.cgroup import looked_up
+
+                door, told = looked_up(request.id, door)
+                self._say(*told)
             self._doors[door.place] = door
             try:
                 within(door.netns, _stand)

@@ -22,17 +22,22 @@ RAW_TRACEPOINT, CGROUP_SOCK_ADDR = 17, 18
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "ppc64le": 361, "s390x": 351, "riscv64": 280}
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT, _PROG_LOAD = 0, 1, 2, 3, 4, 5
 _OBJ_PIN, _OBJ_GET, _PROG_ATTACH, _INFO, _TRACEPOINT_OPEN, _MAP_FREEZE = 6, 7, 8, 15, 17, 22
+_PROG_QUERY, _EFFECTIVE = 16, 1
+_MOST_PROGRAMS = 64  # BPF_CGROUP_MAX_PROGS, on one hook
 _READ_ONLY = 1 << 3
 _LOG_SIZE = 1 << 16
 _libc = ctypes.CDLL(None, use_errno=True)
+_Bytes = ctypes.Array[ctypes.c_char]
 
 
-def call(command: int, attributes: bytes) -> int:
+def call(command: int, attributes: bytes | _Bytes) -> int:
+    """A buffer is one that the kernel answers in."""
     number = _SYSCALL.get(platform.machine())
     if number is None:
         raise OSError(errno.ENOSYS, f"bpf(2) on {platform.machine()} was never tried")
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    result = int(_libc.syscall(number, command, ctypes.byref(buffer), len(attributes)))
+    if isinstance(attributes, bytes):
+        attributes = ctypes.create_string_buffer(attributes, len(attributes))
+    result = int(_libc.syscall(number, command, ctypes.byref(attributes), len(attributes)))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -96,9 +101,6 @@ def shape(map: int) -> Shape:
     return Shape(kind=kind, key=key, value=value, entries=entries_)
 
 
-_Bytes = ctypes.Array[ctypes.c_char]
-
-
 def _element(command: int, map: int, key: bytes, value: _Bytes | None) -> None:
     """Without a key: the first; what a command does not use must be 0."""
     where = ctypes.create_string_buffer(key, len(key)) if key else None
@@ -145,6 +147,24 @@ def attach(program: int, cgroup: str, hook: int) -> None:
         call(_PROG_ATTACH, pack("=IIII", directory, program, hook, 0))
     finally:
         os.close(directory)
+
+
+def effective(cgroup: Path, hook: int) -> tuple[int, ...]:
+    """The ids of the programs that a socket made in the cgroup meets there: its own and those of
+    the cgroups above it, in their order (BPF_F_QUERY_EFFECTIVE).
+    """
+    ids = (ctypes.c_uint32 * _MOST_PROGRAMS)()
+    directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        query = pack(
+            "=IIIIQII", directory, hook, _EFFECTIVE, 0, ctypes.addressof(ids), _MOST_PROGRAMS, 0
+        )
+        buffer = ctypes.create_string_buffer(query, len(query))
+        call(_PROG_QUERY, buffer)
+        (count,) = unpack_from("=I", buffer, 24)
+    finally:
+        os.close(directory)
+    return tuple(ids[:count])
 
 
 # --- names --------------------------------------------------------------------------------------

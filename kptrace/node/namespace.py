@@ -24,7 +24,7 @@ T = TypeVar("T")
 NAMED = Path("/run/netns")
 OWN = "/proc/self/ns/net"
 _HERE = "/proc/thread-self/ns/net"
-_CLONE_NEWNET = 0x40000000
+_CLONE_NEWNET, _CLONE_NEWCGROUP = 0x40000000, 0x02000000
 _MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 0x100000
 _MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -32,13 +32,23 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def within(netns: str, work: Callable[[], T]) -> T:
     """Run ``work`` in a thread of its own that stands in this namespace; errors come back too."""
+    return _within(netns or OWN, _HERE, _CLONE_NEWNET, work)
 
+
+def within_cgroups(namespace: str, work: Callable[[], T]) -> T:
+    """The same with a namespace of cgroups, which says how their paths are told, and which of them
+    a process may be moved to (cgroup_namespaces(7)).
+    """
+    return _within(namespace, "/proc/thread-self/ns/cgroup", _CLONE_NEWCGROUP, work)
+
+
+def _within(namespace: str, here: str, kind: int, work: Callable[[], T]) -> T:
     def enter() -> T:
-        fd = os.open(netns or OWN, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
         try:
             # to stay takes no right, and setns(2) wants CAP_SYS_ADMIN for that too
-            if os.stat(fd).st_ino != os.stat(_HERE).st_ino:
-                _check(_libc.setns(fd, _CLONE_NEWNET), f"enter {netns}")
+            if os.stat(fd).st_ino != os.stat(here).st_ino:
+                _check(_libc.setns(fd, kind), f"enter {namespace}")
         finally:
             os.close(fd)
         return work()

@@ -23,6 +23,7 @@ LAYER_WORDS = {
     "host": "the node itself",
     "state": "rules and routes",
     "dns": "DNS",
+    "cgroup": "programs at connect()",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kptrace.judge.layers import layers
 from kptrace.model import Layer, Place, Question, Resolution, Source
-from kptrace.protocol import DOOR, Fact
+from kptrace.protocol import CGROUP, DOOR, Fact
 from kptrace.run import Run
 from kptrace.target import parse_target
 
@@ -39,3 +39,13 @@ def test_it_lacks_for_the_reason_that_shut_the_node() -> None:
     shut = Layer(name="host", node="node-a", missing="only this pod")
     made = run(Fact(id=1, place=POD, file="links"), door, absent=(shut,))
     assert conntrack(made).missing == "only this pod"
+
+
+def test_the_senders_own_cgroup_could_not_be_entered() -> None:
+    told = Fact(id=1, place=POD, file=CGROUP, missing="not permitted", remedy="more rights")
+    other = Fact(id=1, place=Place(node="node-a", pod="shop/web"), file=CGROUP, missing="no")
+    made = run(Fact(id=1, place=POD, file="links"), told, other)
+    (found,) = (layer for layer in layers(made) if layer.name == "cgroup")
+    assert found == Layer(
+        name="cgroup", node="node-a", missing="not permitted", remedy="more rights"
+    )

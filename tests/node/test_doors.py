@@ -19,6 +19,13 @@ SYSTEMD = (
     f"0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{SLICE}.slice/"
     "cri-containerd-4be1.scope\n"
 )
+CRI_O = (
+    f"0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{SLICE}.slice/"
+    "crio-4be1.scope/container\n"
+)
+# containerd told of cgroupfs, the kubelet of systemd: the driver's names as one
+MIXED = f"0::/system.slice/kubepods-besteffort-pod{SLICE}.slice:cri-containerd:4be1\n"
+HYBRID = f"4:memory:/kubepods/pod{UID}/4be1\n1:name=systemd:/kubepods/pod{UID}/4be1\n0::/\n"
 FROM_A_POD = f"0::/../../kubepods-pod{SLICE}.slice/cri-containerd-4be1.scope\n"
 VERSION_1 = f"12:cpuset:/kubepods/pod{UID}/4be1\n11:memory:/kubepods/pod{UID}/4be1\n0::/\n"
 
@@ -31,7 +38,7 @@ def _process(proc: Path, pid: int, cgroup: str, resolv_conf: str = "") -> None:
         (etc / "resolv.conf").write_text(resolv_conf)
 
 
-@pytest.mark.parametrize("cgroup", [CGROUPFS, SYSTEMD, FROM_A_POD, VERSION_1])
+@pytest.mark.parametrize("cgroup", [CGROUPFS, SYSTEMD, CRI_O, MIXED, HYBRID, FROM_A_POD, VERSION_1])
 def test_a_pod_by_its_uid(tmp_path: Path, cgroup: str) -> None:
     (tmp_path / "meminfo").touch()
     _process(tmp_path, 1, "0::/init.scope\n")
