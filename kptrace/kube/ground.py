@@ -85,8 +85,8 @@ class ClusterGround:
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """Those that were read, the ready ones first."""
-        found = sorted(self._documents.nodes, key=lambda node: not node.ready)
+        """Those that were read, the ready ones first; each time in the same order."""
+        found = sorted(self._documents.nodes, key=lambda node: (not node.ready, node.name))
         return tuple(node.name for node in found)
 
     def plan(self) -> str:
@@ -185,7 +185,7 @@ class ClusterGround:
         source = self._source() if self._sends else Place(node="")
         if source.node != node or not source.pod:
             raise why
-        self._say(f"adding a container to pod {source.pod}: {why.brief}")
+        self._say(f"no pod of ours may be made: adding a container to pod {source.pod}")
         closed = f"only pod {source.pod} itself was looked into: {why.in_one_line}"
         doors = (
             Door(place=Place(node=node), closed=closed, remedy=why.hint),
