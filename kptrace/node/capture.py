@@ -1,13 +1,14 @@
-"""Packet taps: one AF_PACKET socket per interface, filtered before it hears anything.
+"""The packet tap: one AF_PACKET socket a namespace, filtered before it hears anything.
 
 In: a place with its namespace, and a classic BPF program. Out: frames from the IP header on, with
 the interface, the direction, the kernel's time stamp; and how many were lost.
 
-A socket is made without a protocol, given its filter, then bound: so no unfiltered frame ever
-gets in. Never promiscuous: it duplicates packets on bridges. Interfaces that are down are left
-out: none of their packets crosses them, and binding would report ENETDOWN. One stamp is shared
-by all taps that a received skb passes (a veth and its bridge): order by cause, not by time
-alone.
+One socket hears all interfaces, those too that come later. One for each would do as well, but the
+kernel waits for a grace period whenever one is closed (packet_release, synchronize_net): seconds
+on a node with many pods. The socket is made without a protocol, given its filter, then bound: so
+no unfiltered frame ever gets in. Never promiscuous: it duplicates packets on bridges. One stamp is
+shared by all interfaces that a received skb passes (a veth and its bridge): frames come in the
+order of their crossings, and are told in it.
 """
 
 from __future__ import annotations
@@ -23,12 +24,11 @@ from typing import NamedTuple
 from kptrace.model import Place
 from kptrace.wire.headers import network_offset
 
-BUFFER = 4 << 20
+BUFFER = 16 << 20
 _SO_ATTACH_FILTER, _SO_TIMESTAMPNS, _SO_RCVBUFFORCE = 26, 35, 33
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6
 _ETH_P_ALL = 3
-_SIOCGIFFLAGS = 0x8913
-_IFF_UP = 1
+_SIOCGIFINDEX = 0x8933
 _OTHERHOST, _OUTGOING = 3, 4
 _LINK_HEADERS = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK; tunnels have none
 _TRUNCATION = 1024
@@ -38,7 +38,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Frame(NamedTuple):
     """data: from the IP header on."""
 
-    tap: Tap
+    place: Place
+    interface: str
+    ifindex: int
     time_ns: int
     outgoing: bool
     other_host: bool
@@ -49,9 +51,10 @@ class Frame(NamedTuple):
 class Tap:
     layer = "capture"
 
-    def __init__(self, place: Place, ifindex: int, interface: str, program: bytes) -> None:
-        """To be called inside the namespace."""
-        self.place, self.ifindex, self.interface = place, ifindex, interface
+    def __init__(self, place: Place, program: bytes) -> None:
+        """On every interface of this namespace. To be called inside it."""
+        self.place = place
+        self._indexes = {name: index for index, name in socket.if_nameindex()}
         self._lost = 0
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_PACKET, kind, 0)
@@ -67,10 +70,10 @@ class Tap:
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filtered)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, BUFFER)
-        address = pack("=HHiHBB8s", 17, socket.htons(_ETH_P_ALL), self.ifindex, 0, 0, 0, b"")
+        address = pack("=HHiHBB8s", 17, socket.htons(_ETH_P_ALL), 0, 0, 0, 0, b"")
         if _libc.bind(self._socket.fileno(), address, len(address)) < 0:
             number = ctypes.get_errno()
-            raise OSError(number, f"bind to {self.interface}")
+            raise OSError(number, "bind to all interfaces")
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -83,8 +86,8 @@ class Tap:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in (errno.ENETDOWN, errno.EINTR):
-                    continue  # reported once; the socket hears again when the link is up
+                if error.errno == errno.EINTR:
+                    continue
                 return
             yield self._frame(data, notes, address)
 
@@ -94,8 +97,27 @@ class Tap:
         has_link_header = address[3] in _LINK_HEADERS
         start = network_offset(data) if has_link_header else 0
         mac = data[:6].hex(":") if has_link_header else ""
-        kind = address[2]
-        return Frame(self, _stamp(notes), kind == _OUTGOING, kind == _OTHERHOST, mac, data[start:])
+        name, kind = address[0], address[2]
+        return Frame(
+            place=self.place,
+            interface=name,
+            ifindex=self._index(name),
+            time_ns=_stamp(notes),
+            outgoing=kind == _OUTGOING,
+            other_host=kind == _OTHERHOST,
+            dst_mac=mac,
+            data=data[start:],
+        )
+
+    def _index(self, name: str) -> int:
+        """0 where the interface is gone. The socket is asked: it knows its own namespace."""
+        if name not in self._indexes:
+            try:
+                answer = fcntl.ioctl(self._socket, _SIOCGIFINDEX, pack("16s24x", name.encode()))
+            except OSError:
+                return 0
+            self._indexes[name] = unpack_from("=i", answer, 16)[0]
+        return self._indexes[name]
 
     def lost(self) -> int:
         """How many frames this tap could not take, ever. (The kernel's own count starts anew.)"""
@@ -105,29 +127,6 @@ class Tap:
 
     def close(self) -> None:
         self._socket.close()
-
-
-def tap_all(place: Place, program: bytes) -> list[Tap]:
-    """A tap on every interface of this namespace that is up. To be called inside it."""
-    taps: list[Tap] = []
-    try:
-        for ifindex, name in socket.if_nameindex():
-            if _is_up(name):
-                taps.append(Tap(place, ifindex, name, program))
-    except OSError:
-        for tap in taps:
-            tap.close()
-        raise
-    return taps
-
-
-def _is_up(name: str) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        try:
-            answer = fcntl.ioctl(sock, _SIOCGIFFLAGS, pack("16sH22x", name.encode(), 0))
-        except OSError:
-            return False  # gone since it was listed
-    return bool(unpack_from("=H", answer, 16)[0] & _IFF_UP)
 
 
 def _stamp(notes: list[tuple[int, int, bytes]]) -> int:

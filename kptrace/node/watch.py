@@ -18,7 +18,7 @@ from typing import Protocol
 from kptrace.errors import CannotLook, Unsupported
 from kptrace.model import Lost, Place, Sighting
 from kptrace.node import inject, marker
-from kptrace.node.capture import Frame, Tap, tap_all
+from kptrace.node.capture import Frame, Tap
 from kptrace.node.drops import DropTracer
 from kptrace.node.guard import Guard
 from kptrace.node.namespace import inode, within
@@ -115,7 +115,7 @@ class Watching:
                 "grant CAP_NET_ADMIN and CAP_NET_RAW",
             )
         program = bpf.program([p.cookie for p in self._request.probes], self._sources)
-        self._taps += within(door.netns, partial(tap_all, door.place, bpf.assemble(program)))
+        self._taps.append(within(door.netns, partial(Tap, door.place, bpf.assemble(program))))
 
     def _arm_rules(self, door: Door) -> None:
         try:
@@ -191,9 +191,9 @@ class Watching:
         if seen is None or cookie is None:
             return None
         return Sighting(
-            place=frame.tap.place,
-            interface=frame.tap.interface,
-            ifindex=frame.tap.ifindex,
+            place=frame.place,
+            interface=frame.interface,
+            ifindex=frame.ifindex,
             direction="out" if frame.outgoing else "in",
             packet=seen.packet,
             time_ns=frame.time_ns,
