@@ -12,7 +12,6 @@ import msgspec
 
 from kptrace.judge import denied
 from kptrace.judge.denied import Denied
-from kptrace.judge.programming import Port, differences
 from kptrace.judge.rivals import proxy_of
 from kptrace.judge.words import end
 from kptrace.kube.documents import Documents
@@ -122,6 +121,8 @@ class Vantage:
             or {"services.json", "endpointslices.json"} & {*told.missing}
         ):
             return
+        from kptrace.judge.programming import Port, differences
+
         times: dict[Where, int] = {}
         for one in answers:
             for where, count in one.times.items():

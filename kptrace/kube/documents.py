@@ -15,7 +15,6 @@ once. A slice without ports (a headless Service's) gives endpoints with port 0.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -139,6 +138,8 @@ def _texts(folder: Path) -> Iterator[tuple[str, bytes]]:
             if plain.is_file():
                 yield name, plain.read_bytes()
             elif zipped.is_file():
+                import gzip  # few folders need it
+
                 yield name, gzip.decompress(zipped.read_bytes())
         except (OSError, EOFError) as error:
             raise BadDump(name, 0, f"cannot be read: {error}") from error

@@ -17,7 +17,6 @@ from kptrace.judge.words import end
 from kptrace.model import Backend, Entry, ExplainedPort, Explanation, Outcome, Service
 from kptrace.render.clean import cells, clean, pad
 from kptrace.render.explain_rules import Shown, show_chain
-from kptrace.render.fault import also
 from kptrace.render.page import Page, Span, glue, say, width_of
 from kptrace.render.words import OUTCOME_WORDS, outcome_style, pod_words, target_words
 
@@ -41,6 +40,8 @@ def explain(made: Explanation, width: int = 80, colour: bool = False, wide: bool
     _heading(page, made)
     faults = [one for one in made.findings if one.severity != "info"]
     if faults:
+        from kptrace.render.fault import also
+
         also(page, faults)
     shown = Shown(wide)
     for port in made.ports:

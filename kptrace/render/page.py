@@ -140,13 +140,15 @@ class _Lines:
         # however long the label, there is room for words below it
         self._hang, self._width, self._limit = min(hang, width - MIN_WORDS), width, first
         self._line = list(start)
+        self._taken = width_of(start)
         self._bare = True
         self._done: list[list[Span]] = []
 
     def filled(self, spans: Iterable[Span]) -> list[list[Span]]:
         for gap, word in _words(spans):
             if self._fits(gap.width + width_of(word)):
-                self._line += [] if self._bare else [gap]
+                if not self._bare:
+                    self._append(gap)
             else:
                 self._break()
             self._put(word)
@@ -154,7 +156,11 @@ class _Lines:
 
     @property
     def _room(self) -> int:
-        return self._limit - width_of(self._line)
+        return self._limit - self._taken
+
+    def _append(self, span: Span) -> None:
+        self._line.append(span)
+        self._taken += span.width
 
     def _fits(self, width: int) -> bool:
         """Also what fits no line at all: it is best cut here, unless hardly anything is left."""
@@ -167,15 +173,16 @@ class _Lines:
             rest = text
             while cells(rest) > self._room:
                 piece = _head(rest, self._room) if self._room > 1 else ""
-                self._line.append(Span(piece, style))
+                self._append(Span(piece, style))
                 self._break()
                 rest = rest[len(piece) :]
-            self._line.append(Span(rest, style))
+            self._append(Span(rest, style))
             self._bare = False
 
     def _break(self) -> None:
         self._done.append(self._line)
-        self._line, self._limit, self._bare = [Span(" " * self._hang)], self._width, True
+        self._line, self._taken = [Span(" " * self._hang)], self._hang
+        self._limit, self._bare = self._width, True
 
 
 def _words(spans: Iterable[Span]) -> Iterator[tuple[Span, list[Span]]]:

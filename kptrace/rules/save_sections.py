@@ -31,6 +31,7 @@ MANY = 2000
 DECLARED = re.compile(r":\S+ (\S+)(?: \[(\d+):(\d+)\])?")
 _DECLARATIONS = re.compile(r"(?::.*+\n|(?!-A |\[|COMMIT).*+\n)*+")
 _DECLARED = re.compile(r":([^ \n]++) [^ \n]++(?: \[\d++:\d++\])?+\n|.*\n")
+_NEXT = " - [0:0]\n:"
 _RUNS = re.compile(r"-A ([^ \n]++).*+\n(?:-A \1 .*+\n)*+|.*\n")  # the usual, strictly below
 _COUNTED_RUNS = re.compile(
     r"(?:\[\d++:\d++\] )?+-A (\S++)(?: .*+)?+\n"
@@ -106,6 +107,18 @@ def _declared_until(page: str, place: int) -> int:
     return found.end() if found else place
 
 
+def _declared(page: str, place: int, end: int) -> list[str]:
+    """The names of the chains; empty for a line that declares none. Nearly all are of the user's,
+    without counts, and what stands between their names is then one and the same.
+    """
+    if page.startswith(":", place) and page.endswith(_NEXT[:-1], place, end):
+        names = page[place + 1 : end - len(_NEXT) + 1].split(_NEXT)
+        joined = "".join(names)
+        if " " not in joined and "\n" not in joined:
+            return names
+    return _DECLARED.findall(page, place, end)
+
+
 class Section:
     """One table, as ``sections`` comes upon it."""
 
@@ -131,7 +144,7 @@ class Section:
         if not self._parts:
             end = _declared_until(page, place)
             self._head.append(page[place:end])
-            self._declared.take(_DECLARED.findall(page, place, end))
+            self._declared.take(_declared(page, place, end))
             place = end
             self._runs = _COUNTED_RUNS if page.startswith("[", place) else _RUNS
         end, names = len(page), self._runs.findall(page, place)

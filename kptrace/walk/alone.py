@@ -18,7 +18,6 @@ import msgspec
 
 from kptrace.model import Branch, Endpoint, Flow, Outcome, Packet, Place, Value
 from kptrace.walk import connect, ip
-from kptrace.walk.bridge import netfilter_off
 from kptrace.walk.choices import Choices, explore
 from kptrace.walk.network import Assigned, Link, Nexthop, Route, network
 from kptrace.walk.routing import Query, lookup
@@ -121,6 +120,8 @@ def arrival(snapshot: Snapshot, source: str) -> Arrival | None:
     link = snapshot.link(found.nexthops[0].interface)
     if link is None or link.kind != "bridge":
         return Arrival(interface=link.name) if link else None
+    from kptrace.walk.bridge import netfilter_off  # with all that tells where a frame goes next
+
     off = netfilter_off(snapshot, link, 6 if ":" in source else 4)
     ports = snapshot.ports(link.name)
     return Arrival(interface=link.name, port=ports[0].name if ports and not off else "")

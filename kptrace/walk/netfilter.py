@@ -17,7 +17,6 @@ are walked and the branch is uncertain.
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -192,6 +191,7 @@ class Netfilter:
 
     def _tried(self, chain: Chain, side: str, skb: Skb) -> bool | None:
         """Whether the chain would translate or drop; None: none of its rules matches."""
+        import copy  # few rulesets leave it open
 
         def story(choices: Choices) -> tuple[bool, bool]:
             probe, steps = copy.deepcopy(skb), list[Step]()
