@@ -182,15 +182,21 @@ def node_behind(snapshot: Snapshot, address: str) -> str:
     if hop is None or link is None:
         return ""
     if link.tunnel:
-        return _far_end(snapshot, link, hop.gateway or address)
+        return _far_end(snapshot, link, hop.gateway or address, address)
     if hop.gateway:
         return "" if found.route is not None and found.route.default else hop.gateway
     return snapshot.place.node if link.kind in ("bridge", "veth") else ""
 
 
-def _far_end(snapshot: Snapshot, link: Link, gateway: str) -> str:
+def _far_end(snapshot: Snapshot, link: Link, gateway: str, address: str) -> str:
     if link.ipip is not None:
         return link.ipip.remote or gateway
+    for one in (link.geneve, link.gre):
+        if one is not None:
+            return one.remote
+    if link.kind == "wireguard":
+        peer = link.wireguard.peer_of(address) if link.wireguard else None
+        return peer.endpoint[0] if peer and peer.endpoint else ""
     entry = snapshot.neighbour(link.name, gateway)
     ends = snapshot.tunnel_entries(link.name, entry.mac) if entry and entry.mac else ()
     return ends[0].destination if ends else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,7 +18,7 @@ from kptrace.model import Pod
 from kptrace.own_rules import node_behind, own_documents
 from kptrace.rules.load import load_ruleset
 from kptrace.target import parse_target
-from kptrace.walk.network import Ipip, Link
+from kptrace.walk.network import Geneve, Gre, Ipip, Link, Peer, Wireguard, network
 from kptrace.walk.snapshot import Snapshot
 
 
@@ -142,6 +143,27 @@ def test_behind_ip_in_ip_the_gateway_too() -> None:
         for link in node(1).links
     )
     assert node_behind(msgspec.structs.replace(node(1), links=links), "10.244.2.21") == "10.244.2.0"
+
+
+PEER = Peer(key="x", endpoint=("172.30.0.12", 51820), allowed=(network("10.244.2.0/24"),))
+
+
+@pytest.mark.parametrize(
+    ("parts", "far"),
+    [
+        ({"geneve": Geneve(vni=1, port=6081, remote="172.30.0.12")}, "172.30.0.12"),
+        ({"gre": Gre(remote="172.30.0.12")}, "172.30.0.12"),
+        ({"gre": Gre()}, ""),
+        ({"kind": "wireguard", "wireguard": Wireguard(peers=(PEER,))}, "172.30.0.12"),
+        ({"kind": "wireguard"}, ""),
+    ],
+)
+def test_behind_other_tunnels(parts: dict[str, Any], far: str) -> None:
+    links = tuple(
+        Link(index=link.index, name=link.name, **parts) if link.name == "flannel.1" else link
+        for link in node(1).links
+    )
+    assert node_behind(msgspec.structs.replace(node(1), links=links), "10.244.2.21") == far
 
 
 def test_on_the_node_itself() -> None:

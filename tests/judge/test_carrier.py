@@ -13,7 +13,7 @@ import pytest
 from kptrace.judge.carrier import CLAUSE, carried
 from kptrace.judge.path import forward_hops
 from kptrace.judge.verdict import _judge_one
-from kptrace.model import Flow, Outcome, Packet, Place, Tunnel
+from kptrace.model import Flow, Outcome, Packet, Place, Step, Tunnel
 
 A = Place(node="a")
 FAR = "172.30.0.12"
@@ -108,6 +108,25 @@ def test_options_of_geneve_count(probe: Any) -> None:
     assert "less 70" in clauses(probe, {"ip-link.json": device}, bare)[-1]
 
 
+@pytest.mark.parametrize(("data", "words"), [
+    ({"remote": FAR}, f"flannel.1 has the one remote {FAR}"),
+    ({"external": True}, f"the program that sent it chose {FAR}"),
+])  # fmt: skip
+def test_one_remote_or_a_programs_word(probe: Any, data: dict[str, Any], words: str) -> None:
+    udp = Flow(protocol="udp", src="172.30.0.11", sport=1, dst=FAR, dport=6081)
+    device = links("geneve", "flannel.1", id=7, port=6081, **data)
+    told = clauses(probe, {"ip-link.json": device}, packet("geneve", udp))
+    assert told[1:] == [words, "packets of 1450 bytes fit (eth0 1500 less 50)"]
+    gre = Flow(protocol="gre", src="172.30.0.11", dst=FAR)
+    device = links("gre", "flannel.1", mtu=1476, **{"local": "any", **data})
+    told = clauses(probe, {"ip-link.json": device}, packet("gre", gre))
+    assert told == [
+        f"GRE 7, 172.30.0.11 > {FAR}",
+        words,
+        "packets of 1476 bytes fit (eth0 1500 less 24)",
+    ]
+
+
 def test_without_the_nodes_links_the_packet_alone_speaks(probe: Any) -> None:
     told = clauses(probe, {"ip-link.json": "[]"})
     assert told == [f"VXLAN 1, 172.30.0.11 > {FAR}:8472"]
@@ -136,6 +155,21 @@ def test_wireguard_is_named_and_its_inside_is_not_visible(probe: Any, way: Any) 
     )
     assert (sent.action, sent.observed) == ("seen", True)
     assert taken.words == "decrypted by WireGuard"
+
+
+def test_what_is_foretold_on_the_wire_need_not_be_seen(probe: Any) -> None:
+    outer = Flow(protocol="udp", src="172.30.0.11", sport=51820, dst=FAR, dport=51820)
+    case = probe(4)
+    crossing = Step(
+        place=A,
+        action="seen",
+        interface="eth0",
+        direction="out",
+        packet=Packet(flow=outer, tunnel=Tunnel(kind="wireguard"), inner=Packet(flow=outer)),
+    )
+    assert case.silent(crossing)
+    vxlan = msgspec.structs.replace(crossing.packet, tunnel=Tunnel(kind="vxlan", vni=1))
+    assert not case.silent(msgspec.structs.replace(crossing, packet=vxlan))
 
 
 def test_what_is_lost_behind_wireguard_is_not_called_dropped(probe: Any, way: Any) -> None:

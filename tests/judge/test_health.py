@@ -10,7 +10,7 @@ from walk.conftest import SYSCTLS, node
 
 from kptrace.judge.health import STATS, health
 from kptrace.model import Finding
-from kptrace.walk.network import Neighbour
+from kptrace.walk.network import Geneve, Gre, Link, Neighbour, Peer, Wireguard
 from kptrace.walk.snapshot import Snapshot
 
 QUIET = "cpu=0   \tfound=0 invalid=3 insert=0 insert_failed=0 drop=0 early_drop=4 error=0\n"
@@ -84,3 +84,28 @@ def test_a_tunnels_packets_fit_the_device_below(mtu: int, fits: bool) -> None:
         for link in node(1).links
     )
     assert causes(found(links=links)) == ([] if fits else [("mtu", "warning")])
+
+
+PEER = Peer(key="x", endpoint=("172.30.0.12", 51820))
+
+
+@pytest.mark.parametrize(
+    ("parts", "most"),
+    [
+        # 20 for IPv4 and: 8, 8 and 14; 4; 4 and 4; 4 and 14; 8, 16 and 16 (all by their RFCs)
+        ({"geneve": Geneve(vni=7, port=6081, remote="172.30.0.12")}, 1450),
+        ({"gre": Gre(remote="172.30.0.12")}, 1476),
+        ({"gre": Gre(remote="172.30.0.12", key_out=9)}, 1472),
+        ({"gre": Gre(remote="172.30.0.12", framed=True)}, 1462),
+        ({"kind": "wireguard", "wireguard": Wireguard(port=51820, peers=(PEER,))}, 1440),
+    ],
+)
+def test_what_other_tunnels_add(parts: dict[str, Any], most: int) -> None:
+    for mtu, wanted in ((most, []), (most + 1, [("mtu", "warning")])):
+        links = tuple(
+            Link(index=link.index, name=link.name, mtu=mtu, **parts)
+            if link.name == "flannel.1"
+            else link
+            for link in node(1).links
+        )
+        assert causes(found(links=links)) == wanted
