@@ -577,6 +577,11 @@ class Agreement(Value):
 
 
 class Evidence(Value):
+    """What the report rests on. ``depth``: how deep the sender's node was looked into: on the node
+    itself, in the sender's pod alone, or not at all, so that the API alone tells
+    """
+
+    depth: Literal["node", "pod", "api"] = "node"
     layers: tuple[Layer, ...] = ()
     conntrack: tuple[ConntrackEntry, ...] = ()
     returned: tuple[Returned, ...] = ()

@@ -14,7 +14,6 @@ import msgspec
 from kptrace import cni
 from kptrace.crew import FILES, Crew, Ground, unique
 from kptrace.far import Far
-from kptrace.judge.api_alone import by_the_api
 from kptrace.judge.case import cases
 from kptrace.judge.verdict import judge
 from kptrace.kube.documents import Hearsay, read_documents
@@ -93,6 +92,8 @@ def _reported(run: Run, texts: Mapping[Place, Mapping[str, str]]) -> Trace:
     if documents.told_by is not None:
         run = msgspec.structs.replace(run, absent=(*run.absent, _unasked(run, documents.told_by)))
     if not sender_was_there(run):
+        from kptrace.judge.api_alone import by_the_api  # few need it
+
         return by_the_api(run, documents)
     made = judge(run, cases(run, documents, snapshots, prediction))
     return msgspec.structs.replace(made, networks=cni.networks(snapshots, texts))

@@ -93,3 +93,13 @@ def test_another_source_is_refused_with_the_reason() -> None:
         _ = Inside(asked("svc/web", "pod/other"), POD, {}, REFUSAL).question
     with pytest.raises(CannotLook, match="not allowed"):
         Inside(asked("svc/web"), POD, {}, REFUSAL).agent("node-b")
+
+
+def test_from_another_pod_the_api_alone_tells_where_it_does() -> None:
+    texts = {"pods.json": '{"kind": "List", "items": []}'}
+    ground = Inside(asked("svc/web", "pod/other"), POD, texts, REFUSAL)
+    assert ground.question.source == "pod/other"
+    with pytest.raises(Forbidden, match="not allowed"):
+        ground.agent(ground.name)
+    assert ground.api_alone() == texts
+    assert Inside(asked("svc/web"), POD, {}, REFUSAL).api_alone() is None

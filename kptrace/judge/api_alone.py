@@ -57,7 +57,7 @@ def by_the_api(run: Run, documents: Documents) -> Trace:
         outcome=_outcome(proven) if proven else Outcome.INCONCLUSIVE,
         resolution=run.resolution,
         findings=(main, *_maybe(told)),
-        evidence=Evidence(layers=(*layers(run), *_unread(documents))),
+        evidence=Evidence(depth="api", layers=(*layers(run), *_unread(documents))),
         networks=tuple(_networks(told)),
         summary=main.summary,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 
@@ -33,7 +34,7 @@ from kptrace.judge import (
 from kptrace.judge.carrier import opaque
 from kptrace.judge.case import Case
 from kptrace.judge.dns import compare
-from kptrace.judge.layers import layers
+from kptrace.judge.layers import HOST, layers
 from kptrace.judge.path import back_hops, changed_at_the_end, forward_hops
 from kptrace.judge.words import drop_report, last_seen, next_predicted, step_place
 from kptrace.model import (
@@ -109,6 +110,7 @@ def judge(run: Run, cases: tuple[Case, ...]) -> Trace:
         hops=_hops(case, outcome),
         findings=findings,
         evidence=Evidence(
+            depth=_depth(run),
             layers=evidence_layers,
             conntrack=case.entries,
             returned=tuple(c.returned for c in cases if c.returned),
@@ -119,6 +121,13 @@ def judge(run: Run, cases: tuple[Case, ...]) -> Trace:
         summary=_summary(case, outcome, findings, len(undelivered), len(cases)),
         elapsed_us=_elapsed(case),
     )
+
+
+def _depth(run: Run) -> Literal["node", "pod"]:
+    """From a container in the sender's pod nothing of its node is seen."""
+    node = run.source.place.node
+    shut = any(layer.node == node and layer.name == HOST for layer in run.absent)
+    return "pod" if shut else "node"
 
 
 def _as_warning(finding: Finding) -> Finding:

@@ -106,7 +106,7 @@ def test_nothing_wrong_stays_open(shop: Shop) -> None:
     made = shop.traced()
     assert made.outcome is Outcome.INCONCLUSIVE
     assert [finding.cause for finding in made.findings] == ["not-seen"]
-    assert made.hops == ()
+    assert (made.hops, made.evidence.depth) == ((), "api")
     for words in (
         "only the API was asked",
         "Service shop/web: ClusterIP 10.96.1.1; port 80/TCP to targetPort http",

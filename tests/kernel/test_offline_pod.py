@@ -60,6 +60,7 @@ def test_it_resolves_and_connects(vxlan_bench: Any) -> None:
     assert made["evidence"]["returned"][0]["result"] == "connected"
     assert made["hops"] == []
     assert made["evidence"]["agreement"] is None
+    assert made["evidence"]["depth"] == "pod"
 
 
 def test_what_it_could_not_see_and_what_would_show_it(vxlan_bench: Any) -> None:
