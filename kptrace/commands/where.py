@@ -10,7 +10,7 @@ import typer
 
 from kptrace.commands.console import progress, show
 from kptrace.commands.options import Options
-from kptrace.errors import CannotLook, Usage
+from kptrace.errors import CannotLook, NotFound, Usage
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -157,8 +157,10 @@ def site(
             f"the cluster has {len(whole.nodes)} nodes, and each would get an agent",
             "name those that matter: --node NAME, more than once",
         )
-    for node in wanted or whole.nodes:
-        whole.begin(node)  # all at once
+    asked = tuple(wanted) or whole.nodes
+    if set(asked) <= set(whole.nodes):  # else none is looked at: the command says which there are
+        for node in asked:
+            whole.begin(node)  # all at once
     return Site(whole, whole.nodes)
 
 
@@ -182,6 +184,10 @@ def state(
     if not lab.named and not here.offline:
         nodes = stack.enter_context(_cluster(question, cluster, sends=False))
         nodes.api()
+        if nodes.nodes and question.node and question.node not in nodes.nodes:
+            from kptrace.kube.resolution import say_nearest
+
+            raise NotFound(f"no node {question.node}", say_nearest(question.node, nodes.nodes))
         return Live(nodes, nodes.nodes)
     there = site(stack, lab, here, cluster)
     live = Live(there.ground, there.nodes)
