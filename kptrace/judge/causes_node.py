@@ -127,6 +127,15 @@ FORWARDING = catalogue(
         "ip link set DEV up; when it falls again, look at the CNI's agent and the cable",
     ),
     (
+        "xdp-drop",
+        "an XDP program dropped the packet",
+        "a program on the device threw the packet away before the kernel's own rules: a firewall, "
+        "a load balancer or a protection against floods",
+        "what the program matches is lost, and no rule or counter of netfilter shows it",
+        "find whose program it is (ip -d link show dev DEV; bpftool prog); let its owner admit the "
+        "packet",
+    ),
+    (
         "neighbour-failed",
         "nobody answers for the next address",
         "the kernel asked for the link address of the next hop or of the pod and got no answer: "

@@ -1,30 +1,38 @@
 """Causes between the nodes: sent out by the one, never come in at the other.
 
-No kernel that was looked at threw the packet away, so what joins the nodes did: a security group, a
-firewall, a router without a route to the pods, a switch that carries no packet of an address that
-it does not know. What it must let pass depends on what is on the wire: the tunnel's own packet, or
-the pods' addresses as they are.
+What leaves a device is seen by its tap last of all, and what comes in first of all. So if both taps
+were there and lost nothing, what joins the nodes lost the packet: a security group, a firewall, a
+router without a route to the pods, a switch that carries no packet of an address that it does not
+know. What it must let pass depends on what is on the wire: the tunnel's own packet, or the pods'
+addresses as they are. Only an XDP program of the other node stands before its tap, and no kernel
+reports what that drops.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kptrace.judge import xdp
 from kptrace.judge.case import Case
 from kptrace.judge.words import answered, last_seen, next_predicted
-from kptrace.model import Finding, Flow, Packet, Sighting, Step
+from kptrace.model import Finding, Flow, Layer, Packet, Sighting, Step
 
 _PROTOCOLS = {"ipip": "IP protocol 4 (IP in IP)", "gre": "IP protocol 47 (GRE)"}
 
 
-def diagnose(case: Case) -> Iterator[Finding]:
-    """To be asked when the taps of both nodes were there and nobody else knows."""
+def diagnose(case: Case, known: tuple[Layer, ...]) -> Iterator[Finding]:
     last, following = answered(case) or case.last, next_predicted(case)
     if last is None or following is None or not _between_nodes(case, last, following):
         return
+    if not (_tapped(known, last.place.node) and _tapped(known, following.place.node)):
+        return
+    end = case.link(following.place, following.interface)
+    if end is not None and end.xdp:
+        yield xdp.perhaps(case, following, end.xdp)
+        return
     flow, other = last.packet.flow, following.place.node
     what = "the answer" if answered(case) else "it"
-    evidence = [*last_seen(case), "neither kernel reported that it threw the packet away"]
+    evidence = [*last_seen(case), *_nor_reported(known, last.place.node, other)]
     yield Finding(
         cause="lost-between-nodes",
         severity="error",
@@ -35,6 +43,17 @@ def diagnose(case: Case) -> Iterator[Finding]:
         evidence=tuple(evidence),
         remedy=tuple(_mends(last.packet, flow, following)),
     )
+
+
+def _tapped(known: tuple[Layer, ...], node: str) -> bool:
+    taps = [layer for layer in known if (layer.name, layer.node) == ("capture", node)]
+    return bool(taps) and not any(layer.missing or layer.lost for layer in taps)
+
+
+def _nor_reported(known: tuple[Layer, ...], *nodes: str) -> Iterator[str]:
+    asked = [layer for layer in known if layer.name == "drops" and layer.node in nodes]
+    if len(asked) == len(nodes) and not any(layer.missing or layer.lost for layer in asked):
+        yield "neither kernel reported that it threw the packet away"
 
 
 def _between_nodes(case: Case, last: Sighting, following: Step) -> bool:

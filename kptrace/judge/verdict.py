@@ -30,6 +30,7 @@ from kptrace.judge import (
     reverse_path,
     tunnel,
     underlay,
+    xdp,
 )
 from kptrace.judge.carrier import opaque
 from kptrace.judge.case import Case
@@ -62,6 +63,7 @@ FAMILIES = (
     policy.diagnose,
     reverse_path.diagnose,
     filtering.diagnose,
+    xdp.diagnose,
     tunnel.diagnose,
     forwarding.diagnose,
     neighbour.diagnose,
@@ -197,7 +199,7 @@ def _unexplained(case: Case, known: tuple[Layer, ...]) -> Iterator[Finding]:
     following = next_predicted(case)
     watched = following is not None and following.place in case.snapshots
     unseen = "; ".join(f"{b.name} on {b.node}: {b.missing or f'{b.lost} lost'}" for b in blind)
-    between = tuple(underlay.diagnose(case)) if watched and not blind else ()
+    between = tuple(underlay.diagnose(case, known))
     if between:
         yield from between
     elif watched and not blind:

@@ -137,6 +137,7 @@ def _link(raw: RawLink, index: dict[str, int]) -> Link:
         ipip=_ipip(data) if info.info_kind in ("ipip", "ip6tnl", "sit") else None,
         geneve=_geneve(data) if info.info_kind == "geneve" else None,
         gre=_gre(info.info_kind, data) if info.info_kind in _GRE else None,
+        xdp=(raw.xdp.prog.name or str(raw.xdp.prog.id)) if raw.xdp else "",
     )
 
 

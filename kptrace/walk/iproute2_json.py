@@ -46,6 +46,15 @@ class AddrInfo(msgspec.Struct):
     tentative: bool = False
 
 
+class XdpProgram(msgspec.Struct):
+    id: int = 0
+    name: str = ""
+
+
+class Xdp(msgspec.Struct):
+    prog: XdpProgram = msgspec.field(default_factory=XdpProgram)
+
+
 class RawLink(msgspec.Struct):
     ifindex: int = 0
     ifname: str = ""
@@ -58,6 +67,7 @@ class RawLink(msgspec.Struct):
     address: str = ""
     linkinfo: LinkInfo = msgspec.field(default_factory=LinkInfo)
     addr_info: list[AddrInfo] = []
+    xdp: Xdp | None = None
 
 
 class Via(msgspec.Struct):

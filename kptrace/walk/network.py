@@ -99,6 +99,7 @@ class Link(Value):
     hairpin: the bridge port may send a frame back where it came from
     nf_call: the bridge itself asks for (iptables, ip6tables), whatever the sysctl says
     wireguard: None where nobody told of its peers
+    xdp: the program that sees what comes in before anybody else does, its name
     """
 
     index: int
@@ -121,6 +122,7 @@ class Link(Value):
     geneve: Geneve | None = None
     gre: Gre | None = None
     wireguard: Wireguard | None = None
+    xdp: str = ""
 
     @property
     def tunnel(self) -> bool:

@@ -11,8 +11,28 @@ from typing import Any
 import msgspec
 import pytest
 
-from kptrace.judge import backend, bridge, filtering, forwarding, neighbour, proxy, tunnel
-from kptrace.model import Endpoint, Flow, Outcome, Packet, Place, Tunnel
+from kptrace.judge import (
+    backend,
+    bridge,
+    filtering,
+    forwarding,
+    neighbour,
+    proxy,
+    tunnel,
+    underlay,
+    xdp,
+)
+from kptrace.model import (
+    Branch,
+    Endpoint,
+    Flow,
+    Layer,
+    Outcome,
+    Packet,
+    Place,
+    Step,
+    Tunnel,
+)
 
 A, B = Place(node="a"), Place(node="b")
 CLIENT, BACKEND = Place(node="a", pod="shop/client"), Place(node="b", pod="shop/web-1")
@@ -318,3 +338,60 @@ def test_a_router_s_own_error_is_not_the_sender_s(probe: Any) -> None:
     error = probe.icmp(CLIENT, "eth0", "in", "10.244.1.1")
     case = probe(0, told=[error], entry=None, result="unreachable")
     assert not tuple(neighbour.diagnose(case))
+
+
+# --- before any tap ---------------------------------------------------------------------------
+
+
+WITH_XDP = """[{"ifindex": 2, "ifname": "eth0", "flags": ["UP"], "mtu": 1500, "xdp": {"mode": 1,
+ "prog": {"id": 23222, "name": "firewall", "tag": "b11459a0e11ca14c", "jited": 1}}}]"""
+
+
+def test_the_kernel_names_a_function_of_xdp(probe: Any) -> None:
+    drop = msgspec.structs.replace(
+        probe.drop("b", "NOT_SPECIFIED", SYN), location="veth_xdp_rcv_skb+0x27d/0x590"
+    )
+    case = probe(5, told=[drop], files={B: {"ip-link.json": WITH_XDP}})
+    found = only(xdp.diagnose(case))
+    assert (found.cause, found.node) == ("xdp-drop", "b")
+    assert "the XDP program firewall on eth0 of b" in found.summary
+
+
+def _never_came() -> Branch:
+    packet = Packet(flow=VIP, flags="S")
+    steps = tuple(
+        Step(place=place, action="seen", interface="eth0", direction=way, packet=packet)
+        for place, way in ((A, "out"), (B, "in"))
+    )
+    backend = Endpoint(address="10.244.2.20", port=8080)
+    return Branch(weight=1.0, steps=steps, outcome=Outcome.DELIVERED, backend=backend)
+
+
+def _layers(*broken: str) -> tuple[Layer, ...]:
+    return tuple(
+        Layer(name=name, node=node, missing="no right" if name in broken else "")
+        for node in ("a", "b")
+        for name in ("capture", "drops")
+    )
+
+
+def test_lost_between_two_taps_that_were_there(probe: Any) -> None:
+    case = probe(5, branch=_never_came())
+    found = only(underlay.diagnose(case, _layers()))
+    assert (found.cause, found.object) == ("lost-between-nodes", "between a and b")
+    assert "neither kernel reported" in found.evidence[-1]
+    found = only(underlay.diagnose(case, _layers("drops")))
+    assert "never seen on eth0 of b" in found.evidence[-1]
+
+
+def test_without_a_tap_nothing_is_known_of_the_wire(probe: Any) -> None:
+    case = probe(5, branch=_never_came())
+    assert not tuple(underlay.diagnose(case, _layers("capture")))
+    assert not tuple(underlay.diagnose(case, ()))
+
+
+def test_a_program_at_the_far_end_may_have_dropped_it(probe: Any) -> None:
+    case = probe(5, branch=_never_came(), files={B: {"ip-link.json": WITH_XDP}})
+    found = only(underlay.diagnose(case, _layers()))
+    assert (found.cause, found.node) == ("lost-unexplained", "b")
+    assert "by its XDP program firewall, or on the wire" in found.summary

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,9 +12,11 @@ from functools import partial
 from typing import Any
 
 import pytest
+from pyroute2 import NetNS
 
 from kptrace.lab.state import NETNS, Lab
 from kptrace.model import Finding, Outcome, Trace
+from kptrace.node import bpf
 from kptrace.node.namespace import within
 
 POD = "10.244.2.21"  # of remote-1
@@ -230,3 +234,47 @@ def test_what_a_backend_listens_on_instead(
     assert (seen.outcome, found.cause) == (Outcome.REFUSED, "nobody-listens")
     assert f"{listens[0]}:{listens[1]}/tcp" in found.evidence[-1]
     assert words in " ".join((found.summary, *found.remedy))
+
+
+def test_a_program_that_drops_before_any_tap(vxlan_bench: Any) -> None:
+    """All UDP that comes in on node-b's own interface, ARP and the rest not."""
+    netns = node(vxlan_bench.lab, "node-b")
+    with xdp(netns, "eth0", _drop_udp(), "no_udp"):
+        vxlan_bench.renew()
+        seen: Trace = vxlan_bench.trace("svc/remote", "pod/client", timeout=2.0)
+    vxlan_bench.renew()
+    found = seen.findings[0]
+    assert (seen.outcome, found.cause, found.node) == (Outcome.DROPPED, "xdp-drop", "node-b"), found
+    assert "the XDP program no_udp on eth0 of node-b" in found.summary
+    assert vxlan_bench.trace("svc/remote", "pod/client").outcome is Outcome.DELIVERED
+
+
+@contextmanager
+def xdp(netns: str, interface: str, code: bytes, name: str) -> Iterator[None]:
+    program = bpf.load(6, code, name=name)  # BPF_PROG_TYPE_XDP
+    with NetNS(netns) as handle:
+        (index,) = handle.link_lookup(ifname=interface)
+        handle.link("set", index=index, xdp_fd=program)
+        os.close(program)
+        try:
+            yield
+        finally:
+            handle.link("set", index=index, xdp_fd=-1)
+
+
+def _drop_udp() -> bytes:
+    """r0 = XDP_DROP where the IPv4 protocol is UDP, else XDP_PASS (linux/bpf.h)."""
+    lines = [
+        (0x61, 0x12, 0, 0),  # r2 = data
+        (0x61, 0x13, 4, 0),  # r3 = data_end
+        (0xBF, 0x24, 0, 0),  # r4 = r2
+        (0x07, 0x04, 0, 42),  # r4 += Ethernet, IPv4 and UDP headers
+        (0x2D, 0x34, 4, 0),  # if r4 > r3 pass
+        (0x71, 0x25, 23, 0),  # r5 = protocol
+        (0x55, 0x05, 2, 17),  # if r5 != UDP pass
+        (0xB7, 0x00, 0, 1),
+        (0x95, 0x00, 0, 0),
+        (0xB7, 0x00, 0, 2),
+        (0x95, 0x00, 0, 0),
+    ]
+    return b"".join(struct.pack("<BBhi", *line) for line in lines)
