@@ -16,6 +16,8 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import krew_built
+from cluster.ground.plan import NotPossible
 from krew_rules import chosen, install, mistakes
 
 from kptrace import __version__
@@ -81,18 +83,25 @@ def test_the_rules_have_teeth(
 
 
 @pytest.fixture(scope="module")
-def installed(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of krew's links, after a release for this platform was built and installed."""
+def release(build: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a release for this platform."""
     if (sys.platform, os.uname().machine) != ("linux", "x86_64"):
         pytest.skip("the release that is tried here is that for linux/amd64")
-    folder = tmp_path_factory.mktemp("krew")
-    words = ("--platform", "linux/amd64", "--output", folder / "release")
+    folder = tmp_path_factory.mktemp("release")
+    words = ("--platform", "linux/amd64", "--output", folder)
     subprocess.run([sys.executable, build / "krew.py", *words], check=True)
-    made = yaml.safe_load((folder / "release" / "kptrace.yaml").read_text(encoding="utf-8"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of krew's links, after it was installed as krew would."""
+    folder = tmp_path_factory.mktemp("krew")
+    made = yaml.safe_load((release / "kptrace.yaml").read_text(encoding="utf-8"))
     assert list(mistakes("kptrace", made)) == []
     platform = chosen(made, "linux", "amd64")
     assert set(platform["sha256"]) != {"0"}
-    file = folder / "release" / platform["uri"].rpartition("/")[2]
+    file = release / platform["uri"].rpartition("/")[2]
     return install(made, platform, file, folder / "root")
 
 
@@ -129,3 +138,57 @@ def test_kubectl_finds_it(installed: Path, tmp_path: Path) -> None:
     assert str(installed / "kubectl-kptrace") in listed.stdout.splitlines()
     done = run(installed, tmp_path, "kubectl", "kptrace", "--version")
     assert (done.returncode, done.stdout) == (0, f"kptrace {__version__}\n")
+
+
+# --- by krew itself -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def krew() -> Path:
+    """The folder with krew's programs."""
+    try:
+        return krew_built.programs()
+    except NotPossible as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"krew cannot be built: {error}", pytrace=False)
+        pytest.skip(f"krew cannot be built: {error}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # the first time it is built
+def test_the_judge_of_krews_index_agrees(
+    krew: Path, manifest: dict[str, Any], tmp_path: Path
+) -> None:
+    judge = (krew / "validate-krew-manifest", "-skip-install", "-manifest")
+    subprocess.run([*judge, MANIFEST], check=True, capture_output=True)
+    spoiled = copy.deepcopy(manifest)
+    spoiled["spec"]["platforms"].append(spoiled["spec"]["platforms"][0])
+    wrong = tmp_path / MANIFEST.name
+    wrong.write_text(yaml.safe_dump(spoiled), encoding="utf-8")
+    done = subprocess.run([*judge, wrong], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "overlapping" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_krew_installs_it(krew: Path, release: Path, installed: Path, tmp_path: Path) -> None:
+    (archive,) = release.glob("*.tar.gz")
+    environ = {**os.environ, "KREW_ROOT": str(tmp_path / "root"), "KREW_NO_UPGRADE_CHECK": "1"}
+    words = (f"--manifest={release / 'kptrace.yaml'}", f"--archive={archive}")
+    done = subprocess.run(
+        [krew / "krew", "install", *words],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Needs Python 3.11" in done.stderr + done.stdout
+    folder = tmp_path / "root" / "bin"
+    shown = run(folder, tmp_path, "kubectl-kptrace", "--version")
+    assert (shown.returncode, shown.stdout) == (0, f"kptrace {__version__}\n")
+    # and what this suite calls krew's installation is what krew does
+    ours, theirs = ((at / "kubectl-kptrace").resolve().parent for at in (installed, folder))
+    assert {one.name for one in ours.iterdir()} == {one.name for one in theirs.iterdir()}

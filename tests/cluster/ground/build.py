@@ -52,20 +52,20 @@ def binaries() -> Path:
 
 
 def _build(made: Path) -> None:
-    go = _go()
+    go = toolchain()
     print("building Kubernetes, CoreDNS and flannel: the first time takes minutes", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=made.parent) as folder:
         new = Path(folder) / "bin"
         overlay = Path(folder) / "overlay.json"
         _flanneld(go, Path(folder), overlay)
-        _compile(go, SOURCE, new, "-overlay", overlay, "-ldflags", _stamp(), *MAINS, KUBECTL)
-        _compile(go, SOURCE / "cni", new, "-ldflags", "-s -w", CNI_FLANNEL)
+        compiled(go, SOURCE, new, "-overlay", overlay, "-ldflags", _stamp(), *MAINS, KUBECTL)
+        compiled(go, SOURCE / "cni", new, "-ldflags", "-s -w", CNI_FLANNEL)
         for daemon in DAEMONS:
             (new / daemon).symlink_to("kube")
         new.rename(made)
 
 
-def _compile(go: str, module: Path, into: Path, *arguments: str | Path) -> None:
+def compiled(go: str, module: Path, into: Path, *arguments: str | Path) -> None:
     run(
         go,
         *("build", *FLAGS, "-o", f"{into}{os.sep}", *arguments),
@@ -123,7 +123,7 @@ def _hash() -> str:
     return taken.hexdigest()[:16]
 
 
-def _go() -> str:
+def toolchain() -> str:
     """A Go that is new enough: the machine's own, or else the one that PyPI has."""
     own, fetched = shutil.which("go"), home.cache() / "go"
     if own and _version(own) >= ENOUGH_GO:
