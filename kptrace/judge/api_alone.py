@@ -14,26 +14,22 @@ from collections.abc import Iterator
 
 from kptrace.judge.api_policies import policy_facts, policy_findings
 from kptrace.judge.api_told import (
-    MOST,
     Told,
     by_number,
     endpoint_lines,
     facts,
     hosts,
-    not_ready,
-    pairs,
-    pods_words,
     port_words,
     selected,
     selector,
     undeclared,
-    unready_words,
+    why_nobody,
 )
 from kptrace.judge.layers import layers
 from kptrace.judge.verdict import OUTCOMES
 from kptrace.kube.annotations import network_of
 from kptrace.kube.documents import Documents
-from kptrace.model import Evidence, Finding, Layer, Network, Outcome, Service, Trace
+from kptrace.model import Evidence, Finding, Layer, Network, Outcome, Trace
 from kptrace.run import Run
 
 NO_ADDRESS = "dns-no-address"
@@ -134,7 +130,7 @@ def _nobody(told: Told) -> Finding | None:
         node="",
         object=f"Service {service.key}",
         summary=f"headless {words}, so its name has no address" if service.headless else words,
-        evidence=(*endpoint_lines(told), *_why_nobody(told, service), DEPTH),
+        evidence=(*endpoint_lines(told), *why_nobody(told, service), DEPTH),
         remedy=(
             f"{of} edit svc {service.name}  # targetPort: as a container calls it, or a number"
             if misnamed
@@ -142,27 +138,6 @@ def _nobody(told: Told) -> Finding | None:
             f"{of} get pods{selector(service)}  # do any match? ready?",
         ),
     )
-
-
-def _why_nobody(told: Told, service: Service) -> Iterator[str]:
-    """As far as the API tells it, from the Service on to its pods and their nodes."""
-    if not service.selector:
-        yield "it has no selector: whoever made it writes its EndpointSlices"
-        return
-    if not told.knows("pods"):
-        return
-    if not told.matched:
-        yield f"its selector {pairs(service)} matches no pod in namespace {service.namespace}"
-        return
-    yield pods_words(told, service)
-    unready = [pod for pod in told.matched if not pod.ready]
-    yield from map(unready_words, unready[:MOST])
-    yield from not_ready(told, (pod.node for pod in told.matched))
-    missed = undeclared(told)
-    if missed and not by_number(told):
-        yield missed
-    elif not unready and not told.behind:
-        yield "no EndpointSlice holds them: does kube-controller-manager run?"
 
 
 def _nobody_here(told: Told) -> Finding | None:

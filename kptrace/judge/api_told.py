@@ -115,6 +115,27 @@ def _name(told: Told, service: Service) -> str:
     return f"DNS, which was not asked, has to answer {name} with {few}"
 
 
+def why_nobody(told: Told, service: Service) -> Iterator[str]:
+    """Why a Service has no ready endpoint, from the Service on to its pods and their nodes."""
+    if not service.selector:
+        yield "it has no selector: whoever made it writes its EndpointSlices"
+        return
+    if not told.knows("pods"):
+        return
+    if not told.matched:
+        yield f"its selector {pairs(service)} matches no pod in namespace {service.namespace}"
+        return
+    yield pods_words(told, service)
+    unready = [pod for pod in told.matched if not pod.ready]
+    yield from map(unready_words, unready[:MOST])
+    yield from not_ready(told, (pod.node for pod in told.matched))
+    missed = undeclared(told)
+    if missed and not by_number(told):
+        yield missed
+    elif not unready and not told.behind:
+        yield "no EndpointSlice holds them: does kube-controller-manager run?"
+
+
 def port_words(told: Told) -> str:
     """``port http 80/TCP to targetPort 8080``."""
     resolution, port = told.resolution, told.resolution.service_port

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from kptrace.judge.case import Case
 from kptrace.judge.causes import cause
 from kptrace.judge.filtering import blocked, tunnel_blocked
-from kptrace.judge.proxy import endpoints_words, refusal
+from kptrace.judge.proxy import nobody_words, refusal
 from kptrace.judge.words import drop_report, last_seen, next_predicted, rule_name
 from kptrace.model import Finding, RuleRef, Step
 
@@ -38,7 +38,7 @@ def diagnose(case: Case) -> Iterator[Finding]:
         yield _by_rule(case, branch.cause, last, last.rule)
         return
     node = last.place.node if last else case.node
-    about = [endpoints_words(case), *refusal(case)] if branch.cause in _FOR_WANT else []
+    about = [*nobody_words(case), *refusal(case)] if branch.cause in _FOR_WANT else []
     yield Finding(
         cause=branch.cause,
         severity="error",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from kptrace.judge.api_told import Told, selected, why_nobody
 from kptrace.judge.case import Case
 from kptrace.judge.passage import DNAT, Met, Passage
 from kptrace.judge.words import end, entry_words, flow_words, last_seen, rule_hit, rule_name
@@ -79,7 +80,7 @@ def _nobody(case: Case, passage: Passage, met: Met) -> Finding:
     service = case.resolution.service
     assert service is not None
     ready = [e for e in case.resolution.endpoints if e.ready]
-    evidence = [rule_hit(passage, met), endpoints_words(case)]
+    evidence = [rule_hit(passage, met), *nobody_words(case)]
     evidence += refusal(case)
     if ready and met.drops:
         return Finding(
@@ -110,6 +111,20 @@ def _nobody(case: Case, passage: Passage, met: Met) -> Finding:
     )
 
 
+def nobody_words(case: Case) -> Iterator[str]:
+    """That there is nobody to send to, and why, as far as it was the API that told."""
+    yield endpoints_words(case)
+    service, documents = case.resolution.service, case.documents
+    if service is not None and documents.told_by is None:
+        told = Told(
+            source=case.source,
+            resolution=case.resolution,
+            documents=documents,
+            matched=tuple(selected(service, documents)),
+        )
+        yield from () if told.usable else why_nobody(told, service)
+
+
 def _selector(case: Case) -> str:
     service = case.resolution.service
     pairs = ",".join(f"{key}={value}" for key, value in service.selector) if service else ""
@@ -117,7 +132,7 @@ def _selector(case: Case) -> str:
 
 
 def endpoints_words(case: Case) -> str:
-    endpoints = case.resolution.endpoints
+    endpoints = [e for e in case.resolution.endpoints if e.port]  # a slice may have no port
     ready = sum(e.ready for e in endpoints)
     return f"the API has {len(endpoints)} endpoints for it, {ready} of them ready"
 

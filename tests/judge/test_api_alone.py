@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from kptrace.kube.documents import UNREAD, read_documents
+from kptrace.judge.proxy import nobody_words
+from kptrace.kube.documents import UNREAD, Hearsay, read_documents
 from kptrace.kube.resolution import choose_source, resolve
 from kptrace.model import Layer, Outcome, Question, Trace
 from kptrace.run import AGENT, Run, pack, unpack
@@ -292,3 +294,25 @@ def test_a_saved_run_tells_the_same(shop: Shop) -> None:
     shop.more = {"networkpolicies.json": policies(ALL_OF_WEB), "namespaces.json": policies()}
     run = shop.run()
     assert report(unpack(pack(run), "saved")) == report(run)
+
+
+# --- beside a packet ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told_by", "why"), [(None, ["its selector app=x matches no pod in namespace shop"]), ("", [])]
+)
+def test_why_nobody_is_there_is_told_of_a_refused_packet_too(
+    probe: Any, told_by: str | None, why: list[str]
+) -> None:
+    """Where the rules told of the Service instead of the API, selectors are not known."""
+    case = probe(3, endpoints=())
+    service = replace(case.resolution.service, selector=(("app", "x"),))
+    hearsay = None if told_by is None else Hearsay(by="the rules")
+    case = replace(
+        case,
+        resolution=replace(case.resolution, service=service),
+        documents=replace(case.documents, told_by=hearsay),
+    )
+    first = "the API has 0 endpoints for it, 0 of them ready"
+    assert list(nobody_words(case)) == [first, *why]
