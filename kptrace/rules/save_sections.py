@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from operator import lt
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from kptrace.errors import BadDump
 
@@ -33,6 +33,7 @@ _DECLARATIONS = re.compile(r"(?::.*+\n|(?!-A |\[|COMMIT).*+\n)*+")
 _DECLARED = re.compile(r":([^ \n]++) [^ \n]++(?: \[\d++:\d++\])?+\n|.*\n")
 _NEXT = " - [0:0]\n:"
 _RUNS = re.compile(r"-A ([^ \n]++).*+\n(?:-A \1 .*+\n)*+|.*\n")  # the usual, strictly below
+_USUAL_RUNS = re.compile(r"-A ([^ ]++).*+\n(?:-A \1 .*+\n)*+|.*\n")  # each rule has words
 _COUNTED_RUNS = re.compile(
     r"(?:\[\d++:\d++\] )?+-A (\S++)(?: .*+)?+\n"
     r"(?:(?:\[\d++:\d++\] )?+-A \1(?: .*+)?+\n)*+|.*\n"
@@ -100,23 +101,28 @@ def _holds(names: Sequence[str], name: str) -> bool:
     return names[at : at + 1] == [name]
 
 
-def _declared_until(page: str, place: int) -> int:
-    if "-A " not in page and "COMMIT" not in page:
-        return len(page)  # the usual, strictly below
-    found = _DECLARATIONS.match(page, place)
-    return found.end() if found else place
-
-
-def _declared(page: str, place: int, end: int) -> list[str]:
-    """The names of the chains; empty for a line that declares none. Nearly all are of the user's,
-    without counts, and what stands between their names is then one and the same.
+class Declared(NamedTuple):
+    """names: empty for a line that declares none; ``users``: how many are not the kernel's own;
+    ``end``: where rules begin, or the page ends
     """
-    if page.startswith(":", place) and page.endswith(_NEXT[:-1], place, end):
-        names = page[place + 1 : end - len(_NEXT) + 1].split(_NEXT)
+
+    names: list[str]
+    users: int
+    end: int
+
+
+def _declared(page: str, place: int) -> Declared:
+    """Most pages hold nothing but chains of the user's without counts; what stands between their
+    names is then one and the same.
+    """
+    if page.startswith(":", place) and page.endswith(_NEXT[:-1], place):
+        names = page[place + 1 : len(page) - len(_NEXT) + 1].split(_NEXT)
         joined = "".join(names)
         if " " not in joined and "\n" not in joined:
-            return names
-    return _DECLARED.findall(page, place, end)
+            return Declared(names, len(names), len(page))
+    found = _DECLARATIONS.match(page, place)
+    end = found.end() if found else place
+    return Declared(_DECLARED.findall(page, place, end), page.count(" - ", place, end), end)
 
 
 class Section:
@@ -127,6 +133,7 @@ class Section:
         self._pages, self._start, self._bad = pages, start, bad
         self._head: list[str] = []
         self._declared = Order()
+        self._kernels = 0  # chains with a policy
         self._parts: list[Span] = []  # what lies between the declarations and COMMIT
         self._ruled = Order()
         self._firsts: list[str] = []  # the chain with which each part begins
@@ -142,18 +149,25 @@ class Section:
     def read(self, number: int, page: str, place: int) -> int:
         """Takes what belongs to the table from a page, and returns where that ends."""
         if not self._parts:
-            end = _declared_until(page, place)
+            names, users, end = _declared(page, place)
             self._head.append(page[place:end])
-            self._declared.take(_declared(page, place, end))
+            self._declared.take(names)
+            self._kernels += len(names) - users
             place = end
             self._runs = _COUNTED_RUNS if page.startswith("[", place) else _RUNS
-        end, names = len(page), self._runs.findall(page, place)
+        end, names = len(page), self._names(page, place)
         if "" in names and (commit := _COMMIT.search(page, place)):
             end = commit.start()
             names = self._runs.findall(page, place, end)
         if names:
             self._take((number, place, end), names)
         return end
+
+    def _names(self, page: str, place: int) -> list[str]:
+        """The chain of each run of rules; empty for a line that is none."""
+        if self._runs is _RUNS and "\n" not in "".join(names := _USUAL_RUNS.findall(page, place)):
+            return names
+        return self._runs.findall(page, place)
 
     def _take(self, part: Span, names: list[str]) -> None:
         self._parts.append(part)
@@ -264,9 +278,7 @@ class Section:
     def base_chains(self) -> Sequence[str]:
         """Those with a policy: the kernel's own, and what else a faulty text gives one."""
         own = self._declared.own
-        if self._declared.kept and self._header.count("\n:") == len(own) + self._header.count(
-            " - "
-        ):
+        if self._declared.kept and self._kernels == len(own):
             return own
         return [name for name, line in self._lines.items() if not line.startswith(f":{name} -")]
 
@@ -297,8 +309,19 @@ class Section:
         return (own.index(name), "") if name in BUILT_IN else (len(own), name)
 
     def _look(self, name: str, page: int, start: int, end: int) -> re.Match[str] | None:
-        runs = self._runs.finditer(self._pages[page], start, end)
+        text = self._pages[page]
+        if self._runs is _RUNS:  # without counts: a line that begins so is a rule
+            line = f"-A {name}"
+            start = text.find(line, start, end)
+            while start >= 0 and not _stands(text, start, start + len(line)):
+                start = text.find(line, start + 1, end)
+        runs = self._runs.finditer(text, start, end) if start >= 0 else ()
         return next((run for run in runs if run[1] == name), None)
+
+
+def _stands(text: str, start: int, end: int) -> bool:
+    """Whether a line begins with what is there, as a word."""
+    return (start == 0 or text[start - 1] == "\n") and text[end] in " \n"
 
 
 def sections(pages: Pages, bad: Bad) -> Iterator[Section]:

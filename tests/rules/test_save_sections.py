@@ -106,16 +106,18 @@ def test_real_saves(cases: Path) -> None:
         assert told(pages(text, 7)) == by_line(text)
 
 
-def test_a_chain_is_found_wherever_it_stands_among_many() -> None:
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_chain_is_found_wherever_it_stands_among_many(in_order: bool) -> None:
     """Chains of one to many rules: pages begin before, within and behind them."""
     chance = random.Random(2)
     names = [f"C-{number}" for number in range(300)]
     declared = "".join(f":{name} - [0:0]\n" for name in sorted(names))
     chance.shuffle(names)
+    words = ["", " -j RETURN", ' -m comment --comment "-A C-7 -j DROP" -j RETURN']
     rules = "".join(
-        f"-A {name} -m comment --comment {name}-{number} -j RETURN\n"
-        for name in names
-        for number in range(chance.choice([0, 1, 2, 3, 60]))
+        f"-A {name}{chance.choice(words)}\n"
+        for name in (sorted(names) if in_order else names)
+        for _ in range(chance.choice([0, 1, 2, 3, 60]))
     )
     text = f"*nat\n{declared}{rules}COMMIT\n"
     expected = by_line(text)
