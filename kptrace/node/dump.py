@@ -76,7 +76,6 @@ PROGRAMS = {
     "conntrack-stats.txt": Program(("conntrack", "-S")),
     "ss-listening.txt": Program(("ss", "-Hlntu")),
 }
-IPVS_CONNECTIONS, WG_SHOW = "ip_vs_conn.txt", "wg-show.txt"
 SYSCTLS = (
     "net/ipv4/ip_forward",
     "net/ipv4/ip_local_port_range",
@@ -134,14 +133,8 @@ def _one(name: str, door: Door) -> dict[str, str | Missing]:
 
 
 def _read(name: str, door: Door) -> str:
-    if name == "sysctl.txt":
-        return _sysctls()
-    if name == "resolv.conf":
-        return _resolv_conf(door)
-    if name == IPVS_CONNECTIONS:
-        return ipvs_table.templates()
-    if name == WG_SHOW:
-        return _wireguard()
+    if name in READERS:
+        return READERS[name](door)
     if name == pinned.PINS or name in pinned.MAPS:
         return _pinned(name, door)
     if name not in PROGRAMS:
@@ -262,7 +255,7 @@ def _documents(text: str) -> list[str]:
 # --- files ------------------------------------------------------------------------------------
 
 
-def _sysctls() -> str:
+def _sysctls(_: Door) -> str:
     lines = sorted(line for pattern in SYSCTLS for line in _sysctl_lines(pattern))
     return "".join(f"{line}\n" for line in lines)
 
@@ -278,7 +271,7 @@ def _sysctl_lines(pattern: str) -> Iterator[str]:
         yield ".".join(part.replace(".", "/") for part in parts) + f" = {value}"
 
 
-def _wireguard() -> str:
+def _wireguard(_: Door) -> str:
     try:
         return wireguard.show()
     except OSError as error:
@@ -303,3 +296,16 @@ def _resolv_conf(door: Door) -> str:
             return file.read()
     except OSError as error:
         raise Missing(f"{door.resolv_conf}: {error.strerror}") from None
+
+
+def _templates(_: Door) -> str:
+    return ipvs_table.templates()
+
+
+# read here, without a program
+READERS: dict[str, Callable[[Door], str]] = {
+    "sysctl.txt": _sysctls,
+    "resolv.conf": _resolv_conf,
+    "ip_vs_conn.txt": _templates,
+    "wg-show.txt": _wireguard,
+}

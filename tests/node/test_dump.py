@@ -42,9 +42,9 @@ def test_tools_that_create_by_looking_are_asked_only_where_something_is_listed()
 
 
 def test_everything_that_a_trace_asks_for_is_known() -> None:
-    from kptrace.node.dump import _BATCHES
+    from kptrace.node.dump import _BATCHES, READERS
 
-    known = {*PROGRAMS, "sysctl.txt", "resolv.conf"}
+    known = {*PROGRAMS, *READERS}
     known |= {name for batch in _BATCHES.values() for name in batch}
     assert {file for file in FILES if not is_wanted(file)} <= known
 

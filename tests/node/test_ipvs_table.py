@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from kptrace.model import Flow, Place
-from kptrace.node.ipvs_table import find
+from kptrace.node import ipvs_table
+from kptrace.node.ipvs_table import find, templates
 
 PLACE = Place(node="node-a")
 HEAD = "Pro FromIP   FPrt ToIP     TPrt DestIP   DPrt State       Expires PEName PEData\n"
@@ -36,3 +41,15 @@ def test_others_flows_and_rubbish_are_none() -> None:
     other = Flow(protocol="udp", src=FLOW.src, dst=FLOW.dst, sport=FLOW.sport, dport=80)
     assert find(HEAD + LINE, PLACE, other) is None
     assert find(HEAD + "TCP what is this\nTCP x y z a b c d\n", PLACE, FLOW) is None
+
+
+def test_only_what_binds_a_client_is_dumped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = "TCP 0AFA0004 0000 0A600032 0050 0AF40909 1F90 ASSURED         299\n"
+    table = tmp_path / "ip_vs_conn"
+    table.write_text(HEAD + LINE * 500 + bound + LINE)
+    monkeypatch.setattr(ipvs_table, "TABLE", table)
+    assert templates() == HEAD + bound
+    monkeypatch.setattr(ipvs_table, "TABLE", tmp_path / "none")
+    assert templates() == ""
