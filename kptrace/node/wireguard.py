@@ -61,7 +61,7 @@ def show() -> str:
         return ""
     with Conversation(NETLINK_GENERIC) as generic:
         family = family_id(generic, KIND)
-        return "\n".join(_told(name, _device(generic, family, name)) for name in names)
+        return "\n".join(told(name, _device(generic, family, name)) for name in names)
 
 
 def _devices(links: Conversation) -> Iterator[str]:
@@ -91,9 +91,9 @@ def device(bodies: Iterable[bytes]) -> _Device:
     made = _Device()
     for body in bodies:
         told = attributes(body[calcsize(_GENLMSGHDR) :])
-        if port := told.get(WGDEVICE_A_LISTEN_PORT):
+        if len(port := told.get(WGDEVICE_A_LISTEN_PORT, b"")) == 2:
             (made.port,) = unpack_from("=H", port)
-        if mark := told.get(WGDEVICE_A_FWMARK):
+        if len(mark := told.get(WGDEVICE_A_FWMARK, b"")) == 4:
             (made.mark,) = unpack_from("=I", mark)
         for _, peer in attribute_list(told.get(WGDEVICE_A_PEERS, b"")):
             _add(made.peers, attributes(peer))
@@ -122,7 +122,7 @@ def _endpoint(sockaddr: bytes) -> str:
     return ""
 
 
-def _told(name: str, made: _Device) -> str:
+def told(name: str, made: _Device) -> str:
     lines = [f"interface: {name}", f"  listening port: {made.port}"]
     lines += [f"  fwmark: {made.mark:#x}"] if made.mark else []
     for key, peer in made.peers.items():

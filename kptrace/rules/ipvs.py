@@ -68,7 +68,10 @@ class VirtualService(Value):
         if not self.bound or not client:
             return None
         width = self.netmask or ("128" if ":" in client else "32")
-        start = str(ip_network(f"{client}/{width}", strict=False).network_address)
+        try:
+            start = str(ip_network(f"{client}/{width}", strict=False).network_address)
+        except ValueError:  # no mask of its family
+            return None
         return next((one for one in self.bound if one.client == start), None)
 
 

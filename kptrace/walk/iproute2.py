@@ -163,7 +163,7 @@ def _geneve(data: InfoData) -> Geneve:
     return Geneve(
         vni=data.id or 0,
         port=6081 if data.port is None else data.port,
-        remote=data.remote or data.remote6,
+        remote=_end(data.remote or data.remote6),
         external=data.external,
     )
 
@@ -180,7 +180,7 @@ def _gre(kind: str, data: InfoData) -> Gre:
 
 
 def _end(text: str) -> str:
-    return "" if text == "any" else text
+    return "" if text in ("", "any") else str(address(text))
 
 
 def _key(text: str) -> int | None:

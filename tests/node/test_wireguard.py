@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from struct import pack
 
 from kptrace.node.netlink import attribute, nested
-from kptrace.node.wireguard import _told, device
+from kptrace.node.wireguard import device, told
 from kptrace.walk.network import Peer, Wireguard, network
 from kptrace.walk.wireguard_text import read_wireguard
 
@@ -54,7 +54,7 @@ def test_an_answer_in_parts() -> None:
             peer(SECOND, allowed("10.244.3.0", 24), endpoint=INET6),
         ),
     ]
-    text = _told("wg0", device(parts))
+    text = told("wg0", device(parts))
     assert read_wireguard(text) == {
         "wg0": Wireguard(
             port=51820,
@@ -77,12 +77,12 @@ def test_an_answer_in_parts() -> None:
 
 
 def test_a_peer_that_is_nowhere_yet() -> None:
-    text = _told("wg0", device([GENERIC + b"".join(HEAD) + nested(8, peer(FIRST))]))
+    text = told("wg0", device([GENERIC + b"".join(HEAD) + nested(8, peer(FIRST))]))
     assert read_wireguard(text)["wg0"].peers[0].endpoint is None
 
 
 def test_hostile_bytes_end() -> None:
     whole = GENERIC + b"".join(HEAD) + nested(8, peer(FIRST, allowed("10.0.0.0", 8), endpoint=INET))
     for cut in range(4, len(whole)):
-        _told("wg0", device([whole[:cut]]))
-    _told("wg0", device([GENERIC + nested(8, peer(b"short", nested(0, attribute(2, b"abc"))))]))
+        told("wg0", device([whole[:cut]]))
+    told("wg0", device([GENERIC + nested(8, peer(b"short", nested(0, attribute(2, b"abc"))))]))

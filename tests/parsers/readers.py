@@ -22,10 +22,12 @@ from kptrace.kube.dns import parse_resolv_conf
 from kptrace.kube.documents import read_documents
 from kptrace.model import Place, Trace
 from kptrace.node import conntrack, netlink
+from kptrace.node.wireguard import device, told
 from kptrace.rules.blob import Short
 from kptrace.rules.ipset import IpsetSave
 from kptrace.rules.iptables import IptablesSave
 from kptrace.rules.ipvs import read_ipvs
+from kptrace.rules.ipvs_templates import bound
 from kptrace.rules.legacy_blob import Bounds, LegacyBlob
 from kptrace.rules.load import load_ruleset
 from kptrace.rules.nft import NftRuleset
@@ -34,6 +36,7 @@ from kptrace.rules.wanted import TABLES, read_wanted
 from kptrace.run import unpack
 from kptrace.target import parse_target
 from kptrace.walk import iproute2
+from kptrace.walk.wireguard_text import read_wireguard
 from kptrace.wire.btf import BadBtf, Btf
 from kptrace.wire.cookie import Recogniser
 from kptrace.wire.headers import dissect
@@ -201,6 +204,16 @@ def _wanted(data: bytes) -> None:
     assert found is None or read_wanted(found.file) == found
 
 
+def _wireguard(data: bytes) -> None:
+    """Whatever the kernel says, the text that is made of it can be read."""
+    read_wireguard(told("wg0", device([data])))
+
+
+def _ip_vs_conn(data: bytes) -> None:
+    for service in bound(read_ipvs(_TEXTS["ipvs"].decode(), "x"), _text(data)):
+        service.binding("10.250.0.4")
+
+
 def _resolv_conf(data: bytes) -> None:
     parse_resolv_conf(_text(data))
 
@@ -232,6 +245,12 @@ _TEXTS: Mapping[str, bytes] = {
     ),
     "netlink": bytes.fromhex("1c000000000a0000010000000000000002000000080001000a010002"),
     "btf": bytes.fromhex("9feb01001800000000000000000000000000000001000000"),
+    "wg-show": b"interface: wg0\n  listening port: 51820\n  fwmark: 0x200000\n\npeer: AAAA=\n"
+    b"  endpoint: [fd00::12]:51820\n  allowed ips: 10.244.2.0/24, fd00:2::/64\n",
+    "wireguard": bytes.fromhex(
+        "000100000600060000ca0000340008803000008024000100" + "01" * 32 + "08000980"
+    ),
+    "ip_vs_conn": b"TCP 0AFA0004 0000 0A600001 0050 0AF40909 1F90 ASSURED         299\n",
     "facts": b'{"rules/tables.json": "{}", "rules/ipset/sets.json": "{}"}',
 }
 
@@ -260,6 +279,9 @@ READERS: Mapping[str, Reader] = {
     "target": Reader(_target, (_TEXTS["target"],)),
     "wanted": Reader(_wanted, (_TEXTS["wanted"],), ()),
     "resolv.conf": Reader(_resolv_conf, (_TEXTS["resolv.conf"],)),
+    "wg-show": Reader(_iproute(read_wireguard), (_TEXTS["wg-show"],)),
+    "wireguard": Reader(_wireguard, (_TEXTS["wireguard"],), ()),
+    "ip_vs_conn": Reader(_ip_vs_conn, (_TEXTS["ip_vs_conn"],), ()),
 }
 
 
