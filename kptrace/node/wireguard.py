@@ -56,7 +56,7 @@ class _Device:
 def show() -> str:
     """Of the namespace of the thread that asks. OSError where the kernel refuses."""
     with Conversation(NETLINK_ROUTE) as links:
-        names = list(_devices(links))
+        names = list(devices(links, KIND))
     if not names:
         return ""
     with Conversation(NETLINK_GENERIC) as generic:
@@ -64,12 +64,12 @@ def show() -> str:
         return "\n".join(told(name, _device(generic, family, name)) for name in names)
 
 
-def _devices(links: Conversation) -> Iterator[str]:
-    body = pack(_IFINFOMSG, 0, 0, 0, 0, 0) + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, KIND))
+def devices(links: Conversation, kind: str) -> Iterator[str]:
+    body = pack(_IFINFOMSG, 0, 0, 0, 0, 0) + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, kind))
     for answer in links.listen(RTM_GETLINK, body, DUMP):
         told = attributes(answer.body[calcsize(_IFINFOMSG) :])
         # an old kernel takes no notice of what was asked for
-        if string(attributes(told.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND)) == KIND:
+        if string(attributes(told.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND)) == kind:
             yield string(told.get(IFLA_IFNAME))
 
 

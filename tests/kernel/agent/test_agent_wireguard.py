@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kptrace.node import wireguard
+from kptrace.node.namespace import within
 from kptrace.node.netlink import Conversation
 
 pytestmark = pytest.mark.kernel
@@ -16,6 +19,21 @@ def test_a_family_by_its_name() -> None:
         assert wireguard.family_id(generic, "nlctrl") == wireguard.GENL_ID_CTRL
         with pytest.raises(FileNotFoundError):
             wireguard.family_id(generic, "no-such-family")
+
+
+def test_links_of_one_kind(ground: Any) -> None:
+    def ask(kind: str) -> list[str]:
+        with Conversation(wireguard.NETLINK_ROUTE) as links:
+            return list(wireguard.devices(links, kind))
+
+    def inside() -> dict[str, list[str]]:
+        return {kind: ask(kind) for kind in ("bridge", "vxlan", "wireguard")}
+
+    assert within(ground.path("a"), inside) == {
+        "bridge": ["cni0"],
+        "vxlan": ["flannel.1"],
+        "wireguard": [],
+    }
 
 
 def test_where_no_such_device_is_there_is_nothing_to_say() -> None:
