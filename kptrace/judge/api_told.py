@@ -94,7 +94,10 @@ def _nodes(told: Told) -> Iterator[str]:
 
 
 def hosts(told: Told) -> Iterable[str]:
-    names = (told.source.place.node, *(one.node for one in told.usable))
+    """The sender's, that of a node port, and those behind."""
+    address, nodes = told.resolution.address, told.documents.nodes
+    entrance = (node.name for node in nodes if address in node.addresses)
+    names = (told.source.place.node, *entrance, *(one.node for one in told.usable))
     return dict.fromkeys(name for name in names if name)
 
 
@@ -142,7 +145,8 @@ def port_words(told: Told) -> str:
     if port is None:
         return f"port {resolution.port}/{resolution.protocol.upper()}"
     name = f"{port.name} " if port.name else ""
-    return f"port {name}{port.port}/{port.protocol.upper()} to targetPort {port.target_port}"
+    node = f", node port {port.node_port}" if told.via == "nodePort" else ""
+    return f"port {name}{port.port}/{port.protocol.upper()} to targetPort {port.target_port}{node}"
 
 
 def endpoint_lines(told: Told) -> Iterator[str]:

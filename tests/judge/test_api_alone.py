@@ -58,7 +58,7 @@ class Shop:
     def traced(self, target: str = "svc/web", missing: tuple[str, ...] = ()) -> Trace:
         return report(self.run(target, missing))
 
-    def run(self, target: str = "svc/web", missing: tuple[str, ...] = ()) -> Run:
+    def run(self, target: str = "svc/web", missing: tuple[str, ...] = (), **asked: Any) -> Run:
         documents = self._documents()
         texts = {
             name: json.dumps({"kind": "List", "items": items})
@@ -67,7 +67,7 @@ class Shop:
         }
         told = read_documents(texts)
         question = Question(
-            target=parse_target(target, "shop"), source="pod/client", namespace="shop"
+            target=parse_target(target, "shop"), source="pod/client", namespace="shop", **asked
         )
         return Run(
             question=question,
@@ -88,9 +88,12 @@ class Shop:
             "nodes.json": [
                 {
                     "metadata": {"name": name},
-                    "status": {"conditions": [{"type": "Ready", "status": str(ready)}]},
+                    "status": {
+                        "conditions": [{"type": "Ready", "status": str(ready)}],
+                        "addresses": [{"type": "InternalIP", "address": f"172.30.0.{10 + n}"}],
+                    },
                 }
-                for name, ready in self.ready.items()
+                for n, (name, ready) in enumerate(self.ready.items())
             ],
         }
 
@@ -203,6 +206,17 @@ def test_an_address_with_another_port(shop: Shop) -> None:
 
 
 # --- open -----------------------------------------------------------------------------------------
+
+
+def test_the_node_of_a_node_port_matters_too(shop: Shop) -> None:
+    shop.service |= {
+        "type": "NodePort",
+        "ports": [{"port": 80, "targetPort": "http", "nodePort": 30080}],
+    }
+    shop.ready["c"] = False
+    made = report(shop.run(via="nodePort", node="c"))
+    assert "targetPort http, node port 30080" in known(made)
+    assert [one.node for one in made.findings[1:]] == ["c"]
 
 
 def test_an_alias_is_asked_of_dns_alone(shop: Shop) -> None:
