@@ -13,7 +13,7 @@ import pytest
 from kptrace.judge.carrier import CLAUSE, carried
 from kptrace.judge.path import forward_hops
 from kptrace.judge.verdict import _judge_one
-from kptrace.model import Flow, Outcome, Packet, Place, Step, Tunnel
+from kptrace.model import Branch, Endpoint, Flow, Outcome, Packet, Place, Step, Tunnel
 
 A = Place(node="a")
 FAR = "172.30.0.12"
@@ -177,3 +177,22 @@ def test_what_is_lost_behind_wireguard_is_not_called_dropped(probe: Any, way: An
     outcome, (found,) = _judge_one(case, ())
     assert (outcome, found.cause) == (Outcome.INCONCLUSIVE, "not-seen")
     assert any("wireguard.cali: WireGuard: encrypted" in line for line in found.evidence)
+
+
+def test_a_peer_that_may_not_carry_it_is_named(probe: Any, way: Any) -> None:
+    taps = behind(way)[:4]
+    dnated = packet("wireguard", Flow(protocol="udp", src="", dst=FAR)).innermost
+    crossing = Step(place=A, action="seen", interface=WG, direction="out", packet=dnated)
+    end = Step(place=A, action="rejected", interface=WG, packet=dnated)
+    branch = Branch(
+        weight=1.0,
+        steps=(crossing, end),
+        outcome=Outcome.REJECTED,
+        cause="wireguard-peer-missing",
+        blame=f"a: {WG}",
+        words=f"no peer of {WG} has 10.244.2.20 among its allowed IPs",
+        backend=Endpoint(address="10.244.2.20", port=8080),
+    )
+    _, (found,) = _judge_one(probe(taps, files=HIDDEN, branch=branch), ())
+    assert (found.cause, found.node, found.object) == ("wireguard-peer-missing", "a", WG)
+    assert "10.244.2.20 among its allowed IPs" in found.summary
