@@ -22,7 +22,7 @@ from kptrace.errors import CannotLook, Forbidden, Unsupported
 from kptrace.lab import machine
 from kptrace.lab.plan import NodePlan, Plan
 from kptrace.lab.proxy.cilium import Entries, Maps, maps
-from kptrace.lab.proxy.cilium_programs import V4, V6, Fds, backward, forward
+from kptrace.lab.proxy.cilium_programs import MAPPED, V4, V6, Fds, backward, either, forward
 from kptrace.lab.proxy.load import FAMILIES
 from kptrace.lab.proxy.port import ProxyNode
 from kptrace.lab.state import bpffs, cgroup
@@ -48,8 +48,8 @@ KINDS = (
     _Kind("reverse", "cilium_lb{}_reverse_nat", bpf.HASH, (2, 2), (6, 18)),
 )
 IPCACHE = _Kind("ipcache", "cilium_ipcache_v2", bpf.LPM_TRIE, (24, 24), (24, 24))
-SOCKETS = _Kind("", "cilium_lb{}_reverse_sk", bpf.LRU_HASH, (16, 32), (8, 20))
-AFFINITY = _Kind("", "cilium_lb{}_affinity", bpf.LRU_HASH, (16, 24), (16, 16))
+SOCKETS = _Kind("sockets", "cilium_lb{}_reverse_sk", bpf.LRU_HASH, (16, 32), (8, 20))
+AFFINITY = _Kind("affinity", "cilium_lb{}_affinity", bpf.LRU_HASH, (16, 24), (16, 16))
 
 # enum bpf_attach_type
 CONNECT, SENDMSG, RECVMSG, GETPEERNAME = 10, 14, 19, 29
@@ -75,26 +75,20 @@ def install(plan: Plan, node: NodePlan, proxy: ProxyNode, cluster: Cluster) -> N
     with _closing() as fds:
         ipcache = fds.keep(_make(IPCACHE, 4, bpf.NO_PREALLOC))
         bpf.pin(ipcache, pins / IPCACHE.pin)
+        made = {}
         for family, wanted in _wanted(plan, proxy, cluster):
-            made = {kind.field: fds.keep(_make(kind, family)) for kind in KINDS}
+            held = {kind.field: fds.keep(_make(kind, family)) for kind in KINDS}
+            held |= {kind.field: fds.keep(_make(kind, family)) for kind in (AFFINITY, SOCKETS)}
+            for kind in (*KINDS, AFFINITY, SOCKETS):
+                bpf.pin(held[kind.field], pins / kind.pin.format(family))
             for kind in KINDS:
-                bpf.pin(made[kind.field], pins / kind.pin.format(family))
-                _fill(made[kind.field], getattr(wanted, kind.field))
+                _fill(held[kind.field], getattr(wanted, kind.field))
             _fill(ipcache, wanted.ipcache)
-            affinity = fds.keep(_make(AFFINITY, family))
-            bpf.pin(affinity, pins / AFFINITY.pin.format(family))
-            sockets = fds.keep(_make(SOCKETS, family))
-            bpf.pin(sockets, pins / SOCKETS.pin.format(family))
-            all_of_it = Fds(
-                services=made["services"],
-                backends=made["backends"],
-                ipcache=ipcache,
-                affinity=affinity,
-                sockets=sockets,
-            )
-            for code, hook, name in _programs(all_of_it, family):
-                program = fds.keep(_load(code, hook, name))
-                bpf.attach(program, str(cgroup(plan, node.name)), hook)
+            del held["reverse"]
+            made[family] = Fds(ipcache=ipcache, **held)
+        for code, hook, name in _programs(made[4], made[6]):
+            program = fds.keep(_load(code, hook, name))
+            bpf.attach(program, str(cgroup(plan, node.name)), hook)
 
 
 def reload(plan: Plan, node: NodePlan, proxy: ProxyNode, old: Cluster, new: Cluster) -> None:
@@ -146,13 +140,18 @@ def _fill(fd: int, entries: Entries) -> None:
         bpf.write(fd, key, value)
 
 
-def _programs(fds: Fds, family: int) -> Iterator[tuple[bytes, int, str]]:
-    six = family == 6
-    there, back = forward(fds, V6 if six else V4), backward(fds, V6 if six else V4)
-    yield there, CONNECT6 if six else CONNECT, f"cil_sock{family}_connect"
-    yield there, SENDMSG6 if six else SENDMSG, f"cil_sock{family}_sendmsg"
-    yield back, RECVMSG6 if six else RECVMSG, f"cil_sock{family}_recvmsg"
-    yield back, GETPEERNAME6 if six else GETPEERNAME, f"cil_sock{family}_getpeername"
+def _programs(fds: Fds, fds6: Fds) -> Iterator[tuple[bytes, int, str]]:
+    there, back = forward(fds, V4), backward(fds, V4)
+    there6 = either(forward(fds, MAPPED), forward(fds6, V6))
+    back6 = either(backward(fds, MAPPED), backward(fds6, V6))
+    yield there, CONNECT, "cil_sock4_connect"
+    yield there, SENDMSG, "cil_sock4_sendmsg"
+    yield back, RECVMSG, "cil_sock4_recvmsg"
+    yield back, GETPEERNAME, "cil_sock4_getpeername"
+    yield there6, CONNECT6, "cil_sock6_connect"
+    yield there6, SENDMSG6, "cil_sock6_sendmsg"
+    yield back6, RECVMSG6, "cil_sock6_recvmsg"
+    yield back6, GETPEERNAME6, "cil_sock6_getpeername"
 
 
 def _load(code: bytes, hook: int, name: str) -> int:

@@ -361,6 +361,29 @@ def test_an_ipv6_connection_has_the_service_for_its_peer(each_cilium_bench: Any)
     assert peer[:2] == (SIX, 80)
 
 
+def test_an_ipv6_socket_may_mean_an_ipv4_service(each_cilium_bench: Any) -> None:
+    """As Java opens them."""
+
+    def talk() -> tuple[str, str, set[tuple[bytes, str]]]:
+        with socket.socket(socket.AF_INET6) as line:
+            line.settimeout(3)
+            line.connect(("::ffff:10.96.1.2", 80))
+            answer, peer = line.makefile("rb").read().decode(), line.getpeername()[0]
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as line:
+            line.settimeout(3)
+            heard = set()
+            for _ in range(20):
+                line.sendto(b"x", ("::ffff:10.96.1.5", 7))
+                data, where = line.recvfrom(100)
+                heard.add((data, where[0]))
+        return answer, peer, heard
+
+    answer, peer, heard = as_client(each_cilium_bench.lab, talk)
+    assert answer.endswith("remote-1\n")
+    assert peer == "::ffff:10.96.1.2"
+    assert heard == {(f"{n}\nx".encode(), "::ffff:10.96.1.5") for n in ("echo-1", "echo-2")}
+
+
 def test_who_is_outside_the_cgroup_is_not_translated(each_cilium_bench: Any) -> None:
     door = each_cilium_bench.lab.door(CLIENT)
 

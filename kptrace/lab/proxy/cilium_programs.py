@@ -6,13 +6,16 @@ for an address of a node, the frontend that stands for all of them; choose the b
 client had before, if the Service keeps clients, else one by chance; put its address in the place of
 the Service's, and note the latter by the socket for the way back. A client is a network namespace,
 as Cilium has it at the socket (lb4_affinity_backend_id_by_netns). An address that is no Service's
-stays; one without backends is refused with EHOSTUNREACH. Not done: IPv4 addresses of an IPv6 socket
-(``::ffff:``) are left alone, and the way back does not ask whether the Service is still there.
+stays; one without backends is refused with EHOSTUNREACH. An IPv6 socket may mean an IPv4 address
+(``::ffff:``), which is translated as such. The way back does not ask, as Cilium's does, whether the
+Service is still there.
 
 ``struct bpf_sock_addr``: user_ip4 at 4, user_ip6 at 8, user_port at 24, protocol at 36.
 """
 
 from __future__ import annotations
+
+import sys
 
 from kptrace.lab.proxy.cilium import (
     AFFINITY,
@@ -42,6 +45,7 @@ _ST1, _ST2, _ST4, _ST8 = 0x73, 0x6B, 0x63, 0x7B
 _SET1, _SET4, _SET8 = 0x72, 0x62, 0x7A
 _MOVE, _LOAD, _ADD, _AND, _REST, _TIMES, _LESS = 0xBF, 0xB7, 0x07, 0x57, 0x9C, 0x27, 0x1F
 _ALWAYS, _IF_EQUAL, _IF_NOT, _IF_MORE = 0x05, 0x15, 0x55, 0x2D
+_IF_NOT_4 = 0x56  # of the lower half of a register
 
 
 class Fds(Value):
@@ -67,6 +71,7 @@ class _Family(Value):
 
 
 V4, V6 = _Family(words=1, at=4, number=1), _Family(words=4, at=8, number=2)
+MAPPED = _Family(words=1, at=20, number=1)  # the last word of an IPv6 address
 
 
 def forward(fds: Fds, family: _Family) -> bytes:
@@ -105,6 +110,17 @@ def forward(fds: Fds, family: _Family) -> bytes:
     code.put(_LOAD, _R0, value=0)
     code.put(0x95)
     return code.finish()
+
+
+def either(mapped: bytes, other: bytes) -> bytes:
+    """For an IPv6 socket: the one program for ``::ffff:a.b.c.d``, else the other."""
+    code = Code()
+    words = (0, 0, int.from_bytes(b"\0\0\xff\xff", sys.byteorder))
+    for number, word in enumerate(words):
+        code.put(_LD4, _R2, _R1, V6.at + 4 * number)
+        left = 2 * (len(words) - number - 1)  # of these instructions
+        code.put(_IF_NOT_4, _R2, offset=left + len(mapped) // 8, value=word)
+    return code.finish() + mapped + other
 
 
 def backward(fds: Fds, family: _Family) -> bytes:
