@@ -13,7 +13,7 @@ from pathlib import Path
 from kptrace.errors import BadDump
 
 PAGE = 1 << 16
-_KEPT = 16  # 1 MB: more would leave the nearest of the processor's caches
+_KEPT = 32  # 2 MB: the rules of KUBE-SERVICES, which are gone through several times
 
 
 class FilePages:
