@@ -6,9 +6,9 @@ it.
 TCP: a real connection by an ordinary socket, whose initial sequence number is the cookie.
 TCP_REPAIR (CAP_NET_ADMIN) lets us write it before connect(); the kernel then makes the true
 handshake, so there is no stray RST, and conntrack, firewalls and the backend see what they see
-of any client. Nothing is sent over it. A server that speaks first is heard out for a moment;
-then it is closed with a FIN. UDP: one datagram from a connected socket, so ICMP errors come back
-as errors.
+of any client. Nothing is sent over it, and our FIN says so at once; a server that speaks first is
+heard out for a moment. UDP: one datagram from a connected socket, so ICMP errors come back as
+errors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Literal
 from kptrace.model import Flow, Probe, Returned
 from kptrace.node.loop import READ, WRITE, Task, Wait
 
-HEAR_OUT = 0.2  # seconds for a server that speaks first
+HEAR_OUT = 0.2  # seconds for a server to say what it has to say, and to end
 DATA = 256
 _TCP_REPAIR, _TCP_REPAIR_QUEUE, _TCP_QUEUE_SEQ = 19, 20, 21
 _SEND_QUEUE, _REPAIR_OFF_NO_WINDOW_PROBE = 2, -1
@@ -171,18 +171,20 @@ def _connect(story: _Story, sock: socket.socket, deadline: float) -> Task:
 
 
 def _hear_out(sock: socket.socket) -> Generator[Wait, bool, bytes]:
-    """What a server that speaks first says; then a clean end.
+    """A clean end, and what a server that speaks first says.
 
-    close() with unread data would send RST, so what else comes is read until the server closes too.
+    That we say nothing it knows at once, so most end at once, too. close() with unread data would
+    send RST, so what comes is read until the server closes.
     """
     data = b""
     until = time.monotonic() + HEAR_OUT
     try:
-        if (yield Wait(sock, READ, until)):
-            data = sock.recv(DATA)
         sock.shutdown(socket.SHUT_WR)
-        while (yield Wait(sock, READ, until)) and sock.recv(1 << 16):
-            pass
+        while (yield Wait(sock, READ, until)):
+            more = sock.recv(1 << 16)
+            if not more:
+                break
+            data = data or more[:DATA]
     except OSError:
         pass  # it was connected; that the server then reset it changes nothing
     return data
