@@ -105,6 +105,22 @@ class Crew:
             self._do_without(node, error)
             return None
 
+    def must_enter(self, place: Place) -> Agent:
+        agent = self.must_have(place.node)
+        for one in agent.log:
+            if _is_closed(one, place):
+                where = place.netns if place.pod else f"node {place.node}"
+                raise Forbidden(f"{where}: {one.missing}", one.remedy)
+        return agent
+
+    def may_look_at(self, node: str) -> bool:
+        """The node itself, and not only a pod of it; if not, ``absent`` says why."""
+        try:
+            self.must_enter(Place(node=node))
+        except KptraceError as error:
+            self._do_without(node, error)
+        return node not in self._without
+
     def sender(self, place: Place) -> Mapping[str, str] | None:
         """Have the agent that is to send from there. None: it can; else what the API tells alone.
 
@@ -112,10 +128,7 @@ class Crew:
         where the user named what is not there.
         """
         try:
-            agent = self.must_have(place.node)
-            for one in agent.log:
-                if _is_closed(one, place):
-                    raise Forbidden(f"{place.netns}: {one.missing}", one.remedy)
+            self.must_enter(place)
         except (NotFound, NoCluster):
             raise
         except CannotLook as error:

@@ -77,7 +77,7 @@ def gather(ground: Ground, nodes: Iterable[str], say: Say) -> Gathered:
     say("starting on " + ", ".join(names))
     crew = Crew(ground)
     crew.begin(names)
-    there = [Place(node=name) for name in names if crew.may_have(name) is not None]
+    there = [Place(node=name) for name in names if crew.may_look_at(name)]
     missing: list[Layer] = []
     with_index = _read(crew, there, lambda _: (TABLES,), say, missing)
     indexes = {place: _index(files_) for place, files_ in with_index.items()}

@@ -72,6 +72,6 @@ class Live:
         from kptrace import cni  # which imports the walk
 
         place = Place(node=name)
-        self._crew.must_have(name)
+        self._crew.must_enter(place)
         self._crew.dump((place,), (*FILES, *self._more, *cni.wanted()))
         return self._crew.texts().get(place, {})

@@ -555,6 +555,11 @@ class Layer(Value):
     remedy: str = ""
     manifest: str = ""
 
+    @property
+    def hint(self) -> str:
+        """As an error has it: the manifest below the remedy."""
+        return "\n".join(filter(None, (self.remedy, self.manifest)))
+
 
 class Share(Value):
     """How often a backend was chosen, beside how often it should be."""

@@ -43,7 +43,7 @@ def check(
 
         made = look_at(there, _chosen(there.nodes, node or []), progress())
     if not made.nodes and made.absent:
-        raise CannotLook(made.absent[0].missing, made.absent[0].remedy)
+        raise CannotLook(made.absent[0].missing, made.absent[0].hint)
     from kptrace.render.checkup import checkup
 
     show(plain(made, look, checkup))

@@ -58,7 +58,7 @@ def snapshot(
         made = gather(there.ground, nodes, progress())
     absent = [layer for layer in made.missing if layer.name == "agent"]
     if len(absent) == len(nodes):
-        raise CannotLook(absent[0].missing, absent[0].remedy)
+        raise CannotLook(absent[0].missing, absent[0].hint)
     keep(path, made, tuple(name for name in nodes if name not in {one.node for one in absent}))
     show(_words(path, made, len(nodes) - len(absent)))
     raise typer.Exit(Inconclusive.exit_code if absent else 0)

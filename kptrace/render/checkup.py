@@ -6,6 +6,7 @@ from kptrace.judge.causes import cause
 from kptrace.judge.denied import CAUSE as POLICY
 from kptrace.model import Checkup, Finding, Outcome
 from kptrace.render.clean import pad
+from kptrace.render.evidence import manifests
 from kptrace.render.fault import commands, paragraphs
 from kptrace.render.page import Page, Span, glue, say, width_of
 
@@ -16,6 +17,7 @@ def checkup(made: Checkup, width: int = 80, colour: bool = False, wide: bool = F
     for finding in made.findings:
         _finding(page, finding)
     _seen(page, made, wide)
+    manifests(page, made.absent)
     return page.text()
 
 
