@@ -8,6 +8,10 @@ without tables is empty and needs no program, and ``nft`` is asked only where th
 iptables' saves do not tell. Of iptables-nft's own tables it prints rules without their parameters
 (nft 1.0.6: 48 s for 62 MB of 10,000 Services), so there its file is an outline: the tables and base
 chains with their handles, which tell in which order they were loaded.
+
+The programs are the fastest that tell everything: iptables-nft-save takes 41 s of a processor for
+61,000 chains of 10,000 Services, our own reading of one chain after the other 1.2 ms a chain: 71 s.
+What it wins, reading only what is reached, is lost where all is.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import Any
 import msgspec
 
 from kptrace.cni import wanted
-from kptrace.crew import Crew, Ground
+from kptrace.crew import FILES, Crew, Ground
 from kptrace.errors import AgentFailed
 from kptrace.model import Layer, Place, Value
 from kptrace.protocol import Agent, Dump, Fact
@@ -30,19 +34,7 @@ SECONDS = 150.0  # a save of 10,000 Services in iptables-nft's tables takes 40
 SLICE_SECONDS = 0.2
 NFT = "nft-ruleset.json"
 STATE = (
-    "ip-link.json",
-    "ip-addr.json",
-    "ip-route.json",
-    "ip6-route.json",
-    "ip-rule.json",
-    "ip6-rule.json",
-    "ip-neigh.json",
-    "bridge-fdb.json",
-    "wg-show.txt",
-    "sysctl.txt",
-    "ipvsadm-Sn.txt",
-    "ipvsadm-Ln.txt",
-    "ip_vs_conn.txt",
+    *(file for file in FILES if file != TABLES),
     "ipset-save.txt",
     "iptables-legacy-save.txt",
     "ip6tables-legacy-save.txt",

@@ -59,6 +59,9 @@ class Conversation(ABC):
     def close(self) -> None:
         """End of input; wait until the agent has disarmed and left."""
 
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     # --- what the caller says -----------------------------------------------------------------
 
     def send(self, request: Request) -> None:

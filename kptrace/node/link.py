@@ -6,7 +6,6 @@ import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
 from typing import IO
 
 from kptrace.errors import CannotLook
@@ -41,14 +40,6 @@ class LocalAgent(Conversation):
             self.close()
             raise
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def pid(self) -> int:

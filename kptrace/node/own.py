@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-from types import TracebackType
 
 from kptrace.errors import CannotLook
 from kptrace.node.agent import Agent
@@ -37,14 +36,6 @@ class OwnAgent(Conversation):
             raise CannotLook(f"no agent can be started on {self.node}: {error}") from None
         self.send(self._enter())
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         file, self._ours = self._ours, _NONE
