@@ -19,6 +19,8 @@ need modprobe kmod
 need linux.uml user-mode-linux
 need zsh zsh # completion is tried in each shell
 need fish fish
+need buildah buildah # the Containerfile is built, on a base that is made here
+need debootstrap debootstrap
 need "$python" python3
 "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 if [ -n "$missing" ]; then
