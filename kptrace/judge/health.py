@@ -130,7 +130,7 @@ def _tunnel_mtu(node: str, snapshot: Snapshot, link: Link) -> Iterator[Finding]:
     below = snapshot.link(under.nexthops[0].interface) if under.nexthops else None
     if below is None or below.name == link.name:
         return
-    overhead = OUTER_IP[6 if ":" in remote else 4] + _overhead(link)
+    overhead = OUTER_IP[6 if ":" in remote else 4] + around(link)
     room = below.mtu - overhead
     if link.mtu > room:
         yield Finding(
@@ -145,7 +145,8 @@ def _tunnel_mtu(node: str, snapshot: Snapshot, link: Link) -> Iterator[Finding]:
         )
 
 
-def _overhead(link: Link) -> int:
+def around(link: Link) -> int:
+    """How many bytes the device adds, beside the outer IP header."""
     if link.gre is not None:
         keyed, framed = link.gre.key_out is not None, link.gre.framed
         return GRE + KEY * keyed + ETHERNET * framed

@@ -28,6 +28,7 @@ from kptrace.judge import (
     policy,
     proxy,
     reverse_path,
+    room,
     tunnel,
     underlay,
     xdp,
@@ -102,7 +103,7 @@ def judge(run: Run, cases: tuple[Case, ...]) -> Trace:
     else:
         # What drops the probe mostly drops the question too: that is no second fault.
         findings = (*findings, *(_as_warning(finding) for finding in names))
-    findings = (*findings, *older.diagnose(run))
+    findings = (*findings, *older.diagnose(run), *room.diagnose(case))
     return Trace(
         target=run.question.target,
         source=run.source,

@@ -278,3 +278,68 @@ def _drop_udp() -> bytes:
         (0x95, 0x00, 0, 0),
     ]
     return b"".join(struct.pack("<BBhi", *line) for line in lines)
+
+
+def larger_than_its_veth(lab: Lab) -> tuple[str, Commands, Commands]:
+    eth0 = "ip link set dev eth0 mtu {}"
+    return lab.plan.pod("shop/client").netns, (eth0.format(1500),), (eth0.format(1450),)
+
+
+def narrow_underlay(lab: Lab) -> tuple[str, Commands, Commands]:
+    eth0 = "ip link set dev eth0 mtu {}"
+    return node(lab, "node-b"), (eth0.format(1400),), (eth0.format(1500),)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (
+            larger_than_its_veth,
+            [
+                "packets of more than 1450 bytes from pod shop/client do not fit {veth} of node-a, "
+                "and nobody tells their sender when they are lost"
+            ],
+        ),
+        (
+            narrow_underlay,
+            [
+                "packets of more than 1350 bytes from pod shop/client do not fit eth0 of node-b, "
+                "and nobody tells their sender when they are lost",
+            ],
+        ),
+    ],
+    ids=["pod and veth differ", "one node's link is narrower"],
+)
+def test_larger_packets_than_the_probe(vxlan_bench: Any, fault: Fault, said: list[str]) -> None:
+    lab = vxlan_bench.lab
+    veth = lab.plan.pod("shop/client").interface
+    with broken(lab, fault):
+        vxlan_bench.renew()
+        seen: Trace = vxlan_bench.trace("svc/remote", "pod/client")
+    vxlan_bench.renew()
+    assert seen.outcome is Outcome.DELIVERED
+    assert {(found.cause, found.severity) for found in seen.findings} == {("mtu", "warning")}
+    assert [found.summary for found in seen.findings] == [one.format(veth=veth) for one in said]
+    assert not vxlan_bench.trace("svc/remote", "pod/client").findings
+
+
+def test_the_kernel_says_nothing_of_what_its_veth_drops(vxlan_bench: Any) -> None:
+    """What the report claims: a datagram that fits the pod's end only is gone without an error."""
+    lab = vxlan_bench.lab
+    netns = str(NETNS / lab.plan.pod("shop/client").netns)
+    with broken(lab, larger_than_its_veth):
+        assert not within(netns, partial(echoed, 1480))
+        assert within(netns, partial(echoed, 1450))
+
+
+def echoed(size: int) -> bool:
+    """One datagram of so many bytes with its IP header, never to be cut."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
+        one.settimeout(1.0)
+        one.connect(("10.96.1.5", 7))
+        one.send(b"x" * (size - 28))
+        try:
+            return bool(one.recv(2000))
+        except TimeoutError:
+            return False
