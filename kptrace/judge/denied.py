@@ -9,13 +9,15 @@ is what somebody wants, and no fault.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from kptrace.judge.words import end, flow_words, rule_name
 from kptrace.kube.documents import Documents
 from kptrace.model import Branch, Entry, Finding, Flow, Place, RuleRef, Value
-from kptrace.rules.policies import Denial, denial
 from kptrace.rules.ruleset import Ruleset
+
+if TYPE_CHECKING:
+    from kptrace.rules.policies import Denial
 
 CAUSE = "policy-drop"
 _NO_FAULT = "no fault where that is wanted: --from asks for one sender"
@@ -95,6 +97,8 @@ def denied(
     documents: Documents,
 ) -> Denied | None:
     """None: what dropped it was no policy."""
+    from kptrace.rules.policies import denial  # few packets are denied
+
     told = denial(refs, ruleset)
     if told is None:
         return None

@@ -8,7 +8,6 @@ rule or a policy by its own name. A tunnel's packet that dies in a hook is the t
 from __future__ import annotations
 
 from kptrace.model import Outcome
-from kptrace.rules.policies import is_policy
 from kptrace.walk.ipvs import NO_SERVER
 from kptrace.walk.netfilter import Killed
 from kptrace.walk.skb import Skb
@@ -53,6 +52,8 @@ def _classify(killed: Killed, skb: Skb) -> tuple[Outcome, str]:
         return Outcome.NOT_PROGRAMMED, "proxy-rules-missing"
     if killed.ref.table == "kube-proxy" and killed.ref.chain == "cluster-ips-check":
         return Outcome.NOT_PROGRAMMED, "proxy-rules-missing"
+    from kptrace.rules.policies import is_policy  # few packets are killed
+
     if is_policy(killed.ref.chain):
         return refused, "policy-drop"
     return refused, "rule-reject" if killed.reply else "rule-drop"
