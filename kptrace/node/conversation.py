@@ -14,10 +14,9 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from contextlib import suppress
-from queue import Empty, SimpleQueue
 
 from kptrace.errors import AgentFailed, CannotLook
+from kptrace.node.bell import Bell
 from kptrace.protocol import (
     UNREADABLE,
     Done,
@@ -47,7 +46,7 @@ class Conversation(ABC):
         self.last_words: deque[str] = deque(maxlen=_LAST_WORDS)
         self._doors = doors
         self._said: dict[int, int] = {}
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._bell = Bell()
         self._entered = False
         self._over: CannotLook | str = ""
 
@@ -100,8 +99,7 @@ class Conversation(ABC):
                     raise self._failure()
                 if left <= 0:
                     return False
-                with suppress(Empty):
-                    self._bell.get(timeout=left)
+                self._bell.wait(left)
                 continue
             reply = self.log[at]
             at += 1
@@ -128,10 +126,10 @@ class Conversation(ABC):
             self.over(f"it answered nonsense: {error}")
             return False
         self.log.append(reply)
-        self._bell.put(None)
+        self._bell.ring()
         return True
 
     def over(self, why: CannotLook | str) -> None:
         """No more will come. The first reason is the one that counts."""
         self._over = self._over or why
-        self._bell.put(None)
+        self._bell.ring()
