@@ -1,5 +1,6 @@
 #!/bin/sh
-# Make the virtual environment $1 with kptrace and all that its tests need; repeatable.
+# Make the virtual environment $1 with kptrace and what a lab needs, and with all that its tests need
+# if $2 is "tests"; repeatable.
 # On Debian as root it installs the missing packages; elsewhere it names them.
 set -eu
 venv=$1
@@ -13,15 +14,19 @@ PATH=$PATH:/usr/sbin:/sbin
 need ip iproute2
 need iptables-nft-save iptables
 need nft nftables
-need ipset ipset
-need ipvsadm ipvsadm
-need modprobe kmod
-need linux.uml user-mode-linux
-need zsh zsh # completion is tried in each shell
-need fish fish
-need buildah buildah # the Containerfile is built, on a base that is made here
-need debootstrap debootstrap
 need "$python" python3
+wanted="-e ."
+if [ "${2:-}" = tests ]; then
+	wanted="$wanted -r tests/requirements.txt"
+	need ipset ipset
+	need ipvsadm ipvsadm
+	need modprobe kmod
+	need linux.uml user-mode-linux
+	need zsh zsh # completion is tried in each shell
+	need fish fish
+	need buildah buildah # the Containerfile is built, on a base that is made here
+	need debootstrap debootstrap
+fi
 "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -38,4 +43,5 @@ fi
 	exit 1
 }
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-"$venv/bin/python" -m pip install -q --disable-pip-version-check -e . -r tests/requirements.txt
+# shellcheck disable=SC2086 # a list of words
+"$venv/bin/python" -m pip install -q --disable-pip-version-check $wanted
