@@ -39,6 +39,7 @@ def test_one_after_the_other_in_one_process() -> None:
 
 
 def test_nothing_of_it_stays() -> None:
+    gc.collect()  # a bell goes with its conversation, and an agent is in a circle with its loop
     files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
 
     def look() -> None:
@@ -47,7 +48,7 @@ def test_nothing_of_it_stays() -> None:
         agent.close()
 
     look()
-    gc.collect()  # its bell goes with it, and the agent is in a circle with its loop
+    gc.collect()
     assert len(os.listdir("/proc/self/fd")) == files
     assert threading.active_count() == threads
 
