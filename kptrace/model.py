@@ -457,6 +457,9 @@ class Drop(Value, tag="drop"):
     packet: Packet | None = None
 
 
+_PASSING = ("SYN_SENT", "FIN_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "CLOSE_WAIT")
+
+
 class ConntrackEntry(Value, tag="conntrack"):
     """A conntrack entry of the probe: ``reply.src`` tells the DNAT, ``reply.dst`` the SNAT."""
 
@@ -466,6 +469,11 @@ class ConntrackEntry(Value, tag="conntrack"):
     status: tuple[str, ...] = ()
     state: str = ""
     mark: int = 0
+
+    @property
+    def lasts(self) -> bool:
+        """Neither ending by itself nor, if it is TCP, a question that nobody answered."""
+        return self.state not in _PASSING and "DYING" not in self.status
 
 
 class Lost(Value, tag="lost"):

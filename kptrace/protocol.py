@@ -142,7 +142,7 @@ class Lookup(Value, tag="lookup"):
 
 
 class Recall(Value, tag="recall"):
-    """What conntrack holds of connections from ``flow.src``, by any port, to the flow's end."""
+    """Connections from ``flow.src``, by any port, to the flow's end: those that last."""
 
     id: int
     place: Place
@@ -217,7 +217,7 @@ class Scouted(Value, tag="scouted"):
 
 
 class Recalled(Value, tag="recalled"):
-    """more: how many others there are"""
+    """more: how many there are beside these"""
 
     id: int
     place: Place

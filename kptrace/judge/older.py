@@ -17,8 +17,6 @@ from kptrace.protocol import Recalled, Scouted
 from kptrace.run import Run
 
 MOST = 3
-# A connection in one of these is ending by itself, or was never answered by anybody.
-_PASSING = ("SYN_SENT", "FIN_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "CLOSE_WAIT")
 
 
 def diagnose(run: Run) -> Iterator[Finding]:
@@ -30,21 +28,19 @@ def diagnose(run: Run) -> Iterator[Finding]:
     told = [reply for reply in run.replies if isinstance(reply, Recalled)]
     lost: dict[str, list[ConntrackEntry]] = {}
     for entry in (entry for reply in told for entry in reply.entries):
-        if entry.original not in sent and entry.reply.src not in known and _lives(entry):
+        if entry.original not in sent and entry.reply.src not in known:
             lost.setdefault(entry.reply.src, []).append(entry)
+    whole = not any(reply.more for reply in told)
     for backend, entries in lost.items():
-        yield _finding(run, backend, entries)
+        yield _finding(backend, entries, whole)
 
 
-def _lives(entry: ConntrackEntry) -> bool:
-    return entry.state not in _PASSING and "DYING" not in entry.status
-
-
-def _finding(run: Run, backend: str, entries: Sequence[ConntrackEntry]) -> Finding:
+def _finding(backend: str, entries: Sequence[ConntrackEntry], whole: bool) -> Finding:
     first = entries[0]
     node, flow = first.place.node, first.original
     target = f"{end(flow.dst, flow.dport)}/{flow.protocol}"
-    many = f"{len(entries)} connections" if len(entries) > 1 else "a connection"
+    number = f"{len(entries)}" if whole else f"at least {len(entries)}"
+    many = f"{number} connections" if len(entries) > 1 else "a connection"
     where = "are not translated" if len(entries) > 1 else "is not translated"
     goes = "still go" if len(entries) > 1 else "still goes"
     untouched = backend == flow.dst

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from kptrace.node.watch import Watching
 
 AS_ROOT = "run the agent as root"
-MOST_RECALLED = 100
+MOST_RECALLED = 1000
 _CHUNK = 1 << 16
 _MAX_LINE = 16 << 20
 
@@ -299,7 +299,7 @@ class Agent:
         from kptrace.node import conntrack
 
         look = partial(conntrack.recall, request.place, request.flow)
-        found = within(self._door(request.place).netns, look)
+        found = [one for one in within(self._door(request.place).netns, look) if one.lasts]
         entries, more = tuple(found[:MOST_RECALLED]), len(found[MOST_RECALLED:])
         recalled = Recalled(id=request.id, place=request.place, entries=entries, more=more)
         self._say(recalled, Done(id=request.id))

@@ -31,7 +31,9 @@ def entry(port: int, backend: str, state: str = "", protocol: str = "udp") -> Co
     return ConntrackEntry(place=A, original=original, reply=reply, state=state)
 
 
-def findings(*entries: ConntrackEntry, endpoints: tuple[str, ...] = (ALIVE,)) -> list[Finding]:
+def findings(
+    *entries: ConntrackEntry, endpoints: tuple[str, ...] = (ALIVE,), more: int = 0
+) -> list[Finding]:
     service = Service(namespace="kube-system", name="dns", type="ClusterIP", cluster_ips=(VIP,))
     known = tuple(Endpoint(address=one, port=53, protocol="udp") for one in endpoints)
     sent = entry(40000, GONE).original
@@ -44,7 +46,7 @@ def findings(*entries: ConntrackEntry, endpoints: tuple[str, ...] = (ALIVE,)) ->
         api={},
         replies=(
             Returned(cookie=1, flow=sent, result="replied", sent_ns=1, elapsed_us=1),
-            Recalled(id=1, place=A, entries=entries),
+            Recalled(id=1, place=A, entries=entries, more=more),
         ),
     )
     return list(diagnose(run))
@@ -78,8 +80,13 @@ def test_the_probe_itself_is_not_older() -> None:
 
 @pytest.mark.parametrize("state", ["TIME_WAIT", "CLOSE", "FIN_WAIT", "SYN_SENT"])
 def test_what_ends_by_itself(state: str) -> None:
-    assert not findings(entry(5555, GONE, state, "tcp"))
-    assert findings(entry(5555, GONE, "ESTABLISHED", "tcp"))
+    assert not entry(5555, GONE, state, "tcp").lasts
+    assert entry(5555, GONE, "ESTABLISHED", "tcp").lasts
+
+
+def test_where_there_were_too_many_to_tell() -> None:
+    (found,) = findings(entry(5555, GONE), entry(5556, GONE), more=4)
+    assert "at least 2 connections" in found.summary
 
 
 def test_where_no_endpoint_is_known_nothing_is_said() -> None:
