@@ -23,12 +23,6 @@ from kptrace.walk.routing import Query, lookup
 from kptrace.walk.snapshot import Snapshot
 
 CLAUSE = "; "
-# outer IPv4 or IPv6 header; UDP, VXLAN or Geneve, and the inner Ethernet header; GRE without a key
-_IP = {False: 20, True: 40}
-_FRAMED = 8 + 8 + 14
-_USUAL = {"ipip": 0, "gre": 4}
-
-
 # devices behind which nobody knows the probe again: what goes on the wire is another packet
 OPAQUE = {
     "wireguard": "WireGuard: encrypted from here on, the inside is not visible on the wire",
@@ -105,7 +99,7 @@ def _gateway(snapshot: Snapshot, device: Link, packet: Packet) -> str:
 
 
 def _room(device: Link, under: Link | None, packet: Packet) -> Iterator[str]:
-    overhead = _overhead(packet)
+    overhead = _overhead(device, packet)
     if under is None or not overhead:
         return
     left = under.mtu - overhead
@@ -118,10 +112,9 @@ def _room(device: Link, under: Link | None, packet: Packet) -> Iterator[str]:
         yield f"packets over {left} bytes do not fit ({fits}), though {takes}"
 
 
-def _overhead(packet: Packet) -> int:
-    """What the packets' own lengths say, which counts Geneve's options; else what is usual."""
+def _overhead(device: Link, packet: Packet) -> int:
+    """What the packets' own lengths say, which counts Geneve's options; else the device's."""
     inner = packet.inner
     if packet.length and inner is not None and inner.length:
         return packet.length - inner.length
-    kind = packet.tunnel.kind if packet.tunnel else ""
-    return _IP[packet.flow.ipv6] + _USUAL.get(kind, _FRAMED)
+    return device.overhead(ipv6=packet.flow.ipv6)

@@ -18,10 +18,6 @@ from kptrace.walk.snapshot import Snapshot
 
 FULL, NEARLY = 0.95, 0.80
 STATS = "conntrack-stats.txt"
-# what encapsulation adds beside the outer IP header: VXLAN and Geneve an Ethernet header, 8 and 8
-# (RFC 7348, 8926); GRE 4 and 4 more for a key (RFC 2890); WireGuard UDP, 16 before and 16 behind
-OUTER_IP = {4: 20, 6: 40}
-FRAMED, GRE, KEY, ETHERNET, WIREGUARD = 30, 4, 4, 14, 40
 _COUNTER = re.compile(r"\b(drop|insert_failed)=(\d+)")
 _COUNTERS = {
     "drop": ("conntrack-full", "dropped {} packets because the table of connections had no room"),
@@ -130,7 +126,7 @@ def _tunnel_mtu(node: str, snapshot: Snapshot, link: Link) -> Iterator[Finding]:
     below = snapshot.link(under.nexthops[0].interface) if under.nexthops else None
     if below is None or below.name == link.name:
         return
-    overhead = OUTER_IP[6 if ":" in remote else 4] + around(link)
+    overhead = link.overhead(ipv6=":" in remote)
     room = below.mtu - overhead
     if link.mtu > room:
         yield Finding(
@@ -143,16 +139,6 @@ def _tunnel_mtu(node: str, snapshot: Snapshot, link: Link) -> Iterator[Finding]:
             evidence=(f"mtu {link.mtu} of {link.name}, {below.mtu} of {below.name} below it",),
             remedy=(f"ip link set {link.name} mtu {room}  # on {node}; and in the CNI's config",),
         )
-
-
-def around(link: Link) -> int:
-    """How many bytes the device adds, beside the outer IP header."""
-    if link.gre is not None:
-        keyed, framed = link.gre.key_out is not None, link.gre.framed
-        return GRE + KEY * keyed + ETHERNET * framed
-    if link.kind == "wireguard":
-        return WIREGUARD
-    return 0 if link.ipip is not None else FRAMED
 
 
 def _remote(snapshot: Snapshot, link: Link) -> str:

@@ -17,15 +17,13 @@ from kptrace.model import Drop, Finding, Place, Sighting
 from kptrace.walk.network import Link, Neighbour
 from kptrace.walk.routing import Query, lookup
 
-WRONG = "neighbour-stale"
-
 
 def diagnose(case: Case) -> Iterator[Finding]:
     if case.last is None:
         yield from _gateway(case)
         return
-    yield from _down(case)
-    yield from _failed(case)
+    down = tuple(_down(case))
+    yield from down or _failed(case)
     yield from _stale(case, case.last)
 
 
@@ -33,8 +31,8 @@ def diagnose(case: Case) -> Iterator[Finding]:
 
 
 def _failed(case: Case) -> Iterator[Finding]:
-    drop = _unanswered(case)
-    if drop is None or _down_device(case) is not None:
+    drop = case.dropped_for("NEIGH_FAILED", "NEIGH_QUEUEFULL")
+    if drop is None:
         return
     wanted = _next(drop)
     yield Finding(
@@ -69,10 +67,6 @@ def _down(case: Case) -> Iterator[Finding]:
         ),
         remedy=(f"kubectl -n {namespace} delete pod {name}  # a new one gets a new device",),
     )
-
-
-def _unanswered(case: Case) -> Drop | None:
-    return case.dropped_for("NEIGH_FAILED", "NEIGH_QUEUEFULL")
 
 
 def _down_device(case: Case) -> tuple[Place, Link] | None:
@@ -165,7 +159,7 @@ def _stale(case: Case, last: Sighting) -> Iterator[Finding]:
         *last_seen(case),
     ]
     yield Finding(
-        cause=WRONG,
+        cause="neighbour-stale",
         severity="error",
         node=place.node,
         object=f"neighbour {entry.address} dev {entry.interface}"

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from kptrace.judge.case import Case
-from kptrace.judge.health import OUTER_IP, around
 from kptrace.judge.words import there, whose
-from kptrace.model import Finding, Packet, Place, Step
+from kptrace.model import Finding, Place, Step
 from kptrace.walk.network import Link
 
 
@@ -49,20 +48,14 @@ def _silent_link(case: Case, crossings: Iterable[Step]) -> Tight | None:
         if link is None:
             previous = None
             continue
-        room = link.mtu - _taken(step.packet, tunnel)
+        carrying = tunnel if step.packet.tunnel is not None else None
+        room = link.mtu - (carrying.overhead(ipv6=step.packet.flow.ipv6) if carrying else 0)
         framed = previous is not None and _as_a_frame(previous, step, link)
         if framed and limit is not None and room < limit:
             return Tight(step, link, room)
         limit = room if limit is None else min(limit, room)
         previous, tunnel = (step, link), link if link.tunnel else tunnel
     return None
-
-
-def _taken(packet: Packet, tunnel: Link | None) -> int:
-    """By the outer headers, where there are any."""
-    if packet.tunnel is None or tunnel is None:
-        return 0
-    return OUTER_IP[6 if packet.flow.ipv6 else 4] + around(tunnel)
 
 
 def _as_a_frame(previous: tuple[Step, Link], step: Step, link: Link) -> bool:

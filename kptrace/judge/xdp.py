@@ -19,14 +19,14 @@ def diagnose(case: Case) -> Iterator[Finding]:
     if drop is None or drop.place is None or not drop.interface:
         return
     link = case.link(drop.place, drop.interface)
-    program = link.xdp if link is not None else ""
+    named = f" {link.xdp}" if link is not None and link.xdp else ""
     where = f"{drop.interface} of {whose(drop.place)}"
     yield Finding(
         cause="xdp-drop",
         severity="error",
         node=drop.node,
-        object=f"XDP program {program or 'of unknown name'} on {drop.interface}",
-        summary=f"the XDP program {program} on {where} dropped it".replace("  ", " "),
+        object=f"XDP program{named} on {drop.interface}",
+        summary=f"the XDP program{named} on {where} dropped it",
         evidence=(drop_report(case, drop), *last_seen(case)),
         remedy=_mends(drop.interface, drop.node),
     )

@@ -14,6 +14,11 @@ from kptrace.model import Value
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+# What encapsulation adds: an outer IPv4 or IPv6 header; VXLAN and Geneve UDP, 8 and the inner
+# Ethernet header (RFC 7348, 8926); GRE 4, and 4 for a key (RFC 2890); WireGuard UDP, 16 and 16
+_OUTER_IP = {False: 20, True: 40}
+_FRAMED, _GRE, _KEY, _ETHERNET, _WIREGUARD = 30, 4, 4, 14, 40
+
 
 @lru_cache(maxsize=65536)
 def address(text: str) -> Address:
@@ -128,6 +133,23 @@ class Link(Value):
     def tunnel(self) -> bool:
         tunnels = (self.vxlan, self.ipip, self.geneve, self.gre)
         return self.kind == "wireguard" or any(one is not None for one in tunnels)
+
+    def overhead(self, *, ipv6: bool) -> int:
+        """Bytes that the device puts around a packet, with an outer header of that family.
+
+        0: it is no tunnel. Geneve's options are not counted: only a packet shows them.
+        """
+        if not self.tunnel:
+            return 0
+        around = _FRAMED
+        if self.gre is not None:
+            keyed = self.gre.key_out is not None
+            around = _GRE + _KEY * keyed + _ETHERNET * self.gre.framed
+        elif self.ipip is not None:
+            around = 0
+        elif self.kind == "wireguard":
+            around = _WIREGUARD
+        return _OUTER_IP[ipv6] + around
 
 
 class Assigned(Value):
