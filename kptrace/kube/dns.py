@@ -14,10 +14,10 @@ dnspython is imported inside the functions: it costs 100 ms that few commands ne
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 
 from kptrace.model import DnsAnswer, Value
 from kptrace.protocol import Answer
+from kptrace.walk.network import is_address
 
 # glibc's limits (resolv.h); the defaults when a file does not say
 MAX_SERVERS = 3
@@ -48,7 +48,7 @@ def parse_resolv_conf(text: str) -> Resolver:
         keyword, *values = line.split() or [""]
         if line[:1] in ("#", ";") or not values:
             continue
-        if keyword == "nameserver" and _is_address(values[0]):
+        if keyword == "nameserver" and is_address(values[0]):
             servers.append(values[0])
         elif keyword in ("search", "domain"):
             domains = values if keyword == "search" else values[:1]
@@ -137,14 +137,6 @@ def _read(wire: bytes, name: str, rrtype: str) -> tuple[str, Records, bool]:
         return malformed
     truncated = bool(message.flags & dns.flags.TC)
     return dns.rcode.to_text(message.rcode()), records, truncated
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _number(text: str | None, default: int, most: int) -> int:

@@ -6,9 +6,9 @@ an IPv6 socket that takes IPv4 too; an interface may stand behind ``%`` (iproute
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-
 from kptrace.model import Value
+from kptrace.walk.network import address as parsed
+from kptrace.walk.network import is_address
 
 FILE = "ss-listening.txt"
 ANY = ("*", "0.0.0.0", "::")
@@ -24,7 +24,7 @@ class Listener(Value):
     @property
     def loopback(self) -> bool:
         """Nobody from outside of the namespace gets to it."""
-        return self.address not in ANY and ip_address(self.address).is_loopback
+        return self.address not in ANY and parsed(self.address).is_loopback
 
     def takes(self, protocol: str, address: str, port: int) -> bool:
         same = (self.protocol, self.port) == (protocol, port)
@@ -47,14 +47,6 @@ def read_listeners(text: str) -> tuple[Listener, ...]:
             continue
         host, _, port = words[4].rpartition(":")
         address = host.partition("%")[0].strip("[]")
-        if port.isdecimal() and (address in ANY or _is_address(address)):
+        if port.isdecimal() and (address in ANY or is_address(address)):
             found.add(Listener(protocol=words[0], address=address, port=int(port)))
     return tuple(sorted(found, key=lambda one: (one.port, one.protocol, one.address)))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True

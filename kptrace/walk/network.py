@@ -26,6 +26,14 @@ def address(text: str) -> Address:
     return ip_address(text)
 
 
+def is_address(text: str) -> bool:
+    try:
+        address(text)
+    except ValueError:
+        return False
+    return True
+
+
 @lru_cache(maxsize=65536)
 def network(text: str) -> Network:
     """The network behind ``10.0.0.0/8`` or a bare address."""
