@@ -17,7 +17,7 @@ from contextlib import suppress
 
 import msgspec
 
-from kptrace.errors import AgentFailed, CannotLook, KptraceError, Unsupported
+from kptrace.errors import AgentFailed, CannotLook, KptraceError, NoCluster, Unsupported
 from kptrace.kube import luggage
 from kptrace.kube.channel import STATUS, STDERR, STDOUT, Channel, ending
 from kptrace.kube.client import Refusal, Status
@@ -134,20 +134,24 @@ class PodAgent(Conversation):
     def _cause_of_death(self, lines: _Lines) -> CannotLook | str:
         """The pod's own state tells more than a stream that has ended."""
         until = time.monotonic() + _AFTERMATH
+        unreachable: NoCluster | None = None
         while time.monotonic() < until and not self._leaving.is_set():
             try:
                 self._lodging.look()
+                unreachable = None
+            except NoCluster as error:
+                unreachable = error  # what cut the stream may have cut this, too
             except CannotLook as error:
                 return error
             if lines.status:
                 break
             self._leaving.wait(_AGAIN)
-        if not lines.status:
-            return AgentFailed(
-                f"the exec stream to the agent on {self.node} was cut",
-                "between here and the node something ends long connections; try again",
-            )
-        return ending(lines.status).message or "it ended"
+        if lines.status:
+            return ending(lines.status).message or "it ended"
+        return unreachable or AgentFailed(
+            f"the exec stream to the agent on {self.node} was cut",
+            "between here and the node something ends long connections; try again",
+        )
 
     def _write(self, line: bytes) -> None:
         if self._channel is None:

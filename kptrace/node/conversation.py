@@ -33,6 +33,7 @@ from kptrace.protocol import (
 ENTER = 1  # the id of our own request; callers begin above it
 MAX_LINE = 256 << 20
 _LAST_WORDS = 20
+_REASON = 3.0  # seconds; longer than the API takes to tell what became of a pod
 
 
 class Conversation(ABC):
@@ -70,7 +71,14 @@ class Conversation(ABC):
         try:
             self._write(encode(request) + b"\n")
         except (OSError, ValueError):
+            self._await_reason()
             raise self._failure() from None
+
+    def _await_reason(self) -> None:
+        """Who reads from it learns why it is gone, perhaps a little later than who writes to it."""
+        deadline = time.monotonic() + _REASON
+        while not self._over and (left := deadline - time.monotonic()) > 0:
+            self._bell.wait(left)
 
     def wait(self, id: int, timeout: float) -> bool:
         # Several agents start at once: the first wait is for this one's start too.

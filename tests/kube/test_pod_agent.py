@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kptrace.errors import AgentFailed, CannotLook, Unsupported
+from kptrace.errors import AgentFailed, CannotLook, NoCluster, Unsupported
 from kptrace.kube import luggage
 from kptrace.kube.channel import STATUS, STDOUT
 from kptrace.kube.pod_agent import PodAgent
@@ -52,6 +52,13 @@ class Stream:
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+class CutStream(Stream):
+    """The API has no last word."""
+
+    def frames(self) -> Iterator[tuple[int, bytes]]:
+        return (one for one in super().frames() if one[0] != STATUS)
 
 
 class Said:
@@ -98,6 +105,10 @@ class Lodging:
 def _here(command: Sequence[str]) -> Stream:
     """The same Python, which has kptrace."""
     return Stream([sys.executable, *command[1:]])
+
+
+def _cut(command: Sequence[str]) -> Stream:
+    return CutStream([sys.executable, *command[1:]])
 
 
 def _bare(command: Sequence[str]) -> Stream:
@@ -159,6 +170,35 @@ def test_what_becomes_of_the_pod_is_what_is_said() -> None:
         lodging.fate = AgentFailed("it was evicted")
         agent._channel.close()  # type: ignore[union-attr]
         with pytest.raises(AgentFailed, match="it was evicted"):
+            agent.wait(8, 10)
+    finally:
+        agent.close()
+
+
+@pytest.mark.parametrize(
+    ("away", "said"),
+    [(1, "the exec stream to the agent on a was cut"), (1000, "cannot be reached")],
+)
+def test_an_api_server_that_is_away(away: int, said: str) -> None:
+    """For a moment: what cut the stream may have cut the connection that asks. For good: that."""
+
+    class Away(Lodging):
+        left = 0
+
+        def look(self) -> str:
+            self.left -= 1
+            if self.left >= 0:
+                raise NoCluster("the API server cannot be reached")
+            return super().look()
+
+    lodging = Away(_cut)
+    agent = _agent(lodging)
+    agent.begin()
+    try:
+        agent.wait_until_entered()
+        lodging.left = away
+        agent._channel.close()  # type: ignore[union-attr]
+        with pytest.raises(CannotLook, match=said):
             agent.wait(8, 10)
     finally:
         agent.close()

@@ -65,6 +65,20 @@ def test_the_end_is_told_after_the_last_reply(talk: Dumb) -> None:
         talk.wait(6, 60)
 
 
+def test_who_writes_to_one_that_is_gone_is_told_why(talk: Dumb) -> None:
+    """The pipe breaks before the reader has heard of it."""
+
+    def broken(_: bytes) -> None:
+        teller.start()
+        raise BrokenPipeError("gone")
+
+    teller = threading.Timer(0.05, lambda: talk.over("its pod was evicted"))
+    talk._write = broken  # type: ignore[method-assign]
+    with pytest.raises(AgentFailed, match="its pod was evicted"):
+        talk.send(asked(5))
+    teller.join()
+
+
 def test_an_oops_is_a_failure(talk: Dumb) -> None:
     talk.send(asked(5))
     talk.heard(encode(Oops(id=5, message="no such door", hint="send Enter")))
