@@ -24,6 +24,7 @@ import yaml
 
 from kptrace.errors import Usage
 from kptrace.model import API_VERSION, Entrance, Outcome, Question
+from kptrace.nearest import nearest
 from kptrace.target import parse_source, parse_target
 from kptrace.verification import Expectation
 
@@ -176,6 +177,8 @@ def _check(reader: _Reader, node: yaml.Node, usual: Mapping[str, Any]) -> Expect
             parse_source(fields["source"], fields["namespace"])
     except Usage as error:
         reader.wrong(given.get("from", node), error.message, error.hint)
+    if "node" in given and fields.get("via") != "nodePort":
+        reader.wrong(given["node"], "node says whose node port is used", "add `via: nodePort`")
     name = reader.text(given["name"], "name") if "name" in given else ""
     line = node.start_mark.line + 1
     return Expectation(question=Question(target=target, **fields), name=name, line=line)
@@ -198,11 +201,9 @@ def _form(node: yaml.Node) -> str:
 
 
 def _nearest(word: str, known: tuple[str, ...]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(word, known, 1)
+    near = nearest(word, known)
     told = f"it is one of: {', '.join(known)}" if len(known) > 1 else f"it is {known[0]}"
-    return f"did you mean {near[0]}? {told}" if near else told
+    return f"did you mean {near}? {told}" if near else told
 
 
 def _or(words: tuple[str, ...]) -> str:

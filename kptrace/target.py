@@ -22,6 +22,7 @@ import re
 
 from kptrace.errors import Usage
 from kptrace.model import SourceRef, Target
+from kptrace.nearest import nearest
 
 SERVICE_WORDS = ("svc", "service", "services")
 POD_WORDS = ("pod", "pods", "po")
@@ -44,7 +45,7 @@ def parse_target(text: str, namespace: str) -> Target:
         return _service(text, rest, namespace)
     if slash and kind in POD_WORDS:
         return _pod(text, rest, namespace)
-    if slash and not _is_protocol(rest):
+    if slash and not _is_protocol(rest) and ":" not in kind:
         raise _unknown_kind(text, kind, rest)
     return _bare(text, namespace)
 
@@ -75,8 +76,9 @@ def parse_source(text: str, namespace: str) -> SourceRef:
 def _service(text: str, rest: str, namespace: str) -> Target:
     name, port, protocol = _split_port(text, rest)
     if "/" in name:
-        asked = name.replace("/", ":PORT/") if _is_protocol(name.partition("/")[2]) else FORMS
-        raise Usage(f'"{text}" holds a slash too many', f"write {text.removesuffix(rest)}{asked}")
+        bare, _, last = name.partition("/")
+        asked = f"{text.removesuffix(rest)}{bare}:PORT/{last}" if _is_protocol(last) else FORMS
+        raise Usage(f'"{text}" holds a slash too many', f"write {asked}")
     labels = name.rstrip(".").split(".")
     if len(labels) > 2 and labels[2] != "svc":
         raise Usage(
@@ -230,12 +232,10 @@ def _no_address(text: str) -> Usage:
 
 
 def _unknown_kind(text: str, kind: str, rest: str) -> Usage:
-    import difflib
-
     known = (*SERVICE_WORDS, *POD_WORDS)
-    near = difflib.get_close_matches(kind.lower(), known, n=1, cutoff=0.6)
+    near = nearest(kind.lower(), known)
     if near:
-        return Usage(f'"{kind}" in "{text}" is no kind', f"did you mean {near[0]}/{rest}?")
+        return Usage(f'"{kind}" in "{text}" is no kind', f"did you mean {near}/{rest}?")
     if kind in NODE_WORDS:
         return Usage(
             f'"{text}": a node is traced to by its address', "write the address, as in 10.0.0.1:22"

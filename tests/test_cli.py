@@ -134,6 +134,7 @@ def test_a_start_costs_no_heavy_import() -> None:
         (("svc/web", "-o", "table"), "-o"),
         (("svc/web", "--expect", "broken"), "--expect"),
         (("svc/web", "-4", "-6"), "-4 and -6 exclude each other"),
+        (("svc/web", "--node", "a"), "--node a says whose node port is used"),
         (("svc/", "--lab"), "is empty"),
         (("svc/web", "svc/web"), "unexpected extra argument"),
         (("trace",), "Missing argument"),

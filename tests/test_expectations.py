@@ -79,6 +79,7 @@ def test_words_are_what_was_typed() -> None:
         ("checks:\n- target: svc/web\n  expect: drop", 3, "'drop'", "did you mean dropped?"),
         ("checks:\n- target: svc/web\n  expect: []", 3, "empty list", "delivered"),
         ("checks:\n- target: svc/web\n  expect: {a: b}", 3, "a mapping", "one word"),
+        ("checks:\n- target: svc/web\n  node: a", 3, "node port", "add `via: nodePort`"),
         ("checks:\n- target: svc/web\n  via: nodeport", 3, "'nodeport'", "did you mean nodePort?"),
         ("checks:\n- target: svc/web\n  timeout: 2s", 3, "'2s'", "0.1 to 60"),
         ("checks:\n- target: svc/web\n  timeout: .nan", 3, "'.nan'", "0.1 to 60"),

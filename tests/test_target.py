@@ -112,6 +112,8 @@ WRONG = {
     "svc/web:99999999999999999999999": "1 to 65535",
     "svc/web:Http": "http",
     "svc/web:80/sctp": "tcp or udp",
+    "10.96.0.10:80/sctp": "tcp or udp",
+    "svc/../web": "write svc/web, svc/web:http",
     "svc/web/udp": "svc/web:PORT/udp",
     "web/udp": "web:PORT/udp",
     "serivce/web": "service/web",

@@ -13,6 +13,7 @@ from kptrace.commands.console import progress, show
 from kptrace.commands.report import PlainLook, plain
 from kptrace.commands.where import InLab, Offline, Saved, site
 from kptrace.errors import CannotLook, Inconclusive, NotFound, Usage
+from kptrace.nearest import instead
 
 if TYPE_CHECKING:
     from kptrace.explain import State
@@ -75,7 +76,7 @@ def _state(
 def _chosen(known: tuple[str, ...], wanted: list[str]) -> tuple[str, ...]:
     for name in wanted:
         if name not in known:
-            raise NotFound(f"no node {name}", f"there are: {', '.join(known) or 'none'}")
+            raise NotFound(f"no node {name}", instead(name, known))
     if not known:
         raise NotFound("there is no node's state in it", "a node's folder holds iptables-save.txt")
     return tuple(dict.fromkeys(wanted)) or known

@@ -12,6 +12,7 @@ from kptrace.commands.connection import InCluster
 from kptrace.commands.console import progress, show
 from kptrace.commands.where import InLab, Offline, site
 from kptrace.errors import CannotLook, Inconclusive, NotFound
+from kptrace.nearest import instead
 
 if TYPE_CHECKING:
     from kptrace.gather import Gathered
@@ -67,7 +68,7 @@ def snapshot(
 def _chosen(known: tuple[str, ...], wanted: list[str]) -> tuple[str, ...]:
     for name in wanted:
         if name not in known:
-            raise NotFound(f"no node {name}", f"there are: {', '.join(known)}")
+            raise NotFound(f"no node {name}", instead(name, known))
     return tuple(dict.fromkeys(wanted)) or known
 
 

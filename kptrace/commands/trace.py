@@ -92,6 +92,11 @@ def trace(
 
     if ipv4 and ipv6:
         raise Usage("-4 and -6 exclude each other", "give one of them, or none")
+    if node and via is not Via.NODE_PORT:
+        raise Usage(
+            f"--node {node} says whose node port is used",
+            f"add --via nodePort; to start on that node: --from node/{node}",
+        )
     own = namespace(lab, here, cluster)
     question = Question(
         target=parse_target(target, own),

@@ -185,9 +185,9 @@ def state(
         nodes = stack.enter_context(_cluster(question, cluster, sends=False))
         nodes.api()
         if nodes.nodes and question.node and question.node not in nodes.nodes:
-            from kptrace.kube.resolution import say_nearest
+            from kptrace.nearest import instead
 
-            raise NotFound(f"no node {question.node}", say_nearest(question.node, nodes.nodes))
+            raise NotFound(f"no node {question.node}", instead(question.node, nodes.nodes))
         return Live(nodes, nodes.nodes)
     there = site(stack, lab, here, cluster)
     live = Live(there.ground, there.nodes)

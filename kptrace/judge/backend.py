@@ -105,5 +105,7 @@ def _remedy(
         yield f"{look}  # does anything listen on {port}{where}?"
     elif not listeners and name:
         yield f"kubectl -n {namespace} logs {name}  # why does it not listen?"
+    elif listeners and service is None:
+        yield f"ask for a port that it listens on: {_named(listeners)}"
     if service is not None:
         yield f"kubectl -n {service.namespace} get svc {service.name} -o yaml  # right targetPort?"

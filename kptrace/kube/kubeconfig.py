@@ -13,7 +13,6 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from kubernetes.config.kube_config import ConfigNode, KubeConfigLoader, KubeConf
 from kptrace.errors import NoCluster, NotFound
 from kptrace.kube.connection import Connection
 from kptrace.model import Value
+from kptrace.nearest import instead
 
 DEFAULT_FILE = "~/.kube/config"
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -155,14 +155,19 @@ def _context(merged: ConfigNode, connection: Connection) -> dict[str, Any]:
     name = connection.context or merged.value["current-context"]
     known = {one["name"]: one for one in merged.value["contexts"]}
     if name and name not in known:
-        raise NotFound(f"no context {name} in the kubeconfig", _nearest(name, known))
+        raise NotFound(
+            f"no context {name} in the kubeconfig", instead(name, known) or "it has none"
+        )
     found = (known[name]["context"] if name else None) or {}
     context = dict(found.value if isinstance(found, ConfigNode) else found)
     for kind, wanted in (("cluster", connection.cluster), ("user", connection.user)):
         if wanted:
             entries = [one["name"] for one in merged.value[f"{kind}s"]]
             if wanted not in entries:
-                raise NotFound(f"no {kind} {wanted} in the kubeconfig", _nearest(wanted, entries))
+                raise NotFound(
+                    f"no {kind} {wanted} in the kubeconfig",
+                    instead(wanted, entries) or "it has none",
+                )
             context[kind] = wanted
     return context
 
@@ -179,14 +184,6 @@ def _entry(merged: ConfigNode, kind: str, name: str) -> ConfigNode:
 
 def _named(kind: str, entry: ConfigNode) -> ConfigNode:
     return ConfigNode(_OURS, {"name": _OURS, kind: entry.value}, entry.path)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]}?"
-    return f"it has: {', '.join(names[:8])}" if names else "it has none"
 
 
 # --- a pod ------------------------------------------------------------------------------------

@@ -28,8 +28,9 @@ import msgspec
 from kptrace.errors import CannotLook, NotFound
 from kptrace.kube.client import NAMES_ONLY, Client, Refusal, decoded, path
 from kptrace.kube.documents import PARTIAL, SERVICE_NAME, read_documents
-from kptrace.kube.resolution import say_nearest, strangers
+from kptrace.kube.resolution import strangers
 from kptrace.model import Question, SourceRef, Target
+from kptrace.nearest import instead
 from kptrace.target import parse_source
 
 SLICES = "apis/discovery.k8s.io/v1/endpointslices"
@@ -269,7 +270,7 @@ class Reading:
             if refusal.code != 404:
                 return  # it may be there; that we may not know it is no answer
             names = [one["metadata"]["name"] for one in self._names(path("namespaces"))]
-            raise NotFound(f"no namespace {namespace}", say_nearest(namespace, names)) from None
+            raise NotFound(f"no namespace {namespace}", instead(namespace, names)) from None
 
     def _names(self, where: str, **query: str) -> list[Found]:
         try:

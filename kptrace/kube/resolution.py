@@ -23,6 +23,7 @@ from kptrace.model import (
     Source,
     Target,
 )
+from kptrace.nearest import instead, instead_of_key
 
 
 def resolve(question: Question, documents: Documents) -> Resolution:
@@ -44,7 +45,9 @@ def service_named(target: Target, documents: Documents) -> Service:
     if found is None:
         raise NotFound(
             f"no Service {target.name} in namespace {target.namespace}",
-            _nearest(target, (s.key for s in documents.services), "svc/"),
+            instead_of_key(
+                f"{target.namespace}/{target.name}", (s.key for s in documents.services), "svc/"
+            ),
         )
     return found
 
@@ -62,9 +65,7 @@ def choose_source(question: Question, documents: Documents, backends: Iterable[s
         return _pod_source(name, question, documents)
     if kind in ("node", "nodes", "no") and name:
         if documents.node(name) is None:
-            raise NotFound(
-                f"no node {name}", say_nearest(name, (node.name for node in documents.nodes))
-            )
+            raise NotFound(f"no node {name}", instead(name, (one.name for one in documents.nodes)))
         return Source(kind="node", place=Place(node=name), why="as asked")
     raise Usage(
         f"--from {question.source}: a packet can be sent from a pod or a node only",
@@ -79,7 +80,7 @@ def _pod_source(name: str, question: Question, documents: Documents) -> Source:
     if pod is None:
         raise NotFound(
             f"no pod {bare} in namespace {namespace or question.namespace}",
-            say_nearest(key, (pod.key for pod in documents.pods), "pod/"),
+            instead_of_key(key, (pod.key for pod in documents.pods), "pod/"),
         )
     if not pod.node:
         raise NotFound(f"pod {key} runs on no node yet (phase {pod.phase or 'unknown'})")
@@ -148,19 +149,20 @@ def _entrance(
     match question.via:
         case "nodePort":
             if not port.node_port:
-                raise Usage(f"Service {service.key} has no node port", "leave out --via nodePort")
+                raise Usage(f"Service {service.key} has no node port", _ways(service))
             nodes = [n for n in documents.nodes if question.node in ("", n.name)]
             if not nodes:
                 raise NotFound(
                     f"no node {question.node}",
-                    say_nearest(question.node, (n.name for n in documents.nodes)),
+                    instead(question.node, (n.name for n in documents.nodes)),
                 )
             owned = tuple(a for node in nodes for a in node.addresses)
-            return _of_family(question, owned, "node address"), port.node_port
+            return _of_family(question, owned, "node address", service), port.node_port
         case "externalIP":
-            return _of_family(question, service.external_ips, "external IP"), port.port
+            return _of_family(question, service.external_ips, "external IP", service), port.port
         case "loadBalancer":
-            return _of_family(question, service.load_balancer_ips, "load-balancer IP"), port.port
+            addresses = service.load_balancer_ips
+            return _of_family(question, addresses, "load-balancer IP", service), port.port
         case "clusterIP" if service.headless:
             ready = [e for e in endpoints if e.ready] or list(endpoints)
             if not ready:
@@ -169,21 +171,35 @@ def _entrance(
                     "its name resolves to nothing: check the selector and the pods' readiness",
                 )
             addresses = tuple(e.address for e in ready)
-            address = _of_family(question, addresses, "endpoint")
+            address = _of_family(question, addresses, "endpoint", service)
             return address, next(e.port for e in ready if e.address == address) or port.port
         case "clusterIP":
-            return _of_family(question, service.cluster_ips, "ClusterIP"), port.port
+            return _of_family(question, service.cluster_ips, "ClusterIP", service), port.port
 
 
-def _of_family(question: Question, addresses: tuple[str, ...], what: str) -> str:
+def _of_family(
+    question: Question, addresses: tuple[str, ...], what: str, service: Service | None = None
+) -> str:
+    """The first; ``service``: which has others, perhaps, where it has none of this kind."""
     for address in addresses:
         if question.family in (0, ip_address(address).version):
             return address
     family = f" IPv{question.family}" if question.family else ""
     raise Usage(
         f"{question.target.text} has no{family} {what}",
-        f"it has: {', '.join(addresses)}" if addresses else "choose another with --via",
+        f"it has: {', '.join(addresses)}" if addresses or service is None else _ways(service),
     )
+
+
+def _ways(service: Service) -> str:
+    """Which of its addresses there are to choose from."""
+    there = {
+        "clusterIP": service.cluster_ips or service.headless,
+        "nodePort": any(port.node_port for port in service.ports),
+        "externalIP": service.external_ips,
+        "loadBalancer": service.load_balancer_ips,
+    }
+    return "use " + " or ".join(f"--via {way}" for way, some in there.items() if some)
 
 
 def _service_port(target: Target, service: Service) -> ServicePort:
@@ -196,7 +212,7 @@ def _service_port(target: Target, service: Service) -> ServicePort:
             if target.port in (port.name, str(port.port)):
                 return port
     offered = ", ".join(f"{p.name or '-'} {p.port}/{p.protocol}" for p in service.ports)
-    wanted = target.port or target.protocol or "any"
+    wanted = "/".join(filter(None, (target.port, target.protocol))) or "at all"
     raise NotFound(
         f"Service {service.key} has no port {wanted}", f"it has: {offered or 'none at all'}"
     )
@@ -209,7 +225,7 @@ def _of_pod(question: Question, documents: Documents) -> Resolution:
     if pod is None:
         raise NotFound(
             f"no pod {target.name} in namespace {target.namespace}",
-            _nearest(target, (p.key for p in documents.pods), "pod/"),
+            instead_of_key(key, (p.key for p in documents.pods), "pod/"),
         )
     if not pod.ips:
         raise NotFound(f"pod {key} has no address yet (phase {pod.phase or 'unknown'})")
@@ -310,22 +326,3 @@ def _number(target: Target) -> int:
             "give the number",
         )
     return 80
-
-
-def _nearest(target: Target, keys: Iterable[str], prefix: str) -> str:
-    known = tuple(keys)
-    elsewhere = [key for key in known if key.split("/")[1] == target.name]
-    if elsewhere:
-        namespace = elsewhere[0].split("/")[0]
-        return f"there is one in namespace {namespace}: add -n {namespace}"
-    return say_nearest(f"{target.namespace}/{target.name}", known, prefix)
-
-
-def say_nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    from difflib import get_close_matches  # few need it
-
-    near = get_close_matches(name, tuple(known), n=1, cutoff=0.5)
-    if not near:
-        return ""
-    namespace, _, bare = near[0].rpartition("/")
-    return f"did you mean {prefix}{bare}{f' -n {namespace}' if namespace else ''}?"

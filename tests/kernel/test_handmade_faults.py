@@ -222,6 +222,7 @@ def datagram(to: tuple[str, int], port: int) -> None:
     [
         (("127.0.0.1", 9999), "let the program listen on any address"),
         (("0.0.0.0", 9998), "where nobody listens on 10.244.1.31:9999"),
+        (("0.0.0.0", 9998), "ask for a port that it listens on: "),
     ],
 )
 def test_what_a_backend_listens_on_instead(

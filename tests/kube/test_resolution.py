@@ -101,13 +101,13 @@ def test_a_pod_and_its_declared_port() -> None:
 @pytest.mark.parametrize(
     ("question", "kind", "words", "hint"),
     [
-        (ask("svc/wbe"), NotFound, "no Service wbe", "did you mean svc/web -n shop?"),
+        (ask("svc/wbe"), NotFound, "no Service wbe", "did you mean svc/web?"),
         (ask("svc/far"), NotFound, "no Service far", "namespace other"),
         (ask("svc/web:nope"), NotFound, "no port nope", "http 80/tcp, dns 53/udp"),
         (ask("svc/nobody"), NotFound, "headless and has no endpoint", "selector"),
-        (ask("svc/web:dns", via="nodePort"), Usage, "no node port", "--via"),
-        (ask("svc/web", via="nodePort", node="c"), NotFound, "no node c", ""),
-        (ask("svc/web", via="loadBalancer"), Usage, "load-balancer", "--via"),
+        (ask("svc/web:dns", via="nodePort"), Usage, "no node port", "--via clusterIP"),
+        (ask("svc/web", via="nodePort", node="c"), NotFound, "no node c", "there are: a, b"),
+        (ask("svc/web", via="loadBalancer"), Usage, "load-balancer", "--via clusterIP or --via"),
         (ask("svc/web", via="externalIP", family=6), Usage, "no IPv6", "192.0.2.7"),
         (ask("pod/clint"), NotFound, "no pod clint", "pod/client"),
         (ask("pod/web-1"), Usage, "which port", "pod/web-1:8080"),
