@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from pyroute2 import NetNS
+from pyroute2 import IPRoute
 
 from kptrace.lab.state import NETNS, Lab
 from kptrace.model import Finding, Outcome, Trace
@@ -253,14 +253,23 @@ def test_a_program_that_drops_before_any_tap(vxlan_bench: Any) -> None:
 @contextmanager
 def xdp(netns: str, interface: str, code: bytes, name: str) -> Iterator[None]:
     program = bpf.load(6, code, name=name)  # BPF_PROG_TYPE_XDP
-    with NetNS(netns) as handle:
-        (index,) = handle.link_lookup(ifname=interface)
-        handle.link("set", index=index, xdp_fd=program)
-        os.close(program)
-        try:
-            yield
-        finally:
-            handle.link("set", index=index, xdp_fd=-1)
+    _set_xdp(netns, interface, program)
+    os.close(program)
+    try:
+        yield
+    finally:
+        _set_xdp(netns, interface, -1)
+
+
+def _set_xdp(netns: str, interface: str, program: int) -> None:
+    """In a thread there: pyroute2's own way into a namespace forks, and gives a child 2 s."""
+
+    def work() -> None:
+        with IPRoute() as handle:
+            (index,) = handle.link_lookup(ifname=interface)
+            handle.link("set", index=index, xdp_fd=program)
+
+    within(str(NETNS / netns), work)
 
 
 def _drop_udp() -> bytes:
