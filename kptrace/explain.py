@@ -18,7 +18,7 @@ from kptrace.judge import told
 from kptrace.judge.rivals import proxy_of, rivals
 from kptrace.kube.documents import Documents, read_documents
 from kptrace.kube.excerpt import about
-from kptrace.kube.resolution import service_named
+from kptrace.kube.resolution import service_at, service_named
 from kptrace.model import (
     ExplainedPort,
     Explanation,
@@ -109,6 +109,8 @@ def explain(
     documents = _with_services(target, documents, snapshot)
     if source is None:  # what is true of senders in general, not of one who was there before
         snapshot = msgspec.structs.replace(snapshot, ruleset=ForNewClients(snapshot.ruleset))
+    if target.kind == "address":
+        target = _named(target, service_at(target, documents))
     service = service_named(target, documents)
     vantage = Vantage(service, source, node, documents, snapshot)
     why_not = not_programmed(service)
@@ -138,6 +140,13 @@ def explain(
         service=service,
         nodes=nodes,
         missing=tuple(vantage.missing),
+    )
+
+
+def _named(target: Target, service: Service) -> Target:
+    """What an address means; its text stays as it was typed."""
+    return msgspec.structs.replace(
+        target, kind="service", name=service.name, namespace=service.namespace
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from kptrace.bundle import Bundle
 from kptrace.cli import _run
-from kptrace.errors import NotFound
+from kptrace.errors import NotFound, Usage
 from kptrace.explain import look
 from kptrace.model import Entry, Explanation
 from kptrace.target import parse_source, parse_target
@@ -83,6 +83,26 @@ def test_the_nearest_name_is_told(bundle: Path) -> None:
     with pytest.raises(NotFound, match="no Service wbe") as caught:
         told(bundle, "svc/wbe")
     assert "web" in caught.value.hint
+
+
+@pytest.mark.parametrize("api", [True, False], ids=["API", "rules alone"])
+def test_an_address_is_its_services(bundle: Path, api: bool) -> None:
+    if not api:
+        (bundle / "api").unlink()
+    made = told(bundle, "10.96.1.5:80")
+    assert made.service is not None
+    assert made.service.key == "default/np-local"
+    assert (made.target.text, made.target.name) == ("10.96.1.5:80", "np-local")
+    with pytest.raises(NotFound, match="no Service is known"):
+        told(bundle, "10.96.99.99")
+
+
+def test_a_nodes_address_is_the_way_to_many(bundle: Path) -> None:
+    with pytest.raises(Usage, match="which port") as caught:
+        told(bundle, "172.30.0.11")
+    wanted = caught.value.hint.removeprefix("name it: ").split(", ")
+    assert len(wanted) > 1
+    assert all(told(bundle, one).service is not None for one in wanted)
 
 
 def test_without_the_api_the_rules_name_the_service(bundle: Path) -> None:

@@ -18,7 +18,9 @@ def explain(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="TARGET", help="svc/web, svc/web:http, web.shop", show_default=False
+            metavar="TARGET",
+            help="svc/web, svc/web:http, web.shop, 10.96.0.10:53",
+            show_default=False,
         ),
     ],
     source: Annotated[

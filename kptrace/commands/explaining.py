@@ -23,8 +23,10 @@ def explained(
 ) -> Explanation:
     """``state``: begins to fetch it, while what explains it is imported."""
     meant = parse_target(target, namespace)
-    if meant.kind != "service":
-        raise Usage(f'"{target}" is no Service', "explain tells of Services: svc/NAME")
+    if meant.kind not in ("service", "address"):
+        raise Usage(
+            f'"{target}" is no Service', "explain tells of Services: svc/NAME, or an address of one"
+        )
     sender = parse_source(source, namespace) if source else None
     there = state(Question(target=meant, source=source, namespace=namespace, node=node))
     from kptrace.explain import look

@@ -257,12 +257,7 @@ def _pod_port(target: Target, pod: Pod) -> tuple[int, str]:
 
 def _of_address(target: Target, documents: Documents) -> Resolution:
     wanted = str(ip_address(target.name))
-    owners = [
-        (service, port, number)
-        for service in documents.services
-        for port, number in _ways_in(service, wanted, documents)
-        if target.port in ("", str(number)) and target.protocol in ("", port.protocol)
-    ]
+    owners = _owners(target, documents)
     if owners:
         service, port, number = owners[0]
         family = tuple(
@@ -303,8 +298,36 @@ def _of_address(target: Target, documents: Documents) -> Resolution:
     return Resolution(address=wanted, port=_number(target), protocol=protocol, endpoints=behind)
 
 
-def _with_port(address: str) -> str:
-    return f"[{address}]:80" if ":" in address else f"{address}:80"
+def service_at(target: Target, documents: Documents) -> Service:
+    """Whose address it is. Raises NotFound, and Usage where it is a node's, which many share."""
+    owners = _owners(target, documents)
+    services = {service.key: service for service, _, _ in owners}
+    if not services:
+        raise NotFound(
+            f"{target.text}: no Service is known to have this address",
+            "name the Service: svc/NAME -n NAMESPACE",
+        )
+    if len(services) > 1:
+        raise Usage(
+            f"{target.text}: which port? It is the way to {', '.join(services)}",
+            "name it: " + ", ".join(_with_port(target.name, number) for _, _, number in owners),
+        )
+    return next(iter(services.values()))
+
+
+def _owners(target: Target, documents: Documents) -> list[tuple[Service, ServicePort, int]]:
+    """The Services that have the address, with the port there and its number."""
+    wanted = str(ip_address(target.name))
+    return [
+        (service, port, number)
+        for service in documents.services
+        for port, number in _ways_in(service, wanted, documents)
+        if target.port in ("", str(number)) and target.protocol in ("", port.protocol)
+    ]
+
+
+def _with_port(address: str, port: int = 80) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _ways_in(
