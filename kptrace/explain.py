@@ -18,7 +18,7 @@ from kptrace.judge import told
 from kptrace.judge.rivals import proxy_of, rivals
 from kptrace.kube.documents import Documents, read_documents
 from kptrace.kube.excerpt import about
-from kptrace.kube.resolution import service_at, service_named
+from kptrace.kube.resolution import no_such_port, service_at, service_named
 from kptrace.model import (
     ExplainedPort,
     Explanation,
@@ -184,11 +184,7 @@ def _ports(service: Service, target: Target) -> tuple[ServicePort, ...]:
         and target.port in ("", port.name, str(port.port), str(port.node_port))
     )
     if not wanted:
-        offered = ", ".join(f"{p.name or '-'} {p.port}/{p.protocol}" for p in service.ports)
-        raise NotFound(
-            f"Service {service.key} has no port {target.port or target.protocol}",
-            f"it has: {offered or 'none at all'}",
-        )
+        raise no_such_port(target, service)
     return wanted
 
 

@@ -211,9 +211,13 @@ def _service_port(target: Target, service: Service) -> ServicePort:
         for port in ports:
             if target.port in (port.name, str(port.port)):
                 return port
+    raise no_such_port(target, service)
+
+
+def no_such_port(target: Target, service: Service) -> NotFound:
     offered = ", ".join(f"{p.name or '-'} {p.port}/{p.protocol}" for p in service.ports)
     wanted = "/".join(filter(None, (target.port, target.protocol))) or "at all"
-    raise NotFound(
+    return NotFound(
         f"Service {service.key} has no port {wanted}", f"it has: {offered or 'none at all'}"
     )
 
