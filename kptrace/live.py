@@ -10,12 +10,16 @@ import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from kptrace.crew import FILES, LONGEST, Crew, Ground
 from kptrace.model import Place
+from kptrace.node.namespace import OWN
 from kptrace.node.own import OwnAgent
 from kptrace.protocol import Agent, Door
+
+if TYPE_CHECKING:
+    from kptrace.node.ahead import Ahead
 
 
 class ThisNode:
@@ -23,8 +27,8 @@ class ThisNode:
 
     sparing = False
 
-    def __init__(self) -> None:
-        self.name = socket.gethostname()
+    def __init__(self, ahead: Ahead | None = None) -> None:
+        self.name, self._ahead = socket.gethostname(), ahead
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -48,8 +52,8 @@ class ThisNode:
         """It starts when it is asked for: there is no other to wait for."""
 
     def agent(self, node: str) -> Agent:
-        door = Door(place=Place(node=node), netns="/proc/self/ns/net")
-        return self._open.enter_context(OwnAgent(node, (door,)))
+        door = Door(place=Place(node=node), netns=OWN)
+        return self._open.enter_context(OwnAgent(node, (door,), self._ahead))
 
 
 class Live:
@@ -69,6 +73,7 @@ class Live:
 
     def node(self, name: str) -> Mapping[str, str]:
         """What decides a packet's fate there; rules are asked for as they are reached."""
+        import kptrace.rules.asked  # noqa: F401  which reads the rules, as soon as they are there
         from kptrace import cni  # which imports the walk
 
         place = Place(node=name)

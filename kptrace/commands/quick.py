@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kptrace.explain import State
+    from kptrace.node.ahead import Ahead
 
 _VALUES = {
     "-n": "namespace",
@@ -50,12 +51,22 @@ def explain(args: Sequence[str]) -> Callable[[], int] | None:
     if given is None:
         return None
     gc.disable()  # it is soon over, and looking for cycles takes a tenth of its time
+    ahead = _ahead() if "offline" in given else None
     import kptrace.lean  # noqa: F401
 
-    return lambda: _explain(given)
+    return lambda: _explain(given, ahead)
 
 
-def _explain(given: Mapping[str, str]) -> int:
+def _ahead() -> Ahead:
+    """What takes longest, begun before all else is imported, which takes about as long."""
+    from kptrace.node.ahead import Ahead
+    from kptrace.node.nft_listing import BASE_CHAINS, rules_of
+
+    nat = (rules_of("ip", "nat", chain) for chain in ("KUBE-SERVICES", "KUBE-NODEPORTS"))
+    return Ahead(BASE_CHAINS, *nat)
+
+
+def _explain(given: Mapping[str, str], ahead: Ahead | None) -> int:
     from kptrace.commands.explaining import exit_code, explained
 
     with ExitStack() as stack:
@@ -64,7 +75,7 @@ def _explain(given: Mapping[str, str]) -> int:
             given.get("source", ""),
             given.get("namespace") or "default",
             given.get("node", ""),
-            lambda _: _state(stack, given),
+            lambda _: _state(stack, given, ahead),
         )
     from kptrace.commands.console import When, colour, show, width
     from kptrace.render.explain import explain as text
@@ -73,7 +84,7 @@ def _explain(given: Mapping[str, str]) -> int:
     return exit_code(made)
 
 
-def _state(stack: ExitStack, given: Mapping[str, str]) -> State:
+def _state(stack: ExitStack, given: Mapping[str, str], ahead: Ahead | None) -> State:
     if "bundle" in given:
         from pathlib import Path
 
@@ -82,7 +93,9 @@ def _state(stack: ExitStack, given: Mapping[str, str]) -> State:
         return Bundle(Path(given["bundle"]))
     from kptrace.live import Live, ThisNode
 
-    here = stack.enter_context(ThisNode())
+    here = stack.enter_context(ThisNode(ahead))
     live = Live(here, (here.name,))
     live.begin(here.name)
+    import kptrace.render.explain  # noqa: F401  while the node is looked at
+
     return live

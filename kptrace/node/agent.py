@@ -25,7 +25,7 @@ from kptrace.model import Place, Probe, Returned
 from kptrace.node.doors import opened
 from kptrace.node.guard import Guard
 from kptrace.node.loop import Loop, Task
-from kptrace.node.namespace import within
+from kptrace.node.namespace import OWN, within
 from kptrace.node.stamps import Stamps
 from kptrace.protocol import (
     DOOR,
@@ -52,6 +52,7 @@ from kptrace.protocol import (
 from kptrace.rules.wanted import is_wanted
 
 if TYPE_CHECKING:
+    from kptrace.node.ahead import Ahead
     from kptrace.node.ruleset import Rulesets
     from kptrace.node.scout import Scouting
     from kptrace.node.watch import Watching
@@ -71,9 +72,13 @@ class Refusal(Exception):
 
 
 class Agent:
-    def __init__(self, requests: int, tell: Callable[[bytes], None]) -> None:
-        """``requests``: a file descriptor to read them from; ``tell`` takes the replies' lines."""
-        self._requests, self._tell = requests, tell
+    def __init__(
+        self, requests: int, tell: Callable[[bytes], None], ahead: Ahead | None = None
+    ) -> None:
+        """``requests``: a file descriptor to read them from; ``tell`` takes the replies' lines;
+        ``ahead``: what this process has begun to read where it stands.
+        """
+        self._requests, self._tell, self._ahead = requests, tell, ahead
         self._loop = Loop()
         self._guard = Guard()
         self._stamps = Stamps()
@@ -225,7 +230,8 @@ class Agent:
         from kptrace.node.ruleset import Rulesets
 
         if door.place not in self._rules:
-            self._rules[door.place] = Rulesets(door.netns)
+            ahead = self._ahead if door.netns == OWN else None
+            self._rules[door.place] = Rulesets(door.netns, ahead)
         return self._rules[door.place]
 
     def _ask(self, request: Ask) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 from collections.abc import Iterator
 from pathlib import Path
 from struct import pack, unpack_from
@@ -32,9 +31,9 @@ _Bytes = ctypes.Array[ctypes.c_char]
 
 def call(command: int, attributes: bytes | _Bytes) -> int:
     """A buffer is one that the kernel answers in."""
-    number = _SYSCALL.get(platform.machine())
+    number = _SYSCALL.get(os.uname().machine)
     if number is None:
-        raise OSError(errno.ENOSYS, f"bpf(2) on {platform.machine()} was never tried")
+        raise OSError(errno.ENOSYS, f"bpf(2) on {os.uname().machine} was never tried")
     if isinstance(attributes, bytes):
         attributes = ctypes.create_string_buffer(attributes, len(attributes))
     result = int(_libc.syscall(number, command, ctypes.byref(attributes), len(attributes)))

@@ -17,13 +17,12 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from shutil import which
 from typing import NamedTuple
 
 from kptrace.node import ipvs_table, pinned, wireguard
+from kptrace.node.abreast import abreast
 from kptrace.node.namespace import within
 from kptrace.protocol import Door, Fact
 
@@ -109,14 +108,9 @@ def facts(request_id: int, door: Door, files: Iterable[str]) -> Iterator[Fact]:
             work.append(partial(_ip, option, asked))
     batched = {name for commands in _BATCHES.values() for name in commands}
     work += [partial(_one, name, door) for name in wanted if name not in batched]
-    with ThreadPoolExecutor(_PARALLEL) as pool:
-        for found in pool.map(partial(_inside, door), work):
-            for name, text in found.items():
-                yield _fact(request_id, door, name, text)
-
-
-def _inside(door: Door, work: Callable[[], dict[str, str | Missing]]) -> dict[str, str | Missing]:
-    return within(door.netns, work)
+    for found in abreast((partial(within, door.netns, each) for each in work), _PARALLEL):
+        for name, text in found.items():
+            yield _fact(request_id, door, name, text)
 
 
 def _fact(request_id: int, door: Door, name: str, text: str | Missing) -> Fact:
@@ -183,19 +177,23 @@ def _found(argv: tuple[str, ...]) -> tuple[str, ...]:
     """In a pod of the node's own process namespace the node's programs will do, where the image has
     none; ``chroot`` changes no other namespace than that of files.
     """
-    if which(argv[0]) is None and which(argv[0], path=_host_path()) is not None:
+    if not _there(argv[0], os.get_exec_path()) and _there(argv[0], _host_folders()):
         return ("chroot", str(_HOST), *argv)
     return argv
 
 
-def _host_path() -> str:
-    """Where the node has its programs; nothing if its files are ours, or hidden from us."""
+def _there(program: str, folders: Iterable[str]) -> bool:
+    return any(os.access(os.path.join(folder, program), os.X_OK) for folder in folders)
+
+
+def _host_folders() -> list[str]:
+    """Where the node has its programs; none if its files are ours, or hidden from us."""
     try:
         if _HOST.samefile("/"):
-            return ""
+            return []
     except OSError:
-        return ""
-    return os.pathsep.join(f"{_HOST}{folder}" for folder in _FOLDERS)
+        return []
+    return [f"{_HOST}{folder}" for folder in _FOLDERS]
 
 
 def begin() -> None:

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import TYPE_CHECKING
 
 from kptrace.errors import CannotLook
 from kptrace.node.agent import Agent
 from kptrace.node.conversation import Conversation
 from kptrace.protocol import Door
+
+if TYPE_CHECKING:
+    from kptrace.node.ahead import Ahead
 
 _NONE = -1
 _LEAVE = 10.0  # seconds; it ends the programs that it runs
@@ -24,8 +28,10 @@ class OwnAgent(Conversation):
 
     remedy = "run as root; if it is, this is a bug: please report the message"
 
-    def __init__(self, node: str, doors: tuple[Door, ...]) -> None:
+    def __init__(self, node: str, doors: tuple[Door, ...], ahead: Ahead | None = None) -> None:
+        """``ahead``: what this process has begun to read where it stands."""
         super().__init__(node, doors)
+        self._ahead = ahead
         self._theirs, self._ours = os.pipe()
         self._thread = threading.Thread(target=self._run, name=f"agent {node}", daemon=True)
 
@@ -51,7 +57,7 @@ class OwnAgent(Conversation):
 
     def _run(self) -> None:
         try:
-            Agent(self._theirs, self._hear).run()
+            Agent(self._theirs, self._hear, self._ahead).run()
             self.over("it has left")
         except Exception as error:
             self.over(f"{type(error).__name__}: {error}")

@@ -19,15 +19,19 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from itertools import islice
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from kptrace.model import Place
 from kptrace.node import ipsets, legacy
+from kptrace.node.candidates import Like, Toward
 from kptrace.node.namespace import within
-from kptrace.node.nftables import FEW, Like, Nftables, Toward, decoded
+from kptrace.node.nftables import FEW, Nftables, decoded
 from kptrace.protocol import Fact
 from kptrace.rules.legacy_blob import LegacyBlob
 from kptrace.rules.wanted import Wanted, read_wanted
+
+if TYPE_CHECKING:
+    from kptrace.node.ahead import Ahead
 
 Tree = dict[str, Any]
 T = TypeVar("T")
@@ -39,10 +43,13 @@ class Unreadable(Exception):
 
 
 class Rulesets:
-    """The rulesets of one namespace. Several threads may ask, one at a time."""
+    """The rulesets of one namespace. Several threads may ask, one at a time.
 
-    def __init__(self, netns: str) -> None:
-        self._netns = netns
+    ahead: what was read there before
+    """
+
+    def __init__(self, netns: str, ahead: Ahead | None = None) -> None:
+        self._netns, self._ahead = netns, ahead
         self._lock = threading.Lock()
         self._nft: Nftables | None = None
         self._legacy: dict[tuple[str, str], LegacyBlob | None] = {}
@@ -80,7 +87,7 @@ class Rulesets:
     @property
     def nft(self) -> Nftables:
         if self._nft is None:
-            self._nft = self._inside(lambda: Nftables(self._inside))
+            self._nft = self._inside(lambda: Nftables(self._inside, self._ahead))
         return self._nft
 
     def blob(self, wanted: Wanted) -> LegacyBlob | None:

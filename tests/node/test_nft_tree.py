@@ -1,10 +1,9 @@
-"""Netlink attributes of nf_tables as trees of named values; and rules that are skimmed as bytes."""
+"""Netlink attributes of nf_tables as trees of named values."""
 
 from __future__ import annotations
 
 from kptrace.node.netlink import attribute, be32, nested, netfilter, text
 from kptrace.node.nft_tree import CHAIN, RULE, tree
-from kptrace.node.nftables import Like, Toward
 
 
 def expression(name: str, *attributes: bytes) -> bytes:
@@ -31,10 +30,6 @@ JUMP = expression(
 )
 PROTOCOL = (expression("meta", be32(2, 16), be32(1, 1)), compare(b"\x06"))
 COUNTER = expression("counter", attribute(1, bytes(8)), attribute(2, bytes(8)))
-
-
-def to(address: bytes, op: int = 0) -> tuple[bytes, bytes]:
-    return load(16 if len(address) == 4 else 24, len(address)), compare(address, op)
 
 
 def test_a_rule() -> None:
@@ -73,32 +68,3 @@ def test_cut_bytes_end_where_they_do_not_add_up() -> None:
     whole = rule(*PROTOCOL, ACCEPT)[4:]
     for end in range(len(whole)):
         tree(whole[:end], RULE)
-
-
-MINE, OTHER = bytes([10, 96, 0, 10]), bytes([10, 96, 0, 11])
-
-
-def test_rules_that_surely_are_for_another_address() -> None:
-    toward = Toward("10.96.0.10")
-    assert toward.elsewhere(rule(*to(OTHER), ACCEPT))
-    assert toward.elsewhere(rule(*PROTOCOL, *to(OTHER), ACCEPT))
-    assert Toward("fd00::1").elsewhere(rule(*to(bytes(16)), ACCEPT))
-
-
-def test_rules_that_may_match() -> None:
-    toward = Toward("10.96.0.10")
-    assert not toward.elsewhere(rule(*to(MINE), ACCEPT))
-    assert not toward.elsewhere(rule(*to(OTHER, op=1), ACCEPT)), "not that address"
-    assert not toward.elsewhere(rule(load(12, 4), compare(OTHER), ACCEPT)), "the source"
-    assert not toward.elsewhere(rule(load(16, 3), compare(OTHER[:3]), ACCEPT)), "a prefix"
-    assert not toward.elsewhere(rule(ACCEPT))
-    assert not toward.elsewhere(rule(COUNTER, *to(OTHER), ACCEPT)), "it counts before it compares"
-    assert not toward.elsewhere(b"")
-
-
-def test_a_key_of_which_some_bytes_are_open() -> None:
-    like = Like("........0a600001")
-    assert like.holding == bytes([10, 96, 0, 1])
-    assert like.may_hold(b"xx" + bytes([1, 2, 3, 4, 10, 96, 0, 1]))
-    assert not like.may_hold(bytes([1, 2, 3, 4, 10, 96, 0, 2]))
-    assert Like("....").holding == b""
