@@ -16,7 +16,7 @@ import os
 import socket
 from collections.abc import Iterator
 
-_PARTS = 64
+_PARTS = 16
 _LARGEST = 1 << 15
 _libc = ctypes.CDLL(None, use_errno=True)
 
