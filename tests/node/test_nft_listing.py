@@ -63,29 +63,53 @@ def test_short_ones_are_read_each_time() -> None:
     assert kernel.reads == 2
 
 
-def test_what_was_read_ahead_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = Kernel()
-    monkeypatch.setattr(ahead, "Conversation", lambda: kernel)
-    listings = Listings(Ahead(SERVICES))
-    assert len(told(listings, kernel)) == MANY
-    assert len(told(listings, kernel)) == MANY
-    assert kernel.reads == 1
-
-
-def test_what_was_read_ahead_of_a_change_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = Kernel()
-    monkeypatch.setattr(ahead, "Conversation", lambda: kernel)
+def read_ahead() -> Ahead:
+    """What has been read when this is over."""
     begun = Ahead(SERVICES, BASE_CHAINS)
-    answer = begun.take(SERVICES)
-    assert answer is not None
-    assert answer.generation == 1
-    assert begun.take(SERVICES) is None, "once"
-    listings = Listings(Ahead(SERVICES))
     for thread in threading.enumerate():
         if thread.name == "ahead":
             thread.join(20)
+    return begun
+
+
+def test_what_was_read_ahead_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel()
+    monkeypatch.setattr(ahead, "Conversation", lambda: kernel)
+    listings = Listings(read_ahead())
+    assert kernel.reads == 2
+    assert len(told(listings, kernel)) == MANY
+    assert len(told(listings, kernel)) == MANY
+    assert kernel.reads == 2
+
+
+def test_it_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "Conversation", Kernel)
+    begun = read_ahead()
+    answer = begun.take(SERVICES)
+    assert answer is not None
+    assert (answer.generation, len(answer.found)) == (1, MANY)
+    assert begun.take(SERVICES) is None
+    assert begun.take(rules_of("ip", "nat", "ANOTHER")) is None
+
+
+def test_what_was_read_ahead_of_a_change_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel()
+    monkeypatch.setattr(ahead, "Conversation", lambda: kernel)
+    listings = Listings(read_ahead())
     kernel.generation, kernel.rules = 2, 1
     assert len(told(listings, kernel)) == 1
+
+
+def test_who_asks_before_a_thread_has_begun_reads_it_himself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_to_be_had(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_to_be_had)
+    kernel = Kernel()
+    assert len(told(Listings(Ahead(SERVICES)), kernel)) == MANY
+    assert kernel.reads == 1
 
 
 def test_where_nothing_can_be_read_ahead_who_asks_hears_why(
