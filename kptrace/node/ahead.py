@@ -36,7 +36,7 @@ class Ahead:
 
 
 class _Coming:
-    """An answer that is awaited. A thread reads it, or, if none has begun, who asks does by himself."""
+    """An answer that a thread reads, or, where none has begun, who asks, by himself."""
 
     def __init__(self, question: Question) -> None:
         self._question = question

@@ -13,6 +13,7 @@ same one is as good as new.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from struct import Struct, pack
 from typing import TYPE_CHECKING, NamedTuple
@@ -81,9 +82,9 @@ def bodies(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 def _hooked(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Among 70,000 chains the attribute that only base chains have tells where they may be."""
-    hook = pack("=HHH", 8, _HOOKNUM, 0)  # a small number, big-endian
-    answers = (one for chunk in chunks if hook in chunk for one in netlink.messages(chunk))
-    return (one.body for one in answers if hook in one.body)
+    may_be = re.compile(re.escape(pack("=HHH", 8, _HOOKNUM, 0))).search  # small, and big-endian
+    answers = (one for chunk in chunks if may_be(chunk) for one in netlink.messages(chunk))
+    return (one.body for one in answers if may_be(one.body))
 
 
 BASE_CHAINS = Question(_GETCHAIN, netfilter(0), _hooked)
