@@ -187,6 +187,13 @@ class Crew:
                 sent += unique(coming.values())
         wait_all(sent, DUMP_SECONDS, "dump")
 
+    def must_have_rules(self, node: str) -> None:
+        """After a dump of it. Raises why they could not be read."""
+        wanted = Place(node=node), TABLES
+        for one in self.words():
+            if isinstance(one, Fact) and one.missing and (one.place, one.file) == wanted:
+                raise Forbidden(f"the rules of node {node}: {one.missing}", one.remedy)
+
     def texts(self) -> dict[Place, Mapping[str, str]]:
         """The files of each place that was dumped; those about rules come when they are read."""
         return {place: Files(self, place, told) for place, told in facts_of(self.words()).items()}

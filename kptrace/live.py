@@ -79,4 +79,5 @@ class Live:
         place = Place(node=name)
         self._crew.must_enter(place)
         self._crew.dump((place,), (*FILES, *self._more, *cni.wanted()))
+        self._crew.must_have_rules(name)
         return self._crew.texts().get(place, {})

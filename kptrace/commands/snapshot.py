@@ -13,6 +13,7 @@ from kptrace.commands.console import progress, show
 from kptrace.commands.where import InLab, Offline, site
 from kptrace.errors import CannotLook, Inconclusive, NotFound
 from kptrace.nearest import instead
+from kptrace.rules.wanted import TABLES
 
 if TYPE_CHECKING:
     from kptrace.gather import Gathered
@@ -46,7 +47,7 @@ def snapshot(
     """Keep all that explaining needs of every node as one bundle; nothing is sent.
 
     It tells of addresses, Services and connections, so only you can read it. What could not be had
-    is said and left out; it exits with 4 when that is a whole node.
+    is said and left out; it exits with 4 when that is a whole node, or its rules.
     """
     from kptrace.commands.keep import keep, place_for
 
@@ -62,7 +63,8 @@ def snapshot(
         raise CannotLook(absent[0].missing, absent[0].hint)
     keep(path, made, tuple(name for name in nodes if name not in {one.node for one in absent}))
     show(_words(path, made, len(nodes) - len(absent)))
-    raise typer.Exit(Inconclusive.exit_code if absent else 0)
+    whole = not any(layer.name in ("agent", TABLES) for layer in made.missing)
+    raise typer.Exit(0 if whole else Inconclusive.exit_code)
 
 
 def _chosen(known: tuple[str, ...], wanted: list[str]) -> tuple[str, ...]:

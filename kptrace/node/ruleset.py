@@ -35,11 +35,16 @@ if TYPE_CHECKING:
 
 Tree = dict[str, Any]
 T = TypeVar("T")
+RIGHTS = "run as root, or grant CAP_NET_ADMIN"
 _FAMILIES: tuple[Literal["ip", "ip6"], ...] = ("ip", "ip6")
 
 
 class Unreadable(Exception):
-    """Why a fact could not be had."""
+    """Why a fact could not be had; ``remedy``: what would let it be."""
+
+    def __init__(self, why: str, remedy: str = "") -> None:
+        super().__init__(why)
+        self.remedy = remedy
 
 
 class Rulesets:
@@ -66,7 +71,7 @@ class Rulesets:
     def facts(self, id: int, place: Place, files: Iterable[str]) -> Iterator[Fact]:
         for file, text in self.read(files).items():
             if isinstance(text, Unreadable):
-                yield Fact(id=id, place=place, file=file, missing=str(text))
+                yield Fact(id=id, place=place, file=file, missing=str(text), remedy=text.remedy)
             else:
                 yield Fact(id=id, place=place, file=file, text=text)
 
@@ -81,6 +86,8 @@ class Rulesets:
             return Unreadable("this agent does not know such a file")
         try:
             return _json(reader(self, wanted))
+        except PermissionError as error:
+            return Unreadable(f"not permitted ({error.strerror})", RIGHTS)
         except (OSError, ValueError, KeyError) as error:
             return Unreadable(f"{type(error).__name__}: {error}")
 

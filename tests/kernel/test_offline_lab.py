@@ -24,9 +24,14 @@ HERE = socket.gethostname()
 CLIENT = "10.244.1.10"
 
 
-def on_node(lab: Lab, *args: str, node: str = "node-a") -> subprocess.CompletedProcess[str]:
+POWERLESS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+
+
+def on_node(
+    lab: Lab, *args: str, node: str = "node-a", rights: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     netns = lab.door(Place(node=node)).netns
-    command = ["nsenter", f"--net={netns}", sys.executable, "-m", "kptrace", *args]
+    command = ["nsenter", f"--net={netns}", *rights, sys.executable, "-m", "kptrace", *args]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
@@ -117,6 +122,23 @@ def test_what_is_not_there(vxlan_bench: Any, args: tuple[str, ...], said: str) -
     assert (done.returncode, done.stdout) == (3, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("args", [("svc/web",), ("explain", "svc/web"), ("check",)])
+def test_without_the_right_to_read_the_rules(vxlan_bench: Any, args: tuple[str, ...]) -> None:
+    """Nothing is said about rules that were not read."""
+    space = ("-n", "shop") if args[-1] == "svc/web" else ()
+    done = on_node(vxlan_bench.lab, *args, *space, "--offline", rights=POWERLESS)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"the rules of node {HERE}: not permitted" in done.stderr
+    assert "run as root, or grant CAP_NET_ADMIN" in done.stderr
+
+
+def test_a_snapshot_without_the_right_to_read_the_rules(vxlan_bench: Any, tmp_path: Path) -> None:
+    args = ("snapshot", "--offline", "-o", str(tmp_path / "kept"))
+    done = on_node(vxlan_bench.lab, *args, rights=POWERLESS)
+    assert (done.returncode, done.stderr) == (4, "")
+    assert "rules/tables.json: not permitted" in done.stdout
 
 
 def test_resolved_without_an_api(vxlan_bench: Any) -> None:
