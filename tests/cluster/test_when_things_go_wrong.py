@@ -73,7 +73,7 @@ def probe_is_under_way(cluster: Cluster) -> None:
         (("svc/remote:htp", "-n", "shop"), "has no port htp", "http 80/tcp"),
         (("svc/remote", "-n", "shop", "--from", "pod/clien"), "no pod clien", "pod/client"),
         (("svc/remote", "-n", "shop", "--from", "node/node-c"), "no node node-c", "node-"),
-        (("svc/remote", "-n", "shop", "--context", "nowhere"), "no context nowhere", "it has:"),
+        (("svc/remote", "-n", "shop", "--context", "nowhere"), "no context nowhere", "there is: "),
         (("pod/clien:80", "-n", "shop"), "no pod clien in namespace shop", "pod/client"),
     ],
 )
