@@ -53,13 +53,16 @@ class Connection(msgspec.Struct):
 
 
 class Tracked(msgspec.Struct):
-    """A packet's place in its connection."""
+    """A packet's place in its connection; ``related``: it is about a packet of that."""
 
     connection: Connection
     direction: str = "original"
+    related: bool = False
 
     @property
     def state(self) -> str:
+        if self.related:
+            return "related"
         if self.direction == "reply" or self.connection.replied:
             return "established"
         return "new"

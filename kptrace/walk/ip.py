@@ -42,10 +42,12 @@ def output(story: Story, stage: Output) -> Stage | Arrived:
 
 def receive(story: Story, stage: Input) -> Stage | Arrived:
     skb = stage.skb
+    wanted = skb.flow.dst
     if not skb.prerouted:
         story.hook("prerouting", skb)
     skb.prerouted = False
-    if skb.socket or skb.iif == "lo":
+    # over lo it has its route already, unless nat drops that (nf_nat_ipv4_pre_routing)
+    if skb.socket or (skb.iif == "lo" and skb.flow.dst == wanted):
         return _deliver(story, skb)
     query = Query(flow=skb.flow, mark=skb.known_mark, iif=skb.iif)
     found = route_input(story.at(skb), query)

@@ -40,6 +40,7 @@ from kptrace.walk.conntrack import Conntrack
 from kptrace.walk.effects import Done, Effect, Refusal, Unmatched
 from kptrace.walk.expressions import Scene
 from kptrace.walk.ipvs import PRIORITIES, Ipvs, Refused, Taken
+from kptrace.walk.routing import Query, lookup
 from kptrace.walk.skb import Skb
 from kptrace.walk.snapshot import Snapshot
 from kptrace.walk.statements import act
@@ -87,9 +88,14 @@ class Netfilter:
             ended = stage(skb)
             if ended:
                 return ended
+            if skb.rerouted and not self._has_route(skb):
+                return None  # ip_route_me_harder failed: nobody further on is asked
         if hook in ("input", "postrouting") and skb.tracked and not skb.untracked:
             self.conntrack.confirm(skb.tracked.connection)
         return None
+
+    def _has_route(self, skb: Skb) -> bool:
+        return lookup(self.snapshot, Query(flow=skb.flow, mark=skb.rerouted_mark)).usable
 
     def _stages(self, hook: str, chains: Sequence[Chain]) -> Iterator[Stage]:
         """What runs at the hook, by priority."""

@@ -6,8 +6,9 @@ entry for the packet; the packet and its connection are changed in place, once f
 Of a range of addresses a source that is inside stays as it is, a destination never does: it is
 hashed anew (get_unique_tuple, find_best_ips_proto). Of a range of ports an old one that is inside
 stays; else a destination gets the first and a source any (nf_nat_l4proto_unique_tuple). ``random``
-keeps nothing. Few possibilities are spread out; of many ports the kernel will choose one (0), of
-many addresses one is guessed.
+keeps nothing, not even ICMP's id, and what has another id is translated (IPS_SRC_NAT). Few
+possibilities are spread out; of many ports the kernel will choose one (0), of many addresses one is
+guessed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from kptrace.walk.routing import interface_address, masquerade_address
 from kptrace.walk.snapshot import Snapshot
 
 _RANDOM = frozenset({"random", "fully-random"})
+_WITH_ID = frozenset({"icmp", "icmpv6"})
 _FEW = 64
 Where = tuple[str, int]
 
@@ -28,11 +30,12 @@ Where = tuple[str, int]
 def translate(statement: Dnat | Snat | Redirect | Masquerade, scene: Scene, done: Done) -> Effect:
     if _is_other(statement, scene):
         return Unmatched() if _lacks_key(statement, scene) else None
+    anew = scene.skb.flow.protocol in _WITH_ID and bool(_RANDOM & set(statement.flags))
     if isinstance(statement, Dnat | Redirect):
         where = _destination(statement, scene)
-        return _set_destination(where, scene, done) if where else Unmatched()
+        return _set_destination(where, scene, done, anew) if where else Unmatched()
     where = _source(statement, scene)
-    return _set_source(where, scene, done) if where else Unmatched()
+    return _set_source(where, scene, done, anew) if where else Unmatched()
 
 
 def _is_other(statement: Dnat | Snat | Redirect | Masquerade, scene: Scene) -> bool:
@@ -150,22 +153,25 @@ def _port(expr: Expr, scene: Scene, old: int, keeps: bool) -> str | int | Lack:
 # --- the connection ---------------------------------------------------------------------------
 
 
-def _set_destination(where: Where, scene: Scene, done: Done) -> Effect:
+def _set_destination(where: Where, scene: Scene, done: Done, anew: bool) -> Effect:
+    """``anew``: the id of a question of ICMP, which nobody here keeps, is another one."""
     skb = scene.skb
     if skb.tracked is None or skb.tracked.connection.dnat_done:
         return ACCEPT
     skb.tracked.connection.set_destination(*where)
+    skb.tracked.connection.dnat |= anew
     skb.tracked.connection.dnat_done = True
     skb.set_destination(*where)
     done.action = "dnat"
     return ACCEPT
 
 
-def _set_source(where: Where, scene: Scene, done: Done) -> Effect:
+def _set_source(where: Where, scene: Scene, done: Done, anew: bool) -> Effect:
     skb = scene.skb
     if skb.tracked is None or skb.tracked.connection.snat_done:
         return ACCEPT
     skb.tracked.connection.set_source(*where)
+    skb.tracked.connection.snat |= anew
     skb.tracked.connection.snat_done = True
     skb.set_source(*where)
     done.action = "snat"
