@@ -20,6 +20,7 @@ from kptrace.walk.skb import Skb
 from kptrace.walk.snapshot import Snapshot
 
 RESET = "tcp reset"
+ENDED = "ends the refusal"
 _WAYS = 16
 
 

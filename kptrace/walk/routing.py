@@ -274,11 +274,11 @@ def _alive(route: Route, oif: str) -> tuple[Nexthop, ...]:
 
 
 def _is_own(snapshot: Snapshot, query: Query) -> bool:
-    """Whatever rp_filter says (fib_validate_source: "regarded as a martian source")."""
+    """Whatever rp_filter says (fib_validate_source: "regarded as a martian source"), and over lo,
+    too, where a packet is routed there.
+    """
     source = query.flow.src
-    if not source or _is_loopback(snapshot, query.iif):
-        return False
-    held = snapshot.holds(source) is not None
+    held = bool(source) and snapshot.holds(source) is not None
     return held and not _either(snapshot, query.iif, "accept_local")
 
 

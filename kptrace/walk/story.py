@@ -71,22 +71,19 @@ class Story:
         """
         ended = self.netfilter(skb.place).run(name, skb)
         if isinstance(ended, Killed):
-            self._doubt_refusal(ended, skb)
+            self._follow_refusal(ended, skb)
             raise judge(ended, skb)
         return ended is not None
 
-    def _doubt_refusal(self, killed: Killed, skb: Skb) -> None:
+    def _follow_refusal(self, killed: Killed, skb: Skb) -> None:
         if not killed.reply:
             return
-        from kptrace.walk.refusal import ended_in_output  # few packets are refused
+        from kptrace.walk.refusal import ENDED, ended_in_output  # few packets are refused
 
         ref = ended_in_output(self.at(skb), skb, killed.reply)
         if ref is not None:
-            self.choices.certain = False
-            self.remark(
-                f"the sender may hear of nothing: {ref.table} {ref.chain} {ref.number or 'policy'} "
-                f"of {skb.place.node} ends the refusal"
-            )
+            rule = f"{ref.table} {ref.chain} {ref.number or 'policy'} of {skb.place.node}"
+            self.remark(f"the sender may hear of nothing: {rule} {ENDED}")
 
     def note(
         self,

@@ -18,6 +18,7 @@ from kptrace.model import Branch, Flow, Step, Value
 from kptrace.rules.parts import Reject
 from kptrace.rules.ruleset import Ruleset, Table
 from kptrace.walk.path import predict
+from kptrace.walk.refusal import ENDED
 from kptrace.walk.world import World
 
 _ROUTER = place_of(ROUTER)
@@ -48,7 +49,9 @@ _X6 = {"no-route": 0, "port-unreachable": 4, "host-unreachable": 3, "admin-prohi
 
 
 class Way(Value):
-    """refusal: what the sender is told, ``?`` something, empty: nothing."""
+    """refusal: what the sender is told, empty: nothing; ``?``: something, or nothing, as the rules
+    of OUTPUT may end it.
+    """
 
     weight: float
     certain: bool
@@ -75,7 +78,7 @@ def _way(branch: Branch, ruleset: Ruleset) -> Way:
         weight=branch.weight,
         certain=branch.certain,
         there=_seen(there, stayed[-1] if stayed else None),
-        refusal=_refusal(there, ruleset),
+        refusal="?" if ENDED in branch.words else _refusal(there, ruleset),
         back=_seen(back) if back else None,
         words=f"{branch.outcome}: {branch.words}",
     )
