@@ -271,7 +271,10 @@ class Vantage:
             return "the traffic policy is Local, and no endpoint is on this node"
         usable = any(one.ready or one.serving for one in self._endpoints)
         if way.branch.cause == "no-endpoints" and not usable:
-            return "the Service has no ready endpoint"
+            from kptrace.walk.refusal import unheard  # few Services have none
+
+            reasons = ("the Service has no ready endpoint", unheard(way.branch.words))
+            return "; ".join(filter(None, reasons))
         return way.branch.words
 
     def _becomes(self, ways: Iterable[Way]) -> str:

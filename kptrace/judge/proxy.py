@@ -14,6 +14,7 @@ from kptrace.judge.case import Case
 from kptrace.judge.passage import DNAT, Met, Passage
 from kptrace.judge.words import end, entry_words, flow_words, last_seen, rule_hit, rule_name
 from kptrace.model import Endpoint, Finding, Place, RuleRef
+from kptrace.walk.refusal import unheard
 
 # How kube-proxy names these rules: comments in iptables mode, maps in nftables mode.
 NO_ENDPOINTS = ("has no endpoints", "no-endpoint-services", "no-endpoint-nodeports", "reject-chain")
@@ -138,11 +139,13 @@ def endpoints_words(case: Case) -> str:
 
 
 def refusal(case: Case) -> list[str]:
+    """What its sender was told, or why it may have been told nothing."""
     for sighting in case.journey.back:
         inner = sighting.packet.innermost
         if inner.icmp is not None:
             return [f"the sender received an ICMP error from {inner.flow.src}"]
-    return []
+    told = unheard(case.branch.words) if case.branch else ""
+    return [told] if told else []
 
 
 def _untranslated(case: Case) -> Iterator[Finding]:

@@ -24,6 +24,11 @@ ENDED = "ends the refusal"
 _WAYS = 16
 
 
+def unheard(words: str) -> str:
+    """The clause of a branch's words that tells of a refusal which OUTPUT ends; else empty."""
+    return next((clause for clause in words.split("; ") if clause.endswith(ENDED)), "")
+
+
 def ended_in_output(snapshot: Snapshot, skb: Skb, reply: str) -> RuleRef | None:
     family = "ip6" if skb.family == 6 else "ip"
     chains = snapshot.ruleset.base_chains(family, "output")

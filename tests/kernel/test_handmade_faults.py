@@ -237,6 +237,25 @@ def test_what_a_backend_listens_on_instead(
     assert words in " ".join((found.summary, *found.remedy))
 
 
+def test_a_refusal_that_its_own_node_throws_away(vxlan_bench: Any) -> None:
+    drop = "OUTPUT -p icmp -j DROP"
+    netns = node(vxlan_bench.lab, "node-a")
+    run(netns, (f"iptables-nft -A {drop}",))
+    try:
+        vxlan_bench.renew()
+        seen: Trace = vxlan_bench.trace("svc/empty", "pod/client", timeout=1.0)
+    finally:
+        run(netns, (f"iptables-nft -D {drop}",))
+        vxlan_bench.renew()
+    found = seen.findings[0]
+    assert (seen.outcome, found.cause) == (Outcome.NO_ENDPOINTS, "no-endpoints")
+    assert [one.result for one in seen.evidence.returned] == ["timeout"]
+    (told,) = [one for one in found.evidence if "may hear of nothing" in one]
+    assert "of node-a ends the refusal" in told
+    seen = vxlan_bench.trace("svc/empty", "pod/client")
+    assert [one.result for one in seen.evidence.returned] == ["refused"]
+
+
 def test_a_program_that_drops_before_any_tap(vxlan_bench: Any) -> None:
     """All UDP that comes in on node-b's own interface, ARP and the rest not."""
     netns = node(vxlan_bench.lab, "node-b")
