@@ -34,14 +34,21 @@ from kptrace.walk.skb import Skb
 from kptrace.walk.translation import tproxy_target, translate
 
 
+def _is_of_others(reply: str, scene: Scene) -> bool:
+    """nft lists no test of the protocol or the family beside a refusal that is of one only."""
+    if reply == "tcp reset":
+        return scene.skb.flow.protocol != "tcp"
+    return reply.partition(" ")[0] == ("icmp" if scene.skb.family == 6 else "icmpv6")
+
+
 def act(statement: Statement, scene: Scene, done: Done) -> Effect:
     match statement:
         case Verdict():
             return statement
         case VerdictMap(key=key, map=entries):
             return _mapped(key, entries, scene, done)
-        case Reject(reply="tcp reset") if scene.skb.flow.protocol != "tcp":
-            return Unmatched()  # nft lists no test of the protocol beside it
+        case Reject(reply=reply) if _is_of_others(reply, scene):
+            return Unmatched()
         case Reject(reply=reply):
             return Refusal(reply=reply)
         case Dnat() | Snat() | Redirect() | Masquerade():

@@ -524,6 +524,27 @@ def test_sets_prefixes_and_negation() -> None:
     assert found.killed.reply
 
 
+@pytest.mark.parametrize(
+    ("kind", "code", "refused"),
+    [
+        ("icmp", "host-unreachable", True),
+        ("icmpx", "admin-prohibited", True),
+        ("icmpv6", "addr-unreachable", False),
+        ("tcp reset", None, True),
+    ],
+)
+def test_a_refusal_of_one_family(kind: str, code: str | None, refused: bool) -> None:
+    """In a table of both: ``nft`` lists no ``meta nfproto`` before it."""
+    reject = {"type": kind, **({"expr": code} if code else {})}
+    made = nft(chain("f", "prerouting", 0), rule("f", {"reject": reject}))
+    made = {name: text.replace('"ip"', '"inet"') for name, text in made.items()}
+    found = only(made)
+    assert (found.killed is not None) is refused
+    assert found.rules == (["t f 1"] if refused else [])
+    over6 = Flow(protocol="tcp", src="fd00::2", dst="fd00::1", sport=4000, dport=80)
+    assert (only(made, flow=over6).killed is not None) is (kind != "icmp")
+
+
 def test_a_header_that_the_packet_lacks_never_matches() -> None:
     made = nft(
         chain("f", "prerouting", 0),
