@@ -129,9 +129,12 @@ class Netfilter:
     def _track(self, skb: Skb) -> None:
         if skb.tracked is None and not skb.untracked:
             skb.tracked = self.conntrack.track(skb.packet, skb.zone or 0)
+            skb.zone = None  # the template that told it is put away
 
     def _nat(self, hook: str, chains: Sequence[Chain], skb: Skb) -> Killed | None:
         tracked = skb.tracked
+        if tracked is None and skb.zone is not None:
+            self._doubt("a zone of conntrack was set for what it does not track")
         if tracked is None or skb.untracked:
             return None
         entry = tracked.connection

@@ -221,7 +221,8 @@ def _answered(story: Story, arrived: Arrived, source: Place | None) -> End:
     flags = "SA" if sent.flow.protocol == "tcp" else ""
     icmp = _ECHOES.get(sent.icmp) if sent.icmp else None
     packet = Packet(flow=sent.flow.reverse, flags=flags, icmp=icmp)
-    skb = Skb(place=arrived.place or arrived.skb.place, packet=packet)
+    dscp = arrived.skb.dscp if icmp else 0  # icmp_reply, icmpv6_echo_reply: as it was asked
+    skb = Skb(place=arrived.place or arrived.skb.place, packet=packet, dscp=dscp)
     story.note("reply", skb)
     try:
         if arrived.unseen:

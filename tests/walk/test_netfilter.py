@@ -565,6 +565,21 @@ def test_status_of_a_translated_connection() -> None:
     assert found.skb.flow.src == "172.30.0.11"
 
 
+def test_a_zone_that_comes_behind_conntrack_is_not_followed() -> None:
+    """What began no connection gets a template then, and nat is asked about that."""
+    zone = {"mangle": {"key": {"ct": {"key": "zone"}}, "value": 1}}
+    made = nft(
+        chain("pre", "prerouting", -190),
+        chain("nat", "prerouting", -100, "nat"),
+        rule("pre", zone),
+        rule("nat", {"counter": {"packets": 0, "bytes": 0}}),
+    )
+    (told,) = run(made, flags="RA")
+    assert not told.certain
+    (told,) = run(made, flags="S")
+    assert told.certain
+
+
 def test_nat_chains_hang_on_one_hook_whatever_their_priority() -> None:
     """nf_nat_register_fn: a nat chain at 0 still runs at -100, before a filter chain at -50."""
     made = nft(
