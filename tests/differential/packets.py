@@ -131,7 +131,10 @@ def answer(name: str, got: bytes, cookie: int) -> bytes | None:
     else:
         return None
     hop = _hop(ENDS[name], src)
-    return ethernet(hop, ENDS[name].mac, ip(back, 64, transport)) if hop else None
+    # a kernel's own answer to an echo has the TOS of the question (icmp_reply)
+    tos = (data[0] & 15) << 4 | data[1] >> 4 if ipv6 else data[1]
+    made = ip(back, 64, transport, tos if protocol.startswith("icmp") else 0)
+    return ethernet(hop, ENDS[name].mac, made) if hop else None
 
 
 # --- headers ----------------------------------------------------------------------------------
@@ -154,12 +157,13 @@ def _mac(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
 
 
-def ip(flow: Flow, ttl: int, transport: bytes) -> bytes:
+def ip(flow: Flow, ttl: int, transport: bytes, tos: int = 0) -> bytes:
     number = _NUMBERS[flow.protocol]
     addresses = _packed(flow)
     if flow.ipv6:
-        return pack("!IHBB", 6 << 28, len(transport), number, ttl) + addresses + transport
-    head = pack("!BBHHHBBH", 0x45, 0, 20 + len(transport), 1, 0x4000, ttl, number, 0) + addresses
+        first = 6 << 28 | tos << 20
+        return pack("!IHBB", first, len(transport), number, ttl) + addresses + transport
+    head = pack("!BBHHHBBH", 0x45, tos, 20 + len(transport), 1, 0x4000, ttl, number, 0) + addresses
     return head[:10] + pack("!H", _checksum(head)) + head[12:] + transport
 
 
