@@ -110,8 +110,10 @@ def explain(
     if source is None:  # what is true of senders in general, not of one who was there before
         snapshot = msgspec.structs.replace(snapshot, ruleset=ForNewClients(snapshot.ruleset))
     if target.kind == "address":
-        target = _named(target, service_at(target, documents))
-    service = service_named(target, documents)
+        service = service_at(target, documents)
+        target = _named(target, service)
+    else:
+        service = service_named(target, documents)
     vantage = Vantage(service, source, node, documents, snapshot)
     why_not = not_programmed(service)
     ports, findings = [], list(rivals(node, snapshot.ruleset))

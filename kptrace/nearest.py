@@ -1,7 +1,6 @@
 """What may have been meant by a name that is not there. Pure.
 
-In: what was typed, and the names that there are. Out: a line for a hint, without commands that
-anybody's name could change: names come from Kubernetes or from our own lists.
+In: what was typed, and the names that there are. Out: a line for a hint.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def instead(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """``did you mean pod/client?``; where none is like it, which there are."""
+    """``did you mean pod/client?``; where none is like it, which there are; empty: none."""
     names = tuple(dict.fromkeys(known))
     near = nearest(name, names)
     if near:
         return f"did you mean {prefix}{near}?"
+    if not names:
+        return ""
     few = ", ".join(f"{prefix}{one}" for one in names[:MOST])
-    return f"there {'is' if len(names) == 1 else 'are'}: {few}{', ...' * (len(names) > MOST)}" * (
-        len(names) > 0
-    )
+    return f"there {'is' if len(names) == 1 else 'are'}: {few}{', ...' * (len(names) > MOST)}"
 
 
 def instead_of_key(key: str, keys: Iterable[str], prefix: str) -> str:
