@@ -19,6 +19,7 @@ from kptrace.judge.causes_cluster import SERVICE
 from kptrace.judge.denied import CAUSE as POLICY
 from kptrace.judge.health import health
 from kptrace.judge.rivals import proxy_of, rivals
+from kptrace.judge.unsteady import LOOKS, unsteady
 from kptrace.judge.ways import between
 from kptrace.kube.documents import Documents, read_documents
 from kptrace.model import (
@@ -57,9 +58,7 @@ def check(state: State, names: Iterable[str], say: Say) -> Checkup:
     for name in names:
         say(f"looking at {name}")
         try:
-            files = state.node(name)
-            snapshot = _snapshot(name, files)
-            told = tuple(_of_node(snapshot, files, documents, say))
+            files, snapshot, told = _looked_at(name, state, documents, say)
         except KptraceError as error:
             absent.append(Layer(name="agent", node=name, missing=error.message, remedy=error.hint))
             continue
@@ -78,6 +77,18 @@ def check(state: State, names: Iterable[str], say: Say) -> Checkup:
         absent=tuple(absent),
         missing=tuple(f"api/{name}" for name in documents.missing),
     )
+
+
+def _looked_at(
+    name: str, state: State, documents: Documents, say: Say
+) -> tuple[Mapping[str, str], Snapshot, tuple[Finding, ...]]:
+    for _ in range(LOOKS):
+        files = state.node(name)
+        snapshot = _snapshot(name, files)
+        told = tuple(_of_node(snapshot, files, documents, say))
+        if not told or not state.torn(name):
+            return files, snapshot, told
+    return files, snapshot, (*told, unsteady(name))
 
 
 def _told_by(ended: Iterable[Finding], one: Finding) -> bool:

@@ -13,6 +13,7 @@ from typing import Protocol, TypeGuard, TypeVar
 from kptrace.errors import AgentFailed, CannotLook, Forbidden, KptraceError, NoCluster, NotFound
 from kptrace.model import Layer, Place
 from kptrace.protocol import DOOR, Agent, Dump, Fact, Reply, Request
+from kptrace.rules.steady import changed
 from kptrace.rules.wanted import TABLES, Wanted, is_wanted
 from kptrace.run import AGENT, facts_of
 
@@ -210,6 +211,22 @@ class Crew:
                 break
         return found
 
+    def changed_rules(self) -> dict[Place, tuple[Wanted, ...]]:
+        """What is by now other than it was when it was read: the same is asked once more, at all
+        places at a time. Nobody is to believe the new answers; they are for comparing.
+        """
+        before = facts_of(self.words())
+        asked = {place: [TABLES, *_parts(before[place])] for place in before}
+        sent = {
+            place: self.send(place.node, partial(Dump, place=place, files=tuple(files)))
+            for place, files in asked.items()
+            if len(files) > 1
+        }
+        wait_all(sent.values(), DUMP_SECONDS, "dump")
+        after = facts_of(self.words())
+        found = {place: tuple(changed(before[place], after[place])) for place in sent}
+        return {place: parts for place, parts in found.items() if parts}
+
     def words(self) -> tuple[Reply, ...]:
         return tuple(reply for agent in self._agents.values() for reply in agent.log)
 
@@ -262,6 +279,10 @@ def wait_all(sent: Iterable[tuple[Agent, int]], seconds: float, what: str) -> No
                 f"the agent on {agent.node} did not finish its {what} in {seconds:g} s",
                 "is the node overloaded? try again, or look at it by hand",
             )
+
+
+def _parts(files: Iterable[str]) -> list[str]:
+    return [name for name in files if is_wanted(name) and name != TABLES]
 
 
 def _absent(name: str, node: str, why: KptraceError) -> Layer:

@@ -16,6 +16,7 @@ import msgspec
 from kptrace.errors import NotFound
 from kptrace.judge import told
 from kptrace.judge.rivals import proxy_of, rivals
+from kptrace.judge.unsteady import LOOKS, unsteady
 from kptrace.kube.documents import Documents, read_documents
 from kptrace.kube.excerpt import about
 from kptrace.kube.resolution import no_such_port, service_at, service_named
@@ -47,19 +48,26 @@ class State(Protocol):
     def api(self) -> Mapping[str, str | bytes]: ...
 
     def node(self, name: str) -> Mapping[str, str]:
-        """A node's files by name. Raises NotFound."""
+        """A node's files by name, of a live one as they are now. Raises NotFound."""
+
+    def torn(self, name: str) -> bool:
+        """Whether a live node's rules changed while the files that it gave last were read."""
 
 
 def look(target: Target, source: SourceRef | None, node: str, state: State) -> Explanation:
     """``node``: the vantage point; empty: the one of ``source``, else the first."""
     chosen, documents = _documents(target, source, node, state)
-    files = state.node(chosen)
-    snapshot = read_snapshot(Place(node=chosen), files)
-    if snapshot.links:  # programs hang on devices
-        from kptrace.cni import with_programs
+    for _ in range(LOOKS):
+        files = state.node(chosen)
+        snapshot = read_snapshot(Place(node=chosen), files)
+        if snapshot.links:  # programs hang on devices
+            from kptrace.cni import with_programs
 
-        snapshot = with_programs(snapshot, files)
-    return explain(target, source, chosen, documents, snapshot, state.nodes)
+            snapshot = with_programs(snapshot, files)
+        made = explain(target, source, chosen, documents, snapshot, state.nodes)
+        if not state.torn(chosen):
+            return made
+    return msgspec.structs.replace(made, findings=(*made.findings, unsteady(chosen)))
 
 
 def _documents(

@@ -17,6 +17,7 @@ from kptrace.model import Place
 from kptrace.node.namespace import OWN
 from kptrace.node.own import OwnAgent
 from kptrace.protocol import Agent, Door
+from kptrace.rules.steady import torn
 
 if TYPE_CHECKING:
     from kptrace.node.ahead import Ahead
@@ -81,3 +82,6 @@ class Live:
         self._crew.dump((place,), (*FILES, *self._more, *cni.wanted()))
         self._crew.must_have_rules(name)
         return self._crew.texts().get(place, {})
+
+    def torn(self, name: str) -> bool:
+        return torn(self._crew.texts().get(Place(node=name), {}))

@@ -22,6 +22,7 @@ import msgspec
 from kptrace.errors import BadDump
 from kptrace.model import Layer, Place, Probe, Question, Resolution, Source, Value
 from kptrace.protocol import DOOR, UNREADABLE, Fact, Reply
+from kptrace.rules.wanted import TABLES, is_wanted
 
 RUN_FILE = "run.json"
 AGENT = "agent"  # the name of the layer that takes all others of its node along
@@ -54,11 +55,17 @@ def sender_was_there(run: Run) -> bool:
 
 
 def facts_of(replies: Iterable[Reply]) -> dict[Place, dict[str, str]]:
-    """The texts that were dumped, by place and file name."""
+    """The texts that were dumped, by place and file name. Who asks for all tables once more looks
+    at the rules anew, and what was told of them before is no longer believed.
+    """
     found: dict[Place, dict[str, str]] = {}
     for reply in replies:
-        if isinstance(reply, Fact) and not reply.missing:
-            found.setdefault(reply.place, {})[reply.file] = reply.text
+        if not isinstance(reply, Fact) or reply.missing:
+            continue
+        if reply.file == TABLES and TABLES in found.get(reply.place, {}):
+            told = found[reply.place]
+            found[reply.place] = {name: told[name] for name in told if not is_wanted(name)}
+        found.setdefault(reply.place, {})[reply.file] = reply.text
     return found
 
 

@@ -15,6 +15,7 @@ from kptrace import cni
 from kptrace.crew import FILES, Crew, Ground, unique
 from kptrace.far import Far
 from kptrace.judge.case import cases
+from kptrace.judge.unsteady import rules_changed
 from kptrace.judge.verdict import judge
 from kptrace.kube.documents import Hearsay, read_documents
 from kptrace.kube.resolution import choose_source, resolve
@@ -78,7 +79,12 @@ def traced(question: Question, ground: Ground, seed: int, say: Say) -> tuple[Run
         absent=tuple(crew.absent),
     )
     made = _reported(told, crew.texts())  # which asks for the rules that it reaches
-    return msgspec.structs.replace(told, replies=crew.words()), made
+    told = msgspec.structs.replace(told, replies=crew.words())
+    changed = [rules_changed(place, parts) for place, parts in crew.changed_rules().items()]
+    if changed:
+        told = msgspec.structs.replace(told, absent=(*told.absent, *changed))
+        made = report(told)
+    return told, made
 
 
 def report(run: Run) -> Trace:

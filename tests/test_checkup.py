@@ -98,6 +98,9 @@ class Half:
             raise AgentFailed("the agent on node-b is gone", "try again")
         return self._whole.node(name)
 
+    def torn(self, name: str) -> bool:
+        return False
+
 
 def test_a_node_that_cannot_be_had_is_said(bundle: Path) -> None:
     made = check(Half(Bundle(bundle)), ("node-a", "node-b"), lambda _: None)

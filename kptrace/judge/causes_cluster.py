@@ -124,6 +124,16 @@ SERVICE = catalogue(
         "clear the rules of the one that is not in use, and let all tools use the same one",
     ),
     (
+        "rules-changing",
+        "the rules changed each time while they were read",
+        "rules are read part by part, and each part says which generation of the whole it is of; "
+        "looked at several times in a row, the parts were never of one: kube-proxy is busy, or two "
+        "programs undo each other's rules again and again",
+        "what is told of the rules may mix older and newer ones, and name as missing or stale what "
+        "was about to be written",
+        "look again; if it stays so, nft monitor shows what changes",
+    ),
+    (
         "no-endpoints",
         "the Service has no ready endpoint",
         "no EndpointSlice of the Service holds a ready address, so kube-proxy rejects its "

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 Tree = dict[str, Any]
 T = TypeVar("T")
+_OF_NFT = ("", "nft")  # and all tables
+_NO_NFT = 0  # the generation of a kernel without nf_tables
+_TRIES = 5
 RIGHTS = "run as root, or grant CAP_NET_ADMIN"
 _FAMILIES: tuple[Literal["ip", "ip6"], ...] = ("ip", "ip6")
 
@@ -85,11 +88,26 @@ class Rulesets:
         if wanted is None or reader is None:
             return Unreadable("this agent does not know such a file")
         try:
-            return _json(reader(self, wanted))
+            told = reader(self, wanted)
+            if wanted.backend in _OF_NFT:
+                told = self._steady(told, lambda: reader(self, wanted))
+            return _json(told)
+        except Unreadable as why:
+            return why
         except PermissionError as error:
             return Unreadable(f"not permitted ({error.strerror})", RIGHTS)
         except (OSError, ValueError, KeyError) as error:
             return Unreadable(f"{type(error).__name__}: {error}")
+
+    def _steady(self, told: Tree, again: Callable[[], Tree]) -> Tree:
+        """What was told, when no commit came while it was: one that comes between two parts of a
+        listing makes the kernel leave rules out, or tell them twice.
+        """
+        for _ in range(_TRIES):
+            if told["generation"] == _NO_NFT or told["generation"] == self.nft.generation():
+                return told
+            told = again()
+        raise Unreadable("the rules change faster than they can be read", "look again")
 
     @property
     def nft(self) -> Nftables:
@@ -116,14 +134,15 @@ class Rulesets:
         except OSError as error:
             if error.errno not in (errno.EPROTONOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP):
                 raise
-            told |= {"generation": 0, "tables": [], "base chains": []}  # a kernel without it
+            told |= {"generation": _NO_NFT, "tables": [], "base chains": []}  # a kernel without it
         return told
 
     # --- nf_tables --------------------------------------------------------------------------------
 
     def nft_names(self, wanted: Wanted) -> Tree:
         names = self.nft.chain_names if wanted.kind == "chains" else self.nft.set_names
-        return {"names": names(wanted.family, wanted.table)}
+        generation = self.nft.generation()
+        return {"generation": generation, "names": names(wanted.family, wanted.table)}
 
     def nft_chain(self, wanted: Wanted) -> Tree:
         where = wanted.family, wanted.table, wanted.name

@@ -7,8 +7,7 @@ to those that the text readers make of the same kernel's ``-save`` texts and JSO
 A table of iptables-nft's is told from nft's own by its base chains (nft_is_chain_compatible in
 iptables); a rule in it that iptables could not have written is read as nft's own.
 
-A fact that is not to be had is as if the thing were unknown: a chain that cannot be followed. Each
-fact of nf_tables tells the ruleset's generation, and ``torn`` whether it changed in between.
+A fact that is not to be had is as if the thing were unknown: a chain that cannot be followed.
 """
 
 from __future__ import annotations
@@ -49,16 +48,10 @@ class Asked(Source):
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
         self._facts: dict[str, Tree | None] = {}
-        self._generations: set[int] = set()
         self._ipsets: dict[str, Set | None] = {}
         self._chains: dict[tuple[Table, str], Chain | None] = {}
 
     # --- facts ----------------------------------------------------------------------------------
-
-    @property
-    def torn(self) -> bool:
-        """Somebody changed the rules between two looks."""
-        return len(self._generations) > 1
 
     def fact(self, wanted: Wanted) -> Tree | None:
         """What is told of it; None: nothing."""
@@ -78,12 +71,9 @@ class Asked(Source):
 
     def _read(self, file: str, text: str) -> Tree:
         try:
-            told = msgspec.json.decode(text, type=dict[str, Any])
+            return msgspec.json.decode(text, type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError) as error:
             raise BadDump(file, 0, str(error), _HINT) from None
-        if isinstance(told.get("generation"), int):
-            self._generations.add(told["generation"])
-        return told
 
     @cached_property
     def _index(self) -> Tree:

@@ -149,14 +149,21 @@ class Bench:
         self.lab = lab
         self._ground = _KeptGround(lab)
 
-    def run(self, target: str, source: str, namespace: str = "shop", **asked: Any) -> Run:
+    def run(
+        self,
+        target: str,
+        source: str,
+        namespace: str = "shop",
+        say: Callable[[str], None] = lambda _: None,
+        **asked: Any,
+    ) -> Run:
         question = Question(
             target=parse_target(target, namespace),
             source=source,
             namespace="shop",
             **{"timeout": 1.0, **asked},
         )
-        return trace.run(question, self._ground, int.from_bytes(os.urandom(4)), lambda _: None)
+        return trace.run(question, self._ground, int.from_bytes(os.urandom(4)), say)
 
     def trace(self, target: str, source: str, namespace: str = "shop", **asked: Any) -> Trace:
         return trace.report(self.run(target, source, namespace, **asked))

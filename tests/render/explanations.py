@@ -90,6 +90,9 @@ class Case:
         texts = {file: self._edit((CASE / name / file).read_text()) for file in self._files}
         return {**texts, **(ground() if self._routes else {})}
 
+    def torn(self, name: str) -> bool:
+        return False
+
 
 def explained(
     name: str, case: Case, source: SourceRef | None = None, namespace: str = "default"

@@ -1,0 +1,68 @@
+"""Whether the rules stayed as they were while one read them: ``torn`` and ``changed``.
+
+In: facts about rules by their names (wanted.py), as they were told. kube-proxy writes rules all the
+time, and a walk reads them part by part. Each fact of nf_tables holds the generation of the whole
+ruleset, which each commit raises; a legacy table holds no such number, but is read as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from kptrace.rules.wanted import TABLES, Wanted, is_wanted, read_wanted
+
+_MOVING = {"bytes", "consumed", "counters", "generation", "handle", "msecs", "options", "packets"}
+_MOVING |= {"position", "use"}
+_PASSING = ("timeout", "expiration")  # an element that comes and goes with the traffic
+
+
+def torn(files: Mapping[str, str]) -> bool:
+    """Somebody changed them between two looks: what was read may never have stood side by side."""
+    told = (_decoded(files[name]) for name in files if is_wanted(name))
+    found = (tree.get("generation") for tree in told)
+    return len({one for one in found if isinstance(one, int)}) > 1
+
+
+def changed(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Wanted]:
+    """The parts that are others than before. What merely counts packets, or comes and goes with
+    them, is no change.
+    """
+    for name in before:
+        wanted = read_wanted(name)
+        if wanted is None or name == TABLES or name not in after:
+            continue
+        if before[name] != after[name] and _lasting(before[name]) != _lasting(after[name]):
+            yield wanted
+
+
+def _decoded(text: str) -> Mapping[str, Any]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return {}  # who reads it for its meaning says what is wrong with it
+
+
+def _lasting(text: str) -> object:
+    try:
+        return _without_counts(_decoded(text))
+    except RecursionError:
+        return text
+
+
+def _without_counts(tree: object) -> object:
+    if isinstance(tree, dict):
+        return {key: _of_key(key, tree[key]) for key in tree if key not in _MOVING}
+    return [_without_counts(each) for each in tree] if isinstance(tree, list) else tree
+
+
+def _of_key(key: str, value: object) -> object:
+    if key == "elements" and isinstance(value, list):  # of a hash, in any order
+        return sorted(repr(_without_counts(each)) for each in value if not _is_passing(each))
+    return _without_counts(value)
+
+
+def _is_passing(tree: object) -> bool:
+    return isinstance(tree, dict) and any(name in tree for name in _PASSING)

@@ -1,0 +1,202 @@
+"""Rules that somebody changes while they are read, or while a probe is on its way.
+
+Whole rulesets are committed one after the other, as kube-proxy does. What is told must be one of
+them, never a mixture, or it must say that it may be one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import pytest
+
+from kptrace.explain import look
+from kptrace.lab.proxy import iptables
+from kptrace.lab.proxy.port import ProxyNode
+from kptrace.live import Live, ThisNode
+from kptrace.model import Endpoint, Explanation, Place, Service, ServicePort
+from kptrace.node import namespace
+from kptrace.node.intake import Intake
+from kptrace.node.own import OwnAgent
+from kptrace.node.ruleset import Rulesets
+from kptrace.protocol import Agent, Door
+from kptrace.rules.wanted import Wanted
+from kptrace.target import parse_target
+from kptrace.trace import report
+
+pytestmark = pytest.mark.kernel
+
+NAME = f"kptrace-changing-{os.getpid()}"
+BULK = Wanted(kind="chain", backend="nft", family="ip", table="nat", name="BULK")
+MANY = 600  # more than one part of a dump
+NODE = ProxyNode(
+    name="node-a",
+    addresses=("172.30.0.11",),
+    cluster_cidrs=("10.244.0.0/16",),
+    service_cidrs=("10.96.0.0/12",),
+)
+SERVICE = Service(
+    namespace="shop",
+    name="web",
+    type="ClusterIP",
+    cluster_ips=("10.96.0.10",),
+    ports=(ServicePort(name="", port=80, protocol="tcp", target_port="8080"),),
+)
+
+
+@pytest.fixture
+def netns() -> Iterator[str]:
+    path = namespace.create(NAME)
+    try:
+        yield path
+    finally:
+        namespace.delete(NAME)
+
+
+def load(text: str) -> None:
+    words = ("ip", "netns", "exec", NAME, "iptables-nft-restore")
+    subprocess.run(words, input=text, text=True, check=True)
+
+
+def bulk(word: str) -> str:
+    rules = (f"-A BULK -m comment --comment {word}-{n} -j RETURN" for n in range(MANY))
+    return "\n".join(["*nat", ":BULK - [0:0]", *rules, "COMMIT\n"])
+
+
+@pytest.mark.parametrize("times", [1, 3, 1000])
+def test_a_commit_between_two_parts_of_a_listing(
+    netns: str, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    words, commits = itertools.cycle(("new", "old")), itertools.count(1)
+    receive = Intake.receive
+
+    def disturbed(self: Intake, sock: socket.socket) -> Iterator[bytes]:
+        yield from receive(self, sock)
+        if next(commits) <= times:
+            load(bulk(next(words)))
+
+    load(bulk("old"))
+    monkeypatch.setattr(Intake, "receive", disturbed)
+    with closing(Rulesets(netns)) as rulesets:
+        (text,) = rulesets.read([BULK.narrowed("all").file]).values()
+    if times == 1000:
+        assert "the rules change faster than they can be read" in str(text)
+        return
+    assert isinstance(text, str)
+    assert [text.count(f"{word}-".encode().hex()) for word in ("old", "new")] == [0, MANY]
+
+
+# --- explain --------------------------------------------------------------------------------------
+
+
+def proxied(net: int) -> str:
+    """One and the same Service, with all its endpoints in another network."""
+    behind = [Endpoint(address=f"10.244.{net}.{n}", port=8080, node="node-a") for n in range(2, 5)]
+    return iptables.render([SERVICE], {SERVICE.key: behind}, NODE, "ip")
+
+
+class ThatNode(ThisNode):
+    def agent(self, node: str) -> Agent:
+        door = Door(place=Place(node=node), netns=f"/run/netns/{NAME}")
+        return self._open.enter_context(OwnAgent(node, (door,)))
+
+
+class Disturbed:
+    """A live node's state; ``disturb`` is called before a part of the rules is read."""
+
+    def __init__(self, live: Live, disturb: Callable[[], None]) -> None:
+        self._live, self._disturb = live, disturb
+        self.nodes, self.api, self.torn = live.nodes, live.api, live.torn
+
+    def node(self, name: str) -> Mapping[str, str]:
+        return Files(self._live.node(name), self._disturb)
+
+
+class Files(Mapping[str, str]):
+    def __init__(self, files: Mapping[str, str], disturb: Callable[[], None]) -> None:
+        self._files, self._disturb = files, disturb
+
+    def several(self, names: Sequence[str]) -> Mapping[str, str]:
+        self._disturb()
+        return {name: self._files[name] for name in names if name in self._files}
+
+    def __getitem__(self, name: str) -> str:
+        return self._files[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def explained(disturb: Callable[[], None]) -> Explanation:
+    with ThatNode() as here:
+        state = Disturbed(Live(here, (here.name,)), disturb)
+        return look(parse_target("svc/web", "shop"), None, here.name, state)
+
+
+def backends(made: Explanation) -> set[str]:
+    entries = made.ports[0].entries
+    return {backend.address for entry in entries for backend in entry.backends}
+
+
+def after(count: int, work: Callable[[], None]) -> Callable[[], None]:
+    """``work`` when it is called the ``count``-th time."""
+    calls = iter(range(1, 1000))
+    return lambda: work() if next(calls) == count else None
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+def test_who_looks_again_sees_the_newer_rules_alone(netns: str, count: int) -> None:
+    load(proxied(1))
+    made = explained(after(count, partial(load, proxied(2))))
+    assert backends(made) in ({f"10.244.{net}.{n}" for n in range(2, 5)} for net in (1, 2))
+    assert "rules-changing" not in {one.cause for one in made.findings}
+
+
+def test_rules_that_never_rest_are_said_to_be(netns: str) -> None:
+    load(proxied(1))
+    turns = iter(range(1000))
+    made = explained(lambda: load(proxied(1 + next(turns) % 2)))
+    (told,) = (one for one in made.findings if one.cause == "rules-changing")
+    assert told.severity == "warning"
+    assert "mix older and newer" in told.summary
+
+
+# --- trace ----------------------------------------------------------------------------------------
+
+
+def changing(netns: str, *words: str) -> Callable[[str], None]:
+    """A rule is written as soon as the rules have been read, before anything is sent."""
+
+    def said(text: str) -> None:
+        if text.startswith("sending"):
+            subprocess.run(["ip", "netns", "exec", netns, *words], check=True)
+
+    return said
+
+
+@pytest.mark.parametrize(
+    ("fixture", "program"), [("vxlan_bench", "iptables-nft"), ("legacy_bench", "iptables-legacy")]
+)
+def test_a_change_while_a_trace_runs_is_told(
+    request: pytest.FixtureRequest, fixture: str, program: str
+) -> None:
+    standing: Any = request.getfixturevalue(fixture)
+    netns = standing.lab.plan.node("node-a").netns
+    for word, changes in (("-A", True), ("-S", False), ("-D", True)):
+        rule = () if word == "-S" else ("-s", "192.0.2.1", "-j", "ACCEPT")
+        say = changing(netns, program, word, "FORWARD", *rule)
+        made = report(standing.run("svc/remote", "pod/client", say=say))
+        assert made.outcome == "delivered"
+        told = [(one.node, one.missing) for one in made.evidence.layers if one.name == "state"]
+        assert [node for node, _ in told] == ["node-a"] * changes
+        assert all("changed while this ran (chain FORWARD of ip filter)" in why for _, why in told)
