@@ -6,15 +6,16 @@ be missing; then it is said which one, and why.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol, TypeGuard, TypeVar
 
 from kptrace.errors import AgentFailed, CannotLook, Forbidden, KptraceError, NoCluster, NotFound
 from kptrace.model import Layer, Place
-from kptrace.protocol import DOOR, Agent, Dump, Fact, Reply, Request
-from kptrace.rules.steady import changed
-from kptrace.rules.wanted import TABLES, Wanted, is_wanted
+from kptrace.protocol import DOOR, Agent, Dump, Fact, Ready, Reply, Request, Watch
+from kptrace.rules.steady import changed, rested
+from kptrace.rules.wanted import GENERATION, TABLES, Wanted, is_wanted
 from kptrace.run import AGENT, facts_of
 
 DUMP_SECONDS = 30.0
@@ -88,6 +89,7 @@ class Crew:
         self._agents: dict[str, Agent] = {}
         self._last_id = 1000
         self._expected: dict[Place, dict[str, tuple[Agent, int]]] = {}
+        self._watched: Counter[Place] = Counter()
         self._without: set[str] = set()
         self.absent: list[Layer] = []
 
@@ -166,7 +168,10 @@ class Crew:
         """``request``: all of it but the id, which is given here."""
         self._last_id += 1
         agent = self._agents[node]
-        agent.send(request(id=self._last_id))
+        made = request(id=self._last_id)
+        if isinstance(made, Watch) and "rules" in made.layers:
+            self._watched.update(made.places)
+        agent.send(made)
         return agent, self._last_id
 
     def expect(self, place: Place, *some: Sequence[str]) -> None:
@@ -212,20 +217,37 @@ class Crew:
         return found
 
     def changed_rules(self) -> dict[Place, tuple[Wanted, ...]]:
-        """What is by now other than it was when it was read: the same is asked once more, at all
-        places at a time. Nobody is to believe the new answers; they are for comparing.
+        """What is by now other than it was when it was read. Where more was committed than our own
+        tables for the rule trace, the same is asked once more: for comparing, not to be believed.
         """
-        before = facts_of(self.words())
-        asked = {place: [TABLES, *_parts(before[place])] for place in before}
-        sent = {
-            place: self.send(place.node, partial(Dump, place=place, files=tuple(files)))
-            for place, files in asked.items()
-            if len(files) > 1
+        before = {place: dict(files) for place, files in facts_of(self.words()).items()}
+        read = {place: _rules(before[place]) for place in before}
+        own = self._own_commits()
+        now = self._ask_all({place: [GENERATION] for place in read if read[place]})
+        restless = {
+            place: [TABLES, *read[place]]
+            for place, told in now.items()
+            if not rested(before[place], told.get(GENERATION, ""), own[place])
         }
-        wait_all(sent.values(), DUMP_SECONDS, "dump")
-        after = facts_of(self.words())
-        found = {place: tuple(changed(before[place], after[place])) for place in sent}
+        after = self._ask_all(restless)
+        found = {place: tuple(changed(before[place], after[place])) for place in restless}
         return {place: parts for place, parts in found.items() if parts}
+
+    def _own_commits(self) -> Counter[Place]:
+        """Each watch of rules writes one table in each of its places where it can be armed."""
+        ready = (reply for reply in self.words() if isinstance(reply, Ready))
+        refused = (one.place for reply in ready for one in reply.unarmed if one.layer == "rules")
+        return self._watched - Counter(refused)
+
+    def _ask_all(self, files: Mapping[Place, Sequence[str]]) -> dict[Place, Mapping[str, str]]:
+        """At all places at a time."""
+        sent = [
+            self.send(place.node, partial(Dump, place=place, files=tuple(files[place])))
+            for place in files
+        ]
+        wait_all(sent, DUMP_SECONDS, "dump")
+        told = facts_of(self.words())
+        return {place: told[place] for place in files}
 
     def words(self) -> tuple[Reply, ...]:
         return tuple(reply for agent in self._agents.values() for reply in agent.log)
@@ -281,7 +303,7 @@ def wait_all(sent: Iterable[tuple[Agent, int]], seconds: float, what: str) -> No
             )
 
 
-def _parts(files: Iterable[str]) -> list[str]:
+def _rules(files: Iterable[str]) -> list[str]:
     return [name for name in files if is_wanted(name) and name != TABLES]
 
 

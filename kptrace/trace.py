@@ -13,6 +13,7 @@ import msgspec
 
 from kptrace import cni
 from kptrace.crew import FILES, Crew, Ground, unique
+from kptrace.errors import KptraceError
 from kptrace.far import Far
 from kptrace.judge.case import cases
 from kptrace.judge.unsteady import rules_changed
@@ -80,11 +81,19 @@ def traced(question: Question, ground: Ground, seed: int, say: Say) -> tuple[Run
     )
     made = _reported(told, crew.texts())  # which asks for the rules that it reaches
     told = msgspec.structs.replace(told, replies=crew.words())
-    changed = [rules_changed(place, parts) for place, parts in crew.changed_rules().items()]
+    changed = _changed(crew)
     if changed:
         told = msgspec.structs.replace(told, absent=(*told.absent, *changed))
         made = report(told)
     return told, made
+
+
+def _changed(crew: Crew) -> list[Layer]:
+    try:
+        found = crew.changed_rules()
+    except KptraceError:
+        return []  # an agent is gone; what it saw before counts no less
+    return [rules_changed(place, parts) for place, parts in found.items()]
 
 
 def report(run: Run) -> Trace:

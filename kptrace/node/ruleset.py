@@ -139,6 +139,9 @@ class Rulesets:
 
     # --- nf_tables --------------------------------------------------------------------------------
 
+    def generation(self, _: Wanted) -> Tree:
+        return {"generation": self.nft.generation()}
+
     def nft_names(self, wanted: Wanted) -> Tree:
         names = self.nft.chain_names if wanted.kind == "chains" else self.nft.set_names
         generation = self.nft.generation()
@@ -258,6 +261,7 @@ def _json(told: Mapping[str, Any]) -> str:
 
 _READERS: dict[tuple[str, str], Callable[[Rulesets, Wanted], Tree]] = {
     ("", "tables"): Rulesets.tables,
+    ("", "generation"): Rulesets.generation,
     ("nft", "chains"): Rulesets.nft_names,
     ("nft", "sets"): Rulesets.nft_names,
     ("nft", "chain"): Rulesets.nft_chain,

@@ -16,14 +16,29 @@ from kptrace.rules.wanted import TABLES, Wanted, is_wanted, read_wanted
 
 _MOVING = {"bytes", "consumed", "counters", "generation", "handle", "msecs", "options", "packets"}
 _MOVING |= {"position", "use"}
+_LEGACY = "rules/legacy/"
 _PASSING = ("timeout", "expiration")  # an element that comes and goes with the traffic
 
 
 def torn(files: Mapping[str, str]) -> bool:
     """Somebody changed them between two looks: what was read may never have stood side by side."""
-    told = (_decoded(files[name]) for name in files if is_wanted(name))
-    found = (tree.get("generation") for tree in told)
-    return len({one for one in found if isinstance(one, int)}) > 1
+    return len(_generations(files)) > 1
+
+
+def rested(before: Mapping[str, str], by_now: str, own: int) -> bool:
+    """Nobody changed them since they were read.
+
+    by_now: the generation, as a fact; own: how many commits were ours
+    """
+    if any(name.startswith(_LEGACY) for name in before):
+        return False  # nobody knows
+    generations = _generations(before)
+    return not generations or _decoded(by_now).get("generation") == min(generations) + own
+
+
+def _generations(files: Mapping[str, str]) -> set[int]:
+    told = (_decoded(files[name]).get("generation") for name in files if is_wanted(name))
+    return {one for one in told if isinstance(one, int)}
 
 
 def changed(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Wanted]:

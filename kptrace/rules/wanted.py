@@ -4,6 +4,7 @@ Such a fact is a file of a saved run like any other; its name is the question, s
 replayed by looking its questions up::
 
     rules/tables.json                                    all tables, and nft's base chains
+    rules/generation.json                                how often nft's rules were changed
     rules/legacy/ip/nat/table.json                       the kernel's own chains of a legacy table
     rules/nft/ip/nat/chains.json, .../sets.json          all names
     rules/nft/ip/nat/chain/KUBE-SERVICES.json            one chain; its rules too if they are few
@@ -32,12 +33,13 @@ if TYPE_CHECKING:
     from kptrace.rules.ruleset import Table
 
 TABLES = "rules/tables.json"
+GENERATION = "rules/generation.json"
 _ROOT, _END = "rules/", ".json"
 _PARTS = ("all", "toward", "saying", "number", "key", "like")
 
 
 class Wanted(Value):
-    """One question. ``kind``: tables, table, chains, sets, chain, set, number.
+    """One question. ``kind``: tables, generation, table, chains, sets, chain, set, number.
 
     backend: legacy, nft, ipset; ``part``: one of _PARTS; empty: the thing itself
     """
@@ -83,8 +85,8 @@ def read_wanted(file: str) -> Wanted | None:
     if not is_wanted(file):
         return None
     words = [unquote(word) for word in file[len(_ROOT) : -len(_END)].split("/")]
-    if words == ["tables"]:
-        return Wanted(kind="tables")
+    if words in (["tables"], ["generation"]):
+        return Wanted(kind=words[0])
     backend, rest = words[0], words[1:]
     if backend == "ipset":
         return _thing("ipset", "", "", rest)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kptrace.rules.steady import changed, torn
+from kptrace.rules.steady import changed, rested, torn
 from kptrace.rules.wanted import TABLES
 
 CHAIN, OTHER = "rules/nft/ip/nat/chain/A.json", "rules/nft/ip/nat/chain/B.json"
@@ -32,6 +32,19 @@ def test_parts_of_several_generations_may_never_have_stood_side_by_side() -> Non
     assert not torn({CHAIN: chain(7), OTHER: chain(7), LEGACY: "{}", "ip-link.json": "[]"})
     assert torn({CHAIN: chain(7), OTHER: chain(8)})
     assert torn({TABLES: json.dumps({"generation": 6}), CHAIN: chain(7)})
+
+
+@pytest.mark.parametrize(("by_now", "own"), [(8, 0), (9, 1), (10, 2)])
+def test_who_wrote_all_that_was_written_knows_that_the_rest_rested(by_now: int, own: int) -> None:
+    read = {CHAIN: chain(8), OTHER: chain(8)}
+    assert rested(read, json.dumps({"generation": by_now}), own)
+    assert not rested(read, json.dumps({"generation": by_now + 1}), own)
+    assert not rested(read, "", own), "nobody told"
+
+
+def test_a_legacy_table_counts_no_changes() -> None:
+    assert not rested({LEGACY: "{}", CHAIN: chain(8)}, json.dumps({"generation": 8}), 0)
+    assert rested({"ip-link.json": "[]"}, "", 0), "there was no rule"
 
 
 @pytest.mark.parametrize(
