@@ -28,6 +28,8 @@ from kptrace.protocol import Door, Fact
 
 TIMEOUT = 120  # seconds; iptables-nft-save of 10,000 Services takes 37
 _PARALLEL = 4
+_TRIES = 5
+_TORN = b"Dump was interrupted"  # lib/libnetlink.c of iproute2
 _PIPE = subprocess.PIPE
 _abandoned = False
 _running: set[subprocess.Popen[bytes]] = set()
@@ -147,6 +149,17 @@ def _listed(name: str) -> bool:
 
 
 def _output(argv: tuple[str, ...], text: str = "") -> str:
+    """What it prints of a state that did not change while it was listed: ``ip`` and ``bridge`` say
+    so where it did (NLM_F_DUMP_INTR), and exit with 0 all the same.
+    """
+    for _ in range(_TRIES):
+        out, said = _ran(argv, text)
+        if _TORN not in said:
+            return out
+    raise Missing(f"{' '.join(argv)}: what it lists changes faster than it can be listed")
+
+
+def _ran(argv: tuple[str, ...], text: str) -> tuple[str, bytes]:
     try:
         with _started(argv) as process:
             try:
@@ -161,7 +174,7 @@ def _output(argv: tuple[str, ...], text: str = "") -> str:
     if process.returncode:
         why = said.decode(errors="replace").strip()[-500:]
         raise Missing(f"{' '.join(argv)} ended with {process.returncode}: {why}")
-    return out.decode(errors="replace")
+    return out.decode(errors="replace"), said
 
 
 def _started(argv: tuple[str, ...]) -> subprocess.Popen[bytes]:

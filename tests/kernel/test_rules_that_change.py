@@ -1,4 +1,4 @@
-"""Rules that somebody changes while they are read, or while a probe is on its way.
+"""Rules (and links) that somebody changes while they are read, or while a probe is on its way.
 
 Whole rulesets are committed one after the other, as kube-proxy does. What is told must be one of
 them, never a mixture, or it must say that it may be one.
@@ -7,9 +7,11 @@ them, never a mixture, or it must say that it may be one.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -23,7 +25,7 @@ from kptrace.lab.proxy import iptables
 from kptrace.lab.proxy.port import ProxyNode
 from kptrace.live import Live, ThisNode
 from kptrace.model import Endpoint, Explanation, Place, Service, ServicePort
-from kptrace.node import namespace
+from kptrace.node import dump, namespace
 from kptrace.node.intake import Intake
 from kptrace.node.own import OwnAgent
 from kptrace.node.ruleset import Rulesets
@@ -92,6 +94,33 @@ def test_a_commit_between_two_parts_of_a_listing(
         return
     assert isinstance(text, str)
     assert [text.count(f"{word}-".encode().hex()) for word in ("old", "new")] == [0, MANY]
+
+
+def test_links_that_come_and_go_while_the_others_are_listed(netns: str) -> None:
+    def ip(*lines: str) -> None:
+        words = ("ip", "-n", NAME, "-batch", "-")
+        subprocess.run(words, input="\n".join(lines), text=True, check=True)
+
+    def come_and_go() -> None:
+        while not over.is_set():
+            ip(*("link add x type veth peer name y", "link del x") * 20)
+
+    lasting = [f"{end}{number}" for number in range(200) for end in "vw"]
+    ip(*(f"link add v{number} type veth peer name w{number}" for number in range(200)))
+    over, door = threading.Event(), Door(place=Place(node="n"), netns=netns)
+    busy = threading.Thread(target=come_and_go)
+    busy.start()
+    try:
+        told = [fact for _ in range(20) for fact in dump.facts(1, door, ["ip-link.json"])]
+    finally:
+        over.set()
+        busy.join()
+    assert all("faster than" in fact.missing for fact in told if fact.missing)
+    lists = [[link["ifname"] for link in json.loads(one.text)] for one in told if one.text]
+    assert lists
+    for names in lists:
+        assert sorted(set(names) - {"lo", "x", "y"}) == sorted(lasting)
+        assert len(set(names)) == len(names)
 
 
 # --- explain --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +48,22 @@ def test_everything_that_a_trace_asks_for_is_known() -> None:
     known = {*PROGRAMS, *READERS}
     known |= {name for batch in _BATCHES.values() for name in batch}
     assert {file for file in FILES if not is_wanted(file)} <= known
+
+
+@pytest.mark.parametrize("torn", [0, 2, 1000])
+def test_a_listing_that_was_torn_is_made_again(tmp_path: Path, torn: int) -> None:
+    count = tmp_path / "count"
+    script = (
+        f'echo >> {count}; [ $(wc -l < {count}) -gt {torn} ] || echo "Dump was interrupted '
+        f'and may be inconsistent." >&2; wc -l < {count}'
+    )
+    words = ("sh", "-c", script)
+    dump.begin()  # in this process another agent may have left
+    if torn < 1000:
+        assert int(dump._output(words)) == torn + 1
+        return
+    with pytest.raises(Missing, match="changes faster than it can be listed"):
+        dump._output(words)
 
 
 def test_a_program_that_just_started_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
