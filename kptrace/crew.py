@@ -13,12 +13,24 @@ from typing import Protocol, TypeGuard, TypeVar
 
 from kptrace.errors import AgentFailed, CannotLook, Forbidden, KptraceError, NoCluster, NotFound
 from kptrace.model import Layer, Place
-from kptrace.protocol import DOOR, Agent, Dump, Fact, Ready, Reply, Request, Watch
+from kptrace.protocol import (
+    DOOR,
+    Agent,
+    Dump,
+    Fact,
+    Ready,
+    Reply,
+    Request,
+    Scout,
+    Scouted,
+    Watch,
+)
 from kptrace.rules.steady import changed, rested
 from kptrace.rules.wanted import GENERATION, TABLES, Wanted, is_wanted
 from kptrace.run import AGENT, facts_of
 
 DUMP_SECONDS = 30.0
+RULES = "rules"  # the layer that tells which rules the probe meets
 
 # what decides a packet's fate in one place
 FILES = (
@@ -89,7 +101,7 @@ class Crew:
         self._agents: dict[str, Agent] = {}
         self._last_id = 1000
         self._expected: dict[Place, dict[str, tuple[Agent, int]]] = {}
-        self._watched: Counter[Place] = Counter()
+        self._writing: dict[int, Sequence[Place]] = {}
         self._without: set[str] = set()
         self.absent: list[Layer] = []
 
@@ -169,8 +181,7 @@ class Crew:
         self._last_id += 1
         agent = self._agents[node]
         made = request(id=self._last_id)
-        if isinstance(made, Watch) and "rules" in made.layers:
-            self._watched.update(made.places)
+        self._writing[self._last_id] = _written(made)
         agent.send(made)
         return agent, self._last_id
 
@@ -234,10 +245,13 @@ class Crew:
         return {place: parts for place, parts in found.items() if parts}
 
     def _own_commits(self) -> Counter[Place]:
-        """Each watch of rules writes one table in each of its places where it can be armed."""
+        """How many tables of our own were written where; each was one commit."""
+        own = Counter(place for places in self._writing.values() for place in places)
+        refused = {word.id for word in self.words() if isinstance(word, Scouted) and word.error}
+        own -= Counter(place for id in refused for place in self._writing.get(id, ()))
         ready = (reply for reply in self.words() if isinstance(reply, Ready))
-        refused = (one.place for reply in ready for one in reply.unarmed if one.layer == "rules")
-        return self._watched - Counter(refused)
+        unarmed = (one for reply in ready for one in reply.unarmed)
+        return own - Counter(one.place for one in unarmed if one.layer == RULES)
 
     def _ask_all(self, files: Mapping[Place, Sequence[str]]) -> dict[Place, Mapping[str, str]]:
         """At all places at a time."""
@@ -301,6 +315,16 @@ def wait_all(sent: Iterable[tuple[Agent, int]], seconds: float, what: str) -> No
                 f"the agent on {agent.node} did not finish its {what} in {seconds:g} s",
                 "is the node overloaded? try again, or look at it by hand",
             )
+
+
+def _written(request: Request) -> Sequence[Place]:
+    """Where it has a table written: one that marks what is to be traced, or holds scouts back."""
+    match request:
+        case Watch(layers=layers, places=places) if RULES in layers:
+            return places
+        case Scout(hold=True, place=place):
+            return (Place(node=place.node),)
+    return ()
 
 
 def _rules(files: Iterable[str]) -> list[str]:
