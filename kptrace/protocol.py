@@ -51,6 +51,7 @@ class Door(Value):
 
     pod_uid: where only this is known, the agent looks for a process of the pod (node/doors.py),
     which has the namespace, the resolv.conf and the cgroup.
+    path: the namespace file as another process has to name it, once the agent holds ``netns`` open
     closed: why there is no way in, where that is known before; ``remedy``: what would open it
     resolv_conf: the file that its resolver reads; empty: none known.
     bpffs: where BPF maps are pinned; cgroup: the directory (version 2) that its programs run in,
@@ -60,6 +61,7 @@ class Door(Value):
     place: Place
     netns: str = ""
     pod_uid: str = ""
+    path: str = ""
     closed: str = ""
     remedy: str = ""
     resolv_conf: str = ""

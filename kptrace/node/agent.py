@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import kptrace.lean  # noqa: F401
 from kptrace.model import Place, Probe, Returned
-from kptrace.node.doors import opened
+from kptrace.node.doors import held, opened
 from kptrace.node.guard import Guard
 from kptrace.node.loop import Loop, Task
 from kptrace.node.namespace import OWN, within
@@ -188,14 +188,19 @@ class Agent:
                 self._say(*told)
             self._doors[door.place] = door
             try:
+                self._doors[door.place] = door = held(door, self._at_end)
                 within(door.netns, _stand)
             except PermissionError as error:
                 why = f"not permitted to enter the network namespace ({error.strerror})"
                 self._say(_closed(request, door.place, why, self._rights or AS_ROOT))
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):
+                if door.place.pod:
+                    why = f"pod {door.place.pod} has ended since it was looked up"
+                    self._say(_closed(request, door.place, why, "trace once more"))
+                    continue
                 raise Refusal(
                     f"{door.netns}: no such namespace file (for {door.place.netns})",
-                    "the pod or node may have ended since it was looked up; try again",
+                    "it may have ended since it was looked up; try again",
                 ) from None
         self._say(Done(id=request.id))
 

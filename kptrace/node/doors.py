@@ -1,7 +1,7 @@
-"""The way into a pod of which only the uid is known: through one of its processes.
+"""The ways into places: of a pod of which only the uid is known, through one of its processes.
 
 In: doors, as the client knows them. Out: the same with the namespace file filled in; it stays empty
-for a pod of which no process is found.
+for a pod of which no process is found. And with the namespace held open.
 
 The kubelet makes a cgroup for each pod, with its uid in the name: ``.../pod<uid>/...`` with the
 cgroupfs driver, ``...-pod<uid with _ for ->.slice/...`` with systemd's (pkg/kubelet/cm,
@@ -11,12 +11,15 @@ socket of one to be mounted; that takes the node's own process namespace (hostPI
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from kptrace.node.namespace import OWN
 from kptrace.protocol import Door
 
 PROC = Path("/proc")
@@ -29,6 +32,17 @@ def opened(doors: Iterable[Door], proc: Path = PROC) -> Iterator[Door]:
     found = processes_of(wanted, proc) if wanted else {}
     for door in asked:
         yield _through(door, found.get(door.pod_uid, []), proc) if door.pod_uid else door
+
+
+def held(door: Door, at_end: set[Callable[[], None]]) -> Door:
+    """The same with its namespace kept open: a pod may end while one looks at it, and the number of
+    its process be another's then. Raises OSError where it has ended already.
+    """
+    if door.netns == OWN:
+        return door
+    file = os.open(door.netns, os.O_RDONLY | os.O_CLOEXEC)
+    at_end.add(partial(os.close, file))
+    return msgspec.structs.replace(door, netns=f"/proc/self/fd/{file}", path=door.netns)
 
 
 def processes_of(uids: set[str], proc: Path = PROC) -> dict[str, list[int]]:

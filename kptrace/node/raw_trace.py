@@ -48,7 +48,9 @@ class RawTrace:
 
     def _set(self, door: Door, version: int, rules: list[str]) -> None:
         argv = (PROGRAMS[version], "--noflush", "--wait")
-        self._undo.append(self._guard.order(door.netns, argv, text("-D {chain}", rules)))
+        self._undo.append(
+            self._guard.order(door.path or door.netns, argv, text("-D {chain}", rules))
+        )
         why = run_within(door.netns, argv, text("-I {chain} 1", rules))
         if why:
             self.close()

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,21 @@ from kptrace.errors import AgentFailed
 from kptrace.model import Flow, Place, Returned
 from kptrace.node import namespace
 from kptrace.node.link import LocalAgent
-from kptrace.protocol import Answer, Ask, Door, Dump, Fact, Inject, Lookup, Stop, Watch
+from kptrace.node.namespace import OWN
+from kptrace.protocol import (
+    DOOR,
+    Answer,
+    Ask,
+    Door,
+    Dump,
+    Fact,
+    Inject,
+    Lookup,
+    Ready,
+    Stop,
+    Watch,
+)
+from kptrace.rules.wanted import TABLES
 
 if TYPE_CHECKING:
     from tests.kernel.agent.conftest import Ground, ProbeTo
@@ -89,6 +104,47 @@ def test_a_namespace_that_is_gone() -> None:
         agent.send(Dump(id=10, place=place, files=("ip-link.json",)))
         with pytest.raises(AgentFailed, match="no such namespace file"):
             agent.wait(10, 10)
+
+
+def test_a_pod_that_has_ended_closes_its_own_door_only() -> None:
+    node, pod = Place(node="a"), Place(node="a", pod="shop/web")
+    doors = (Door(place=pod, netns="/proc/4194305/ns/net"), Door(place=node, netns=OWN))
+    with LocalAgent("a", doors) as agent:
+        agent.wait_until_entered()
+        (closed,) = (r for r in agent.log if isinstance(r, Fact) and r.file == DOOR)
+        assert (closed.place, closed.missing) == (
+            pod,
+            "pod shop/web has ended since it was looked up",
+        )
+        agent.send(Dump(id=10, place=node, files=("ip-link.json",)))
+        assert agent.wait(10, 10)
+
+
+def test_a_pod_that_ends_while_it_is_looked_at_is_looked_at_to_the_end() -> None:
+    """And not whoever has its process' number then."""
+    pod = Place(node="a", pod="shop/web")
+    process = subprocess.Popen(["unshare", "--net", "sleep", "600"])
+    try:
+        path = f"/proc/{process.pid}/ns/net"
+        while os.stat(path).st_ino == os.stat(OWN).st_ino:
+            time.sleep(0.01)
+        words = ("nsenter", f"--net={path}", "ip", "link", "add", "of-web", "type", "bridge")
+        subprocess.run(words, check=True)
+        with LocalAgent("a", (Door(place=pod, netns=path),)) as agent:
+            agent.wait_until_entered()
+            process.kill()
+            process.wait()
+            agent.send(Dump(id=10, place=pod, files=("ip-link.json", TABLES)))
+            assert agent.wait(10, 10)
+            agent.send(Watch(id=11, places=(pod,), probes=()))
+            assert agent.wait(11, 10)
+            told = {r.file: r.text for r in agent.log if isinstance(r, Fact) and not r.missing}
+            assert [link["ifname"] for link in json.loads(told["ip-link.json"])] == ["lo", "of-web"]
+            assert "of-web" in json.loads(told[TABLES])["interfaces"].values()
+            (ready,) = (r for r in agent.log if isinstance(r, Ready))
+            assert ready.unarmed == ()
+    finally:
+        process.kill()
 
 
 def test_without_capabilities_it_says_what_is_missing(ground: Ground) -> None:
