@@ -136,7 +136,7 @@ def test_a_pod_that_ends_while_it_is_looked_at_is_looked_at_to_the_end() -> None
             process.wait()
             agent.send(Dump(id=10, place=pod, files=("ip-link.json", TABLES)))
             assert agent.wait(10, 10)
-            agent.send(Watch(id=11, places=(pod,), probes=()))
+            agent.send(Watch(id=11, places=(pod,), probes=(), layers=("capture", "rules")))
             assert agent.wait(11, 10)
             told = {r.file: r.text for r in agent.log if isinstance(r, Fact) and not r.missing}
             assert [link["ifname"] for link in json.loads(told["ip-link.json"])] == ["lo", "of-web"]
