@@ -75,6 +75,9 @@ class Bundle:
         """No. A saved run's rules are of several generations: it armed its own table meanwhile."""
         return False
 
+    def later(self, seconds: float) -> bool:
+        return False
+
 
 class Folder(Mapping[str, bytes]):
     """The files of a folder by name, gzipped ones without ``.gz``; read when asked for."""

@@ -9,7 +9,8 @@ of each node, whether its tables and sysctls let it (judge/health.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Literal
+from contextlib import suppress
+from typing import Literal, NamedTuple
 
 from kptrace.cni import recognise, with_programs
 from kptrace.errors import KptraceError
@@ -19,7 +20,7 @@ from kptrace.judge.causes_cluster import SERVICE
 from kptrace.judge.denied import CAUSE as POLICY
 from kptrace.judge.health import health
 from kptrace.judge.rivals import proxy_of, rivals
-from kptrace.judge.unsteady import LOOKS, unsteady
+from kptrace.judge.unsteady import LOOKS, SETTLE_SECONDS, faulty, lasting, unsteady
 from kptrace.judge.ways import between
 from kptrace.kube.documents import Documents, read_documents
 from kptrace.model import (
@@ -48,26 +49,42 @@ SLICES = {"services.json", "endpointslices.json"}
 Say = Callable[[str], None]
 
 
+class Look(NamedTuple):
+    """One node. ``own``: what is wrong with itself; ``behind``: where its rules differ from the
+    API.
+    """
+
+    files: Mapping[str, str]
+    snapshot: Snapshot
+    own: tuple[Finding, ...]
+    behind: tuple[Finding, ...]
+
+
 def check(state: State, names: Iterable[str], say: Say) -> Checkup:
     """``names``: of the nodes to look at."""
     documents = read_documents(state.api())
-    found: list[Finding] = []
-    nodes: list[CheckedNode] = []
+    looks: dict[str, Look] = {}
     absent: list[Layer] = []
-    snapshots: dict[Place, Snapshot] = {}
     for name in names:
         say(f"looking at {name}")
         try:
-            files, snapshot, told = _looked_at(name, state, documents, say)
+            looks[name] = _looked_at(name, state, documents, say)
         except KptraceError as error:
             absent.append(Layer(name="agent", node=name, missing=error.message, remedy=error.hint))
-            continue
-        snapshots[Place(node=name)] = snapshot
-        nodes.append(_node(snapshot, files, documents))
-        found += told
+    wrong = [name for name in looks if faulty(looks[name].behind)]
+    if wrong and state.later(SETTLE_SECONDS):
+        documents = read_documents(state.api())
+        for name in wrong:
+            say(f"looking at {name} again: rules are always a moment behind the API")
+            with suppress(KptraceError):  # what was seen before counts
+                again = _looked_at(name, state, documents, say)
+                looks[name] = again._replace(behind=lasting(again.behind, looks[name].behind))
     say("walking from node to node")
+    snapshots = {Place(node=name): looks[name].snapshot for name in looks}
     ways, ended = between(documents, snapshots)
-    found = [one for one in found if not _told_by(ended, one)]
+    told = (one for look in looks.values() for one in (*look.own, *_alike(look.behind)))
+    nodes = [_node(look.snapshot, look.files, documents) for look in looks.values()]
+    found = [one for one in told if not _told_by(ended, one)]
     found += [*ended, *_differ(nodes), *_nobody(documents)]
     return Checkup(
         nodes=tuple(nodes),
@@ -79,16 +96,15 @@ def check(state: State, names: Iterable[str], say: Say) -> Checkup:
     )
 
 
-def _looked_at(
-    name: str, state: State, documents: Documents, say: Say
-) -> tuple[Mapping[str, str], Snapshot, tuple[Finding, ...]]:
+def _looked_at(name: str, state: State, documents: Documents, say: Say) -> Look:
     for _ in range(LOOKS):
         files = state.node(name)
         snapshot = _snapshot(name, files)
-        told = tuple(_of_node(snapshot, files, documents, say))
-        if not told or not state.torn(name):
-            return files, snapshot, told
-    return files, snapshot, (*told, unsteady(name))
+        own = (*health(snapshot, files), *rivals(name, snapshot.ruleset))
+        made = Look(files, snapshot, own, tuple(_behind(snapshot, documents, say)))
+        if not (own or made.behind) or not state.torn(name):
+            return made
+    return made._replace(own=(*own, unsteady(name)))
 
 
 def _told_by(ended: Iterable[Finding], one: Finding) -> bool:
@@ -123,11 +139,7 @@ def _node(snapshot: Snapshot, files: Mapping[str, str], documents: Documents) ->
 # --- one node -------------------------------------------------------------------------------------
 
 
-def _of_node(
-    snapshot: Snapshot, files: Mapping[str, str], documents: Documents, say: Say
-) -> Iterator[Finding]:
-    yield from health(snapshot, files)
-    yield from rivals(snapshot.place.node, snapshot.ruleset)
+def _behind(snapshot: Snapshot, documents: Documents, say: Say) -> Iterator[Finding]:
     proxied = [one for one in documents.services if not not_programmed(one)]
     if SLICES & set(documents.missing) or not proxied:
         return
@@ -156,7 +168,6 @@ def _of_services(
     services: Iterable[Service], snapshot: Snapshot, documents: Documents, say: Say
 ) -> Iterator[Finding]:
     node = snapshot.place.node
-    alike: dict[tuple[str, str], list[Finding]] = {}
     for number, service in enumerate(services, start=1):
         if number % 20 == 0:
             say(f"comparing the rules of {node} with the API: {number} Services")
@@ -165,7 +176,14 @@ def _of_services(
         )
         for one in explain(target, None, node, documents, snapshot).findings:
             if one.cause not in ELSEWHERE and one.severity != "info":
-                alike.setdefault((one.cause, one.severity), []).append(one)
+                yield one
+
+
+def _alike(found: Iterable[Finding]) -> Iterator[Finding]:
+    """One for many of the same kind."""
+    alike: dict[tuple[str, str], list[Finding]] = {}
+    for one in found:
+        alike.setdefault((one.cause, one.severity), []).append(one)
     for some in alike.values():
         yield from some if len(some) <= ALIKE else (_together(some),)
 

@@ -16,7 +16,7 @@ import msgspec
 from kptrace.errors import NotFound
 from kptrace.judge import told
 from kptrace.judge.rivals import proxy_of, rivals
-from kptrace.judge.unsteady import LOOKS, unsteady
+from kptrace.judge.unsteady import LOOKS, SETTLE_SECONDS, faulty, lasting, unsteady
 from kptrace.kube.documents import Documents, read_documents
 from kptrace.kube.excerpt import about
 from kptrace.kube.resolution import no_such_port, service_at, service_named
@@ -53,9 +53,24 @@ class State(Protocol):
     def torn(self, name: str) -> bool:
         """Whether a live node's rules changed while the files that it gave last were read."""
 
+    def later(self, seconds: float) -> bool:
+        """Wait, and from then on tell what is so then, also of the API; False: it is saved."""
+
 
 def look(target: Target, source: SourceRef | None, node: str, state: State) -> Explanation:
-    """``node``: the vantage point; empty: the one of ``source``, else the first."""
+    """``node``: the vantage point; empty: the one of ``source``, else the first.
+
+    Of a fault it is made sure that it is one: rules are always a moment behind the API.
+    """
+    made = _looked(target, source, node, state)
+    if not faulty(made.findings) or not state.later(SETTLE_SECONDS):
+        return made
+    again = _looked(target, source, node, state)
+    findings = lasting(again.findings, made.findings)
+    return msgspec.structs.replace(again, findings=findings)
+
+
+def _looked(target: Target, source: SourceRef | None, node: str, state: State) -> Explanation:
     chosen, documents = _documents(target, source, node, state)
     for _ in range(LOOKS):
         files = state.node(chosen)

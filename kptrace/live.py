@@ -7,7 +7,8 @@ the nodes, the API's documents, a node's files.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -58,10 +59,19 @@ class ThisNode:
 
 
 class Live:
-    """``more``: files that are wanted beside those that decide a packet's fate."""
+    """more: files that are wanted beside those that decide a packet's fate
+    forget: has the ground ask its API anew; None: that tells the same for ever
+    """
 
-    def __init__(self, ground: Ground, nodes: tuple[str, ...], more: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        nodes: tuple[str, ...],
+        more: tuple[str, ...] = (),
+        forget: Callable[[], None] | None = None,
+    ) -> None:
         self._ground, self._crew, self._more = ground, Crew(ground), more
+        self._forget = forget
         self.nodes = nodes
 
     def api(self) -> Mapping[str, str]:
@@ -85,3 +95,10 @@ class Live:
 
     def torn(self, name: str) -> bool:
         return torn(self._crew.texts().get(Place(node=name), {}))
+
+    def later(self, seconds: float) -> bool:
+        if self._forget is None:
+            return False
+        time.sleep(seconds)
+        self._forget()
+        return True

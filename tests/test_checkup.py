@@ -101,6 +101,9 @@ class Half:
     def torn(self, name: str) -> bool:
         return False
 
+    def later(self, seconds: float) -> bool:
+        return False
+
 
 def test_a_node_that_cannot_be_had_is_said(bundle: Path) -> None:
     made = check(Half(Bundle(bundle)), ("node-a", "node-b"), lambda _: None)

@@ -1,13 +1,17 @@
-"""Rules that change while they are read or a probe is on its way (rules/steady.py)."""
+"""Rules that change while they are read or a probe is on its way (rules/steady.py), and those that
+are about to change: kube-proxy obeys the API a moment later.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kptrace.model import Finding, Layer, Place
 from kptrace.rules.wanted import Wanted
 
 LOOKS = 3  # in a row, until all that was read is of one generation
+# for kube-proxy to write what it was told: it does so once a second (--iptables-min-sync-period)
+SETTLE_SECONDS = 2.0
 
 
 def unsteady(node: str) -> Finding:
@@ -20,6 +24,20 @@ def unsteady(node: str) -> Finding:
         "what is told of them may mix older and newer ones",
         remedy=(f"nft monitor  # on {node}: what changes?", "then look again"),
     )
+
+
+def lasting(now: Iterable[Finding], before: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Without the faults that were not there before, too: nobody has had the time to mend them."""
+    known = {(one.cause, one.node, one.object, one.summary) for one in before}
+    return tuple(
+        one
+        for one in now
+        if one.severity != "error" or (one.cause, one.node, one.object, one.summary) in known
+    )
+
+
+def faulty(findings: Iterable[Finding]) -> bool:
+    return any(one.severity == "error" for one in findings)
 
 
 def rules_changed(place: Place, parts: Sequence[Wanted]) -> Layer:

@@ -83,6 +83,11 @@ class ClusterGround:
         self._documents = read_documents(self._texts)
         return self._texts
 
+    def forget(self) -> None:
+        """What the API told: it is asked anew when somebody next wants to know."""
+        self._reading = Reading(self._client, self._question, lenient=self._closed is not None)
+        self._texts = {}
+
     @property
     def nodes(self) -> tuple[str, ...]:
         """Those that were read, the ready ones first; each time in the same order."""

@@ -69,6 +69,9 @@ class OnNode:
             self._own = node_here(read_documents(texts).nodes)
         return texts
 
+    def forget(self) -> None:
+        self._cluster.forget()
+
     def api_alone(self) -> Mapping[str, str] | None:
         return self._cluster.api_alone()
 

@@ -143,7 +143,7 @@ class Disturbed:
 
     def __init__(self, live: Live, disturb: Callable[[], None]) -> None:
         self._live, self._disturb = live, disturb
-        self.nodes, self.api, self.torn = live.nodes, live.api, live.torn
+        self.nodes, self.api, self.torn, self.later = live.nodes, live.api, live.torn, live.later
 
     def node(self, name: str) -> Mapping[str, str]:
         return Files(self._live.node(name), self._disturb)

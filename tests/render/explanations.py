@@ -93,6 +93,9 @@ class Case:
     def torn(self, name: str) -> bool:
         return False
 
+    def later(self, seconds: float) -> bool:
+        return False
+
 
 def explained(
     name: str, case: Case, source: SourceRef | None = None, namespace: str = "default"
