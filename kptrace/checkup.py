@@ -51,13 +51,20 @@ Say = Callable[[str], None]
 
 class Look(NamedTuple):
     """One node. ``own``: what is wrong with itself; ``behind``: where its rules differ from the
-    API.
+    API; ``steady``: all that was read of them is of one moment.
     """
 
     files: Mapping[str, str]
     snapshot: Snapshot
     own: tuple[Finding, ...]
     behind: tuple[Finding, ...]
+    steady: bool
+
+    def told(self) -> Iterator[Finding]:
+        yield from self.own
+        yield from _alike(self.behind)
+        if self.behind and not self.steady:
+            yield unsteady(self.snapshot.place.node)
 
 
 def check(state: State, names: Iterable[str], say: Say) -> Checkup:
@@ -82,7 +89,7 @@ def check(state: State, names: Iterable[str], say: Say) -> Checkup:
     say("walking from node to node")
     snapshots = {Place(node=name): looks[name].snapshot for name in looks}
     ways, ended = between(documents, snapshots)
-    told = (one for look in looks.values() for one in (*look.own, *_alike(look.behind)))
+    told = (one for look in looks.values() for one in look.told())
     nodes = [_node(look.snapshot, look.files, documents) for look in looks.values()]
     found = [one for one in told if not _told_by(ended, one)]
     found += [*ended, *_differ(nodes), *_nobody(documents)]
@@ -101,10 +108,11 @@ def _looked_at(name: str, state: State, documents: Documents, say: Say) -> Look:
         files = state.node(name)
         snapshot = _snapshot(name, files)
         own = (*health(snapshot, files), *rivals(name, snapshot.ruleset))
-        made = Look(files, snapshot, own, tuple(_behind(snapshot, documents, say)))
-        if not (own or made.behind) or not state.torn(name):
-            return made
-    return made._replace(own=(*own, unsteady(name)))
+        behind = tuple(_behind(snapshot, documents, say))
+        steady = not behind or not state.torn(name)
+        if steady:
+            break
+    return Look(files, snapshot, own, behind, steady)
 
 
 def _told_by(ended: Iterable[Finding], one: Finding) -> bool:

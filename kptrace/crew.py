@@ -76,7 +76,12 @@ class Ground(Protocol):
     def sparing(self) -> bool: ...
 
     def api(self) -> Mapping[str, str]:
-        """The API documents by file name, as in a bundle's ``api`` folder."""
+        """The API documents by file name, as in a bundle's ``api`` folder; what was told once is
+        told again, until it is forgotten.
+        """
+
+    def forget(self) -> None:
+        """Have the API asked anew, where there is one."""
 
     def begin(self, node: str) -> None:
         """Have the agent on a node start; ``agent`` says what came of it."""

@@ -47,6 +47,9 @@ class ThisNode:
     def api(self) -> dict[str, str]:
         return {}
 
+    def forget(self) -> None:
+        """No API told anything."""
+
     def api_alone(self) -> Mapping[str, str] | None:
         return None
 

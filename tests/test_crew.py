@@ -48,6 +48,8 @@ class Ground:
             raise self._agent
         return self._agent
 
+    def forget(self) -> None: ...
+
     def api_alone(self) -> Mapping[str, str] | None:
         return self._told
 

@@ -31,6 +31,8 @@ class Barren:
     def agent(self, node: str) -> Agent:
         raise CannotLook(f"nothing grows on {node}")
 
+    def forget(self) -> None: ...
+
     def api_alone(self) -> Mapping[str, str] | None:
         return None
 

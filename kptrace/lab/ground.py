@@ -38,6 +38,9 @@ class LabGround:
         paths = (self._lab.api / name for name in (*FILES, *OPTIONAL_FILES))
         return {path.name: path.read_text() for path in paths if path.is_file()}
 
+    def forget(self) -> None:
+        """Nothing is remembered."""
+
     def api_alone(self) -> None:
         """Its documents are what a file says, and not what a cluster tells of itself."""
 

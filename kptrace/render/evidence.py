@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from kptrace.judge.meanwhile import CHANGE
 from kptrace.judge.words import end, entry_words
 from kptrace.model import DnsAnswer, Endpoint, Layer, Share, Trace
 from kptrace.render.clean import cells, clean, pad
@@ -96,7 +97,7 @@ def _said(answer: DnsAnswer) -> str:
 
 def layers(page: Page, told: Iterable[Layer], with_missing: bool) -> None:
     """``Watched by: capture, rule trace, conntrack, drop reasons. Nothing lost.``"""
-    known = tuple(told)
+    known, changes = _apart(told)
     watched = [LAYER_WORDS.get(name, name) for name in _names(x for x in known if not x.missing)]
     lost = [f"{x.lost} reports of {_name(x)} on {x.node}" for x in known if x.lost]
     if watched:
@@ -112,7 +113,17 @@ def layers(page: Page, told: Iterable[Layer], with_missing: bool) -> None:
             say(f" To have it: {remedy}" if remedy else ""),
             hang=2,
         )
+    for one in changes if with_missing else ():
+        what = f"{one.missing}. To be sure: {one.remedy}"
+        page.line(say("Unsure: ", "unsure"), say(what), hang=2)
     manifests(page, known)
+
+
+def _apart(layers: Iterable[Layer]) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+    """What was watched or not, and what did not keep still."""
+    told = tuple(layers)
+    changes = tuple(layer for layer in told if layer.name == CHANGE)
+    return tuple(layer for layer in told if layer not in changes), changes
 
 
 def manifests(page: Page, layers: Iterable[Layer]) -> None:

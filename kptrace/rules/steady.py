@@ -16,6 +16,8 @@ from kptrace.rules.wanted import TABLES, Wanted, is_wanted, read_wanted
 
 _MOVING = {"bytes", "consumed", "counters", "generation", "handle", "msecs", "options", "packets"}
 _MOVING |= {"position", "use"}
+# a rule for another Service moves the rules behind it; those that were read are compared
+_MOVING |= {"count", "number"}
 _LEGACY = "rules/legacy/"
 _PASSING = ("timeout", "expiration")  # an element that comes and goes with the traffic
 

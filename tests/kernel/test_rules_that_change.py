@@ -21,6 +21,7 @@ import pytest
 
 from kptrace import crew
 from kptrace.explain import look
+from kptrace.judge.meanwhile import CHANGE
 from kptrace.lab.proxy import iptables
 from kptrace.lab.proxy.port import ProxyNode
 from kptrace.live import Live, ThisNode
@@ -227,9 +228,11 @@ def test_a_change_while_a_trace_runs_is_told(
         say = changing(netns, program, word, "FORWARD", *rule)
         made = report(standing.run("svc/remote", "pod/client", say=say))
         assert made.outcome == "delivered"
-        told = [(one.node, one.missing) for one in made.evidence.layers if one.name == "state"]
+        told = [(one.node, one.missing) for one in made.evidence.layers if one.name == CHANGE]
         assert [node for node, _ in told] == ["node-a"] * changes
-        assert all("changed while this ran (chain FORWARD of ip filter)" in why for _, why in told)
+        assert all(
+            "node-a changed while this ran (chain FORWARD of ip filter)" in why for _, why in told
+        )
 
 
 @pytest.mark.parametrize("target", ["svc/remote", "svc/web", "pod/near-1"])
@@ -241,3 +244,26 @@ def test_where_only_we_wrote_a_table_nothing_is_read_twice(
 
     monkeypatch.setattr(crew, "changed", compared)
     assert report(vxlan_bench.run(target, "pod/client")).outcome == "delivered"
+
+
+@pytest.mark.parametrize("rolled_out", [True, False])
+def test_endpoints_that_changed_while_a_probe_was_lost(
+    vxlan_bench: Any, monkeypatch: pytest.MonkeyPatch, rolled_out: bool
+) -> None:
+    ground, forgotten = vxlan_bench._ground, list[bool]()
+    api = ground.api
+
+    def told() -> dict[str, str]:
+        new = '"10.244.2.77"' if forgotten and rolled_out else '"10.244.2.21"'
+        return {name: text.replace('"10.244.2.21"', new) for name, text in api().items()}
+
+    with vxlan_bench.broken("tunnel-port-blocked"):
+        monkeypatch.setattr(ground, "api", told)
+        monkeypatch.setattr(ground, "forget", lambda: forgotten.append(True))
+        made = report(vxlan_bench.run("svc/remote", "pod/client"))
+        monkeypatch.undo()
+    assert made.outcome == "dropped"
+    why = [one.missing for one in made.evidence.layers if one.name == CHANGE]
+    changed = "the endpoints of shop/remote changed while this ran "
+    changed += "(10.244.2.21:8080 went, 10.244.2.77:8080 came)"
+    assert why == [changed] * rolled_out

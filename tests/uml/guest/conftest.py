@@ -90,6 +90,9 @@ class Bench:
         self._ground = ground
         self._agents: dict[str, Agent] = {}
 
+    def forget(self) -> None:
+        """Nothing is remembered of the API."""
+
     def agent(self, node: str) -> Agent:
         if node not in self._agents:
             self._agents[node] = self._ground.agent(node)
