@@ -17,12 +17,11 @@ from kptrace.errors import KptraceError
 from kptrace.far import Far
 from kptrace.judge.case import cases
 from kptrace.judge.meanwhile import endpoints_changed, rules_changed
-from kptrace.judge.unsteady import faulty
 from kptrace.judge.verdict import judge
 from kptrace.kube.documents import Documents, Hearsay, read_documents
 from kptrace.kube.resolution import choose_source, resolve
 from kptrace.lookup import RESOLV_CONF, with_dns
-from kptrace.model import Layer, Place, Probe, Question, Resolution, Source, Trace
+from kptrace.model import Layer, Outcome, Place, Probe, Question, Trace
 from kptrace.proof import probes_for, prove
 from kptrace.reach import MOST_NODES, flow_of, predicted_for, snapshots_of
 from kptrace.run import Run, facts_of, sender_was_there
@@ -82,37 +81,37 @@ def traced(question: Question, ground: Ground, seed: int, say: Say) -> tuple[Run
     )
     made = _reported(told, crew.texts())  # which asks for the rules that it reaches
     told = msgspec.structs.replace(told, replies=crew.words())
-    changed = _changed(crew)
-    if faulty(made.findings) and documents.told_by is None:
-        changed += _others_behind(source, resolution, documents, ground)
+    changed = () if _plain(made) else _changed(crew, ground, told, documents)
     if changed:
         told = msgspec.structs.replace(told, absent=(*told.absent, *changed))
         made = report(told)
     return told, made
 
 
-def _changed(crew: Crew) -> tuple[Layer, ...]:
-    try:
-        found = crew.changed_rules()
-    except KptraceError:
-        return ()  # an agent is gone; what it saw before counts no less
-    return tuple(rules_changed(place, parts) for place, parts in found.items())
+def _plain(made: Trace) -> bool:
+    """It came where it was foreseen to come, so nothing hangs on what else changed."""
+    agreement = made.evidence.agreement
+    parted = agreement is not None and agreement.parted
+    return made.outcome is Outcome.DELIVERED and not made.findings and not parted
 
 
-def _others_behind(
-    source: Source, resolution: Resolution, documents: Documents, ground: Ground
-) -> tuple[Layer, ...]:
-    """Of a Service that is being rolled out, an endpoint may have gone with the probe to it."""
-    service = resolution.service
-    if service is None:
-        return ()
-    ground.forget()
+def _changed(crew: Crew, ground: Ground, run: Run, documents: Documents) -> tuple[Layer, ...]:
+    """Since the rules were read and the API was asked. Of a Service that is being rolled out, an
+    endpoint may go with the probe on its way to it.
+    """
+    service, node = run.resolution.service, run.source.place.node
+    rules = tuple[Layer, ...]()
     try:
+        found = crew.changed_rules().items()
+        rules = tuple(rules_changed(place, parts) for place, parts in found)
+        if service is None or documents.told_by is not None:
+            return rules
+        ground.forget()
         now = read_documents(ground.api())
     except KptraceError:
-        return ()  # it could be asked before
+        return rules  # an agent or the API is gone; what was seen before counts no less
     behind = (told.endpoints.get(service.key, ()) for told in (documents, now))
-    return endpoints_changed(source.place.node, service.key, *behind)
+    return (*rules, *endpoints_changed(node, service.key, *behind))
 
 
 def report(run: Run) -> Trace:
