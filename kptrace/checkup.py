@@ -80,10 +80,10 @@ def check(state: State, names: Iterable[str], say: Say) -> Checkup:
             absent.append(Layer(name="agent", node=name, missing=error.message, remedy=error.hint))
     wrong = [name for name in looks if faulty(looks[name].behind)]
     if wrong and state.later(SETTLE_SECONDS):
-        documents = read_documents(state.api())
-        for name in wrong:
-            say(f"looking at {name} again: rules are always a moment behind the API")
-            with suppress(KptraceError):  # what was seen before counts
+        with suppress(KptraceError):  # what was seen before counts
+            documents = read_documents(state.api())
+            for name in wrong:
+                say(f"looking at {name} again: rules are always a moment behind the API")
                 again = _looked_at(name, state, documents, say)
                 looks[name] = again._replace(behind=lasting(again.behind, looks[name].behind))
     say("walking from node to node")

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from kptrace.errors import NotFound
+from kptrace.errors import KptraceError, NotFound
 from kptrace.judge import told
 from kptrace.judge.rivals import proxy_of, rivals
 from kptrace.judge.unsteady import LOOKS, SETTLE_SECONDS, faulty, lasting, unsteady
@@ -54,7 +54,9 @@ class State(Protocol):
         """Whether a live node's rules changed while the files that it gave last were read."""
 
     def later(self, seconds: float) -> bool:
-        """Wait, and from then on tell what is so then, also of the API; False: it is saved."""
+        """Wait, and from then on tell what is so then, also of the API; False: it is always told
+        the same.
+        """
 
 
 def look(target: Target, source: SourceRef | None, node: str, state: State) -> Explanation:
@@ -65,7 +67,12 @@ def look(target: Target, source: SourceRef | None, node: str, state: State) -> E
     made = _looked(target, source, node, state)
     if not faulty(made.findings) or not state.later(SETTLE_SECONDS):
         return made
-    again = _looked(target, source, node, state)
+    try:
+        again = _looked(target, source, node, state)
+    except NotFound:
+        raise
+    except KptraceError:
+        return made  # the API or the agent is gone; what was seen before counts
     findings = lasting(again.findings, made.findings)
     return msgspec.structs.replace(again, findings=findings)
 

@@ -103,17 +103,25 @@ class TestLasting:
         assert {"stale-dnat", "endpoint-missing"} <= {one.cause for one in found}
         assert "10.244.9.9" in str(found)
 
+    @pytest.mark.parametrize("gone", ["node", "api"])
+    def test_what_was_seen_counts_where_one_cannot_look_again(
+        self,
+        cases: Path,
+        tmp_path: Path,
+        rules: str,
+        faults: Faults,
+        gone: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        state = rolling(cases, tmp_path, rules, "10.244.9.9", "")
+        there = getattr(state, gone)
 
-def test_a_check_goes_on_with_what_it_saw_where_it_cannot_look_again(
-    cases: Path, tmp_path: Path, rules: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state = rolling(cases, tmp_path, rules, "10.244.9.9", "10.244.9.9")
-    there = state.node
+        def asked(*words: str) -> Mapping[str, bytes]:
+            if state.waited:
+                raise AgentFailed("the agent on node-a is gone", "try again")
+            told: Mapping[str, bytes] = there(*words)
+            return told
 
-    def node(name: str) -> Mapping[str, str]:
-        if state.waited:
-            raise AgentFailed("the agent on node-a is gone", "try again")
-        return there(name)
-
-    monkeypatch.setattr(state, "node", node)
-    assert "10.244.9.9" in str(checked(state))
+        monkeypatch.setattr(state, gone, asked)
+        assert "10.244.9.9" in str(faults(state))
+        assert state.waited
