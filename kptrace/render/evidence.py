@@ -25,6 +25,7 @@ LAYER_WORDS = {
     "state": "rules and routes",
     "dns": "DNS",
     "cgroup": "programs at connect()",
+    "change": "a state that rests",
 }
 
 

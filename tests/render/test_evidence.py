@@ -6,9 +6,21 @@ from collections.abc import Callable
 
 import msgspec
 
-from kptrace.model import Agreement, DnsAnswer, Evidence, Layer, Prediction, Share, Trace
+from kptrace.judge.meanwhile import endpoints_changed, rules_changed
+from kptrace.model import (
+    Agreement,
+    DnsAnswer,
+    Endpoint,
+    Evidence,
+    Layer,
+    Place,
+    Prediction,
+    Share,
+    Trace,
+)
 from kptrace.render import evidence
 from kptrace.render.page import Page
+from kptrace.rules.wanted import Wanted
 
 
 def shown(tell: Callable[[Page], None], width: int = 80) -> str:
@@ -145,3 +157,25 @@ def test_shares_of_an_unknown_backend(samples: dict[str, Trace]) -> None:
     assert "[fd00::9]:80  no such endpoint       0.0%   1 (100%)          0" in text
     narrow = shown(lambda page: evidence.shares(page, trace), width=60)
     assert "      predicted 0.0%, seen 1 (100%) of 1, delivered 0\n" in narrow
+
+
+def test_what_changed_meanwhile_is_told_apart_from_what_was_not_watched() -> None:
+    first, second = (Endpoint(address=address, port=80) for address in ("10.244.1.9", "fd00::9"))
+    gone = msgspec.structs.replace(second, ready=False)
+    (change,) = endpoints_changed("node-a", "shop/web", [first, second], [first, gone])
+    chain = Wanted(kind="chain", backend="nft", family="ip", table="nat", name="KUBE-SVC-X")
+    ipset = Wanted(kind="set", backend="ipset", name="a\x1b[2J")
+    other = Wanted(kind="set", backend="nft", family="ip6", table="t", name="s")
+    parts = (chain.narrowed("all"), chain, ipset, other)
+    known = (layer("capture", "node-a"), change, rules_changed(Place(node="node-a"), parts))
+    text = shown(lambda page: evidence.layers(page, known, with_missing=True))
+    watched, *unsure = text.splitlines()
+    assert watched == "Watched by: capture. Nothing lost."
+    assert " ".join(line.strip() for line in unsure) == (
+        "Unsure: the endpoints of shop/web changed while this ran ([fd00::9]:80 went). "
+        "To be sure: trace once more "
+        "Unsure: the rules of node-a changed while this ran (chain KUBE-SVC-X of ip nat, "
+        "set a\\x1b[2J and 1 more); those that the probe met may be older or newer "
+        "than those told here. To be sure: trace once more"
+    )
+    assert "Unsure" not in shown(lambda page: evidence.layers(page, known, False))
