@@ -80,8 +80,8 @@ class Ground(Protocol):
         told again, until it is forgotten.
         """
 
-    def forget(self) -> None:
-        """Have the API asked anew, where there is one."""
+    def forget(self) -> bool:
+        """Have the API asked anew; False: it always tells the same."""
 
     def begin(self, node: str) -> None:
         """Have the agent on a node start; ``agent`` says what came of it."""

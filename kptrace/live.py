@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -47,8 +47,8 @@ class ThisNode:
     def api(self) -> dict[str, str]:
         return {}
 
-    def forget(self) -> None:
-        """No API told anything."""
+    def forget(self) -> bool:
+        return False  # no API told anything
 
     def api_alone(self) -> Mapping[str, str] | None:
         return None
@@ -62,19 +62,10 @@ class ThisNode:
 
 
 class Live:
-    """more: files that are wanted beside those that decide a packet's fate
-    forget: has the ground ask its API anew; None: that tells the same for ever
-    """
+    """``more``: files that are wanted beside those that decide a packet's fate."""
 
-    def __init__(
-        self,
-        ground: Ground,
-        nodes: tuple[str, ...],
-        more: tuple[str, ...] = (),
-        forget: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, ground: Ground, nodes: tuple[str, ...], more: tuple[str, ...] = ()) -> None:
         self._ground, self._crew, self._more = ground, Crew(ground), more
-        self._forget = forget
         self.nodes = nodes
 
     def api(self) -> Mapping[str, str]:
@@ -100,8 +91,7 @@ class Live:
         return torn(self._crew.texts().get(Place(node=name), {}))
 
     def later(self, seconds: float) -> bool:
-        if self._forget is None:
-            return False
-        time.sleep(seconds)
-        self._forget()
-        return True
+        changes = self._ground.forget()
+        if changes:
+            time.sleep(seconds)
+        return changes

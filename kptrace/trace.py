@@ -104,9 +104,8 @@ def _changed(crew: Crew, ground: Ground, run: Run, documents: Documents) -> tupl
     try:
         found = crew.changed_rules().items()
         rules = tuple(rules_changed(place, parts) for place, parts in found)
-        if service is None or documents.told_by is not None:
+        if service is None or documents.told_by is not None or not ground.forget():
             return rules
-        ground.forget()
         now = read_documents(ground.api())
     except KptraceError:
         return rules  # an agent or the API is gone; what was seen before counts no less

@@ -48,7 +48,8 @@ class Ground:
             raise self._agent
         return self._agent
 
-    def forget(self) -> None: ...
+    def forget(self) -> bool:
+        return False
 
     def api_alone(self) -> Mapping[str, str] | None:
         return self._told

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
+
 from kptrace.crew import ON_DEMAND, Crew
+from kptrace.live import Live
 from kptrace.model import Place
 from kptrace.protocol import Agent, Dump, Fact, Reply, Request
 
@@ -100,3 +103,15 @@ def test_what_is_expected_is_not_asked_for_again() -> None:
     crew.dump((NODE,), ("ip-link.json", "rules/tables.json", "sysctl.txt"))
     asked = [("rules/tables.json",), ("ip-link.json",), ("sysctl.txt",)]
     assert ground.told.asked == asked
+
+
+@pytest.mark.parametrize("changes", [True, False])
+def test_nobody_waits_for_what_is_always_told_the_same(
+    monkeypatch: pytest.MonkeyPatch, changes: bool
+) -> None:
+    slept = list[float]()
+    monkeypatch.setattr("kptrace.live.time.sleep", slept.append)
+    ground = Ground()
+    monkeypatch.setattr(ground, "forget", lambda: changes, raising=False)
+    assert Live(ground, ("a",)).later(2.0) is changes
+    assert slept == [2.0] * changes

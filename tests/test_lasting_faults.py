@@ -19,9 +19,7 @@ BACKEND = '"10.244.1.11"'  # of web, which kube-proxy wrote and the API knows
 
 
 class Rolling:
-    """A state that is another each time one waits. ``addresses``: where the rules send what is
-    BACKEND's in truth; an empty one: they are right.
-    """
+    """A state that is another each time one waits."""
 
     def __init__(self, folders: list[Path]) -> None:
         self._bundles = [Bundle(folder) for folder in folders]
@@ -57,6 +55,9 @@ def rules(cases: Path) -> str:
 
 
 def rolling(cases: Path, path: Path, rules: str, *addresses: str) -> Rolling:
+    """``addresses``: where the rules of each state send what is BACKEND's in truth; an empty one:
+    they are right.
+    """
     folders = [path / str(number) for number in range(len(addresses))]
     for folder, address in zip(folders, addresses, strict=True):
         (folder / "node-a").mkdir(parents=True)

@@ -31,7 +31,8 @@ class Barren:
     def agent(self, node: str) -> Agent:
         raise CannotLook(f"nothing grows on {node}")
 
-    def forget(self) -> None: ...
+    def forget(self) -> bool:
+        return False
 
     def api_alone(self) -> Mapping[str, str] | None:
         return None

@@ -70,7 +70,7 @@ def _state(
     from kptrace.live import Live
 
     found = site(stack, lab, here, cluster, wanted)
-    return Live(found.ground, found.nodes, (STATS,), found.forget)
+    return Live(found.ground, found.nodes, (STATS,))
 
 
 def _chosen(known: tuple[str, ...], wanted: list[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
@@ -54,11 +54,10 @@ class Saved(Options):
 
 
 class Site(NamedTuple):
-    """A ground, and the nodes that are to be had there. ``forget`` as of Live."""
+    """A ground, and the nodes that are to be had there."""
 
     ground: Ground
     nodes: tuple[str, ...]
-    forget: Callable[[], None] | None = None
 
 
 def namespace(lab: InLab, here: Offline, cluster: Flags) -> str:
@@ -162,7 +161,7 @@ def site(
     if set(asked) <= set(whole.nodes):  # else none is looked at: the command says which there are
         for node in asked:
             whole.begin(node)  # all at once
-    return Site(whole, whole.nodes, whole.forget)
+    return Site(whole, whole.nodes)
 
 
 def state(
@@ -189,7 +188,7 @@ def state(
             from kptrace.nearest import instead
 
             raise NotFound(f"no node {question.node}", instead(question.node, nodes.nodes))
-        return Live(nodes, nodes.nodes, forget=nodes.forget)
+        return Live(nodes, nodes.nodes)
     there = site(stack, lab, here, cluster)
     live = Live(there.ground, there.nodes)
     if here.offline:

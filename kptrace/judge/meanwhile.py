@@ -55,4 +55,4 @@ def _some(words: Sequence[str]) -> str:
 
 def _words(part: Wanted) -> str:
     table = f" of {part.family} {part.table}" if part.table else ""
-    return f"{part.kind} {part.name}{table}"
+    return f"{part.kind} {part.name}".rstrip() + table

@@ -83,10 +83,10 @@ class ClusterGround:
         self._documents = read_documents(self._texts)
         return self._texts
 
-    def forget(self) -> None:
-        """What the API told: it is asked anew when somebody next wants to know."""
+    def forget(self) -> bool:
         self._reading = Reading(self._client, self._question, lenient=self._closed is not None)
         self._texts = {}
+        return True
 
     @property
     def nodes(self) -> tuple[str, ...]:

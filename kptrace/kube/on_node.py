@@ -69,8 +69,8 @@ class OnNode:
             self._own = node_here(read_documents(texts).nodes)
         return texts
 
-    def forget(self) -> None:
-        self._cluster.forget()
+    def forget(self) -> bool:
+        return self._cluster.forget()
 
     def api_alone(self) -> Mapping[str, str] | None:
         return self._cluster.api_alone()

@@ -38,8 +38,8 @@ class LabGround:
         paths = (self._lab.api / name for name in (*FILES, *OPTIONAL_FILES))
         return {path.name: path.read_text() for path in paths if path.is_file()}
 
-    def forget(self) -> None:
-        """Nothing is remembered."""
+    def forget(self) -> bool:
+        return False  # its documents are what a file says
 
     def api_alone(self) -> None:
         """Its documents are what a file says, and not what a cluster tells of itself."""

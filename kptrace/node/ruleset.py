@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from ipaddress import ip_address
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
@@ -88,10 +89,8 @@ class Rulesets:
         if wanted is None or reader is None:
             return Unreadable("this agent does not know such a file")
         try:
-            told = reader(self, wanted)
-            if wanted.backend in _OF_NFT:
-                told = self._steady(told, lambda: reader(self, wanted))
-            return _json(told)
+            read = partial(reader, self, wanted)
+            return _json(self._steadily(read) if wanted.backend in _OF_NFT else read())
         except Unreadable as why:
             return why
         except PermissionError as error:
@@ -99,14 +98,14 @@ class Rulesets:
         except (OSError, ValueError, KeyError) as error:
             return Unreadable(f"{type(error).__name__}: {error}")
 
-    def _steady(self, told: Tree, again: Callable[[], Tree]) -> Tree:
-        """What was told, when no commit came while it was: one that comes between two parts of a
-        listing makes the kernel leave rules out, or tell them twice.
+    def _steadily(self, read: Callable[[], Tree]) -> Tree:
+        """What is told while no commit comes: one that comes between two parts of a listing makes
+        the kernel leave rules out, or tell them twice.
         """
         for _ in range(_TRIES):
+            told = read()
             if told["generation"] == _NO_NFT or told["generation"] == self.nft.generation():
                 return told
-            told = again()
         raise Unreadable("the rules change faster than they can be read", "look again")
 
     @property

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from cluster.cli import LABEL, Cli
 from cluster.ground import home, leftovers, packages
 from cluster.ground.cluster import Cluster
 from cluster.ground.plan import PROXIES, Backend, NotPossible, Proxy
@@ -51,6 +52,16 @@ def cluster() -> Iterator[Cluster]:
         yield made
     finally:
         made.down()
+
+
+@pytest.fixture
+def cli(cluster: Cluster) -> Iterator[Cli]:
+    """It leaves nothing in the cluster."""
+    made = Cli(cluster)
+    yield made
+    left = made.left()
+    cluster.kubectl("delete", "pods", "-A", "-l", LABEL, "--wait=false")
+    assert left == []
 
 
 def cannot(why: str) -> None:

@@ -11,21 +11,12 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from cluster.cli import LABEL, Cli
+from cluster.cli import Cli
 from cluster.ground.cluster import Cluster
 
 TIMES = 3
 RESTART = ("rollout", "restart", "-n", "shop", "deployment/web", "deployment/echo")
 RACED = {"stale-dnat", "endpoint-missing", "proxy-rules-missing"}
-
-
-@pytest.fixture
-def cli(cluster: Cluster) -> Iterator[Cli]:
-    made = Cli(cluster)
-    yield made
-    left = made.left()
-    cluster.kubectl("delete", "pods", "-A", "-l", LABEL, "--wait=false")
-    assert left == []
 
 
 @pytest.fixture

@@ -20,22 +20,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from cluster.cli import LABEL, Cli, until
+from cluster.cli import Cli, until
 from cluster.ground.cluster import Cluster
 
 from kptrace.kube import agent_pod
 
 SILENT_PORT = 7777
 WEB = ("svc/remote", "-n", "shop", "--from", "pod/client")
-
-
-@pytest.fixture
-def cli(cluster: Cluster) -> Iterator[Cli]:
-    made = Cli(cluster)
-    yield made
-    left = made.left()
-    cluster.kubectl("delete", "pods", "-A", "-l", LABEL, "--wait=false")
-    assert left == []
 
 
 @pytest.fixture

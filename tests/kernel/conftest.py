@@ -138,8 +138,8 @@ class _KeptGround:
     def begin(self, node: str) -> None:
         self.agent(node)
 
-    def forget(self) -> None:
-        """Nothing is remembered of the API."""
+    def forget(self) -> bool:
+        return False
 
     def close(self) -> None:
         self._ground.__exit__(None, None, None)

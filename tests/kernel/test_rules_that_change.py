@@ -269,7 +269,7 @@ def test_endpoints_that_changed_while_a_probe_was_lost(
 
     with vxlan_bench.broken("tunnel-port-blocked"):
         monkeypatch.setattr(ground, "api", told)
-        monkeypatch.setattr(ground, "forget", lambda: forgotten.append(True))
+        monkeypatch.setattr(ground, "forget", lambda: forgotten.append(True) or True)
         made = report(vxlan_bench.run("svc/remote", "pod/client"))
         monkeypatch.undo()
     assert made.outcome == "dropped"

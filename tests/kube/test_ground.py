@@ -199,3 +199,19 @@ def test_any_other_refusal_is_no_answer(shop: Any, client: Client) -> None:
     shop.refuse("GET", f"{CORE}/shop/services/web", 500, "etcd is slow")
     with pytest.raises(CannotLook, match="etcd is slow"):
         traced(client)
+
+
+def test_what_the_api_told_is_told_again_until_it_is_forgotten(shop: Any, client: Client) -> None:
+    path = f"{SLICES}/web-x7"
+    with ground(client, asked()) as where:
+        assert "10.244.2.20" in where.api()["endpointslices.json"]
+        shop.put(
+            path,
+            labels={"kubernetes.io/service-name": "web"},
+            addressType="IPv4",
+            ports=[{"name": "", "port": 80, "protocol": "TCP"}],
+            endpoints=[{"addresses": ["10.244.2.99"], "nodeName": "b"}],
+        )
+        assert "10.244.2.20" in where.api()["endpointslices.json"]
+        assert where.forget()
+        assert "10.244.2.99" in where.api()["endpointslices.json"]

@@ -90,8 +90,8 @@ class Bench:
         self._ground = ground
         self._agents: dict[str, Agent] = {}
 
-    def forget(self) -> None:
-        """Nothing is remembered of the API."""
+    def forget(self) -> bool:
+        return False
 
     def agent(self, node: str) -> Agent:
         if node not in self._agents:
