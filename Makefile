@@ -32,7 +32,7 @@ $(VENV)/.demo: pyproject.toml
 	@touch $@
 
 demo: $(VENV)/.demo
-	@$(BIN)/python tests/demo.py
+	@$(BIN)/python tests/tools/demo.py
 
 check: venv
 	$(BIN)/ruff format --check .

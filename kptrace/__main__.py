@@ -5,15 +5,15 @@ import sys
 
 
 def main() -> None:
-    from kptrace.commands import quick
+    from kptrace.cli import fast_explain
 
-    explain = quick.explain(sys.argv[1:])
+    explain = fast_explain.explain(sys.argv[1:])
     if explain is not None:
-        from kptrace.commands.ending import ended
+        from kptrace.cli.exit_status import run_with_exit_code
 
         # All is said and closed; to take what was read apart again costs a tenth of the time.
-        os._exit(ended(explain))
-    from kptrace.cli import main as run
+        os._exit(run_with_exit_code(explain))
+    from kptrace.cli.app import main as run
 
     run()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import rows
+from support import rows
 
 TESTS = Path(__file__).parent
 

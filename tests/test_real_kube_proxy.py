@@ -2,7 +2,7 @@
 
 The dumps are the state of nodes as kube-proxy left it; every folder of their make is looked at,
 also such as come later. The truth about endpoints is read here from the API's JSON itself, for all
-Services without topology hints; for those with hints it is ``programmed()``, which the others have
+Services without topology hints; for those with hints it is ``expected_endpoints()``, which the others have
 proved. ``traffic.txt`` holds what connections through these very rules did.
 """
 
@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from kptrace.bundle import Bundle
-from kptrace.explain import explain
-from kptrace.kube.documents import Documents, read_documents
-from kptrace.model import Entry, Explanation, Outcome, Place, SourceRef, Target
-from kptrace.rules.programmed import endpoints_of, programmed
-from kptrace.walk.snapshot import Snapshot, read_snapshot
+from kptrace.bundle.folder import Bundle
+from kptrace.explain.explain import explain
+from kptrace.kube.objects.cluster_state import ClusterState, read_cluster_state
+from kptrace.model import Explanation, Netns, Outcome, ServiceEntrypoint, SourceSpec, Target
+from kptrace.rules.kubeproxy.expected_endpoints import endpoints_of, expected_endpoints
+from kptrace.simulate.snapshot.snapshot import Snapshot, read_snapshot
 
 DUMPS = Path(os.environ.get("KPTRACE_DUMPS", Path(__file__).parents[2] / "shared" / "dumps"))
 Json = dict[str, Any]
@@ -60,13 +60,13 @@ def _needs_dumps(dumps: Path) -> None:
 
 
 @lru_cache(maxsize=2)
-def state(folder: str, node: str) -> tuple[Documents, Snapshot, tuple[str, ...]]:
+def state(folder: str, node: str) -> tuple[ClusterState, Snapshot, tuple[str, ...]]:
     bundle = Bundle(DUMPS / folder)
-    place = Place(node=node)
-    return read_documents(bundle.api()), read_snapshot(place, bundle.node(node)), bundle.nodes
+    place = Netns(node=node)
+    return read_cluster_state(bundle.api()), read_snapshot(place, bundle.node(node)), bundle.nodes
 
 
-def asked(folder: str, node: str, key: str, source: SourceRef | None = None) -> Explanation:
+def asked(folder: str, node: str, key: str, source: SourceSpec | None = None) -> Explanation:
     documents, snapshot, nodes = state(folder, node)
     namespace, name = key.split("/")
     target = Target(kind="service", text=key, name=name, namespace=namespace)
@@ -161,7 +161,12 @@ class Wanted(NamedTuple):
 
 
 def wanted(
-    service: Json, internal: Ends, external: Ends, cluster: Ends, entry: Entry, proxy: str
+    service: Json,
+    internal: Ends,
+    external: Ends,
+    cluster: Ends,
+    entry: ServiceEntrypoint,
+    proxy: str,
 ) -> Wanted:
     if entry.kind == "clusterIP":
         return settled(internal, bool(cluster), entry, proxy)
@@ -183,7 +188,7 @@ def wanted(
     return settled(ends, bool(cluster), entry, proxy)
 
 
-def settled(ends: Ends, somewhere: bool, entry: Entry, proxy: str) -> Wanted:
+def settled(ends: Ends, somewhere: bool, entry: ServiceEntrypoint, proxy: str) -> Wanted:
     """``somewhere``: there are usable endpoints, maybe not for this way in."""
     if ends:
         return Wanted(ends, {Outcome.DELIVERED})
@@ -218,7 +223,7 @@ def test_backends_and_weights_are_the_apis_truth(folder: str, node: str) -> None
 
 
 def lists(
-    truth: Truth, folder: str, service: Json, port: Json, entry: Entry
+    truth: Truth, folder: str, service: Json, port: Json, entry: ServiceEntrypoint
 ) -> tuple[Ends, Ends, Ends]:
     """(internal, external, cluster)"""
     version = ip_address(entry.address).version
@@ -240,7 +245,7 @@ def by_kube_proxys_rules(truth: Truth, folder: str, service: Json, port: Json, v
     assert read is not None
     assert node is not None
     number = service["spec"]["ports"].index(port)
-    return programmed(
+    return expected_endpoints(
         read,
         read.ports[number],
         documents.endpoints.get(read.key, ()),
@@ -250,7 +255,7 @@ def by_kube_proxys_rules(truth: Truth, folder: str, service: Json, port: Json, v
     )
 
 
-def disagreements(what: str, want: Wanted, entry: Entry) -> Iterator[str]:
+def disagreements(what: str, want: Wanted, entry: ServiceEntrypoint) -> Iterator[str]:
     where = f"{what} {entry.kind} {entry.address} from {entry.sender} {entry.source}"
     given = {(one.address, one.port): one.weight for one in entry.backends}
     if entry.outcome not in want.outcomes:
@@ -335,10 +340,10 @@ def test_programmed_agrees_with_the_apis_json(folder: str, node: str) -> None:
 # --- traffic.txt --------------------------------------------------------------------------------
 
 # the connections of node-a in the one order in which every folder's script made them
-CLIENT = SourceRef(kind="pod", text="pod/client-a", name="client-a", namespace="default")
-WEB_1 = SourceRef(kind="pod", text="pod/web-1", name="web-1", namespace="default")
-NODE_A = SourceRef(kind="node", text="node/node-a", name="node-a")
-BESIDE = SourceRef(kind="outside", text="172.30.0.1", address="172.30.0.1")
+CLIENT = SourceSpec(kind="pod", text="pod/client-a", name="client-a", namespace="default")
+WEB_1 = SourceSpec(kind="pod", text="pod/web-1", name="web-1", namespace="default")
+NODE_A = SourceSpec(kind="node", text="node/node-a", name="node-a")
+BESIDE = SourceSpec(kind="outside", text="172.30.0.1", address="172.30.0.1")
 
 QUESTIONS = (
     (re.compile(r"client-a -> (?P<address>\S+)"), CLIENT, ""),
@@ -390,7 +395,7 @@ def lines(text: str) -> Iterator[Line]:
         )
 
 
-def question(truth: Truth, asked: str) -> tuple[Json, SourceRef, int]:
+def question(truth: Truth, asked: str) -> tuple[Json, SourceSpec, int]:
     """(Service, sender, node port or 0)"""
     for pattern, source, key in QUESTIONS:
         found = pattern.fullmatch(asked)
@@ -433,7 +438,7 @@ def test_real_connections_did_what_is_explained(folder: str) -> None:
     assert compared > 12
 
 
-def the_entry(explanation: Explanation, line: Line, node_port: int) -> Entry:
+def the_entry(explanation: Explanation, line: Line, node_port: int) -> ServiceEntrypoint:
     protocol = "udp" if line.pod else "tcp"
     kind = "nodePort" if node_port else "clusterIP"
     found = [
@@ -446,7 +451,7 @@ def the_entry(explanation: Explanation, line: Line, node_port: int) -> Entry:
     return found[0]
 
 
-def contradictions(line: Line, entry: Entry) -> Iterator[str]:
+def contradictions(line: Line, entry: ServiceEntrypoint) -> Iterator[str]:
     if not line.peer:
         outcomes = {REFUSED_CODE: REFUSED, TIMED_OUT: {Outcome.DROPPED}}[line.code]
         if entry.outcome not in outcomes:

@@ -17,18 +17,27 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kptrace import archive
-from kptrace.errors import BadDump, CannotLook
-from kptrace.model import ConntrackEntry, Drop, Lost, Outcome, Place, Returned, RuleHit, Sighting
+from kptrace.bundle import archive
+from kptrace.model import (
+    CapturedPacket,
+    ConntrackEntry,
+    DropEvent,
+    EventsLost,
+    Netns,
+    Outcome,
+    ProbeResult,
+    RuleTraceEvent,
+)
+from kptrace.model.errors import ObservationError, ParseError
 from kptrace.protocol import Reply
+from kptrace.protocol.recording import Recording, unpack
 from kptrace.render.text import text
-from kptrace.run import Run, unpack
-from kptrace.trace import report
+from kptrace.trace.trace import report
 
 NAMES = ("replay-delivered", "replay-tunnel-port-blocked")
 
 
-def saved(cases: Path, name: str) -> Run:
+def saved(cases: Path, name: str) -> Recording:
     path = cases / f"{name}.tar.gz"
     return unpack(archive.read(path), path.name)
 
@@ -65,7 +74,7 @@ def test_replayed_twice_it_says_the_same(cases: Path) -> None:
 # --- evidence that is missing ---------------------------------------------------------------------
 
 
-def without(run: Run, *kinds: type, node: str = "") -> Run:
+def without(run: Recording, *kinds: type, node: str = "") -> Recording:
     """The run as it would be, had a source of evidence on a node (on all) said nothing."""
     kept = tuple(
         reply
@@ -80,24 +89,24 @@ def _node(reply: Reply) -> str:
     return place.node if place else getattr(reply, "node", "")
 
 
-def timed_out(run: Run) -> Run:
+def timed_out(run: Recording) -> Recording:
     """The sender heard nothing."""
     heard = tuple(
         msgspec.structs.replace(reply, result="timeout", data=b"")
-        if isinstance(reply, Returned)
+        if isinstance(reply, ProbeResult)
         else reply
         for reply in run.replies
     )
     return msgspec.structs.replace(run, replies=heard)
 
 
-def losing(run: Run, layer: str, node: str) -> Run:
-    lost = Lost(place=Place(node=node), layer=layer, count=3)
+def losing(run: Recording, layer: str, node: str) -> Recording:
+    lost = EventsLost(place=Netns(node=node), layer=layer, count=3)
     return msgspec.structs.replace(run, replies=(*run.replies, lost))
 
 
 def test_without_the_rule_trace_the_rule_is_inferred(cases: Path) -> None:
-    made = report(without(saved(cases, "replay-delivered"), RuleHit))
+    made = report(without(saved(cases, "replay-delivered"), RuleTraceEvent))
     assert made.outcome is Outcome.DELIVERED
     (dnat,) = (hop for hop in made.hops if hop.action == "dnat")
     assert not dnat.observed
@@ -105,7 +114,7 @@ def test_without_the_rule_trace_the_rule_is_inferred(cases: Path) -> None:
 
 def test_without_taps_no_place_is_claimed(cases: Path) -> None:
     """The sender was answered, so it is delivered; where and how nobody saw."""
-    made = report(without(saved(cases, "replay-delivered"), Sighting))
+    made = report(without(saved(cases, "replay-delivered"), CapturedPacket))
     assert made.outcome is Outcome.DELIVERED
     assert not [hop for hop in made.hops if hop.action in ("seen", "delivered", "reply")]
     assert made.evidence.agreement is not None
@@ -113,7 +122,7 @@ def test_without_taps_no_place_is_claimed(cases: Path) -> None:
 
 
 def test_without_the_sender_nothing_is_claimed(cases: Path) -> None:
-    made = report(without(saved(cases, "replay-delivered"), Returned, Sighting))
+    made = report(without(saved(cases, "replay-delivered"), ProbeResult, CapturedPacket))
     assert made.outcome is Outcome.INCONCLUSIVE
 
 
@@ -122,12 +131,14 @@ def test_only_taps_that_lost_nothing_can_say_that_it_was_lost(
     cases: Path, lost: int, outcome: Outcome
 ) -> None:
     """It left node-a, and node-b, which watched, says nothing at all."""
-    silent = without(saved(cases, "replay-delivered"), Sighting, RuleHit, Drop, node="node-b")
+    silent = without(
+        saved(cases, "replay-delivered"), CapturedPacket, RuleTraceEvent, DropEvent, node="node-b"
+    )
     run = timed_out(without(silent, ConntrackEntry, node="node-b"))
     back = tuple(
         reply
         for reply in run.replies
-        if not (isinstance(reply, Sighting) and reply.packet.innermost.flags != "S")
+        if not (isinstance(reply, CapturedPacket) and reply.packet.innermost.flags != "S")
     )
     run = msgspec.structs.replace(run, replies=back)
     made = report(losing(run, "capture", "node-b") if lost else run)
@@ -136,7 +147,7 @@ def test_only_taps_that_lost_nothing_can_say_that_it_was_lost(
 
 
 def test_the_drop_report_alone_says_that_a_rule_did_it(cases: Path) -> None:
-    made = report(without(saved(cases, "replay-tunnel-port-blocked"), RuleHit))
+    made = report(without(saved(cases, "replay-tunnel-port-blocked"), RuleTraceEvent))
     assert made.outcome is Outcome.DROPPED
     assert made.findings[0].cause == "tunnel-port-blocked"
     assert any("no rule trace" in line for line in made.findings[0].evidence)
@@ -154,7 +165,7 @@ def test_cut(cases: Path, tmp_path: Path, kept: float) -> None:
     whole = (cases / f"{NAMES[0]}.tar.gz").read_bytes()
     path = tmp_path / "cut.tar.gz"
     path.write_bytes(whole[: int(kept * len(whole)) if 0 < kept < 1 else int(kept)])
-    with pytest.raises(BadDump, match=r"cut\.tar\.gz"):
+    with pytest.raises(ParseError, match=r"cut\.tar\.gz"):
         replayed(path)
 
 
@@ -166,17 +177,17 @@ def test_tampered(cases: Path, tmp_path: Path) -> None:
     for _ in range(40):
         at = some.randrange(10, len(whole))
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << some.randrange(8)]) + whole[at + 1 :])
-        with pytest.raises(BadDump, match=r"tampered\.tar\.gz"):
+        with pytest.raises(ParseError, match=r"tampered\.tar\.gz"):
             replayed(path)
 
 
 def test_no_saved_run(tmp_path: Path) -> None:
-    with pytest.raises(CannotLook, match="there is no"):
+    with pytest.raises(ObservationError, match="there is no"):
         replayed(tmp_path / "nothing.tar.gz")
     path = tmp_path / "other.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("notes.txt"), io.BytesIO())
-    with pytest.raises(BadDump, match=r"holds no run\.json"):
+    with pytest.raises(ParseError, match=r"holds no run\.json"):
         replayed(path)
 
 
@@ -185,7 +196,7 @@ def test_a_cut_file_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / "sysctl.txt.gz").write_bytes(whole)
     assert archive.read(tmp_path) == {"sysctl.txt": b"net.ipv4.ip_forward = 1\n"}
     (tmp_path / "sysctl.txt.gz").write_bytes(whole[:-9])
-    with pytest.raises(BadDump, match="its end is missing"):
+    with pytest.raises(ParseError, match="its end is missing"):
         archive.read(tmp_path)
 
 
@@ -200,5 +211,5 @@ def test_words_changed_inside(cases: Path, tmp_path: Path) -> None:
             at = some.randrange(len(content))
             content[at : at + some.randrange(1, 9)] = some.randbytes(some.randrange(4))
         archive.write(path, {**files, name: bytes(content)})
-        with suppress(CannotLook):
+        with suppress(ObservationError):
             replayed(path)

@@ -18,22 +18,23 @@ from typing import TypeVar
 
 import msgspec
 
-from kptrace.errors import CannotLook, KptraceError
-from kptrace.lab import kernel, machine, manifests, rules, socket_lb, state, topology
-from kptrace.lab.plan import DNS_ADDRESS, Plan
-from kptrace.lab.state import Lab, Process, State
-from kptrace.node import child, namespace
+from kptrace.agent import netns, python_child
+from kptrace.lab import host_commands, kernel_features, manifests, socket_lb, state, topology
+from kptrace.lab.address_plan import DNS_ADDRESS, Plan
+from kptrace.lab.dataplane import load_rules
+from kptrace.lab.state import Lab, LabStateFile, Process
+from kptrace.model.errors import KptraceError, ObservationError
 
 T = TypeVar("T")
 
 
 def up(plan: Plan) -> Lab:
-    machine.require(plan)
+    host_commands.require(plan)
     with state.locked():
         _require_absent(plan)
         lab = Lab(
             plan=plan,
-            state=State(
+            state=LabStateFile(
                 nodes=len(plan.nodes),
                 proxy=plan.proxy,
                 network=plan.network,
@@ -44,14 +45,14 @@ def up(plan: Plan) -> Lab:
             return _make(lab)
         except (KptraceError, OSError) as error:
             _remove(lab)
-            raise kernel.explain(plan, error) from error
+            raise kernel_features.explain(plan, error) from error
         except BaseException:
             _remove(lab)
             raise
 
 
 def down(name: str) -> None:
-    machine.require_root()
+    host_commands.require_root()
     with state.locked():
         _remove(state.load(name, half_made=True))
 
@@ -59,13 +60,13 @@ def down(name: str) -> None:
 def _require_absent(plan: Plan) -> None:
     if plan.name in state.names():
         option = "" if plan.name == "default" else f" --name {plan.name}"
-        raise CannotLook(
+        raise ObservationError(
             f"there is already a lab named {plan.name!r}",
             f"remove it (kptrace lab down{option}) or choose another: kptrace lab up --name OTHER",
         )
     taken = [name for name in plan.namespaces if (state.NETNS / name).exists()]
     if taken:
-        raise CannotLook(
+        raise ObservationError(
             f"network namespace {taken[0]} exists and belongs to no lab",
             f"remove it (ip netns del {taken[0]}) or choose another --name",
         )
@@ -79,20 +80,20 @@ def _make(lab: Lab) -> Lab:
     state.save(lab)
     _write_documents(lab)
     for name in plan.namespaces:
-        namespace.create(name)
+        netns.create(name)
     servers = _start_servers(lab)
     try:
         lab = _save(lab, msgspec.structs.replace(lab.state, servers=Process.of(servers.pid)))
         steps = topology.recipes(plan)
         # a device takes its namespace's defaults when it is made, which may be from another one
         for recipe in (recipe for step in steps for recipe in step):
-            machine.write_sysctls(recipe.sysctls, recipe.netns)
+            host_commands.write_sysctls(recipe.sysctls, recipe.netns)
         for step in steps:
             _all_at_once(_carry_out, step)
         if plan.cilium:
             socket_lb.prepare(plan)
-        view = rules.healthy(plan)
-        _all_at_once(lambda node: rules.install(plan, node, view), plan.nodes)
+        view = load_rules.healthy(plan)
+        _all_at_once(lambda node: load_rules.install(plan, node, view), plan.nodes)
         _expect_ready(lab, servers)
         lab = _save(lab, msgspec.structs.replace(lab.state, ready=True))
         _tell_to_stay(servers)
@@ -103,7 +104,7 @@ def _make(lab: Lab) -> Lab:
     return lab
 
 
-def _save(lab: Lab, changed: State) -> Lab:
+def _save(lab: Lab, changed: LabStateFile) -> Lab:
     """The lab in its new state, once that is written down."""
     lab = lab.with_state(changed)
     state.save(lab)
@@ -120,10 +121,10 @@ def _write_documents(lab: Lab) -> None:
         (directory / "resolv.conf").write_text(topology.resolv_conf(pod, DNS_ADDRESS))
 
 
-def _carry_out(recipe: topology.Recipe) -> None:
-    machine.batch("ip", recipe.links, recipe.netns)
-    machine.batch("bridge", recipe.fdb, recipe.netns)
-    machine.write_sysctls(recipe.device_sysctls, recipe.netns)
+def _carry_out(recipe: topology.NetnsSetup) -> None:
+    host_commands.batch("ip", recipe.links, recipe.netns)
+    host_commands.batch("bridge", recipe.fdb, recipe.netns)
+    host_commands.write_sysctls(recipe.device_sysctls, recipe.netns)
 
 
 def _all_at_once(work: Callable[[T], None], things: Iterable[T]) -> None:
@@ -136,8 +137,8 @@ def _start_servers(lab: Lab) -> subprocess.Popen[str]:
     """In a session of its own, so that a Ctrl-C in the terminal later does not reach it."""
     with open(lab.directory / "servers.log", "wb") as log:
         return subprocess.Popen(
-            child.command("kptrace.lab.servers", lab.name),
-            env=child.environ(),
+            python_child.command("kptrace.lab.servers", lab.name),
+            env=python_child.environ(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -151,7 +152,7 @@ def _expect_ready(lab: Lab, servers: subprocess.Popen[str]) -> None:
     if servers.stdout.readline() != "ready\n":
         said = (lab.directory / "servers.log").read_text(errors="replace").strip()
         last = said.splitlines()[-1] if said else "they said nothing"
-        raise CannotLook(f"the lab's servers did not start: {last}")
+        raise ObservationError(f"the lab's servers did not start: {last}")
 
 
 def _tell_to_stay(servers: subprocess.Popen[str]) -> None:
@@ -172,7 +173,7 @@ def _remove(lab: Lab) -> None:
     for process in _running_in(lab.plan):
         process.end()
     for name in lab.plan.namespaces:
-        namespace.delete(name)
+        netns.delete(name)
         shutil.rmtree(state.ETC / name, ignore_errors=True)
     _remove_if_empty(state.ETC)
     if lab.plan.cilium:
@@ -182,7 +183,7 @@ def _remove(lab: Lab) -> None:
 
 def _running_in(plan: Plan) -> list[Process]:
     ours = {
-        namespace.inode(str(path))
+        netns.inode(str(path))
         for path in (state.NETNS / name for name in plan.namespaces)
         if path.exists()
     }

@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 from threading import Thread
 
-from kptrace.errors import CannotLook
+from kptrace.agent.netns import run_in_netns
 from kptrace.lab import state
-from kptrace.lab.plan import PodPlan
-from kptrace.lab.zone import DOMAIN, Zone
-from kptrace.node.namespace import within
+from kptrace.lab.address_plan import PodPlan
+from kptrace.lab.dns_zone import DOMAIN, Zone
+from kptrace.model.errors import ObservationError
 
 STARTED = b"CoreDNS-"
 
@@ -28,7 +28,7 @@ def start(binary: str, pod: PodPlan, zone: Zone, directory: Path) -> subprocess.
     zone_file, config = directory / f"{DOMAIN}.zone", directory / "Corefile"
     zone_file.write_text(zone.text())
     config.write_text(corefile(zone_file))
-    child = within(
+    child = run_in_netns(
         f"{state.NETNS}/{pod.netns}",
         lambda: subprocess.Popen(
             [binary, "-conf", str(config)],
@@ -45,4 +45,4 @@ def start(binary: str, pod: PodPlan, zone: Zone, directory: Path) -> subprocess.
             Thread(target=child.stdout.read, daemon=True).start()
             return child
         said = line
-    raise CannotLook(f"{binary} ended at once in {pod.key}: {said.decode(errors='replace')}")
+    raise ObservationError(f"{binary} ended at once in {pod.key}: {said.decode(errors='replace')}")

@@ -19,7 +19,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
-from kptrace.lab.zone import DOMAIN, SOA, TTL, Zone
+from kptrace.lab.dns_zone import DOMAIN, SOA, TTL, Zone
 
 PLAIN_UDP_SIZE = 512
 

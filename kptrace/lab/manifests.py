@@ -14,9 +14,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from kptrace.lab import shop
-from kptrace.lab.calico import TUNNELLED
-from kptrace.lab.plan import UNDERLAY_PREFIX, VXLAN_ID, NodePlan, Plan, PodPlan, cluster_ips
+from kptrace.lab import workloads
+from kptrace.lab.address_plan import UNDERLAY_PREFIX, VXLAN_ID, NodePlan, Plan, PodPlan, cluster_ips
+from kptrace.lab.dataplane.calico.network import TUNNELLED
 
 Object = dict[str, Any]
 
@@ -30,10 +30,12 @@ AFFINITY_SECONDS = 10800
 def documents(plan: Plan) -> dict[str, str]:
     """File name -> text, for the ``api`` folder."""
     return {
-        "namespaces.json": as_list([namespace(name) for name in ("default", *shop.NAMESPACES)]),
+        "namespaces.json": as_list(
+            [namespace(name) for name in ("default", *workloads.NAMESPACES)]
+        ),
         "nodes.json": as_list([node(plan, one) for one in plan.nodes]),
         "pods.json": as_list([pod(plan, one) for one in plan.pods]),
-        "services.json": as_list([service(one) for one in shop.SERVICES]),
+        "services.json": as_list([service(one) for one in workloads.SERVICES]),
         "endpointslices.json": endpointslices(plan),
     }
 
@@ -44,7 +46,7 @@ def endpointslices(plan: Plan, without: Iterable[str] = ()) -> str:
     return as_list(
         [
             endpointslice(plan, one, index, () if one.key in unselected else plan.backends(one))
-            for one in shop.SERVICES
+            for one in workloads.SERVICES
             for index, _ in enumerate(one.families)
         ]
     )
@@ -165,7 +167,7 @@ def pod(plan: Plan, one: PodPlan) -> Object:
     }
 
 
-def service(one: shop.ServiceSpec) -> Object:
+def service(one: workloads.ServiceSpec) -> Object:
     ips = list(cluster_ips(one)) or ["None"]
     dual = len(one.families) == 2
     spec: Object = {
@@ -198,7 +200,7 @@ def service(one: shop.ServiceSpec) -> Object:
     }
 
 
-def service_port(port: shop.PortSpec) -> Object:
+def service_port(port: workloads.PortSpec) -> Object:
     made: Object = {"port": port.port, "targetPort": port.target, "protocol": port.protocol}
     if port.name:
         made["name"] = port.name
@@ -208,7 +210,7 @@ def service_port(port: shop.PortSpec) -> Object:
 
 
 def endpointslice(
-    plan: Plan, one: shop.ServiceSpec, index: int, backends: tuple[PodPlan, ...]
+    plan: Plan, one: workloads.ServiceSpec, index: int, backends: tuple[PodPlan, ...]
 ) -> Object:
     """The slice of the Service's family number ``index``."""
     family = one.families[index]
@@ -220,7 +222,7 @@ def endpointslice(
         if port.target in named
     ]
     labels = {"endpointslice.kubernetes.io/managed-by": CONTROLLER}
-    if one.host == 0 and one.key != shop.DNS_SERVICE:
+    if one.host == 0 and one.key != workloads.DNS_SERVICE:
         labels["service.kubernetes.io/headless"] = ""
     return {
         "apiVersion": "discovery.k8s.io/v1",

@@ -28,14 +28,14 @@ from typing import Any, Literal, cast
 
 import msgspec
 
-from kptrace.errors import CannotLook
-from kptrace.kube.documents import read_folder
+from kptrace.agent.netns import run_in_netns
+from kptrace.kube.objects.cluster_state import read_folder
 from kptrace.lab import coredns, dns, state
-from kptrace.lab.plan import Plan, PodPlan
-from kptrace.lab.shop import DNS, Listener
-from kptrace.lab.zone import Zone, zone
+from kptrace.lab.address_plan import Plan, PodPlan
+from kptrace.lab.dns_zone import Zone, zone
+from kptrace.lab.workloads import DNS, Listener
 from kptrace.model import Value
-from kptrace.node.namespace import within
+from kptrace.model.errors import ObservationError
 
 IDLE_SECONDS = 60.0
 BACKLOG = 128
@@ -44,7 +44,7 @@ BACKLOG = 128
 Doing = Literal["open", "close"]
 
 
-class Order(Value):
+class ServerCommand(Value):
     """What the control socket understands."""
 
     do: Doing
@@ -110,7 +110,7 @@ class Servers:
                 await self.open(pod, listener)
 
     async def open(self, pod: PodPlan, listener: Listener) -> None:
-        made = within(f"{state.NETNS}/{pod.netns}", lambda: _bind(listener))
+        made = run_in_netns(f"{state.NETNS}/{pod.netns}", lambda: _bind(listener))
         key = (pod.key, listener.protocol, listener.port)
         if listener.protocol == "udp":
             transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -137,7 +137,7 @@ class Servers:
 
     async def control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            order = msgspec.json.decode(await reader.readline(), type=Order)
+            order = msgspec.json.decode(await reader.readline(), type=ServerCommand)
             await self._obey(order)
             reply = ""
         except (msgspec.DecodeError, ValueError, StopIteration, OSError) as error:
@@ -145,7 +145,7 @@ class Servers:
         writer.write(msgspec.json.encode(reply) + b"\n")
         writer.close()
 
-    async def _obey(self, order: Order) -> None:
+    async def _obey(self, order: ServerCommand) -> None:
         """Idempotent: opening what is open and closing what is closed is no error."""
         pod = self.plan.pod(order.pod)
         listener = next(
@@ -225,7 +225,7 @@ async def resolve(zone: Zone, reader: asyncio.StreamReader, writer: asyncio.Stre
         writer.close()
 
 
-def control(lab: state.Lab, order: Order) -> None:
+def control(lab: state.Lab, order: ServerCommand) -> None:
     """Have the running servers open or close a port."""
     with socket.socket(socket.AF_UNIX) as line:
         line.settimeout(5)
@@ -234,13 +234,13 @@ def control(lab: state.Lab, order: Order) -> None:
             line.sendall(msgspec.json.encode(order) + b"\n")
             reply = line.makefile("rb").readline()
         except OSError as error:
-            raise CannotLook(
+            raise ObservationError(
                 f"the servers of lab {lab.name!r} do not answer: {error}",
                 f"make it anew: kptrace lab down --name {lab.name}, then up",
             ) from error
     refused = msgspec.json.decode(reply, type=str)
     if refused:
-        raise CannotLook(f"the servers of lab {lab.name!r}: {refused}")
+        raise ObservationError(f"the servers of lab {lab.name!r}: {refused}")
 
 
 if __name__ == "__main__":

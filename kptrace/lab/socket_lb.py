@@ -18,16 +18,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from kptrace.errors import CannotLook, Forbidden, Unsupported
-from kptrace.lab import machine
-from kptrace.lab.plan import NodePlan, Plan
-from kptrace.lab.proxy.cilium import Entries, Maps, maps
-from kptrace.lab.proxy.cilium_programs import MAPPED, V4, V6, Fds, backward, either, forward
-from kptrace.lab.proxy.load import FAMILIES
-from kptrace.lab.proxy.port import ProxyNode
+from kptrace.agent import bpf_syscall
+from kptrace.lab import host_commands
+from kptrace.lab.address_plan import NodePlan, Plan
+from kptrace.lab.dataplane.cilium.services import Entries, Maps, maps
+from kptrace.lab.dataplane.cilium.socket_lb_programs import (
+    MAPPED,
+    V4,
+    V6,
+    Fds,
+    backward,
+    either,
+    forward,
+)
+from kptrace.lab.dataplane.kubeproxy.load import FAMILIES
+from kptrace.lab.dataplane.kubeproxy.service_port import ProxyNode
 from kptrace.lab.state import bpffs, cgroup
 from kptrace.model import Endpoint, Service
-from kptrace.node import bpf
+from kptrace.model.errors import ObservationError, PermissionDeniedError, UnsupportedError
 
 MOST = 65536
 
@@ -43,13 +51,13 @@ class _Kind(NamedTuple):
 
 
 KINDS = (
-    _Kind("services", "cilium_lb{}_services_v2", bpf.HASH, (12, 24), (12, 12)),
-    _Kind("backends", "cilium_lb{}_backends_v3", bpf.HASH, (4, 4), (12, 24)),
-    _Kind("reverse", "cilium_lb{}_reverse_nat", bpf.HASH, (2, 2), (6, 18)),
+    _Kind("services", "cilium_lb{}_services_v2", bpf_syscall.HASH, (12, 24), (12, 12)),
+    _Kind("backends", "cilium_lb{}_backends_v3", bpf_syscall.HASH, (4, 4), (12, 24)),
+    _Kind("reverse", "cilium_lb{}_reverse_nat", bpf_syscall.HASH, (2, 2), (6, 18)),
 )
-IPCACHE = _Kind("ipcache", "cilium_ipcache_v2", bpf.LPM_TRIE, (24, 24), (24, 24))
-SOCKETS = _Kind("sockets", "cilium_lb{}_reverse_sk", bpf.LRU_HASH, (16, 32), (8, 20))
-AFFINITY = _Kind("affinity", "cilium_lb{}_affinity", bpf.LRU_HASH, (16, 24), (16, 16))
+IPCACHE = _Kind("ipcache", "cilium_ipcache_v2", bpf_syscall.LPM_TRIE, (24, 24), (24, 24))
+SOCKETS = _Kind("sockets", "cilium_lb{}_reverse_sk", bpf_syscall.LRU_HASH, (16, 32), (8, 20))
+AFFINITY = _Kind("affinity", "cilium_lb{}_affinity", bpf_syscall.LRU_HASH, (16, 24), (16, 16))
 
 # enum bpf_attach_type
 CONNECT, SENDMSG, RECVMSG, GETPEERNAME = 10, 14, 19, 29
@@ -64,7 +72,7 @@ Cluster = tuple[Sequence[Service], Mapping[str, Sequence[Endpoint]]]
 def prepare(plan: Plan) -> None:
     """What all nodes share; before any of them."""
     bpffs(plan).mkdir(parents=True, exist_ok=True)
-    machine.run(("mount", "-t", "bpf", f"kptrace-{plan.name}", str(bpffs(plan))))
+    host_commands.run(("mount", "-t", "bpf", f"kptrace-{plan.name}", str(bpffs(plan))))
 
 
 def install(plan: Plan, node: NodePlan, proxy: ProxyNode, cluster: Cluster) -> None:
@@ -73,14 +81,14 @@ def install(plan: Plan, node: NodePlan, proxy: ProxyNode, cluster: Cluster) -> N
     pins.mkdir(parents=True)
     cgroup(plan, node.name).mkdir()
     with _closing() as fds:
-        ipcache = fds.keep(_make(IPCACHE, 4, bpf.NO_PREALLOC))
-        bpf.pin(ipcache, pins / IPCACHE.pin)
+        ipcache = fds.keep(_make(IPCACHE, 4, bpf_syscall.NO_PREALLOC))
+        bpf_syscall.pin(ipcache, pins / IPCACHE.pin)
         made = {}
         for family, wanted in _wanted(plan, proxy, cluster):
             held = {kind.field: fds.keep(_make(kind, family)) for kind in KINDS}
             held |= {kind.field: fds.keep(_make(kind, family)) for kind in (AFFINITY, SOCKETS)}
             for kind in (*KINDS, AFFINITY, SOCKETS):
-                bpf.pin(held[kind.field], pins / kind.pin.format(family))
+                bpf_syscall.pin(held[kind.field], pins / kind.pin.format(family))
             for kind in KINDS:
                 _fill(held[kind.field], getattr(wanted, kind.field))
             _fill(ipcache, wanted.ipcache)
@@ -88,7 +96,7 @@ def install(plan: Plan, node: NodePlan, proxy: ProxyNode, cluster: Cluster) -> N
             made[family] = Fds(ipcache=ipcache, **held)
         for code, hook, name in _programs(made[4], made[6]):
             program = fds.keep(_load(code, hook, name))
-            bpf.attach(program, str(cgroup(plan, node.name)), hook)
+            bpf_syscall.attach(program, str(cgroup(plan, node.name)), hook)
 
 
 def reload(plan: Plan, node: NodePlan, proxy: ProxyNode, old: Cluster, new: Cluster) -> None:
@@ -98,22 +106,22 @@ def reload(plan: Plan, node: NodePlan, proxy: ProxyNode, old: Cluster, new: Clus
     for (family, was), (_, wanted) in zip(before, after, strict=True):
         for kind in KINDS:
             with _closing() as fds:
-                fd = fds.keep(bpf.pinned(pins / kind.pin.format(family), to_write=True))
+                fd = fds.keep(bpf_syscall.pinned(pins / kind.pin.format(family), to_write=True))
                 gone = getattr(was, kind.field).keys() - getattr(wanted, kind.field).keys()
                 _fill(fd, getattr(wanted, kind.field))
                 for key in gone:
                     with suppress(FileNotFoundError):
-                        bpf.delete(fd, key)
+                        bpf_syscall.delete(fd, key)
         _forget(pins / AFFINITY.pin.format(family))
 
 
 def _forget(pin: Path) -> None:
     """Which backend a client has: by an id that may now be another's."""
     with _closing() as fds:
-        fd = fds.keep(bpf.pinned(pin, to_write=True))
-        for key, _ in [*bpf.entries(fd, bpf.shape(fd))]:
+        fd = fds.keep(bpf_syscall.pinned(pin, to_write=True))
+        for key, _ in [*bpf_syscall.entries(fd, bpf_syscall.shape(fd))]:
             with suppress(FileNotFoundError):
-                bpf.delete(fd, key)
+                bpf_syscall.delete(fd, key)
 
 
 def _wanted(plan: Plan, proxy: ProxyNode, cluster: Cluster) -> Iterator[tuple[int, Maps]]:
@@ -130,14 +138,16 @@ def _make(kind: _Kind, family: int, flags: int = 0) -> int:
     which = 1 if family == 6 else 0
     name = kind.pin.format(family)[:15]
     try:
-        return bpf.make_map(kind.kind, kind.key[which], kind.value[which], MOST, flags, name)
+        return bpf_syscall.make_map(
+            kind.kind, kind.key[which], kind.value[which], MOST, flags, name
+        )
     except PermissionError as error:
-        raise Forbidden(f"bpf: {error.strerror}", machine.PRIVILEGED) from None
+        raise PermissionDeniedError(f"bpf: {error.strerror}", host_commands.PRIVILEGED) from None
 
 
 def _fill(fd: int, entries: Entries) -> None:
     for key, value in entries.items():
-        bpf.write(fd, key, value)
+        bpf_syscall.write(fd, key, value)
 
 
 def _programs(fds: Fds, fds6: Fds) -> Iterator[tuple[bytes, int, str]]:
@@ -156,9 +166,9 @@ def _programs(fds: Fds, fds6: Fds) -> Iterator[tuple[bytes, int, str]]:
 
 def _load(code: bytes, hook: int, name: str) -> int:
     try:
-        return bpf.load(bpf.CGROUP_SOCK_ADDR, code, hook, name[:15])
+        return bpf_syscall.load(bpf_syscall.CGROUP_SOCK_ADDR, code, hook, name[:15])
     except OSError as error:
-        raise CannotLook(
+        raise ObservationError(
             f"the kernel refuses {name}: {error.strerror}",
             "it needs CONFIG_CGROUP_BPF and bpf_set_retval (Linux 5.18)",
         ) from None
@@ -186,9 +196,9 @@ class _closing:
 def remove(plan: Plan) -> None:
     """Whatever there is; a process in a node's cgroup goes back to the root's."""
     if bpffs(plan).is_mount():
-        machine.run(("umount", "--lazy", str(bpffs(plan))))
+        host_commands.run(("umount", "--lazy", str(bpffs(plan))))
     shutil.rmtree(bpffs(plan), ignore_errors=True)
-    with suppress(Unsupported):
+    with suppress(UnsupportedError):
         for node in plan.nodes:
             _remove_cgroup(cgroup(plan, node.name))
 

@@ -22,10 +22,15 @@ from pathlib import Path
 
 import msgspec
 
-from kptrace.errors import CannotLook, Forbidden, NoCluster, Unsupported
-from kptrace.lab.plan import Plan, check_name, plan
-from kptrace.model import Place, Value
-from kptrace.protocol import Door
+from kptrace.lab.address_plan import Plan, check_name, plan
+from kptrace.model import Netns, Value
+from kptrace.model.errors import (
+    ClusterUnreachableError,
+    ObservationError,
+    PermissionDeniedError,
+    UnsupportedError,
+)
+from kptrace.protocol import NetnsHandle
 
 ROOT = Path("/run/kptrace/lab")
 NETNS = Path("/run/netns")
@@ -64,14 +69,14 @@ class Process(Value):
             os.close(fd)
 
 
-class Broken(Value):
+class ActiveFault(Value):
     """A fault that is in the lab: its name and what stood there before."""
 
     fault: str
     before: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-class State(Value):
+class LabStateFile(Value):
     """``ready``: false while ``up`` is at work, and for ever if it was killed."""
 
     nodes: int
@@ -80,14 +85,14 @@ class State(Value):
     scheduler: str = "rr"
     ready: bool = False
     servers: Process | None = None
-    faults: tuple[Broken, ...] = ()
+    faults: tuple[ActiveFault, ...] = ()
 
 
 class Lab(Value):
     """A lab as the rest of kptrace sees it: its places with the way into each, and its API."""
 
     plan: Plan
-    state: State
+    state: LabStateFile
 
     @property
     def name(self) -> str:
@@ -111,12 +116,12 @@ class Lab(Value):
         return tuple(node.name for node in self.plan.nodes)
 
     @property
-    def doors(self) -> tuple[Door, ...]:
+    def doors(self) -> tuple[NetnsHandle, ...]:
         """The way into every node and pod. A node has no resolver of its own."""
         doors = self._doors
         return doors if not self.plan.cilium else tuple(map(self._with_programs, doors))
 
-    def _with_programs(self, door: Door) -> Door:
+    def _with_programs(self, door: NetnsHandle) -> NetnsHandle:
         """Where a node's maps are pinned, and the cgroup that its programs are attached to."""
         node = door.place.node
         return msgspec.structs.replace(
@@ -124,11 +129,14 @@ class Lab(Value):
         )
 
     @property
-    def _doors(self) -> tuple[Door, ...]:
+    def _doors(self) -> tuple[NetnsHandle, ...]:
         return (
-            *(Door(place=one.place, netns=str(NETNS / one.netns)) for one in self.plan.nodes),
             *(
-                Door(
+                NetnsHandle(place=one.place, netns=str(NETNS / one.netns))
+                for one in self.plan.nodes
+            ),
+            *(
+                NetnsHandle(
                     place=one.place,
                     netns=str(NETNS / one.netns),
                     resolv_conf=str(ETC / one.netns / "resolv.conf"),
@@ -137,10 +145,10 @@ class Lab(Value):
             ),
         )
 
-    def door(self, place: Place) -> Door:
+    def door(self, place: Netns) -> NetnsHandle:
         return next(door for door in self.doors if door.place == place)
 
-    def with_state(self, state: State) -> Lab:
+    def with_state(self, state: LabStateFile) -> Lab:
         return msgspec.structs.replace(self, state=state)
 
 
@@ -155,32 +163,34 @@ def cgroup(plan: Plan, node: str) -> Path:
         before, _, after = line.partition(" - ")  # proc(5)
         if after.split()[0] == "cgroup2":
             return Path(before.split()[4]) / f"kptrace-{plan.name}-{node}"
-    raise Unsupported("cgroup2 is not mounted", "mount -t cgroup2 none /mnt")
+    raise UnsupportedError("cgroup2 is not mounted", "mount -t cgroup2 none /mnt")
 
 
 def load(name: str = "default", *, half_made: bool = False) -> Lab:
-    """The lab of that name; ``NoCluster`` when there is none or it was never finished."""
+    """The lab of that name; ``ClusterUnreachableError`` when there is none or it was never finished."""
     check_name(name)
     try:
         text = (ROOT / name / "state.json").read_bytes()
     except FileNotFoundError:
         others = f"; there is: {', '.join(names())}" if names() else ""
-        raise NoCluster(
+        raise ClusterUnreachableError(
             f"there is no lab named {name!r}", f"make it: kptrace lab up{_option(name)}{others}"
         ) from None
     except PermissionError as error:
-        raise Forbidden(f"lab {name!r} cannot be read: {error}", "run as root") from error
+        raise PermissionDeniedError(
+            f"lab {name!r} cannot be read: {error}", "run as root"
+        ) from error
     try:
-        state = msgspec.json.decode(text, type=State)
+        state = msgspec.json.decode(text, type=LabStateFile)
         made = plan(name, state.nodes, state.proxy, state.network, state.scheduler)
         lab = Lab(plan=made, state=state)
     except (msgspec.DecodeError, UnicodeError) as error:
-        raise CannotLook(
+        raise ObservationError(
             f"{ROOT / name / 'state.json'} is not a lab's: {error}",
             f"remove {ROOT / name} and, with `ip netns del`, the namespaces kpt-{name}-*",
         ) from error
     if not (state.ready or half_made):
-        raise NoCluster(
+        raise ClusterUnreachableError(
             f"lab {name!r} is half made: its `up` is still at work or was killed",
             f"remove it: kptrace lab down{_option(name)}",
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from kptrace.kube.documents import read_folder
-from kptrace.lab import faults, shop
+from kptrace.kube.objects.cluster_state import read_folder
+from kptrace.lab import workloads
+from kptrace.lab.faults import inject
 from kptrace.lab.state import Lab
 from kptrace.model import API_VERSION, Service, Value
 
-SPECS = {spec.key: spec for spec in shop.SERVICES}
+SPECS = {spec.key: spec for spec in workloads.SERVICES}
 
 
 class NodeStatus(Value):
@@ -96,7 +97,7 @@ def status(lab: Lab) -> LabStatus:
         ),
         faults=tuple(
             FaultStatus(name=one.name, words=one.words, node=one.node, object=one.object)
-            for one in (faults.find(broken.fault) for broken in lab.state.faults)
+            for one in (inject.find(broken.fault) for broken in lab.state.faults)
         ),
     )
 
@@ -128,7 +129,7 @@ def text(one: LabStatus) -> str:
             ],
         )
     )
-    for namespace in shop.NAMESPACES:
+    for namespace in workloads.NAMESPACES:
         parts.append(_services(namespace, one))
     parts.append(_pods(one))
     parts.append(_faults(one))

@@ -1,6 +1,6 @@
 """What makes the lab's network: the plan in, lines for ``ip -batch``, sysctls and rules out; pure.
 
-Each network namespace gets a ``Recipe``. The links come in the order underlay, nodes, pods, because
+Each network namespace gets a ``NetnsSetup``. The links come in the order underlay, nodes, pods, because
 a veth is made in the node and its other end lands in the pod. What a node holds is what Flannel and
 the bridge plugin leave on one (pkg/backend/vxlan, pkg/trafficmngr/iptables; plugins/main/bridge):
 
@@ -13,9 +13,9 @@ host-gw   for each other node a route via its underlay address; no device.
 ipip      flannel.ipip with the same address as flannel.1 would have, routes via the nodes' underlay
           addresses ``onlink``; IPv6, which that backend lacks, goes as in host-gw.
 
-bridge    the same routes, but an administrator wrote them: no Flannel (bridge.py).
+bridge    the same routes, but an administrator wrote them: no Flannel (lab/dataplane/bridge.py).
 
-Calico's nodes and pods are in calico.py, Cilium's in cilium.py, the bridge in bridge.py. IPVS needs
+Calico's nodes and pods are in lab/dataplane/calico/network.py, Cilium's in lab/dataplane/cilium/network.py, the bridge in lab/dataplane/bridge.py. IPVS needs
 the device kube-ipvs0 and some sysctls.
 
 Unknown addresses leave a node by its default route to the underlay, which forwards nothing: as on
@@ -25,8 +25,8 @@ every address can be used at once.
 
 from __future__ import annotations
 
-from kptrace.lab import bridge, calico, cilium, shop
-from kptrace.lab.plan import (
+from kptrace.lab import workloads
+from kptrace.lab.address_plan import (
     IPIP_OVERHEAD,
     POD_NETWORK,
     SECOND_UNDERLAY,
@@ -40,6 +40,9 @@ from kptrace.lab.plan import (
     Plan,
     PodPlan,
 )
+from kptrace.lab.dataplane import bridge
+from kptrace.lab.dataplane.calico import network as calico
+from kptrace.lab.dataplane.cilium import network as cilium
 from kptrace.model import Value
 
 FDB_FLAGS = "self permanent"
@@ -48,7 +51,7 @@ FDB_FLAGS = "self permanent"
 Sysctls = tuple[tuple[str, str], ...]
 
 
-class Recipe(Value):
+class NetnsSetup(Value):
     """One namespace: its sysctls, lines for ``ip -batch`` and then for ``bridge -batch``, and the
     sysctls of devices, which are there only then.
     """
@@ -102,7 +105,7 @@ PROXY_SYSCTLS = {
 POD_SYSCTLS = (*COMMON, ("net.ipv4.ip_forward", "0"))
 
 
-def recipes(plan: Plan) -> tuple[tuple[Recipe, ...], ...]:
+def recipes(plan: Plan) -> tuple[tuple[NetnsSetup, ...], ...]:
     """In three steps; the recipes of one step do not depend on each other."""
     return (
         (underlay(plan),),
@@ -111,7 +114,7 @@ def recipes(plan: Plan) -> tuple[tuple[Recipe, ...], ...]:
     )
 
 
-def underlay(plan: Plan) -> Recipe:
+def underlay(plan: Plan) -> NetnsSetup:
     address, address6 = UNDERLAY
     prefix, prefix6 = UNDERLAY_PREFIX
     lines = [
@@ -129,15 +132,15 @@ def underlay(plan: Plan) -> Recipe:
             f"link set {one.name} up",
         ]
     # the world outside finds the external IP through the first node
-    lines.append(f"route add {shop.EXTERNAL_IP} via {plan.nodes[0].addresses[0]}")
+    lines.append(f"route add {workloads.EXTERNAL_IP} via {plan.nodes[0].addresses[0]}")
     sysctls: Sysctls = UNDERLAY_SYSCTLS
     if any(one.underlay[0] == SECOND_UNDERLAY for one in plan.nodes):
         lines.append(f"addr add {SECOND_UNDERLAY}/{prefix} dev br0")
         sysctls += (("net.ipv4.ip_forward", "1"), ("net.ipv4.conf.all.send_redirects", "0"))
-    return Recipe(netns=plan.underlay, sysctls=sysctls, links=tuple(lines))
+    return NetnsSetup(netns=plan.underlay, sysctls=sysctls, links=tuple(lines))
 
 
-def node(plan: Plan, one: NodePlan) -> Recipe:
+def node(plan: Plan, one: NodePlan) -> NetnsSetup:
     others = [other for other in plan.nodes if other != one]
     links = uplink(one)
     if plan.proxy == "ipvs":
@@ -155,7 +158,7 @@ def node(plan: Plan, one: NodePlan) -> Recipe:
             links += bridge.port(plan, pod)
         links += NETWORK_LINKS[plan.network](one, others)
         entries += fdb(others) if plan.network == "vxlan" else ()
-    return Recipe(
+    return NetnsSetup(
         netns=one.netns,
         sysctls=NODE_SYSCTLS + PROXY_SYSCTLS[plan.proxy],
         links=tuple(links),
@@ -253,13 +256,13 @@ NETWORK_LINKS = {
 }
 
 
-def pod(plan: Plan, one: PodPlan) -> Recipe:
+def pod(plan: Plan, one: PodPlan) -> NetnsSetup:
     if plan.calico:
-        return Recipe(netns=one.netns, sysctls=POD_SYSCTLS, links=calico.pod_links(one))
+        return NetnsSetup(netns=one.netns, sysctls=POD_SYSCTLS, links=calico.pod_links(one))
     if plan.cilium:
-        return Recipe(netns=one.netns, sysctls=POD_SYSCTLS, links=cilium.pod_links(plan, one))
+        return NetnsSetup(netns=one.netns, sysctls=POD_SYSCTLS, links=cilium.pod_links(plan, one))
     gateway, gateway6 = plan.node(one.node).gateways
-    return Recipe(
+    return NetnsSetup(
         netns=one.netns,
         sysctls=POD_SYSCTLS,
         links=(

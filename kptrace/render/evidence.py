@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from kptrace.judge.meanwhile import CHANGE
-from kptrace.judge.words import end, entry_words
-from kptrace.model import DnsAnswer, Endpoint, Layer, Share, Trace
-from kptrace.render.clean import cells, clean, pad
-from kptrace.render.page import Page, glue, say
-from kptrace.render.words import OUTCOME_WORDS, place_words, pod_words, span
+from kptrace.diagnose.concurrent_changes import CHANGE
+from kptrace.diagnose.phrases import end, entry_words
+from kptrace.model import BackendShare, DnsAnswer, Endpoint, EvidenceSource, Trace
+from kptrace.render.layout import TextLayout, glue, span
+from kptrace.render.phrases import OUTCOME_WORDS, duration_text, place_words, pod_words
+from kptrace.render.sanitize import cells, clean, pad
 
 LAYER_WORDS = {
     "capture": "capture",
@@ -29,19 +29,19 @@ LAYER_WORDS = {
 }
 
 
-def agreement(page: Page, trace: Trace) -> None:
+def agreement(page: TextLayout, trace: Trace) -> None:
     """Prediction against observation."""
     told = trace.evidence.agreement
     if told is None:
         return
     counts = f"{told.seen} of {told.predicted} crossings"
     if told.parted:
-        parted = say(f"at {told.parted}: {counts} seen.")
-        page.line(say("Predicted and seen part ", "unsure"), parted, hang=2)
+        parted = span(f"at {told.parted}: {counts} seen.")
+        page.line(span("Predicted and seen part ", "unsure"), parted, hang=2)
     else:
-        page.line(say(f"Predicted and seen agree on {counts}."))
+        page.line(span(f"Predicted and seen agree on {counts}."))
     if trace.prediction.missing:
-        page.line(say("Predicted without: " + ", ".join(trace.prediction.missing) + "."), hang=2)
+        page.line(span("Predicted without: " + ", ".join(trace.prediction.missing) + "."), hang=2)
 
 
 MANY_BACKENDS = 6
@@ -56,7 +56,7 @@ def _chooser(trace: Trace) -> str:
 CHOOSERS = (("ipvs", "IPVS"), ("bpf", "a program at connect()"))
 
 
-def choice(page: Page, trace: Trace) -> None:
+def choice(page: TextLayout, trace: Trace) -> None:
     """``Chosen by the rules among 3 backends: web-1 33.3%, web-2 33.3%, web-3 33.3%.``"""
     weights: dict[str, float] = {}
     for branch in trace.prediction.branches:
@@ -72,22 +72,24 @@ def choice(page: Page, trace: Trace) -> None:
     more = len(named) - MANY_BACKENDS
     tail = f", and {more} more" if more > 0 else ""
     page.line(
-        say(f"Chosen by {_chooser(trace)} among {len(named)} backends: "),
-        say(", ".join(named[:MANY_BACKENDS]) + f"{tail}."),
+        span(f"Chosen by {_chooser(trace)} among {len(named)} backends: "),
+        span(", ".join(named[:MANY_BACKENDS]) + f"{tail}."),
         hang=2,
     )
 
 
-def dns(page: Page, answers: Sequence[DnsAnswer], wide: bool) -> None:
+def dns(page: TextLayout, answers: Sequence[DnsAnswer], wide: bool) -> None:
     """The deciding question, in the wide form each one."""
     tried = f", {len(answers)} names tried" if len(answers) > 1 and not wide else ""
     for answer in answers if wide else answers[-1:]:
         page.line(
-            say(f"DNS: {answer.name} {answer.type} "),
-            say(_said(answer), "" if answer.records else "bad"),
-            say(" "),
-            glue(f"({answer.server} over {answer.transport.upper()}, {span(answer.elapsed_us)})"),
-            say(f"{tried}."),
+            span(f"DNS: {answer.name} {answer.type} "),
+            span(_said(answer), "" if answer.records else "bad"),
+            span(" "),
+            glue(
+                f"({answer.server} over {answer.transport.upper()}, {duration_text(answer.elapsed_us)})"
+            ),
+            span(f"{tried}."),
             hang=5,
         )
 
@@ -96,7 +98,7 @@ def _said(answer: DnsAnswer) -> str:
     return ", ".join(text for _, text in answer.records) or answer.status
 
 
-def layers(page: Page, told: Iterable[Layer], with_missing: bool) -> None:
+def layers(page: TextLayout, told: Iterable[EvidenceSource], with_missing: bool) -> None:
     """``Watched by: capture, rule trace, conntrack, drop reasons. Nothing lost.``"""
     known, changes = _apart(told)
     watched = [LAYER_WORDS.get(name, name) for name in _names(x for x in known if not x.missing)]
@@ -104,52 +106,54 @@ def layers(page: Page, told: Iterable[Layer], with_missing: bool) -> None:
     if watched:
         words = f"Watched by: {', '.join(watched)}."
         if lost:
-            page.line(say(words), say(" Lost: " + ", ".join(lost) + ".", "bad"), hang=2)
+            page.line(span(words), span(" Lost: " + ", ".join(lost) + ".", "bad"), hang=2)
         else:
-            page.line(say(f"{words} Nothing lost."), hang=2)
+            page.line(span(f"{words} Nothing lost."), hang=2)
     for what, remedy in missing(known) if with_missing else ():
         page.line(
-            say("Not watched: ", "unsure"),
-            say(f"{what}."),
-            say(f" To have it: {remedy}" if remedy else ""),
+            span("Not watched: ", "unsure"),
+            span(f"{what}."),
+            span(f" To have it: {remedy}" if remedy else ""),
             hang=2,
         )
     for one in changes if with_missing else ():
         what = f"{one.missing}. To be sure: {one.remedy}"
-        page.line(say("Unsure: ", "unsure"), say(what), hang=2)
+        page.line(span("Unsure: ", "unsure"), span(what), hang=2)
     manifests(page, known)
 
 
-def _apart(layers: Iterable[Layer]) -> tuple[tuple[Layer, ...], tuple[Layer, ...]]:
+def _apart(
+    layers: Iterable[EvidenceSource],
+) -> tuple[tuple[EvidenceSource, ...], tuple[EvidenceSource, ...]]:
     """What was watched or not, and what did not keep still."""
     told = tuple(layers)
     changes = tuple(layer for layer in told if layer.name == CHANGE)
     return tuple(layer for layer in told if layer not in changes), changes
 
 
-def manifests(page: Page, layers: Iterable[Layer]) -> None:
+def manifests(page: TextLayout, layers: Iterable[EvidenceSource]) -> None:
     """What is to be applied for what is missing, each once: lines that stay as they are, to be
     copied. YAML that is wholly indented is YAML, too.
     """
     for text in dict.fromkeys(layer.manifest for layer in layers if layer.manifest):
         page.blank()
-        page.line(say("For `kubectl apply -f -`:"))
+        page.line(span("For `kubectl apply -f -`:"))
         for line in text.splitlines():
-            page.uncut(say(line), indent=2)
+            page.uncut(span(line), indent=2)
 
 
-def missing(layers: Iterable[Layer]) -> list[tuple[str, str]]:
+def missing(layers: Iterable[EvidenceSource]) -> list[tuple[str, str]]:
     """What was not watched and why, and the remedy; those that lack for the same cause together:
     ``capture, rule trace on node-b: no agent there``.
     """
-    gaps: dict[str, list[Layer]] = {}
+    gaps: dict[str, list[EvidenceSource]] = {}
     for layer in layers:
         if layer.missing:
             gaps.setdefault(_cause(layer), []).append(layer)
     return [(f"{_where(gap)}: {_reason(cause, gap)}", _remedy(gap)) for cause, gap in gaps.items()]
 
 
-def _cause(layer: Layer) -> str:
+def _cause(layer: EvidenceSource) -> str:
     """``not asked: REFUSAL`` and ``no agent could be started: REFUSAL`` have one cause; so have
     all that a capability would give.
     """
@@ -159,13 +163,13 @@ def _cause(layer: Layer) -> str:
     return layer.missing.partition(": ")[2] or layer.missing
 
 
-def _reason(cause: str, gap: Sequence[Layer]) -> str:
+def _reason(cause: str, gap: Sequence[EvidenceSource]) -> str:
     """In full, where all say the same."""
     told = {layer.missing for layer in gap}
     return (told.pop() if len(told) == 1 else cause).rstrip(".")
 
 
-def _where(gap: Iterable[Layer]) -> str:
+def _where(gap: Iterable[EvidenceSource]) -> str:
     """``capture, rule trace on node-a, node-b; conntrack on node-b``"""
     by_node: dict[str, dict[str, None]] = {}
     for layer in gap:
@@ -179,7 +183,7 @@ def _where(gap: Iterable[Layer]) -> str:
     )
 
 
-def _remedy(gap: Iterable[Layer]) -> str:
+def _remedy(gap: Iterable[EvidenceSource]) -> str:
     told = dict.fromkeys(layer.remedy for layer in gap if layer.remedy)
     if len(told) > 1 and all(remedy.startswith("grant CAP_") for remedy in told):
         *most, last = dict.fromkeys(CAPABILITY.findall(" ".join(told)))
@@ -189,21 +193,21 @@ def _remedy(gap: Iterable[Layer]) -> str:
 
 
 CAPABILITY = re.compile(r"CAP_[A-Z_]+")
-PLACE = re.compile(r" \(in [^()]*\)$")  # as judge/layers.py says in which pod
+PLACE = re.compile(r" \(in [^()]*\)$")  # as diagnose/evidence_sources.py says in which pod
 
 
-def _names(layers: Iterable[Layer]) -> Iterable[str]:
+def _names(layers: Iterable[EvidenceSource]) -> Iterable[str]:
     return dict.fromkeys(layer.name for layer in layers)
 
 
-def _name(layer: Layer) -> str:
+def _name(layer: EvidenceSource) -> str:
     return LAYER_WORDS.get(layer.name, layer.name)
 
 
 # --- many flows -------------------------------------------------------------------------------
 
 
-def shares(page: Page, trace: Trace) -> None:
+def shares(page: TextLayout, trace: Trace) -> None:
     """How often each backend was chosen, beside how often it should be."""
     told = trace.evidence.shares
     if not told:
@@ -214,9 +218,9 @@ def shares(page: Page, trace: Trace) -> None:
     widths = [max(cells(row[i]) for row in (heads, *rows)) for i in range(5)]
     if sum(widths) + 2 * 5 > page.width:
         for row in rows:  # what it is on one line, the numbers below
-            page.line(say(row[0]), say("  "), say(row[1]), indent=2, hang=4)
+            page.line(span(row[0]), span("  "), span(row[1]), indent=2, hang=4)
             numbers = f"predicted {row[2]}, seen {row[3]} of {sent}, delivered {row[4]}"
-            page.line(say(numbers), indent=6)
+            page.line(span(numbers), indent=6)
         _by_ipvs(page, trace)
         return
     for index, row in enumerate((heads, *rows)):
@@ -226,15 +230,15 @@ def shares(page: Page, trace: Trace) -> None:
     _by_ipvs(page, trace)
 
 
-def _by_ipvs(page: Page, trace: Trace) -> None:
+def _by_ipvs(page: TextLayout, trace: Trace) -> None:
     """It does not choose by chance, so what was seen need not come near what was predicted."""
     steps = trace.prediction.branches[0].steps if trace.prediction.branches else ()
     chosen = next((s.words for s in steps if s.rule and s.rule.backend == "ipvs"), "")
     if chosen:
-        page.line(say(f"{chosen}."), indent=2)
+        page.line(span(f"{chosen}."), indent=2)
 
 
-def _row(share: Share, sent: int, namespace: str) -> tuple[str, str, str, str, str]:
+def _row(share: BackendShare, sent: int, namespace: str) -> tuple[str, str, str, str, str]:
     pod = f"{pod_words(share.pod, namespace)} on {share.node}" if share.pod else share.node
     percent = f" ({share.seen / sent:.0%})" if sent else ""
     return (
@@ -249,21 +253,21 @@ def _row(share: Share, sent: int, namespace: str) -> tuple[str, str, str, str, s
 # --- only in the wide form --------------------------------------------------------------------
 
 
-def branches(page: Page, trace: Trace) -> None:
+def branches(page: TextLayout, trace: Trace) -> None:
     """Every way the packet could have gone."""
     told = trace.prediction.branches
     if not told:
         return
     page.blank()
-    page.line(say("Predicted", "name"))
+    page.line(span("Predicted", "name"))
     for branch in told:
         to = _backend(branch.backend, trace.target.namespace) if branch.backend else ""
         sure = "" if branch.certain else ", not certain"
         words = f": {branch.words}" if branch.words else ""
         page.line(
-            say(" ".join(x for x in (OUTCOME_WORDS[branch.outcome].lower(), to) if x)),
-            say(f"{sure}{words}"),
-            label=[say(f"{branch.weight:6.1%}  ")],
+            span(" ".join(x for x in (OUTCOME_WORDS[branch.outcome].lower(), to) if x)),
+            span(f"{sure}{words}"),
+            label=[span(f"{branch.weight:6.1%}  ")],
             indent=1,
         )
 
@@ -273,6 +277,6 @@ def _backend(backend: Endpoint, namespace: str) -> str:
     return f"{end(backend.address, backend.port)} {where}".rstrip()
 
 
-def conntrack(page: Page, trace: Trace) -> None:
+def conntrack(page: TextLayout, trace: Trace) -> None:
     for entry in trace.evidence.conntrack:
-        page.line(say(entry_words(entry) + "."), hang=2)
+        page.line(span(entry_words(entry) + "."), hang=2)

@@ -12,13 +12,20 @@ import re
 from collections.abc import Hashable, Iterable, Sequence
 from itertools import groupby
 
-from kptrace.judge.denied import CAUSE as POLICY
-from kptrace.judge.words import end
-from kptrace.model import Backend, Entry, ExplainedPort, Explanation, Outcome, Service
-from kptrace.render.clean import cells, clean, pad
-from kptrace.render.explain_rules import Shown, show_chain
-from kptrace.render.page import Page, Span, glue, say, width_of
-from kptrace.render.words import OUTCOME_WORDS, outcome_style, pod_words, target_words
+from kptrace.diagnose.phrases import end
+from kptrace.diagnose.policy_denial import CAUSE as POLICY
+from kptrace.model import (
+    ExplainedPort,
+    Explanation,
+    Outcome,
+    Service,
+    ServiceEntrypoint,
+    WeightedBackend,
+)
+from kptrace.render.explain_rules import SeenRules, show_chain
+from kptrace.render.layout import Span, TextLayout, glue, span, width_of
+from kptrace.render.phrases import OUTCOME_WORDS, outcome_style, pod_words, target_words
+from kptrace.render.sanitize import cells, clean, pad
 
 KINDS = {
     "clusterIP": "ClusterIP",
@@ -36,14 +43,14 @@ _LEAST_WORDS = 24
 
 
 def explain(made: Explanation, width: int = 80, colour: bool = False, wide: bool = False) -> str:
-    page = Page(width, colour)
+    page = TextLayout(width, colour)
     _heading(page, made)
     faults = [one for one in made.findings if one.severity != "info"]
     if faults:
-        from kptrace.render.fault import also
+        from kptrace.render.finding import other_findings
 
-        also(page, faults)
-    shown = Shown(wide)
+        other_findings(page, faults)
+    shown = SeenRules(wide)
     for port in made.ports:
         page.blank()
         _port(page, made, port, shown)
@@ -57,21 +64,21 @@ def explain(made: Explanation, width: int = 80, colour: bool = False, wide: bool
 # --- the first lines ----------------------------------------------------------------------------
 
 
-def _heading(page: Page, made: Explanation) -> None:
+def _heading(page: TextLayout, made: Explanation) -> None:
     what = glue(target_words(made.target), "name")
     proxy = "no proxy" if made.proxy == "none" else made.proxy
     where = glue(f"on {made.node} ({proxy})")
     words, style = _answer(made)
     answer = glue(words, style)
     if width_of((what, where, answer)) + 4 <= page.width:
-        page.row([what, say("  "), where], answer, [], hang=4)
+        page.row([what, span("  "), where], answer, [], hang=4)
     else:
         page.line(answer)
-        page.line(what, say("  "), where, hang=2)
+        page.line(what, span("  "), where, hang=2)
     if not made.ports and not made.findings:
-        page.line(say("no rule on this node leads to it", "bad"), indent=2)
+        page.line(span("no rule on this node leads to it", "bad"), indent=2)
     if made.service is not None:
-        page.line(say(_service_words(made.service)), hang=2)
+        page.line(span(_service_words(made.service)), hang=2)
 
 
 def _answer(made: Explanation) -> tuple[str, str]:
@@ -120,10 +127,10 @@ def _span(seconds: int) -> str:
 # --- one port -----------------------------------------------------------------------------------
 
 
-def _port(page: Page, made: Explanation, port: ExplainedPort, shown: Shown) -> None:
+def _port(page: TextLayout, made: Explanation, port: ExplainedPort, shown: SeenRules) -> None:
     if len(made.ports) > 1 or port.name:
         name = f" {port.name}" if port.name else ""
-        page.line(say(f"port {port.port}/{port.protocol.upper()}{name}", "name"))
+        page.line(span(f"port {port.port}/{port.protocol.upper()}{name}", "name"))
         page.blank()
     doors = groupby(port.entries, key=lambda one: (one.kind, one.address, one.port))
     for number, ((kind, address, at), found) in enumerate(doors):
@@ -131,14 +138,16 @@ def _port(page: Page, made: Explanation, port: ExplainedPort, shown: Shown) -> N
             page.blank()
         entries = tuple(found)
         label = f"/{port.protocol.upper()}"
-        page.line(say(f"{KINDS[kind]} {end(address, at)}{label}", "name"))
+        page.line(span(f"{KINDS[kind]} {end(address, at)}{label}", "name"))
         _fates(page, entries, made, shown.wide)
         show_chain(page, entries, shown, indent=2)
 
 
-def _fates(page: Page, entries: Sequence[Entry], made: Explanation, wide: bool) -> None:
+def _fates(
+    page: TextLayout, entries: Sequence[ServiceEntrypoint], made: Explanation, wide: bool
+) -> None:
     """What becomes of each sender's packets; those with the same backends stand above them."""
-    by_backends: dict[tuple[Backend, ...], list[Entry]] = {}
+    by_backends: dict[tuple[WeightedBackend, ...], list[ServiceEntrypoint]] = {}
     for entry in entries:
         by_backends.setdefault(tuple(sorted(entry.backends, key=_key)), []).append(entry)
     room = min(_SENDER_ROOM, max(cells(_senders(some)) for some in _alike(entries).values()))
@@ -148,9 +157,9 @@ def _fates(page: Page, entries: Sequence[Entry], made: Explanation, wide: bool) 
         _backends(page, backends, made, wide)
 
 
-def _alike(entries: Iterable[Entry]) -> dict[Hashable, list[Entry]]:
+def _alike(entries: Iterable[ServiceEntrypoint]) -> dict[Hashable, list[ServiceEntrypoint]]:
     """Those who fare alike."""
-    alike: dict[Hashable, list[Entry]] = {}
+    alike: dict[Hashable, list[ServiceEntrypoint]] = {}
     for one in entries:
         fate = (
             one.outcome,
@@ -164,24 +173,24 @@ def _alike(entries: Iterable[Entry]) -> dict[Hashable, list[Entry]]:
     return alike
 
 
-def _fate(page: Page, entries: Sequence[Entry], room: int) -> None:
+def _fate(page: TextLayout, entries: Sequence[ServiceEntrypoint], room: int) -> None:
     first = entries[0]
     style = outcome_style(first.outcome) if first.certain else "unsure"
-    words = [say(OUTCOME_WORDS[first.outcome], style)]
+    words = [span(OUTCOME_WORDS[first.outcome], style)]
     if first.denied_by:
-        words = [say(f"DENIED by {first.denied_by}", "unsure")]
+        words = [span(f"DENIED by {first.denied_by}", "unsure")]
     if first.outcome is Outcome.DELIVERED:
-        words += [say(f"  {_seen_as(first.becomes)}")]
+        words += [span(f"  {_seen_as(first.becomes)}")]
     elif first.words:
-        words += [say(f"  {_reason(first.words)}")]
+        words += [span(f"  {_reason(first.words)}")]
     if not first.certain:
-        words += [say("  (not certain)", "unsure")]
+        words += [span("  (not certain)", "unsure")]
     label = pad(clean(f"from {_senders(entries)}"), room + 5)
     if cells(label) + _LEAST_WORDS > page.width:
-        page.line(say(label), indent=2)
+        page.line(span(label), indent=2)
         page.line(*words, indent=6)
         return
-    page.line(*words, label=[say(f"{label}  ")], indent=2, hang=6)
+    page.line(*words, label=[span(f"{label}  ")], indent=2, hang=6)
 
 
 def _seen_as(becomes: str) -> str:
@@ -198,7 +207,7 @@ def _reason(words: str) -> str:
     return words
 
 
-def _senders(entries: Iterable[Entry]) -> str:
+def _senders(entries: Iterable[ServiceEntrypoint]) -> str:
     """``a pod, the node``; an address where it decides, as with source ranges."""
     names = []
     for entry in entries:
@@ -211,23 +220,25 @@ def _senders(entries: Iterable[Entry]) -> str:
     return ", ".join(dict.fromkeys(names))
 
 
-def _key(backend: Backend) -> tuple[bool, str, str, int]:
+def _key(backend: WeightedBackend) -> tuple[bool, str, str, int]:
     return not backend.node, backend.node, backend.address, backend.port
 
 
-def _backends(page: Page, backends: Sequence[Backend], made: Explanation, wide: bool) -> None:
+def _backends(
+    page: TextLayout, backends: Sequence[WeightedBackend], made: Explanation, wide: bool
+) -> None:
     many = len(backends) > MOST_BACKENDS and not wide
     listed = backends[:_FEW_BACKENDS] if many else backends
     room = max((len(end(one.address, one.port)) for one in listed), default=0)
     for one in listed:
         where = pad(clean(end(one.address, one.port)), room)
-        page.line(say(_place(one, made)), label=[say(f"{one.weight:6.1%}  {where}  ")], indent=4)
+        page.line(span(_place(one, made)), label=[span(f"{one.weight:6.1%}  {where}  ")], indent=4)
     if many:
         rest = len(backends) - len(listed)
-        page.line(say(f"... and {rest} more (-o wide lists them)", "quiet"), indent=6)
+        page.line(span(f"... and {rest} more (-o wide lists them)", "quiet"), indent=6)
 
 
-def _place(backend: Backend, made: Explanation) -> str:
+def _place(backend: WeightedBackend, made: Explanation) -> str:
     namespace = made.target.namespace
     pod = pod_words(backend.pod, namespace) if backend.pod else ""
     node = f"on {backend.node}" if backend.node else ""
@@ -238,25 +249,25 @@ def _place(backend: Backend, made: Explanation) -> str:
 # --- the last lines -----------------------------------------------------------------------------
 
 
-def _remarks(page: Page, made: Explanation) -> None:
+def _remarks(page: TextLayout, made: Explanation) -> None:
     """What is as it should be, and might be taken for a fault."""
     for finding in made.findings:
         if finding.severity != "info":
             continue
         page.blank()
-        page.line(say(f"{finding.summary}  "), say(f"({finding.cause})", "quiet"))
+        page.line(span(f"{finding.summary}  "), span(f"({finding.cause})", "quiet"))
         for line in finding.evidence:
-            page.line(say(line), indent=4)
+            page.line(span(line), indent=4)
 
 
-def _footer(page: Page, made: Explanation) -> None:
+def _footer(page: TextLayout, made: Explanation) -> None:
     lines: list[list[Span]] = []
     if len(made.nodes) > 1:
         others = ", ".join(name for name in made.nodes if name != made.node)
-        lines.append([say(f"Other nodes: {others} (--node NAME)")])
+        lines.append([span(f"Other nodes: {others} (--node NAME)")])
     if made.missing:
         names = ", ".join(re.split("/|: ", name)[-1] for name in made.missing)
-        lines.append([say(f"Not there to read, taken as empty or usual: {names}")])
+        lines.append([span(f"Not there to read, taken as empty or usual: {names}")])
     if lines:
         page.blank()
     for line in lines:

@@ -12,10 +12,10 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from kptrace.model import Entry, MetRule, Sender
-from kptrace.render.clean import cells, clean, pad, shorten
-from kptrace.render.page import Page, Span, glue, say
-from kptrace.walk.met import hook_order, merge
+from kptrace.model import ClientKind, MatchedRule, ServiceEntrypoint
+from kptrace.render.layout import Span, TextLayout, glue, span
+from kptrace.render.sanitize import cells, clean, pad, shorten
+from kptrace.simulate.matched_rules import hook_order, merge
 
 Key = tuple[str, str, str, str, int]
 
@@ -30,11 +30,11 @@ _HEAD, _TAIL = 14, 6
 class Row(NamedTuple):
     """senders: who meets it, if not all do."""
 
-    rule: MetRule
-    senders: tuple[Sender, ...]
+    rule: MatchedRule
+    senders: tuple[ClientKind, ...]
 
 
-class Shown:
+class SeenRules:
     """The rules that the page has already."""
 
     def __init__(self, wide: bool) -> None:
@@ -48,7 +48,9 @@ class Shown:
         self._keys |= {_key(row.rule) for row in rows}
 
 
-def show_chain(page: Page, entries: Sequence[Entry], shown: Shown, indent: int) -> None:
+def show_chain(
+    page: TextLayout, entries: Sequence[ServiceEntrypoint], shown: SeenRules, indent: int
+) -> None:
     rows = _merged(entries)
     tables = max((cells(_table(row.rule)) for row in rows), default=0) + 2
     most = min(COLUMN, page.width - indent - tables - LEAST_WORDS)
@@ -61,17 +63,17 @@ def show_chain(page: Page, entries: Sequence[Entry], shown: Shown, indent: int) 
             continue
         _fold(page, folded, indent + tables)
         if row is None:
-            page.line(say("... and so on for each backend (-o wide)", "quiet"), indent=indent)
+            page.line(span("... and so on for each backend (-o wide)", "quiet"), indent=indent)
             table = ""
             continue
         name = _table(row.rule) if row.rule.table != table else ""
         table = row.rule.table
-        _row(page, row, say(pad(name, tables), "quiet"), room, indent, shown.wide)
+        _row(page, row, span(pad(name, tables), "quiet"), room, indent, shown.wide)
     _fold(page, folded, indent + tables)
     shown.add(rows)
 
 
-def _begin(rows: Sequence[Row], shown: Shown) -> Sequence[Row]:
+def _begin(rows: Sequence[Row], shown: SeenRules) -> Sequence[Row]:
     """From the first that the page does not have yet, if there is one."""
     for index, row in enumerate(rows):
         if shown.fresh(row):
@@ -86,15 +88,15 @@ def _few(rows: Sequence[Row], wide: bool) -> list[Row | None]:
     return [*rows[:_HEAD], None, *rows[-_TAIL:]]
 
 
-def _row(page: Page, row: Row, table: Span, room: int, indent: int, wide: bool) -> None:
+def _row(page: TextLayout, row: Row, table: Span, room: int, indent: int, wide: bool) -> None:
     place = clean(_place(row.rule))
     below = indent + table.width + 4
     first, *more = _told(row, wide)
     if cells(place) <= room:
-        label = [table, say(pad(place, room + 2))]
+        label = [table, span(pad(place, room + 2))]
         page.line(*first, label=label, indent=indent)
     else:
-        page.line(say(place), label=[table], indent=indent, hang=below)
+        page.line(span(place), label=[table], indent=indent, hang=below)
         page.line(*first, indent=below)
     for each in more:
         page.line(*each, indent=below)
@@ -105,18 +107,18 @@ def _told(row: Row, wide: bool) -> list[list[Span]]:
     rule = row.rule
     only = f"({', '.join(row.senders)})" if row.senders else ""
     met = f"{rule.packets} packet{'s' if rule.packets != 1 else ''}" if rule.packets else ""
-    told = [[say(rule.words or _own(rule, wide))]]
+    told = [[span(rule.words or _own(rule, wide))]]
     for each in (only, met):
-        told[0] += [say("  "), glue(each, "quiet")] if each else []
+        told[0] += [span("  "), glue(each, "quiet")] if each else []
     if rule.words and (own := _own(rule, wide)):
-        told.append([say(own, "quiet")])
+        told.append([span(own, "quiet")])
     if wide and rule.packets is not None:
         size = f", {rule.bytes} bytes" if rule.bytes is not None else ""
-        told.append([say(f"counted {rule.packets} packets{size}", "quiet")])
+        told.append([span(f"counted {rule.packets} packets{size}", "quiet")])
     return told
 
 
-def _own(rule: MetRule, wide: bool) -> str:
+def _own(rule: MatchedRule, wide: bool) -> str:
     """The rule's own text; the short form lacks what its place and its words say already."""
     text = rule.text.removeprefix(f"-A {rule.chain} ")
     if wide:
@@ -129,31 +131,31 @@ _COMMENT = re.compile(r'(?:-m comment --)?comment (?:"(?:[^"\\]|\\.)*"|[^\s"]+) 
 _BARE_JUMP = re.compile(r"(?:-[jg]|jump|goto) [A-Za-z-]\S*")
 
 
-def _table(rule: MetRule) -> str:
+def _table(rule: MatchedRule) -> str:
     return shorten(clean(rule.table), MOST_TABLE)
 
 
-def _place(rule: MetRule) -> str:
+def _place(rule: MatchedRule) -> str:
     return f"{rule.chain} {rule.number}" if rule.number else f"{rule.chain} policy"
 
 
-def _fold(page: Page, rows: list[Row], indent: int) -> None:
+def _fold(page: TextLayout, rows: list[Row], indent: int) -> None:
     """``as above: KUBE-SVC-X and on``"""
     chains = list(dict.fromkeys(row.rule.chain for row in rows))
     if chains:
         more = " and on" if len(chains) > 1 else ""
-        page.line(say(f"as above: {chains[0]}{more}", "quiet"), indent=indent)
+        page.line(span(f"as above: {chains[0]}{more}", "quiet"), indent=indent)
     rows.clear()
 
 
 # --- the rules of several senders as one list ---------------------------------------------------
 
 
-def _merged(entries: Sequence[Entry]) -> list[Row]:
+def _merged(entries: Sequence[ServiceEntrypoint]) -> list[Row]:
     """In the kernel's order for each of them: new ones stand before what both meet next."""
     order: list[Key] = []
-    rules: dict[Key, MetRule] = {}
-    met: dict[Key, list[Sender]] = {}
+    rules: dict[Key, MatchedRule] = {}
+    met: dict[Key, list[ClientKind]] = {}
     for entry in entries:
         for rule in entry.rules:
             rules.setdefault(_key(rule), rule)
@@ -165,9 +167,9 @@ def _merged(entries: Sequence[Entry]) -> list[Row]:
     return [Row(rules[key], () if set(met[key]) == everybody else tuple(met[key])) for key in order]
 
 
-def _when(rules: Mapping[Key, MetRule], key: Key) -> tuple[int, Hashable, int]:
+def _when(rules: Mapping[Key, MatchedRule], key: Key) -> tuple[int, Hashable, int]:
     return hook_order(rules[key].hook), key[:-1], rules[key].number
 
 
-def _key(rule: MetRule) -> Key:
+def _key(rule: MatchedRule) -> Key:
     return rule.backend, rule.family, rule.table, rule.chain, rule.number

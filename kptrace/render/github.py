@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kptrace.render.clean import clean
-from kptrace.render.results import answer, subject, why
-from kptrace.verification import Result, Status
+from kptrace.render.sanitize import clean
+from kptrace.render.verify_result import answer, subject, why
+from kptrace.verify.results import Result, Status
 
 MOST = 10
 

@@ -5,33 +5,33 @@ Where the names are too long to stand beside the answer, the answer comes first 
 
 from __future__ import annotations
 
-from kptrace.judge.words import end
+from kptrace.diagnose.phrases import end
 from kptrace.model import Endpoint, Trace
-from kptrace.render.clean import clean, shorten
-from kptrace.render.page import Page, glue, say, width_of
-from kptrace.render.words import (
+from kptrace.render.layout import TextLayout, glue, span, width_of
+from kptrace.render.phrases import (
     outcome_style,
     outcome_words,
     place_words,
     source_words,
     target_words,
 )
+from kptrace.render.sanitize import clean, shorten
 
 
-def heading(page: Page, trace: Trace) -> None:
+def heading(page: TextLayout, trace: Trace) -> None:
     what = glue(target_words(trace.target), "name")
     start = glue(f"from {source_words(trace.source, trace.target.namespace)}")
     # A long node name in the answer stands in full below, with the hop or the finding.
     words = shorten(clean(outcome_words(trace)), page.width)
     answer = glue(words, outcome_style(trace.outcome))
     if width_of((what, start, answer)) + 4 <= page.width:
-        page.row([what, say("  "), start], answer, [], hang=4)
+        page.row([what, span("  "), start], answer, [], hang=4)
     else:
         page.line(answer)
-        page.line(what, say("  "), start, hang=2)
+        page.line(what, span("  "), start, hang=2)
     _addresses(page, trace)
     if trace.source.why.startswith("chosen"):
-        page.line(say(f"source {trace.source.why}", "quiet"), hang=2)
+        page.line(span(f"source {trace.source.why}", "quiet"), hang=2)
 
 
 def backend_of(trace: Trace) -> Endpoint | None:
@@ -56,7 +56,7 @@ def backend_of(trace: Trace) -> Endpoint | None:
     return Endpoint(address=wanted[0], port=wanted[1])
 
 
-def _addresses(page: Page, trace: Trace) -> None:
+def _addresses(page: TextLayout, trace: Trace) -> None:
     """``10.244.1.10 -> 10.96.41.7:80/TCP -> 10.244.2.21:8080  pod/remote-1 on node-b``."""
     resolution = trace.resolution
     if resolution is None or not resolution.address:
@@ -71,13 +71,13 @@ def _addresses(page: Page, trace: Trace) -> None:
     first, *others = [each for each in ways if each]
     spans = [glue(first)]
     for other in others:
-        spans += [say(" "), glue(f"-> {other}")]
+        spans += [span(" "), glue(f"-> {other}")]
     service = resolution.service
     if trace.target.kind in ("address", "name") and service is not None:
-        spans += [say("  "), glue(f"svc/{service.name} ({service.namespace})")]
+        spans += [span("  "), glue(f"svc/{service.name} ({service.namespace})")]
     if not shares and backend is not None and backend.node:
         pod = backend.pod or "host"
-        spans += [say("  "), glue(place_words(backend.node, pod, trace.target.namespace))]
+        spans += [span("  "), glue(place_words(backend.node, pod, trace.target.namespace))]
     page.line(*spans, hang=2)
 
 

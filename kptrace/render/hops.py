@@ -13,13 +13,13 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from kptrace.judge.carrier import CLAUSE
-from kptrace.judge.words import end, flow_words
+from kptrace.diagnose.encapsulation import CLAUSE
+from kptrace.diagnose.phrases import end, flow_words
 from kptrace.model import Hop, Outcome, RuleRef, Trace
-from kptrace.render.clean import cells, clean, pad, shorten
-from kptrace.render.page import Page, Span, say
+from kptrace.render.layout import Span, TextLayout, span
+from kptrace.render.phrases import offset_words, packet_words, pod_words
 from kptrace.render.rules import show_passed, show_rule, show_rules
-from kptrace.render.words import offset_words, packet_words, pod_words
+from kptrace.render.sanitize import cells, clean, pad, shorten
 
 VERBS = {
     "sent": ("sent", ""),
@@ -42,7 +42,7 @@ ROUTE = re.compile(r"( dev \S+).*", re.DOTALL)
 ENDED = ("dropped", "rejected")
 
 
-class Entry(NamedTuple):
+class HopRow(NamedTuple):
     """Hops that are shown on one line, their number and the second column."""
 
     hops: Sequence[Hop]
@@ -54,8 +54,8 @@ class Entry(NamedTuple):
         return self.hops[-1]
 
 
-def path(page: Page, trace: Trace, wide: bool) -> None:
-    way = _Way(page, trace, wide)
+def path(page: TextLayout, trace: Trace, wide: bool) -> None:
+    way = _HopTable(page, trace, wide)
     count = sum(hop.action != "reply" for hop in trace.hops)
     forward, back = trace.hops[:count], trace.hops[count:]
     way.show(way.entries(forward, 1), "")
@@ -65,10 +65,10 @@ def path(page: Page, trace: Trace, wide: bool) -> None:
         way.show(way.entries(back, count + 1), "back, ")
 
 
-class _Way:
+class _HopTable:
     """How wide the columns are and how much is told."""
 
-    def __init__(self, page: Page, trace: Trace, wide: bool) -> None:
+    def __init__(self, page: TextLayout, trace: Trace, wide: bool) -> None:
         self._page = page
         self._wide = wide
         self._namespace = trace.target.namespace
@@ -78,7 +78,7 @@ class _Way:
         self._margin = 1 + (digits if wide else 2 * digits + 1)
         self._room = max(15, page.width * 24 // 100)
 
-    def entries(self, hops: Sequence[Hop], number: int) -> list[Entry]:
+    def entries(self, hops: Sequence[Hop], number: int) -> list[HopRow]:
         runs: list[list[Hop]] = []
         for hop in hops:
             if runs and not self._wide and self._joins(runs[-1], hop):
@@ -88,45 +88,45 @@ class _Way:
         found = []
         for run in runs:
             label = self._number(number, len(run))
-            found.append(Entry(hops=run, number=label, place=self._place(run)))
+            found.append(HopRow(hops=run, number=label, place=self._place(run)))
             number += len(run)
         return found
 
-    def show(self, entries: Sequence[Entry], before: str) -> None:
+    def show(self, entries: Sequence[HopRow], before: str) -> None:
         room = max((cells(entry.place) for entry in entries), default=0)
         for node, group in groupby(entries, key=lambda entry: entry.last.node):
-            self._page.line(say(before), say(node, "name"), hang=4)
+            self._page.line(span(before), span(node, "name"), hang=4)
             for entry in group:
                 self._show(entry, room)
 
     def summed_up(self, back: Sequence[Hop], number: int) -> None:
         """The answer in one line, if it took the way out in reverse."""
-        self._page.line(say("back", "name"))
+        self._page.line(span("back", "name"))
         changes = [f"{_change(hop)} on {hop.node}" for hop in back if hop.changed]
         told = ", ".join([f"{back[0].words or 'answer'} the same way", *changes])
         label = self._number(number, len(back))
         self._page.row(
-            [say(told)], say(offset_words(back[-1].offset_us), "quiet"), label, self._margin
+            [span(told)], span(offset_words(back[-1].offset_us), "quiet"), label, self._margin
         )
 
     # --- one line ---
 
-    def _show(self, entry: Entry, room: int) -> None:
+    def _show(self, entry: HopRow, room: int) -> None:
         hop = entry.last
         verb, style = VERBS[hop.action]
-        label = [*entry.number, say(pad(entry.place, room + 2))]
+        label = [*entry.number, span(pad(entry.place, room + 2))]
         if verb:
-            label.append(say(pad(verb, VERB_WIDTH - 1) + " ", style))
+            label.append(span(pad(verb, VERB_WIDTH - 1) + " ", style))
         right = offset_words(hop.offset_us) if hop.observed else "inferred"
         hang = self._margin + room + 2 + (VERB_WIDTH if verb else 0)
-        self._page.row([say(self._detail(hop))], say(right, "quiet"), label, hang)
+        self._page.row([span(self._detail(hop))], span(right, "quiet"), label, hang)
         self._rules_of(entry)
 
-    def _rules_of(self, entry: Entry) -> None:
+    def _rules_of(self, entry: HopRow) -> None:
         hop, indent = entry.last, self._margin + 2
         if hop.action == "encap" and self._rules:
             for clause in hop.words.split(CLAUSE)[1:]:
-                self._page.line(say(clause, "quiet"), indent=indent)
+                self._page.line(span(clause, "quiet"), indent=indent)
         rules = [*hop.via, *([hop.rule] if hop.rule else [])]
         if hop.rule is not None and hop.rule.backend == "ipvs":
             rules.sort(key=lambda server: server.number)  # a list to choose from, not a way
@@ -144,7 +144,7 @@ class _Way:
         """``7`` or ``2-3``, right-aligned."""
         last = first + count - 1
         text = f"{first}-{last}" if count > 1 else f"{first}"
-        return [say(f"{text:>{self._margin - 1}} ", "quiet")]
+        return [span(f"{text:>{self._margin - 1}} ", "quiet")]
 
     def _detail(self, hop: Hop) -> str:
         if hop.action == "reply":

@@ -20,12 +20,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from xml.etree import ElementTree
 
-from kptrace.judge.words import end
+from kptrace.diagnose.phrases import end
 from kptrace.model import Trace
-from kptrace.render.clean import clean
-from kptrace.render.results import start, subject, why
+from kptrace.render.sanitize import clean
 from kptrace.render.text import text
-from kptrace.verification import Result
+from kptrace.render.verify_result import start, subject, why
+from kptrace.verify.results import Result
 
 TAGS = {"failed": "failure", "error": "error", "inconclusive": "skipped", "untried": "skipped"}
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 
-from kptrace.render.clean import clean
-from kptrace.render.results import address, answer, cause, start, tally, via, why
+from kptrace.render.phrases import target_words
+from kptrace.render.sanitize import clean
 from kptrace.render.text import text
-from kptrace.render.words import target_words
-from kptrace.verification import Result, Verification
+from kptrace.render.verify_result import address, answer, cause, start, tally, via, why
+from kptrace.verify.results import Result, Verification
 
 SIGNS = re.compile(r"[\\`*_{}\[\]<>#|~&@$:]")
 MARKS = {"passed": "✅", "failed": "❌", "error": "❌", "inconclusive": "❔", "untried": "➖"}

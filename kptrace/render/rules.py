@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kptrace.model import RuleRef
-from kptrace.render.clean import cells, clean, pad
-from kptrace.render.page import Page, Span, say
-from kptrace.render.words import rule_deed, rule_place, rule_text
+from kptrace.render.layout import Span, TextLayout, span
+from kptrace.render.phrases import rule_deed, rule_place, rule_text
+from kptrace.render.sanitize import cells, clean, pad
 
 # The most that chain and number take beside what the rule says.
 COLUMN = 30
 
 
 def show_rules(
-    page: Page, rules: Sequence[RuleRef], acting: RuleRef | None, indent: int, wide: bool
+    page: TextLayout, rules: Sequence[RuleRef], acting: RuleRef | None, indent: int, wide: bool
 ) -> None:
     """One after the other, as the packet met them; ``acting`` is the one that did it."""
     places = [clean(rule_place(rule)) for rule in rules]
@@ -27,35 +27,35 @@ def show_rules(
         below = indent + (room + 2 if cells(place) <= COLUMN else 4)
         first, *more = _told(rule, rule is acting, wide)
         if cells(place) <= COLUMN:
-            page.line(first, label=[say(pad(place, room + 2))], indent=indent)
+            page.line(first, label=[span(pad(place, room + 2))], indent=indent)
         else:
-            page.line(say(place), indent=indent)
+            page.line(span(place), indent=indent)
             page.line(first, indent=below)
         for each in more:
             page.line(each, indent=below)
 
 
-def show_rule(page: Page, rule: RuleRef, indent: int) -> None:
+def show_rule(page: TextLayout, rule: RuleRef, indent: int) -> None:
     """The rule that ended the way, with all its text."""
-    label = [say(f"{rule_place(rule)}  ", "name")]
-    page.line(say(rule_text(rule), "bad"), label=label, indent=indent, hang=indent + 4)
+    label = [span(f"{rule_place(rule)}  ", "name")]
+    page.line(span(rule_text(rule), "bad"), label=label, indent=indent, hang=indent + 4)
 
 
-def show_passed(page: Page, rules: Sequence[RuleRef], indent: int) -> None:
+def show_passed(page: TextLayout, rules: Sequence[RuleRef], indent: int) -> None:
     """Rules that let the packet through, by their places alone."""
     if rules:
         passed = ", ".join(map(rule_place, rules))
-        label = [say(f"passed {rules[0].table} ", "quiet")]
-        page.line(say(passed, "quiet"), label=label, indent=indent, hang=indent + 7)
+        label = [span(f"passed {rules[0].table} ", "quiet")]
+        page.line(span(passed, "quiet"), label=label, indent=indent, hang=indent + 7)
 
 
 def _told(rule: RuleRef, acting: bool, wide: bool) -> Iterator[Span]:
     """A rule in words; the one that acts in its own, and in the wide form all in both."""
     if wide:
-        yield say(rule_text(rule))
+        yield span(rule_text(rule))
         if rule.words:
-            yield say(rule.words, "quiet")
+            yield span(rule.words, "quiet")
     elif acting:
-        yield say(rule_deed(rule))
+        yield span(rule_deed(rule))
     else:
-        yield say(rule.words or rule_text(rule))
+        yield span(rule.words or rule_text(rule))

@@ -11,15 +11,15 @@ from typing import Any
 
 import msgspec
 
-from kptrace.model import API_VERSION, Checkup, Explanation, Resolved, Trace, Value
-from kptrace.verification import Verification
+from kptrace.model import API_VERSION, CheckReport, Explanation, ResolveReport, Trace, Value
+from kptrace.verify.results import Verification
 
 SCHEMA_FILE = "trace.schema.json"
 SCHEMAS: dict[str, type[Value]] = {
     SCHEMA_FILE: Trace,
     "explanation.schema.json": Explanation,
-    "resolved.schema.json": Resolved,
-    "checkup.schema.json": Checkup,
+    "resolved.schema.json": ResolveReport,
+    "checkup.schema.json": CheckReport,
     "verification.schema.json": Verification,
 }
 

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from kptrace.model import Outcome, Trace
 from kptrace.render import evidence
-from kptrace.render.fault import also, fault
+from kptrace.render.cni import networks
+from kptrace.render.finding import fault, other_findings
 from kptrace.render.heading import heading
 from kptrace.render.hops import path
-from kptrace.render.networks import networks
-from kptrace.render.page import Page, say
+from kptrace.render.layout import TextLayout, span
 
 
 def text(trace: Trace, width: int = 80, colour: bool = False, wide: bool = False) -> str:
-    page = Page(width, colour)
+    page = TextLayout(width, colour)
     heading(page, trace)
     page.blank()
     if trace.outcome is not Outcome.DELIVERED:
@@ -28,12 +28,12 @@ def text(trace: Trace, width: int = 80, colour: bool = False, wide: bool = False
         evidence.shares(page, trace)
         page.blank()
         one = "the first that was not" if trace.outcome is not Outcome.DELIVERED else "one of them"
-        page.line(say(f"The way of {one}:"))
+        page.line(span(f"The way of {one}:"))
     if trace.hops:
         path(page, trace, wide)
         page.blank()
     if trace.outcome is Outcome.DELIVERED and trace.findings:
-        also(page, trace.findings)
+        other_findings(page, trace.findings)
         page.blank()
     evidence.agreement(page, trace)
     if not wide:

@@ -15,18 +15,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from kptrace.rules.iptables import PRIORITIES, Backend, IptablesSave
-from kptrace.rules.ipvs import VirtualService, read_ipvs
-from kptrace.rules.ipvs_counts import counted
-from kptrace.rules.ipvs_templates import bound
-from kptrace.rules.ruleset import Ruleset, Source
-from kptrace.rules.save_sections import Pages, paged
-from kptrace.rules.sets import Set
-from kptrace.rules.wanted import TABLES
+from kptrace.rules.iptables.save import PRIORITIES, Backend, IptablesSave
+from kptrace.rules.iptables.save_index import Pages, paged
+from kptrace.rules.ipvs.connection_counts import counted
+from kptrace.rules.ipvs.ip_vs_conn import bound
+from kptrace.rules.ipvs.ipvsadm import VirtualService, read_ipvs
+from kptrace.rules.live.queries import TABLES
+from kptrace.rules.model.ruleset import Ruleset, RulesetSource
+from kptrace.rules.model.sets import Set
 
 if TYPE_CHECKING:
-    from kptrace.rules.ipset import IpsetSave
-    from kptrace.rules.nft import NftRuleset
+    from kptrace.rules.ipset.save import IpsetSave
+    from kptrace.rules.nftables.json_ruleset import NftRuleset
 
 NFT, IPSET, IPVS = "nft-ruleset.json", "ipset-save.txt", "ipvsadm-Sn.txt"
 COUNTS, CONNECTIONS = "ipvsadm-Ln.txt", "ip_vs_conn.txt"
@@ -42,7 +42,7 @@ _COUNTERS = re.compile(r"\[\d+:\d+\] ?")
 class Asking(Protocol):
     """Files that are fetched when they are looked up: then several at once cost less."""
 
-    def several(self, names: Sequence[str]) -> Mapping[str, str]: ...
+    def get_many(self, names: Sequence[str]) -> Mapping[str, str]: ...
 
 
 @runtime_checkable
@@ -67,16 +67,16 @@ def load_ruleset(files: Mapping[str, str]) -> Ruleset:
     Where the rules are told one by one, they are asked for in ``files`` as they are reached.
     """
     if TABLES in files:
-        from kptrace.rules.asked import Asked
+        from kptrace.rules.live.source import LiveSource
 
-        asked = Asked(files.several if isinstance(files, Asking) else _among(files))
+        asked = LiveSource(files.get_many if isinstance(files, Asking) else _among(files))
         return Ruleset([asked], _ipvs(files), [] if IPVS in files else [IPVS])
     nft, ipsets = _nft(files), _ipsets(files)
 
     def ipset(name: str) -> Set | None:
         return ipsets.set(None, name) if ipsets else None
 
-    sources: list[Source] = []
+    sources: list[RulesetSource] = []
     missing: list[str] = []
     for program, family in _PROGRAMS:
         saves = _saves(files, program, nft)
@@ -102,7 +102,7 @@ def _nft(files: Mapping[str, str]) -> NftRuleset | None:
     """Each reader is imported only where there is something to read."""
     if not _has_words(files, NFT):
         return None
-    from kptrace.rules.nft import NftRuleset
+    from kptrace.rules.nftables.json_ruleset import NftRuleset
 
     return NftRuleset(files[NFT], NFT)
 
@@ -110,7 +110,7 @@ def _nft(files: Mapping[str, str]) -> NftRuleset | None:
 def _ipsets(files: Mapping[str, str]) -> IpsetSave | None:
     if not _has_words(files, IPSET):
         return None
-    from kptrace.rules.ipset import IpsetSave
+    from kptrace.rules.ipset.save import IpsetSave
 
     return IpsetSave(files[IPSET], IPSET)
 

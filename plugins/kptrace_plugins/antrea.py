@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kptrace.cni import Recognised
-from kptrace.walk.programs import Programs
-from kptrace.walk.snapshot import Snapshot
+from kptrace.plugins.registry import DetectedCni
+from kptrace.simulate.bpf.programs import BpfDatapath
+from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace_plugins import signs
 
 name = "antrea"
@@ -22,14 +22,14 @@ def wants() -> tuple[str, ...]:
     return ()
 
 
-def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
+def detect(node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
     gateway = signs.links(node, "antrea-gw0")
     if not gateway:
         return None
-    return Recognised(
+    return DetectedCni(
         name="Antrea",
         sure=1.0,
         signal="device antrea-gw0",
         limits=LIMITS,
-        programs=Programs(owner="Open vSwitch", taken=("antrea-gw0", "ovs-system")),
+        programs=BpfDatapath(owner="Open vSwitch", taken=("antrea-gw0", "ovs-system")),
     )

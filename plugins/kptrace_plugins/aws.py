@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kptrace.cni import Recognised
-from kptrace.walk.snapshot import Snapshot
+from kptrace.plugins.registry import DetectedCni
+from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace_plugins import signs
 
 name = "aws"
@@ -26,7 +26,7 @@ def wants() -> tuple[str, ...]:
     return ()
 
 
-def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
+def detect(node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
     pods = signs.links(node, "eni*", "aws*")
     rules = [rule for rule in node.policy if rule.priority in PRIORITIES]
     if not pods:
@@ -35,4 +35,4 @@ def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
     if not rules and not chain:
         return None
     signal = f"devices {signs.named(pods)}, " + (rules[0].text if rules else f"chain {chain}")
-    return Recognised(name="AWS VPC CNI", sure=0.9, signal=signal, limits=LIMITS)
+    return DetectedCni(name="AWS VPC CNI", sure=0.9, signal=signal, limits=LIMITS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kptrace.cni import Recognised
-from kptrace.walk.snapshot import Snapshot
+from kptrace.plugins.registry import DetectedCni
+from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace_plugins import signs
 
 name = "bridge"
@@ -15,8 +15,8 @@ def wants() -> tuple[str, ...]:
     return ()
 
 
-def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
+def detect(node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
     for link in signs.links(node, "cni0", "cbr0"):
         if link.kind == "bridge":
-            return Recognised(name="bridge plugin", sure=0.3, signal=f"bridge {link.name}")
+            return DetectedCni(name="bridge plugin", sure=0.3, signal=f"bridge {link.name}")
     return None

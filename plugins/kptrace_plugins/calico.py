@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kptrace.cni import Recognised
-from kptrace.walk.snapshot import Snapshot
+from kptrace.plugins.registry import DetectedCni
+from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace_plugins import signs
 
 name = "calico"
@@ -24,7 +24,7 @@ def wants() -> tuple[str, ...]:
     return ()
 
 
-def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
+def detect(node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
     pods = signs.links(node, "cali*")
     for tunnel in signs.links(node, "wireguard.cali", "wg-v6.cali"):
         if tunnel.up:
@@ -44,9 +44,9 @@ def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
     return None
 
 
-def _calico(mode: str, sure: float, signal: str, limits: tuple[str, ...] = ()) -> Recognised:
+def _calico(mode: str, sure: float, signal: str, limits: tuple[str, ...] = ()) -> DetectedCni:
     called = f"Calico ({mode})" if mode else "Calico"
-    return Recognised(name=called, sure=sure, signal=signal, limits=limits)
+    return DetectedCni(name=called, sure=sure, signal=signal, limits=limits)
 
 
 def _ipip(node: Snapshot) -> bool:

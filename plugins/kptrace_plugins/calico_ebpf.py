@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kptrace.cni import Recognised
-from kptrace.walk.programs import Programs
-from kptrace.walk.snapshot import Snapshot
+from kptrace.plugins.registry import DetectedCni
+from kptrace.simulate.bpf.programs import BpfDatapath
+from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace_plugins import signs
 
 name = "calico-ebpf"
@@ -29,18 +29,18 @@ def wants() -> tuple[str, ...]:
     return (PINS,)
 
 
-def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
+def detect(node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
     pins = [line for line in files.get(PINS, "").splitlines() if f"/{MAP}" in line]
     pair = signs.links(node, "bpfin.cali", "bpfout.cali")
     if not pins and not pair:
         return None
-    return Recognised(
+    return DetectedCni(
         name="Calico (eBPF)",
         sure=1.0,
         signal=f"pinned map {pins[0]}" if pins else f"device {pair[0].name}",
         proxy="calico-ebpf",
         limits=LIMITS,
-        programs=Programs(
+        programs=BpfDatapath(
             owner="Calico", frontends=None, taken=("cali*",), silent=("cali*", "bpf*.cali")
         ),
     )

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from kptrace.cni import Recognised
-from kptrace.walk.snapshot import Snapshot
+from kptrace.plugins.registry import DetectedCni
+from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace_plugins import flannel, signs
 
 name = "canal"
@@ -17,7 +17,7 @@ def wants() -> tuple[str, ...]:
     return ()
 
 
-def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
+def detect(node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
     pods = signs.links(node, "cali*")
     carrier = flannel.detect(node, files) if pods else None
     if carrier is None:

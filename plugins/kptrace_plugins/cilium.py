@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kptrace.cni import Recognised
-from kptrace.judge.rivals import translators
-from kptrace.walk.programs import Frontend, Programs, ToldDrop
-from kptrace.walk.snapshot import Snapshot
+from kptrace.plugins.registry import DetectedCni
+from kptrace.simulate.bpf.programs import BpfDatapath, Frontend, MonitorDrop
+from kptrace.simulate.snapshot.proxy_mode import translators
+from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace_plugins import cilium_json, cilium_maps, signs
 
 name = "cilium"
@@ -41,7 +41,7 @@ def wants() -> tuple[str, ...]:
     return (cilium_maps.FILE, cilium_json.SERVICES)
 
 
-def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
+def detect(node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
     devices = signs.links(node, "cilium_host", "cilium_net")
     found, table = _frontends(files)
     if len(devices) < 2 and not found:
@@ -54,13 +54,13 @@ def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
     )
     seen = [signs.named(devices)] if devices else []
     seen += [f"{len(found)} frontends in {table}"] if found else []
-    return Recognised(
+    return DetectedCni(
         name=f"Cilium ({mode})",
         sure=1.0,
         signal=", ".join(seen),
         proxy="" if others and not found else "cilium",
         limits=(*LIMITS, *([UNREAD] if found is None else [])),
-        programs=Programs(
+        programs=BpfDatapath(
             owner="Cilium",
             table=table,
             frontends=found,
@@ -73,10 +73,10 @@ def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
     )
 
 
-def _drops(files: Mapping[str, str]) -> tuple[ToldDrop, ...]:
+def _drops(files: Mapping[str, str]) -> tuple[MonitorDrop, ...]:
     """Of recordings that somebody laid beside the rest; a node does not keep any itself."""
     return tuple(
-        ToldDrop(
+        MonitorDrop(
             by=by,
             flow=seen.flow,
             reason=seen.reason,

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from kptrace.errors import BadDump
-from kptrace.judge.words import end
+from kptrace.diagnose.phrases import end
 from kptrace.model import Flow, Value
-from kptrace.walk.programs import Frontend
+from kptrace.model.errors import ParseError
+from kptrace.simulate.bpf.programs import Frontend
 
 SERVICES = "cilium-service-list.json"
 LB_LIST = "cilium-bpf-lb-list.json"
@@ -28,7 +28,7 @@ def _read(text: str, source: str, type: type[Raw]) -> Raw:
     try:
         return msgspec.json.decode(text, type=type)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise BadDump(
+        raise ParseError(
             source, 0, str(error), "it must hold what the tool printed, unchanged"
         ) from None
 
@@ -195,7 +195,7 @@ def _lines(text: str, source: str) -> Iterator[dict[str, Any]]:
             try:
                 yield msgspec.json.decode(line, type=dict[str, Any])
             except (msgspec.DecodeError, RecursionError) as error:
-                raise BadDump(source, number, str(error)) from None
+                raise ParseError(source, number, str(error)) from None
 
 
 def _hubble(told: dict[str, Any]) -> Seen | None:

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from kptrace.errors import BadDump
-from kptrace.judge.words import end
+from kptrace.diagnose.phrases import end
 from kptrace.model import Value
-from kptrace.walk.programs import Frontend
+from kptrace.model.errors import ParseError
+from kptrace.simulate.bpf.programs import Frontend
 
 FILE = "cilium-lb.json"
 SERVICES = {4: "cilium_lb4_services_v2", 6: "cilium_lb6_services_v2"}
@@ -80,7 +80,7 @@ def frontends(text: str) -> tuple[Frontend, ...] | None:
             return None
         return tuple(one for family in SERVICES for one in _frontends(told, family))
     except (msgspec.DecodeError, ValueError, error) as problem:
-        raise BadDump(FILE, 0, f"not what an agent reads of Cilium's maps: {problem}") from None
+        raise ParseError(FILE, 0, f"not what an agent reads of Cilium's maps: {problem}") from None
 
 
 def _frontends(told: PinnedMaps, family: int) -> Iterator[Frontend]:

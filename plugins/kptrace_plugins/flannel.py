@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kptrace.cni import Recognised
-from kptrace.walk.snapshot import Snapshot
+from kptrace.plugins.registry import DetectedCni
+from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace_plugins import signs
 
 name = "flannel"
@@ -35,16 +35,16 @@ def wants() -> tuple[str, ...]:
     return ()
 
 
-def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
+def detect(node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
     for pattern, kind, called, limits in BACKENDS:
         found = [link for link in signs.links(node, pattern) if kind in ("", link.kind)]
         if found:
             signal = f"device {found[0].name}"
-            return Recognised(name=called, sure=0.9, signal=signal, limits=limits)
+            return DetectedCni(name=called, sure=0.9, signal=signal, limits=limits)
     chain = signs.chain(node, *CHAINS) or signs.nft_table(node, *TABLES)
     if chain and signs.links(node, "cni0"):
         signal = f"{chain} and bridge cni0, no tunnel"
-        return Recognised(name="Flannel (host-gw)", sure=0.8, signal=signal)
+        return DetectedCni(name="Flannel (host-gw)", sure=0.8, signal=signal)
     if chain:
-        return Recognised(name="Flannel", sure=0.5, signal=f"{chain}; no device tells the backend")
+        return DetectedCni(name="Flannel", sure=0.5, signal=f"{chain}; no device tells the backend")
     return None

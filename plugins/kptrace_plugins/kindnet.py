@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kptrace.cni import Recognised
-from kptrace.walk.snapshot import Snapshot
+from kptrace.plugins.registry import DetectedCni
+from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace_plugins import signs
 
 name = "kindnet"
@@ -24,10 +24,10 @@ def wants() -> tuple[str, ...]:
     return ()
 
 
-def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
+def detect(node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
     table = signs.nft_table(node, "kindnet*")
     chain = "" if table else signs.chain(node, "nat KIND-MASQ-AGENT")
     if not chain and not table:
         return None
     signal = f"table {table}" if table else f"chain {chain}"
-    return Recognised(name="kindnet", sure=0.9, signal=signal, limits=LIMITS)
+    return DetectedCni(name="kindnet", sure=0.9, signal=signal, limits=LIMITS)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kptrace.cni import Recognised
-from kptrace.walk.snapshot import Snapshot
+from kptrace.plugins.registry import DetectedCni
+from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace_plugins import signs
 
 name = "kube-router"
@@ -24,12 +24,12 @@ def wants() -> tuple[str, ...]:
     return ()
 
 
-def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
+def detect(node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
     bridge = signs.links(node, "kube-bridge")
     service = signs.links(node, "kube-dummy-if")
     if not bridge and not service:
         return None
-    return Recognised(
+    return DetectedCni(
         name="kube-router",
         sure=0.9,
         signal=", ".join(f"device {link.name}" for link in (*bridge, *service)),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kptrace.cni import Recognised
-from kptrace.walk.programs import Programs
-from kptrace.walk.snapshot import Snapshot
+from kptrace.plugins.registry import DetectedCni
+from kptrace.simulate.bpf.programs import BpfDatapath
+from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace_plugins import signs
 
 name = "ovn-kubernetes"
@@ -22,17 +22,17 @@ def wants() -> tuple[str, ...]:
     return ()
 
 
-def detect(node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
+def detect(node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
     management = signs.links(node, "ovn-k8s-mp*")
     if not management:
         return None
-    return Recognised(
+    return DetectedCni(
         name="OVN-Kubernetes",
         sure=1.0,
         signal=f"device {management[0].name}",
         proxy="ovn",
         limits=LIMITS,
-        programs=Programs(
+        programs=BpfDatapath(
             owner="Open vSwitch", frontends=None, taken=("ovn-k8s-mp*", "ovs-system")
         ),
     )

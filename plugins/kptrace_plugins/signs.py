@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from kptrace.walk.network import Link, Route
-from kptrace.walk.snapshot import Snapshot
+from kptrace.simulate.snapshot.network import Link, Route
+from kptrace.simulate.snapshot.snapshot import Snapshot
 
 
 def links(node: Snapshot, *patterns: str) -> tuple[Link, ...]:

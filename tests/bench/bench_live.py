@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from cost import Cost, Row, run
 
-from kptrace.kube.documents import Documents, read_documents
-from kptrace.lab.proxy import iptables, nftables
-from kptrace.lab.proxy.port import ProxyNode
+from kptrace.kube.objects.cluster_state import ClusterState, read_cluster_state
+from kptrace.lab.dataplane.kubeproxy import iptables, nftables
+from kptrace.lab.dataplane.kubeproxy.service_port import ProxyNode
 
 FEW, MANY = 1_000, 10_000
 NODE = ProxyNode(
@@ -38,7 +38,7 @@ class Rules(NamedTuple):
     name: str
     load: tuple[str, ...]
     text: Callable[[Path], str]
-    rendered: Callable[[Documents], str]
+    rendered: Callable[[ClusterState], str]
     other: tuple[str, ...]
     goal: float
 
@@ -47,8 +47,8 @@ def _unzipped(folder: str, file: str) -> Callable[[Path], str]:
     return lambda dumps: gzip.decompress((dumps / folder / file).read_bytes()).decode()
 
 
-def _rendered(render: Callable[..., str]) -> Callable[[Documents], str]:
-    def write(documents: Documents) -> str:
+def _rendered(render: Callable[..., str]) -> Callable[[ClusterState], str]:
+    def write(documents: ClusterState) -> str:
         return render(documents.services[:FEW], documents.endpoints, NODE, "ip")
 
     return write
@@ -113,7 +113,7 @@ def load(inside: str, rules: Rules, text: str) -> None:
 
 
 def measure(
-    rules: Rules, dumps: Path, documents: Documents, rounds: int, environ: Mapping[str, str]
+    rules: Rules, dumps: Path, documents: ClusterState, rounds: int, environ: Mapping[str, str]
 ) -> Row:
     print(f"live, {rules.name}", file=sys.stderr)
     few, many = (f"kptrace-bench-{os.getpid()}-{count}" for count in (FEW, MANY))
@@ -135,7 +135,7 @@ def measure(
 
 def rows(dumps: Path, rounds: int, environ: Mapping[str, str], only: str = "") -> Iterator[Row]:
     scale = dumps / "_api-scale-10k"
-    documents = read_documents(
+    documents = read_cluster_state(
         {
             f"{name}.json": gzip.decompress((scale / f"{name}-10k.json.gz").read_bytes())
             for name in ("services", "endpointslices")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from cluster.cli import Cli
 from cluster.ground.cluster import Cluster
-from reroute import reroute
+from support.reroute import reroute
 
-from kptrace.node.cgroup import mounted
+from kptrace.agent.cgroup import mounted
 
 NOWHERE = "192.0.2.1"  # RFC 5737
 

@@ -23,7 +23,7 @@ import yaml
 from cluster.cli import Cli, until
 from cluster.ground.cluster import Cluster
 
-from kptrace.kube import agent_pod
+from kptrace.kube.agents import manifest as agent_pod
 
 SILENT_PORT = 7777
 WEB = ("svc/remote", "-n", "shop", "--from", "pod/client")
@@ -420,7 +420,9 @@ def test_two_at_once(cli: Cli) -> None:
 def test_the_next_run_removes_what_has_ended_and_no_more(cluster: Cluster, cli: Cli) -> None:
     """A killed run's pod ends by its own deadline, and stays as an object."""
     for run, deadline in (("ended", 1), ("live", 300)):
-        made = agent_pod.pod(agent_pod.Terms(namespace="shop", deadline=deadline), run, 1, "node-a")
+        made = agent_pod.pod(
+            agent_pod.AgentPodOptions(namespace="shop", deadline=deadline), run, 1, "node-a"
+        )
         cluster.kubectl("apply", "-f", "-", given=json.dumps(made))
     until(
         lambda: {"kptrace-ended-1": "Failed"}.items() <= phases(cli).items(), "the pod's deadline"

@@ -17,10 +17,10 @@ from differential.plan import with_rules, world_of
 from differential.verdicts import Judgement, Way
 from differential.witness import ICMP_MARKER, Witness
 
-from kptrace.model import Place, Value
-from kptrace.node.ruleset import Rulesets
-from kptrace.rules.ruleset import Ruleset
-from kptrace.walk.world import World
+from kptrace.agent.state.rule_queries import RuleReader
+from kptrace.model import Netns, Value
+from kptrace.rules.model.ruleset import Ruleset
+from kptrace.simulate.topology import Topology
 
 
 class Verdict(Value):
@@ -51,7 +51,7 @@ class Bench:
         self.state = ground.state()
         self._bare = world_of(self.state)
         self._world = self._bare
-        self._rules = Rulesets(ground.path())
+        self._rules = RuleReader(ground.path())
         self._lengths: dict[tuple[str, str, str], int] = {}
         self.files: dict[str, str] = {}
 
@@ -65,12 +65,12 @@ class Bench:
         self.witness.arm()
         self._world = with_rules(self._bare, self.files)
         self._rules.close()
-        self._rules = Rulesets(self.ground.path())
+        self._rules = RuleReader(self.ground.path())
         self._lengths = _legacy_lengths(self.ruleset)
         return {loader: text for loader, text in loaded.items() if text}
 
     @property
-    def world(self) -> World:
+    def world(self) -> Topology:
         return self._world
 
     @property
@@ -100,18 +100,18 @@ class Bench:
 class Asking(Mapping[str, str]):
     """The facts about rules, as an agent reads them, asked for when they are looked up."""
 
-    def __init__(self, rules: Rulesets, place: Place) -> None:
+    def __init__(self, rules: RuleReader, place: Netns) -> None:
         self._rules, self._place = rules, place
 
-    def several(self, names: Sequence[str]) -> Mapping[str, str]:
+    def get_many(self, names: Sequence[str]) -> Mapping[str, str]:
         facts = self._rules.facts(1, self._place, names)
         return {fact.file: fact.text for fact in facts if not fact.missing}
 
     def __getitem__(self, name: str) -> str:
-        return self.several([name])[name]
+        return self.get_many([name])[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self.several([str(name)])
+        return name in self.get_many([str(name)])
 
     def __iter__(self) -> Iterator[str]:
         return iter(())

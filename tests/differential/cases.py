@@ -21,7 +21,7 @@ from differential.packets import Sent
 from differential.plan import with_rules, world_of
 
 from kptrace.model import Value
-from kptrace.walk.world import World
+from kptrace.simulate.topology import Topology
 
 FOLDER = Path(__file__).parent.parent / "cases" / "differential"
 _GROUND = FOLDER / "_ground"
@@ -36,7 +36,7 @@ class Case(Value):
     sent: Sent
     expected: Observation
 
-    def world(self) -> World:
+    def world(self) -> Topology:
         return with_rules(_ground(), dict(self.saved))
 
 
@@ -80,5 +80,5 @@ def _keep(folder: Path, texts: Mapping[str, str]) -> None:
 
 
 @cache
-def _ground() -> World:
+def _ground() -> Topology:
     return world_of({path.name: _texts(path) for path in sorted(_GROUND.iterdir())})

@@ -41,8 +41,9 @@ from differential.plan import (
     place_of,
 )
 
-from kptrace.node import dump, namespace
-from kptrace.protocol import Door
+from kptrace.agent import netns
+from kptrace.agent.state import files
+from kptrace.protocol import NetnsHandle
 
 _PACKET_IGNORE_OUTGOING = 23
 _SOL_PACKET = 263
@@ -67,12 +68,12 @@ class Ground:
         made: list[str] = []
         try:
             for name in (ROUTER, *ENDS):
-                namespace.create(self._name(name))
+                netns.create(self._name(name))
                 made.append(name)
             self._build()
         except BaseException:
             for name in made:
-                namespace.delete(self._name(name))
+                netns.delete(self._name(name))
             raise
         return self
 
@@ -80,7 +81,7 @@ class Ground:
         for tap in self.taps.values():
             tap.close()
         for name in (ROUTER, *ENDS):
-            namespace.delete(self._name(name))
+            netns.delete(self._name(name))
 
     def _name(self, name: str) -> str:
         return f"{self._tag}-{name}"
@@ -92,7 +93,7 @@ class Ground:
         call = partial(
             subprocess.run, list(argv), input=text, capture_output=True, text=True, timeout=60
         )
-        done = namespace.within(self.path(name), call)
+        done = netns.run_in_netns(self.path(name), call)
         if done.returncode:
             raise Refused(f"{' '.join(argv)}: {done.stderr.strip()}")
         return str(done.stdout)
@@ -102,7 +103,7 @@ class Ground:
             for key, value in values.items():
                 Path("/proc/sys", key).write_text(value)
 
-        namespace.within(self.path(name), put)
+        netns.run_in_netns(self.path(name), put)
 
     # --- building -----------------------------------------------------------------------------
 
@@ -160,7 +161,7 @@ class Ground:
             ]
         self.run(("ip", "-batch", "-"), "\n".join(lines) + "\n", end.name)
         self.run(("nft", "-f", "-"), DEAF, end.name)
-        self.taps[end.name] = namespace.within(self.path(end.name), _tap)
+        self.taps[end.name] = netns.run_in_netns(self.path(end.name), _tap)
 
     # --- rules --------------------------------------------------------------------------------
 
@@ -193,7 +194,7 @@ class Ground:
         def read() -> str:
             return path.read_text() if path.exists() else ""
 
-        return namespace.within(self.path(), read).split()
+        return netns.run_in_netns(self.path(), read).split()
 
     def load(self, rules: Mapping[str, str], whole: bool = False) -> dict[str, str]:
         """rules: loader -> text, as a case keeps them. What was loaded: without lines refused.
@@ -219,8 +220,8 @@ class Ground:
 
     def saved(self) -> dict[str, str]:
         """The rules as the tools tell them, by their names in a bundle."""
-        door = Door(place=self.place, netns=self.path())
-        return {fact.file: fact.text for fact in dump.facts(1, door, RULES) if not fact.missing}
+        door = NetnsHandle(place=self.place, netns=self.path())
+        return {fact.file: fact.text for fact in files.facts(1, door, RULES) if not fact.missing}
 
     # --- what the walk starts from ------------------------------------------------------------
 
@@ -229,8 +230,8 @@ class Ground:
         return {name: self._state(name) for name in (ROUTER, *ENDS)}
 
     def _state(self, name: str) -> dict[str, str]:
-        door = Door(place=place_of(name), netns=self.path(name))
-        return {fact.file: fact.text for fact in dump.facts(1, door, STATE) if not fact.missing}
+        door = NetnsHandle(place=place_of(name), netns=self.path(name))
+        return {fact.file: fact.text for fact in files.facts(1, door, STATE) if not fact.missing}
 
 
 _REFUSALS = 12

@@ -9,7 +9,7 @@ from differential.packets import Sent
 from differential.plan import ENDS
 
 from kptrace.model import Flow, Packet, Value
-from kptrace.wire.headers import dissect
+from kptrace.packet.headers import dissect
 
 
 class Exit(Value):

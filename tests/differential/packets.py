@@ -12,7 +12,7 @@ from struct import pack
 from differential.plan import BRIDGED, ENDS, ROUTER, End
 
 from kptrace.model import Flow, Packet, Value
-from kptrace.wire.cookie import MAGIC
+from kptrace.packet.probe_id import MAGIC
 
 _NUMBERS = {"tcp": 6, "udp": 17, "icmp": 1, "icmpv6": 58}
 _FLAGS = {"F": 1, "S": 2, "R": 4, "P": 8, "A": 16, "U": 32}

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from kptrace.model import Place
+from kptrace.model import Netns
 from kptrace.rules.load import load_ruleset
-from kptrace.walk.snapshot import read_snapshot
-from kptrace.walk.world import World
+from kptrace.simulate.snapshot.snapshot import read_snapshot
+from kptrace.simulate.topology import Topology
 
 NODE = "r"
 ROUTER = "router"
@@ -146,20 +146,20 @@ CHAINS = {
 }
 
 
-def place_of(name: str) -> Place:
-    return Place(node=NODE, pod="" if name == ROUTER else f"t/{name}")
+def place_of(name: str) -> Netns:
+    return Netns(node=NODE, pod="" if name == ROUTER else f"t/{name}")
 
 
-def world_of(state: Mapping[str, Mapping[str, str]]) -> World:
+def world_of(state: Mapping[str, Mapping[str, str]]) -> Topology:
     """The walk's World, of dumps by name."""
     snapshots = {
         place_of(name): read_snapshot(place_of(name), files) for name, files in state.items()
     }
-    return World(snapshots=snapshots)
+    return Topology(snapshots=snapshots)
 
 
-def with_rules(world: World, files: Mapping[str, str]) -> World:
+def with_rules(world: Topology, files: Mapping[str, str]) -> Topology:
     """The same world, its router with the rules of these files."""
     place = place_of(ROUTER)
     ruled = msgspec.structs.replace(world.snapshots[place], ruleset=load_ruleset(files))
-    return World(snapshots={**world.snapshots, place: ruled})
+    return Topology(snapshots={**world.snapshots, place: ruled})

@@ -14,12 +14,12 @@ from differential.packets import Sent
 from differential.plan import ENDS, OPEN_PORTS, ROUTER, place_of
 from differential.witness import OWN_TABLES
 
-from kptrace.model import Branch, Flow, Step, Value
-from kptrace.rules.parts import Reject
-from kptrace.rules.ruleset import Ruleset, Table
-from kptrace.walk.path import predict
-from kptrace.walk.refusal import ENDED
-from kptrace.walk.world import World
+from kptrace.model import Branch, Flow, SimulatedStep, Value
+from kptrace.rules.model.expressions import Reject
+from kptrace.rules.model.ruleset import Ruleset, Table
+from kptrace.simulate.netfilter.reject import ENDED
+from kptrace.simulate.predict import predict
+from kptrace.simulate.topology import Topology
 
 _ROUTER = place_of(ROUTER)
 _PORTS = {end.port: end.name for end in ENDS.values()}
@@ -61,7 +61,7 @@ class Way(Value):
     words: str = ""
 
 
-def ways(sent: Sent, world: World) -> list[Way]:
+def ways(sent: Sent, world: Topology) -> list[Way]:
     """Every way that the walk sees for the packet."""
     source = place_of(sent.start)
     ruleset = world.snapshots[_ROUTER].ruleset
@@ -84,7 +84,7 @@ def _way(branch: Branch, ruleset: Ruleset) -> Way:
     )
 
 
-def _seen(steps: Sequence[Step], stayed: Flow | None = None) -> Seen:
+def _seen(steps: Sequence[SimulatedStep], stayed: Flow | None = None) -> Seen:
     here = [step for step in steps if step.place == _ROUTER]
     legacy, nft = [], []
     marks: list[int | None] = []
@@ -106,7 +106,7 @@ def _seen(steps: Sequence[Step], stayed: Flow | None = None) -> Seen:
     return Seen(legacy=tuple(legacy), nft=tuple(nft), marks=tuple(marks), left=left, stayed=stayed)
 
 
-def _refusal(steps: Sequence[Step], ruleset: Ruleset) -> str:
+def _refusal(steps: Sequence[SimulatedStep], ruleset: Ruleset) -> str:
     refused = [s for s in steps if s.action == "rejected" and s.place == _ROUTER]
     if not refused:
         return ""

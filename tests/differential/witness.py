@@ -23,13 +23,16 @@ from differential.own_sockets import listen, receive, send_own, source_of
 from differential.packets import Sent, answer, arp, frame
 from differential.plan import ENDS, ROUTER
 
-from kptrace.model import Flow, Packet, Probe, RuleHit
-from kptrace.node import conntrack, marker, namespace, netlink
-from kptrace.node.netlink import Conversation
-from kptrace.node.nflog import LegacyTracer
-from kptrace.node.nftrace import Tracer
-from kptrace.wire.cookie import cookies
-from kptrace.wire.headers import Dissection
+from kptrace.agent import netns
+from kptrace.agent.netlink import conntrack
+from kptrace.agent.netlink import socket as netlink
+from kptrace.agent.netlink.socket import NetlinkSocket
+from kptrace.agent.nftables import trace_table
+from kptrace.agent.nftables.trace_events import NftTracer
+from kptrace.agent.xtables.nflog import LegacyTracer
+from kptrace.model import Flow, Packet, Probe, RuleTraceEvent
+from kptrace.packet.headers import Dissection
+from kptrace.packet.probe_id import probe_ids
 
 OWN_TABLES = ("kpt-marker", "kpt-icmp")
 # the marker knows TCP and UDP; echoes and what complains about them are marked by this. Its ``ct``
@@ -60,34 +63,34 @@ class _Everything:
 class Witness:
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
-        self._numbers = cookies(int.from_bytes(os.urandom(4), "big"), _COOKIES)
+        self._numbers = probe_ids(int.from_bytes(os.urandom(4), "big"), _COOKIES)
         self._next = 0
         inside = ground.path()
-        self._nft = namespace.within(inside, lambda: Tracer(ground.place))
-        self._log = namespace.within(inside, lambda: LegacyTracer(ground.place))
-        self._asking = namespace.within(inside, Conversation)
-        self._marker: Conversation | None = None
-        self._listening = namespace.within(inside, listen)
-        self._datagrams = namespace.within(inside, receive)
+        self._nft = netns.run_in_netns(inside, lambda: NftTracer(ground.place))
+        self._log = netns.run_in_netns(inside, lambda: LegacyTracer(ground.place))
+        self._asking = netns.run_in_netns(inside, NetlinkSocket)
+        self._marker: NetlinkSocket | None = None
+        self._listening = netns.run_in_netns(inside, listen)
+        self._datagrams = netns.run_in_netns(inside, receive)
         self._frames: list[tuple[str, bytes]] = []
         self._chains: dict[tuple[str, str, str], int] = {}
 
     def arm(self) -> None:
         """Not while somebody lists: nft 1.0.6 may fail to print a table that has one flag."""
         if self._marker is None:
-            self._marker = namespace.within(self.ground.path(), self._mark)
+            self._marker = netns.run_in_netns(self.ground.path(), self._mark)
 
     def disarm(self) -> None:
         if self._marker is not None:
             self._marker.close()
             self._marker = None
 
-    def _mark(self) -> Conversation:
+    def _mark(self) -> NetlinkSocket:
         probe = Flow(protocol="tcp", src="", dst="", dport=1)
         datagram = Flow(protocol="udp", src="", dst="", dport=1)
         probes = [Probe(cookie=n, flow=f) for n in self._numbers for f in (probe, datagram)]
-        owner = Conversation()
-        owner.apply(marker.SUBSYSTEM, marker.table(OWN_TABLES[0], probes))
+        owner = NetlinkSocket()
+        owner.apply(trace_table.SUBSYSTEM, trace_table.table(OWN_TABLES[0], probes))
         return owner
 
     def close(self) -> None:
@@ -138,7 +141,7 @@ class Witness:
             self.ground.taps[sent.start].send(frame(sent, cookie))
             return None
         try:
-            return namespace.within(self.ground.path(), lambda: send_own(sent, cookie))
+            return netns.run_in_netns(self.ground.path(), lambda: send_own(sent, cookie))
         except OSError as error:
             raise NotSent(str(error)) from error
 
@@ -175,7 +178,7 @@ class Witness:
         if sent.protocol == "tcp":
             for sock in self._listening:
                 sock.close()
-            self._listening = namespace.within(self.ground.path(), listen)
+            self._listening = netns.run_in_netns(self.ground.path(), listen)
         for sock in self._datagrams:
             with suppress(BlockingIOError):
                 while sock.recv(2048):
@@ -230,7 +233,7 @@ class Witness:
         """How the connection is translated, where the packet got as far as being confirmed."""
         if not sent.protocol.startswith("icmp"):
             look = partial(conntrack.lookup, self.ground.place, sent.flow)
-            known = namespace.within(self.ground.path(), look)
+            known = netns.run_in_netns(self.ground.path(), look)
             return known.reply.reverse if known and known.original == sent.flow else None
         for found in self._asking.ask(_CT_GET, netlink.netfilter(0), netlink.DUMP):
             entry = conntrack.entry(self.ground.place, found.body[4:])
@@ -241,8 +244,8 @@ class Witness:
     def _seen(self, sent: Sent, phase: str, heap: _Heap) -> _Told:
         """What concerns the packet itself (``there``) or its answer (``back``)."""
         legacy: list[str] = []
-        nft: list[RuleHit] = []
-        replies: list[RuleHit] = []
+        nft: list[RuleTraceEvent] = []
+        replies: list[RuleTraceEvent] = []
         refusals: set[str] = set()
         packets: dict[int, Packet] = {}
         current: Packet | None = None
@@ -281,12 +284,12 @@ class Witness:
         )
         return _Told(seen, captured, _Heap(replies, answers))
 
-    def _is_rule(self, hit: RuleHit) -> bool:
+    def _is_rule(self, hit: RuleTraceEvent) -> bool:
         return hit.number <= self._chains.get((hit.family, hit.table, hit.chain), 0)
 
 
 class _Heap:
-    def __init__(self, hits: list[RuleHit], frames: list[tuple[str, bytes]]) -> None:
+    def __init__(self, hits: list[RuleTraceEvent], frames: list[tuple[str, bytes]]) -> None:
         self.hits, self.frames = hits, frames
 
     @property
@@ -302,9 +305,9 @@ class _Told:
         self.left = seen.left
 
 
-def _with(hit: RuleHit, packet: Packet | None) -> RuleHit:
+def _with(hit: RuleTraceEvent, packet: Packet | None) -> RuleTraceEvent:
     return msgspec.structs.replace(hit, packet=packet)
 
 
-def _hit(hit: RuleHit) -> str:
+def _hit(hit: RuleTraceEvent) -> str:
     return f"{hit.family} {hit.table} {hit.chain} {hit.number}"

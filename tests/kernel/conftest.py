@@ -15,19 +15,20 @@ from functools import cache
 from typing import Any
 
 import pytest
-from labs import LABS
-from rows import row
+from support.labs import LABS
+from support.rows import row
 
-from kptrace import trace
-from kptrace.errors import KptraceError
-from kptrace.lab import cluster, faults, kernel, machine, state
-from kptrace.lab.ground import LabGround
-from kptrace.lab.plan import PROXIES, plan
+from kptrace.environment.lab import LabEnvironment
+from kptrace.lab import cluster, host_commands, kernel_features, state
+from kptrace.lab.address_plan import PROXIES, plan
+from kptrace.lab.faults import inject
 from kptrace.lab.state import Lab
-from kptrace.model import Question, Trace
-from kptrace.protocol import Agent, Reply, Request
-from kptrace.run import Run
-from kptrace.target import parse_target
+from kptrace.model import Trace, TraceRequest
+from kptrace.model.errors import KptraceError
+from kptrace.model.targets import parse_target
+from kptrace.protocol import AgentClient, Reply, Request
+from kptrace.protocol.recording import Recording
+from kptrace.trace import trace
 
 # --- the gate -----------------------------------------------------------------------------------
 
@@ -46,11 +47,15 @@ def what_is_missing() -> str:
     """Empty: every kind of lab can stand here."""
     try:
         for proxy in PROXIES:
-            machine.require(plan(proxy=proxy))
-        with kernel.scratch() as netns:
-            every = (one for proxy in PROXIES for one in kernel.features(plan(proxy=proxy)))
+            host_commands.require(plan(proxy=proxy))
+        with kernel_features.scratch() as netns:
+            every = (
+                one for proxy in PROXIES for one in kernel_features.features(plan(proxy=proxy))
+            )
             wanted = {one.what: one for one in every}
-            lacking = [what for what, one in wanted.items() if not kernel.works(one, netns)]
+            lacking = [
+                what for what, one in wanted.items() if not kernel_features.works(one, netns)
+            ]
     except (KptraceError, OSError) as error:
         hint = getattr(error, "hint", "")
         return f"{error} ({hint})" if hint else str(error)
@@ -67,10 +72,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _possible(item: pytest.Item) -> bool:
     values = getattr(getattr(item, "callspec", None), "params", {})
     pair = values.get("each_bench") or values.get("each_cilium_bench")
-    if pair is None or values.get("name") not in faults.BY_NAME:
+    if pair is None or values.get("name") not in inject.BY_NAME:
         return True
     proxy, network = pair
-    return faults.find(values["name"]).possible(plan(proxy=proxy, network=network))
+    return inject.find(values["name"]).possible(plan(proxy=proxy, network=network))
 
 
 # --- labs ---------------------------------------------------------------------------------------
@@ -95,7 +100,7 @@ def standing(proxy: str = "iptables", network: str = "vxlan", nodes: int = 2) ->
 class _Kept:
     """One run's view of an agent that serves many: it remembers from here on."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: AgentClient) -> None:
         self.node = agent.node
         self._agent, self._begun = agent, len(agent.log)
 
@@ -126,11 +131,11 @@ class _KeptGround:
         self.renew()
 
     def renew(self) -> None:
-        self._agents: dict[str, Agent] = {}
-        self._ground = LabGround(self._lab)
+        self._agents: dict[str, AgentClient] = {}
+        self._ground = LabEnvironment(self._lab)
         self.api = self._ground.api
 
-    def agent(self, node: str) -> Agent:
+    def agent(self, node: str) -> AgentClient:
         if node not in self._agents:
             self._agents[node] = self._ground.agent(node)
         return _Kept(self._agents[node])
@@ -159,8 +164,8 @@ class Bench:
         namespace: str = "shop",
         say: Callable[[str], None] = lambda _: None,
         **asked: Any,
-    ) -> Run:
-        question = Question(
+    ) -> Recording:
+        question = TraceRequest(
             target=parse_target(target, namespace),
             source=source,
             namespace="shop",
@@ -173,12 +178,12 @@ class Bench:
 
     @contextmanager
     def broken(self, fault: str) -> Iterator[None]:
-        faults.inject(self.lab.name, faults.find(fault))
+        inject.inject(self.lab.name, inject.find(fault))
         self.renew()
         try:
             yield
         finally:
-            faults.heal(self.lab.name, fault)
+            inject.heal(self.lab.name, fault)
             self.renew()
 
     def renew(self) -> None:

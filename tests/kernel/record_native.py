@@ -14,10 +14,10 @@ import re
 import subprocess
 from pathlib import Path
 
-from kptrace.node.ruleset import Rulesets, Unreadable
-from kptrace.rules.asked import Asked
+from kptrace.agent.state.rule_queries import ReadError, RuleReader
+from kptrace.rules.live.source import LiveSource
 from kptrace.rules.load import load_ruleset
-from kptrace.rules.ruleset import Ruleset
+from kptrace.rules.model.ruleset import Ruleset
 
 CASES = Path(__file__).parent.parent / "cases" / "native"
 BULKY = ("u32", "string", "bpf", "cgroup", "hashlimit", "nfacct", "chunk-types", "1/day")
@@ -58,14 +58,14 @@ def _record(name: str) -> None:
     texts["nft-ruleset.json"] = _run(name, "nft", "-j", "list", "ruleset")
     texts["ipset-save.txt"] = _run(name, "ipset", "save")
     facts: dict[str, str] = {}
-    rulesets = Rulesets(f"/run/netns/{name}")
+    rulesets = RuleReader(f"/run/netns/{name}")
 
     def ask(files: list[str]) -> dict[str, str]:
-        found = {f: t for f, t in rulesets.read(files).items() if not isinstance(t, Unreadable)}
+        found = {f: t for f, t in rulesets.read(files).items() if not isinstance(t, ReadError)}
         facts.update(found)
         return found
 
-    _read_all(load_ruleset(texts), Ruleset([Asked(ask)]))  # type: ignore[arg-type]
+    _read_all(load_ruleset(texts), Ruleset([LiveSource(ask)]))  # type: ignore[arg-type]
     folder = CASES / "recorded"
     folder.mkdir(exist_ok=True)
     for file, text in texts.items():

@@ -8,14 +8,14 @@ from struct import unpack
 
 import pytest
 
-from kptrace.node.stamps import Stamps
+from kptrace.agent.capture.rx_timestamps import RxTimestamping
 
 pytestmark = pytest.mark.kernel
 
 
 def test_what_passes_after_settling_is_stamped_as_it_passes() -> None:
     for _ in range(200):  # switching them off and on again races with a work queue
-        stamps = Stamps()
+        stamps = RxTimestamping()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.bind(("127.0.0.1", 0))
             sock.setsockopt(socket.SOL_SOCKET, 35, 1)

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from kptrace.node import namespace
-from kptrace.node.ahead import Ahead
-from kptrace.node.namespace import within
-from kptrace.node.nft_listing import BASE_CHAINS, rules_of
-from kptrace.node.ruleset import Rulesets
-from kptrace.rules.wanted import TABLES, Wanted
+from kptrace.agent import netns as namespace
+from kptrace.agent.netns import run_in_netns
+from kptrace.agent.nftables.list_cache import BASE_CHAINS, rules_of
+from kptrace.agent.nftables.prefetch import Prefetcher
+from kptrace.agent.state.rule_queries import RuleReader
+from kptrace.rules.live.queries import TABLES, RuleQuery
 
 pytestmark = pytest.mark.kernel
 
 NAME = f"kptrace-ahead-{os.getpid()}"
-SERVICES = Wanted(kind="chain", backend="nft", family="ip", table="nat", name="KUBE-SERVICES")
+SERVICES = RuleQuery(kind="chain", backend="nft", family="ip", table="nat", name="KUBE-SERVICES")
 FILES = (TABLES, SERVICES.file, SERVICES.narrowed("toward", "10.96.0.7").file)
 RULES = [
     "*nat",
@@ -47,16 +47,18 @@ def ran(*words: str, text: str = "") -> None:
     subprocess.run(words, input=text, text=True, check=True)
 
 
-def read_ahead(netns: str) -> Ahead:
+def read_ahead(netns: str) -> Prefetcher:
     """Its threads stand where the one stands that began them."""
-    begun = within(netns, lambda: Ahead(BASE_CHAINS, rules_of("ip", "nat", "KUBE-SERVICES")))
+    begun = run_in_netns(
+        netns, lambda: Prefetcher(BASE_CHAINS, rules_of("ip", "nat", "KUBE-SERVICES"))
+    )
     for thread in threading.enumerate():
         if thread.name == "ahead":
             thread.join(20)
     return begun
 
 
-def told(rulesets: Rulesets) -> list[dict[str, Any]]:
+def told(rulesets: RuleReader) -> list[dict[str, Any]]:
     try:
         return [json.loads(str(text)) for text in rulesets.read(FILES).values()]
     finally:
@@ -64,8 +66,8 @@ def told(rulesets: Rulesets) -> list[dict[str, Any]]:
 
 
 def test_it_is_the_same(netns: str) -> None:
-    ahead = told(Rulesets(netns, read_ahead(netns)))
-    assert ahead == told(Rulesets(netns))
+    ahead = told(RuleReader(netns, read_ahead(netns)))
+    assert ahead == told(RuleReader(netns))
     tables, services, toward = ahead
     assert [chain["name"] for chain in tables["base chains"]] == ["PREROUTING"]
     assert services["count"] == 200
@@ -76,8 +78,8 @@ def test_what_was_changed_since_is_read_anew(netns: str) -> None:
     begun = read_ahead(netns)
     ran("iptables-nft", "-t", "nat", "-I", "KUBE-SERVICES", "-d", "10.96.0.7", "-j", "RETURN")
     ran("nft", "add chain ip nat mine { type nat hook postrouting priority 50; }")
-    after = told(Rulesets(netns, begun))
-    assert after == told(Rulesets(netns))
+    after = told(RuleReader(netns, begun))
+    assert after == told(RuleReader(netns))
     tables, services, toward = after
     assert [chain["name"] for chain in tables["base chains"]] == ["PREROUTING", "mine"]
     assert services["count"] == 201

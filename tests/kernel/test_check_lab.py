@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kptrace.lab import faults
+from kptrace.lab.faults import inject
 
 pytestmark = pytest.mark.kernel
 
@@ -57,8 +57,8 @@ def test_a_sound_lab(each_bench: Any) -> None:
 def test_each_fault_is_named(each_bench: Any) -> None:
     lab = each_bench.lab
     plan = lab.plan
-    possible = [name for name in NAMED if plan.network in faults.find(name).networks]
-    for fault in [name for name in possible if plan.proxy in faults.find(name).proxies]:
+    possible = [name for name in NAMED if plan.network in inject.find(name).networks]
+    for fault in [name for name in possible if plan.proxy in inject.find(name).proxies]:
         with each_bench.broken(fault):
             assert NAMED[fault] in errors(lab.name), fault
             assert check(lab.name).returncode == 1, fault

@@ -24,19 +24,20 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
-from kptrace.errors import Usage
-from kptrace.explain import look
-from kptrace.lab import cluster, faults, state
-from kptrace.lab.ground import LabGround
-from kptrace.lab.plan import plan
+from kptrace.agent import bpf_syscall
+from kptrace.agent.cgroup import within_cgroup
+from kptrace.agent.netns import interfaces, run_in_netns
+from kptrace.bpf.drop_program import Code
+from kptrace.environment.lab import LabEnvironment
+from kptrace.environment.local_node import LiveState
+from kptrace.explain.explain import explain_from_state
+from kptrace.lab import cluster, state
+from kptrace.lab.address_plan import plan
+from kptrace.lab.faults import inject
 from kptrace.lab.state import Lab
-from kptrace.live import Live
-from kptrace.model import Hop, Outcome, Place, Trace
-from kptrace.node import bpf
-from kptrace.node.cgroup import within_cgroup
-from kptrace.node.namespace import interfaces, within
-from kptrace.target import parse_target
-from kptrace.wire.ebpf import Code
+from kptrace.model import Hop, Netns, Outcome, Trace
+from kptrace.model.errors import UsageError
+from kptrace.model.targets import parse_target
 
 pytestmark = pytest.mark.kernel
 
@@ -44,7 +45,7 @@ T = TypeVar("T")
 WEB = ("shop/web-1", "shop/web-2", "shop/web-3")
 ECHO = ("shop/echo-1", "shop/echo-2")
 DNS = ("kube-system/coredns-1", "kube-system/coredns-2")
-CLIENT = Place(node="node-a", pod="shop/client")
+CLIENT = Netns(node="node-a", pod="shop/client")
 
 
 class Way(NamedTuple):
@@ -187,9 +188,9 @@ def test_clients_are_kept_apart_and_others_are_not_kept(each_cilium_bench: Any) 
     made = each_cilium_bench.trace("svc/web", "pod/client", count=40)
     assert all(share.seen for share in made.evidence.shares)
     pin = Path(lab.door(CLIENT).bpffs) / "tc/globals/cilium_lb4_affinity"
-    fd = bpf.pinned(pin)
+    fd = bpf_syscall.pinned(pin)
     try:
-        kept = [*bpf.entries(fd, bpf.shape(fd))]
+        kept = [*bpf_syscall.entries(fd, bpf_syscall.shape(fd))]
     finally:
         os.close(fd)
     # a namespace's cookie, the Service's number in network order, and that it is a cookie
@@ -215,9 +216,9 @@ def test_without_backends_connect_itself_is_refused(each_cilium_bench: Any) -> N
 
 
 def test_what_is_explained_is_what_the_maps_hold(each_cilium_bench: Any) -> None:
-    with LabGround(each_cilium_bench.lab) as ground:
-        live = Live(ground, ("node-a", "node-b"))
-        told = look(parse_target("svc/nodeport-local", "shop"), None, "node-a", live)
+    with LabEnvironment(each_cilium_bench.lab) as ground:
+        live = LiveState(ground, ("node-a", "node-b"))
+        told = explain_from_state(parse_target("svc/nodeport-local", "shop"), None, "node-a", live)
     assert (told.proxy, told.findings) == ("cilium", ())
     (port,) = told.ports
     entries = {(entry.kind, entry.sender): entry for entry in port.entries}
@@ -248,19 +249,19 @@ FAULTS = {
 
 
 def test_what_the_network_cannot_have_is_refused(each_cilium_bench: Any) -> None:
-    with pytest.raises(Usage, match=each_cilium_bench.lab.plan.network):
-        faults.inject(each_cilium_bench.lab.name, faults.find("bridge-nf-off"))
+    with pytest.raises(UsageError, match=each_cilium_bench.lab.plan.network):
+        inject.inject(each_cilium_bench.lab.name, inject.find("bridge-nf-off"))
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_named(each_cilium_bench: Any, name: str) -> None:
-    lab, fault = each_cilium_bench.lab, faults.find(name)
+    lab, fault = each_cilium_bench.lab, inject.find(name)
     outcome, node, proof = FAULTS[name]
-    faults.inject(lab.name, fault)
+    inject.inject(lab.name, fault)
     try:
         made = each_cilium_bench.trace(fault.target, "pod/client")
     finally:
-        faults.heal(lab.name, name)
+        inject.heal(lab.name, name)
     main = next(finding for finding in made.findings if finding.severity == "error")
     assert (made.outcome, main.cause, main.node) == (outcome, name, node)
     assert proof in " ".join(main.evidence)
@@ -274,7 +275,7 @@ def test_a_fault_is_named(each_cilium_bench: Any, name: str) -> None:
 def as_client(lab: Lab, work: Callable[[], T]) -> T:
     door = lab.door(CLIENT)
     with within_cgroup(door.cgroup):
-        return within(door.netns, work)
+        return run_in_netns(door.netns, work)
 
 
 def test_a_plain_client_believes_that_it_talks_to_the_service(each_cilium_bench: Any) -> None:
@@ -319,15 +320,15 @@ def served(lab: Lab, port: int, protocol: int, pod: str, to: int) -> Iterator[No
     end = socket.inet_pton(socket.AF_INET6, lab.plan.pod(pod).addresses[1])
     backend = {pack("=I", BACKEND_ID): end + pack("!H", to) + pack("=BBHBx", protocol, 0, 0, 0)}
     held = {"cilium_lb6_services_v2": service, "cilium_lb6_backends_v3": backend}
-    maps = {name: bpf.pinned(pins / name, to_write=True) for name in held}
+    maps = {name: bpf_syscall.pinned(pins / name, to_write=True) for name in held}
     try:
         for name, entries in held.items():
             for each, value in entries.items():
-                bpf.write(maps[name], each, value)
+                bpf_syscall.write(maps[name], each, value)
         yield
         for name, entries in held.items():
             for each in entries:
-                bpf.delete(maps[name], each)
+                bpf_syscall.delete(maps[name], each)
     finally:
         for fd in maps.values():
             os.close(fd)
@@ -392,7 +393,7 @@ def test_who_is_outside_the_cgroup_is_not_translated(each_cilium_bench: Any) -> 
             line.settimeout(0.3)
             return line.connect_ex(("10.96.1.2", 80))
 
-    assert within(door.netns, talk) != 0
+    assert run_in_netns(door.netns, talk) != 0
 
 
 # --- programs on devices --------------------------------------------------------------------------
@@ -407,7 +408,7 @@ def on_the_way_in(lab: Lab, pod: str, *, drop: bool = False) -> Iterator[None]:
     or throws it away.
     """
     to = lab.plan.pod(pod)
-    netns = lab.door(Place(node=to.node)).netns
+    netns = lab.door(Netns(node=to.node)).netns
     index = {name: number for number, name in interfaces(netns).items()}
     device = "cilium_vxlan" if lab.plan.network == "cilium-vxlan" else "eth0"
     code = Code()
@@ -424,13 +425,13 @@ def on_the_way_in(lab: Lab, pod: str, *, drop: bool = False) -> Iterator[None]:
     code.here("another's")
     code.put(0xB7, 0)
     code.put(0x95)
-    program = bpf.load(SCHED_CLS, code.finish(), TCX_INGRESS)
+    program = bpf_syscall.load(SCHED_CLS, code.finish(), TCX_INGRESS)
     target = pack("=IIII", index[device], program, TCX_INGRESS, 0)
-    within(netns, lambda: bpf.call(8, target))  # BPF_PROG_ATTACH
+    run_in_netns(netns, lambda: bpf_syscall.call(8, target))  # BPF_PROG_ATTACH
     try:
         yield
     finally:
-        within(netns, lambda: bpf.call(9, target))
+        run_in_netns(netns, lambda: bpf_syscall.call(9, target))
         os.close(program)
 
 
@@ -449,12 +450,12 @@ def test_what_is_handed_past_a_device_is_no_drop(each_cilium_bench: Any) -> None
 
 def test_nor_is_it_to_blame_where_the_packet_died_elsewhere(each_cilium_bench: Any) -> None:
     lab = each_cilium_bench.lab
-    faults.inject(lab.name, faults.find("nobody-listens"))
+    inject.inject(lab.name, inject.find("nobody-listens"))
     try:
         with on_the_way_in(lab, "shop/remote-1"):
             made = each_cilium_bench.trace("svc/remote", "pod/client")
     finally:
-        faults.heal(lab.name, "nobody-listens")
+        inject.heal(lab.name, "nobody-listens")
     assert made.outcome is Outcome.REFUSED
     assert made.findings[0].cause == "nobody-listens"
     assert lab.plan.pod("shop/remote-1").interface not in str(made.findings)
@@ -558,15 +559,15 @@ INFO, MAP_BY_ID = 15, 14  # enum bpf_cmd
 
 
 def map_id(pin: Path) -> int:
-    fd, info = bpf.pinned(pin), ctypes.create_string_buffer(8)
-    bpf.call(INFO, pack("=IIQ", fd, len(info), ctypes.addressof(info)))
+    fd, info = bpf_syscall.pinned(pin), ctypes.create_string_buffer(8)
+    bpf_syscall.call(INFO, pack("=IIQ", fd, len(info), ctypes.addressof(info)))
     os.close(fd)
     return int(unpack("=II", info.raw)[1])
 
 
 def exists(id: int) -> bool:
     try:
-        os.close(bpf.call(MAP_BY_ID, pack("=III", id, 0, 0)))
+        os.close(bpf_syscall.call(MAP_BY_ID, pack("=III", id, 0, 0)))
     except FileNotFoundError:
         return False
     return True

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rows import row
+from support.rows import row
 
-from kptrace.lab import faults
+from kptrace.lab.faults import inject
 
 pytestmark = pytest.mark.kernel
 
@@ -67,11 +67,11 @@ def test_on_the_senders_side(lab: Any) -> None:
     """Where it is no example but the pod that the policy is for."""
     name = "policy-deny-egress"
     wanted = "Calico NetworkPolicy shop/client-quarantine, tier security"
-    faults.inject(lab.name, faults.find(name))
+    inject.inject(lab.name, inject.find(name))
     try:
         unasked, made = explained(lab.name, "svc/remote")
         code, asked = explained(lab.name, "svc/remote", "--from", "pod/client")
     finally:
-        faults.heal(lab.name, name)
+        inject.heal(lab.name, name)
     assert (unasked, set(denials(made))) == (0, {("info", "node-a", wanted)})
     assert (code, set(denials(asked))) == (1, {("error", "node-a", wanted)})

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from kptrace import lookup
-from kptrace.lab import faults
-from kptrace.lab.faults import Fault
+from kptrace.lab.faults import inject
+from kptrace.lab.faults.inject import Fault
 from kptrace.model import Outcome, Trace
+from kptrace.trace import dns_lookup
 
 pytestmark = pytest.mark.kernel
 
@@ -155,12 +155,12 @@ PROOFS = {
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many faults lose the DNS question too; its time is another test's matter."""
-    monkeypatch.setattr(lookup, "ASK_SECONDS", 0.15)
+    monkeypatch.setattr(dns_lookup, "ASK_SECONDS", 0.15)
 
 
 @pytest.mark.parametrize("name", PROOFS)
 def test_named_and_healed(each_bench: Any, name: str) -> None:
-    fault = faults.find(name)
+    fault = inject.find(name)
     with each_bench.broken(name):
         made = each_bench.trace(fault.target, "pod/client", fault.namespace, timeout=0.4)
     proof = PROOFS[name]

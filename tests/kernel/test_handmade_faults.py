@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from pyroute2 import IPRoute
 
+from kptrace.agent import bpf_syscall
+from kptrace.agent.netns import run_in_netns
 from kptrace.lab.state import NETNS, Lab
 from kptrace.model import Finding, Outcome, Trace
-from kptrace.node import bpf
-from kptrace.node.namespace import within
 
 POD = "10.244.2.21"  # of remote-1
 FAR_MAC, NOBODY_S = "02:00:00:00:00:02", "02:00:00:00:00:99"
@@ -197,7 +197,7 @@ def test_a_socket_that_goes_on_has_its_old_backend(vxlan_bench: Any) -> None:
             f"nft add rule ip older early {to_nobody}",
         ),
     )
-    within(str(NETNS / client), partial(datagram, ("10.96.1.5", 7), 5555))
+    run_in_netns(str(NETNS / client), partial(datagram, ("10.96.1.5", 7), 5555))
     run(netns, ("nft delete table ip older",))
     vxlan_bench.renew()
     seen: Trace = vxlan_bench.trace("svc/echo", "pod/client")
@@ -229,7 +229,7 @@ def test_what_a_backend_listens_on_instead(
     vxlan_bench: Any, listens: tuple[str, int], words: str
 ) -> None:
     netns = str(NETNS / vxlan_bench.lab.plan.pod("shop/near-1").netns)
-    with within(netns, partial(socket.create_server, listens)):
+    with run_in_netns(netns, partial(socket.create_server, listens)):
         seen: Trace = vxlan_bench.trace("pod/near-1:9999", "pod/client")
     (found,) = seen.findings
     assert (seen.outcome, found.cause) == (Outcome.REFUSED, "nobody-listens")
@@ -271,7 +271,7 @@ def test_a_program_that_drops_before_any_tap(vxlan_bench: Any) -> None:
 
 @contextmanager
 def xdp(netns: str, interface: str, code: bytes, name: str) -> Iterator[None]:
-    program = bpf.load(6, code, name=name)  # BPF_PROG_TYPE_XDP
+    program = bpf_syscall.load(6, code, name=name)  # BPF_PROG_TYPE_XDP
     _set_xdp(netns, interface, program)
     os.close(program)
     try:
@@ -288,7 +288,7 @@ def _set_xdp(netns: str, interface: str, program: int) -> None:
             (index,) = handle.link_lookup(ifname=interface)
             handle.link("set", index=index, xdp_fd=program)
 
-    within(str(NETNS / netns), work)
+    run_in_netns(str(NETNS / netns), work)
 
 
 def _drop_udp() -> bytes:
@@ -357,8 +357,8 @@ def test_the_kernel_says_nothing_of_what_its_veth_drops(vxlan_bench: Any) -> Non
     lab = vxlan_bench.lab
     netns = str(NETNS / lab.plan.pod("shop/client").netns)
     with broken(lab, larger_than_its_veth):
-        assert not within(netns, partial(echoed, 1480))
-        assert within(netns, partial(echoed, 1450))
+        assert not run_in_netns(netns, partial(echoed, 1480))
+        assert run_in_netns(netns, partial(echoed, 1450))
 
 
 def echoed(size: int) -> bool:

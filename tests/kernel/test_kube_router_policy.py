@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kptrace.lab import machine
+from kptrace.lab import host_commands
 from kptrace.model import Outcome
 
 pytestmark = [pytest.mark.kernel, pytest.mark.row(proxy="iptables", network="vxlan")]
@@ -52,15 +52,15 @@ COMMIT
 @contextmanager
 def enforced(bench: Any, admitted: str) -> Iterator[None]:
     netns = bench.lab.plan.node("node-b").netns
-    machine.run(("iptables-nft-restore", "--noflush"), rules(admitted), netns)
+    host_commands.run(("iptables-nft-restore", "--noflush"), rules(admitted), netns)
     bench.renew()
     try:
         yield
     finally:
-        machine.run(("iptables-nft", "-D", "FORWARD", "1"), netns=netns)
+        host_commands.run(("iptables-nft", "-D", "FORWARD", "1"), netns=netns)
         undo = f"*filter\n:KUBE-ROUTER-FORWARD -\n:{FIREWALL} -\n:{POLICY} -\n"
         undo += f"-X KUBE-ROUTER-FORWARD\n-X {FIREWALL}\n-X {POLICY}\nCOMMIT\n"
-        machine.run(("iptables-nft-restore", "--noflush"), undo, netns)
+        host_commands.run(("iptables-nft-restore", "--noflush"), undo, netns)
         bench.renew()
 
 

@@ -10,11 +10,11 @@ import dns.message
 import dns.query
 import pytest
 
-from kptrace.errors import CannotLook
-from kptrace.lab import cluster, machine, state
-from kptrace.lab.plan import plan
-from kptrace.model import Place
-from kptrace.node.namespace import within
+from kptrace.agent.netns import run_in_netns
+from kptrace.lab import cluster, host_commands, state
+from kptrace.lab.address_plan import plan
+from kptrace.model import Netns
+from kptrace.model.errors import ObservationError
 
 pytestmark = pytest.mark.kernel
 
@@ -25,11 +25,11 @@ NAME = f"cdns-{os.getpid()}"
 def test_coredns_answers_from_the_services() -> None:
     lab = cluster.up(plan(NAME))
     try:
-        runs = machine.run(("ss", "-Hlnup"), "", f"kpt-{NAME}-kube-system.coredns-2")
+        runs = host_commands.run(("ss", "-Hlnup"), "", f"kpt-{NAME}-kube-system.coredns-2")
         assert "coredns" in runs
-        client = lab.door(Place(node="node-a", pod="shop/client")).netns
+        client = lab.door(Netns(node="node-a", pod="shop/client")).netns
         query = dns.message.make_query("web.shop.svc.cluster.local", "A")
-        reply = within(client, lambda: dns.query.udp(query, "10.96.0.10", timeout=3))
+        reply = run_in_netns(client, lambda: dns.query.udp(query, "10.96.0.10", timeout=3))
         assert reply.answer[0][0].to_text() == "10.96.1.1"
     finally:
         cluster.down(NAME)
@@ -41,7 +41,7 @@ def test_a_coredns_that_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     program.write_text("#!/bin/sh\necho 'Corefile:1 - Error: out of coffee' >&2\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(CannotLook, match="out of coffee"):
+    with pytest.raises(ObservationError, match="out of coffee"):
         cluster.up(plan(NAME))
     assert NAME not in state.names()
 

@@ -12,13 +12,14 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from labs import BRIDGED, LABS
+from support.labs import BRIDGED, LABS
 
-from kptrace.errors import NotFound, Usage
-from kptrace.lab import cluster, damage, faults, machine, state
-from kptrace.lab.plan import plan
+from kptrace.agent.netns import run_in_netns
+from kptrace.lab import cluster, host_commands, state
+from kptrace.lab.address_plan import plan
+from kptrace.lab.faults import actions, inject
 from kptrace.lab.state import NETNS, Lab
-from kptrace.node.namespace import within
+from kptrace.model.errors import NotFoundError, UsageError
 
 pytestmark = pytest.mark.kernel
 
@@ -58,7 +59,9 @@ def everything(lab: Lab) -> dict[str, object]:
     }
     for node in lab.plan.nodes:
         for family in (0, 1):
-            save = machine.run((machine.iptables(lab.plan.proxy, family, "save"),), "", node.netns)
+            save = host_commands.run(
+                (host_commands.iptables(lab.plan.proxy, family, "save"),), "", node.netns
+            )
             # chains come in the order of their making; within one the order of rules counts
             rules = [line for line in save.splitlines() if line.startswith("-A")]
             found[f"{node.name} {family}"] = sorted(rules, key=lambda line: line.split()[1])
@@ -70,23 +73,25 @@ def everything(lab: Lab) -> dict[str, object]:
             )
         if lab.plan.proxy == "nftables":
             for family_name in ("ip", "ip6"):
-                found[f"{node.name} nft {family_name}"] = machine.run(
+                found[f"{node.name} nft {family_name}"] = host_commands.run(
                     ("nft", "list", "table", family_name, "kube-proxy"), "", node.netns
                 )
         for argv in (("ip", "route"), ("ip", "-6", "route"), ("bridge", "fdb", "show")):
-            lines = machine.run(argv, "", node.netns).splitlines()
+            lines = host_commands.run(argv, "", node.netns).splitlines()
             found[f"{node.name} {argv}"] = sorted(
                 line for line in lines if "master cni0" not in line
             )
         bridge = ("net.ipv4.conf.cni0.forwarding",) * (lab.plan.network in BRIDGED)
         wanted = (*SYSCTLS, *bridge)
-        found[f"{node.name} sysctls"] = [machine.read_sysctl(one, node.netns) for one in wanted]
+        found[f"{node.name} sysctls"] = [
+            host_commands.read_sysctl(one, node.netns) for one in wanted
+        ]
         if lab.plan.calico:
-            sets = machine.run(("ipset", "save"), "", node.netns).splitlines()
+            sets = host_commands.run(("ipset", "save"), "", node.netns).splitlines()
             found[f"{node.name} sets"] = sorted(line.partition(" initval")[0] for line in sets)
-    found["listening"] = machine.run(("ss", "-Hlnt"), "", f"kpt-{lab.name}-shop.remote-1").split()[
-        :5
-    ]
+    found["listening"] = host_commands.run(
+        ("ss", "-Hlnt"), "", f"kpt-{lab.name}-shop.remote-1"
+    ).split()[:5]
     return found
 
 
@@ -98,25 +103,25 @@ def connect(lab: Lab, address: str, timeout: float) -> str:
         except OSError as error:
             return type(error).__name__
 
-    return within(str(NETNS / f"kpt-{lab.name}-shop.client"), work)
+    return run_in_netns(str(NETNS / f"kpt-{lab.name}-shop.client"), work)
 
 
-@pytest.mark.parametrize("fault", faults.FAULTS, ids=lambda fault: fault.name)
-def test_breaks_and_heals(lab: Lab, fault: faults.Fault) -> None:
+@pytest.mark.parametrize("fault", inject.FAULTS, ids=lambda fault: fault.name)
+def test_breaks_and_heals(lab: Lab, fault: inject.Fault) -> None:
     if not fault.possible(lab.plan):
-        with pytest.raises(Usage, match=r"needs a lab with --(network|proxy)"):
-            faults.inject(lab.name, fault)
+        with pytest.raises(UsageError, match=r"needs a lab with --(network|proxy)"):
+            inject.inject(lab.name, fault)
         return
     before = everything(lab)
     address = ADDRESS[fault.target]
     assert connect(lab, address, 3) in ("remote-1", "near-1")
-    faults.inject(lab.name, fault)
+    inject.inject(lab.name, fault)
     broken = everything(lab)
     assert broken != before
     seen = connect(lab, address, 0.5)
     assert seen == ("ConnectionRefusedError" if fault.name in REFUSED else "TimeoutError")
     assert [one.fault for one in state.load(lab.name).state.faults] == [fault.name]
-    assert faults.heal(lab.name, fault.name) == (fault,)
+    assert inject.heal(lab.name, fault.name) == (fault,)
     assert everything(lab) == before
     assert connect(lab, address, 3) in ("remote-1", "near-1")
 
@@ -126,40 +131,40 @@ def test_all_that_go_together_heal_in_any_order(small_lab: Lab) -> None:
     taken: set[str] = set()
     together = [
         fault
-        for fault in faults.FAULTS
+        for fault in inject.FAULTS
         if fault.possible(small_lab.plan)
         and fault.touches not in taken
         and not taken.add(fault.touches)  # type: ignore[func-returns-value]
     ]
     for fault in together:
-        faults.inject(small_lab.name, fault)
+        inject.inject(small_lab.name, fault)
     for fault in together:  # not the reverse order
-        faults.heal(small_lab.name, fault.name)
+        inject.heal(small_lab.name, fault.name)
     assert everything(small_lab) == before
     for fault in together:
-        faults.inject(small_lab.name, fault)
-    assert faults.heal(small_lab.name) == tuple(together)
+        inject.inject(small_lab.name, fault)
+    assert inject.heal(small_lab.name) == tuple(together)
     assert everything(small_lab) == before
 
 
 def test_stale_dnat_points_to_no_pod_while_the_api_is_right(small_lab: Lab) -> None:
-    faults.inject(small_lab.name, faults.find("stale-dnat"))
+    inject.inject(small_lab.name, inject.find("stale-dnat"))
     try:
         node = small_lab.plan.node("node-a")
-        save = machine.run(("iptables-nft-save", "-t", "nat"), "", node.netns)
+        save = host_commands.run(("iptables-nft-save", "-t", "nat"), "", node.netns)
         assert "--to-destination 10.244.2.99:8080" in save
         assert "10.244.2.21" not in save
         assert '"10.244.2.21"' in (small_lab.api / "endpointslices.json").read_text()
         assert '"10.244.2.99"' not in (small_lab.api / "pods.json").read_text()
     finally:
-        faults.heal(small_lab.name)
+        inject.heal(small_lab.name)
 
 
 def test_no_endpoints_is_what_kube_proxy_writes(small_lab: Lab) -> None:
-    faults.inject(small_lab.name, faults.find("no-endpoints"))
+    inject.inject(small_lab.name, inject.find("no-endpoints"))
     try:
         for node in small_lab.plan.nodes:
-            save = machine.run(("iptables-nft-save",), "", node.netns)
+            save = host_commands.run(("iptables-nft-save",), "", node.netns)
             assert (
                 '-A KUBE-SERVICES -d 10.96.1.2/32 -p tcp -m comment --comment "shop/remote:http'
                 ' has no endpoints" -m tcp --dport 80 -j REJECT' in save
@@ -167,24 +172,24 @@ def test_no_endpoints_is_what_kube_proxy_writes(small_lab: Lab) -> None:
             assert "10.244.2.21" not in save
         assert '"10.244.2.21"' not in (small_lab.api / "endpointslices.json").read_text()
     finally:
-        faults.heal(small_lab.name)
+        inject.heal(small_lab.name)
 
 
 def test_refusals(small_lab: Lab) -> None:
-    with pytest.raises(NotFound, match="does not have the fault fdb-stale"):
-        faults.heal(small_lab.name, "fdb-stale")
-    faults.inject(small_lab.name, faults.find("fdb-stale"))
+    with pytest.raises(NotFoundError, match="does not have the fault fdb-stale"):
+        inject.heal(small_lab.name, "fdb-stale")
+    inject.inject(small_lab.name, inject.find("fdb-stale"))
     try:
-        with pytest.raises(Usage, match="fdb-stale already changed the FDB entry"):
-            faults.inject(small_lab.name, faults.find("fdb-missing"))
+        with pytest.raises(UsageError, match="fdb-stale already changed the FDB entry"):
+            inject.inject(small_lab.name, inject.find("fdb-missing"))
     finally:
-        faults.heal(small_lab.name)
+        inject.heal(small_lab.name)
 
 
 @pytest.mark.parametrize("kind", ["Fdb", "ForwardPolicy", "Belief", "TunnelPortBlocked"])
 def test_killed_break_can_be_healed(small_lab: Lab, kind: str) -> None:
     """The state is written before the harm: killed right before it or half-way, heal works."""
-    name = next(one.name for one in faults.FAULTS if type(one.damage).__name__ == kind)
+    name = next(one.name for one in inject.FAULTS if type(one.damage).__name__ == kind)
     before = everything(small_lab)
     script = (
         "import os, signal\n"
@@ -197,7 +202,7 @@ def test_killed_break_can_be_healed(small_lab: Lab, kind: str) -> None:
     done = subprocess.run([_python(), "-c", script], check=False, cwd=_root())
     assert done.returncode == -9
     assert [one.fault for one in state.load(small_lab.name).state.faults] == [name]
-    faults.heal(small_lab.name)
+    inject.heal(small_lab.name)
     assert everything(small_lab) == before
 
 
@@ -220,8 +225,8 @@ def test_damage_half_done_is_undone(small_lab: Lab) -> None:
     """FORWARD has its new policy and still its jump when the break is killed."""
     before = everything(small_lab)
     node = small_lab.plan.node("node-a")
-    harm = damage.ForwardPolicy(policy="DROP")
+    harm = actions.ForwardPolicy(policy="DROP")
     noted = harm.before(small_lab, node)
-    machine.run(("iptables-nft", "-P", "FORWARD", "DROP"), "", node.netns)
+    host_commands.run(("iptables-nft", "-P", "FORWARD", "DROP"), "", node.netns)
     harm.undo(small_lab, node, noted)
     assert everything(small_lab) == before

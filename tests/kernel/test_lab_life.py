@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from kptrace.errors import CannotLook, Forbidden, NoCluster, Unsupported
-from kptrace.lab import cluster, kernel, machine, servers, state
-from kptrace.lab.plan import plan
-from kptrace.model import Place
-from kptrace.node import namespace
+from kptrace.agent import netns as namespace
+from kptrace.lab import cluster, host_commands, kernel_features, servers, state
+from kptrace.lab.address_plan import plan
+from kptrace.model import Netns
+from kptrace.model.errors import (
+    ClusterUnreachableError,
+    ObservationError,
+    PermissionDeniedError,
+    UnsupportedError,
+)
 
 pytestmark = pytest.mark.kernel
 
@@ -54,8 +59,8 @@ def own_namespace() -> list[str]:
         ("nft", "list", "ruleset"),
     )
     # lifetimes of addresses and counters tick by themselves
-    return [machine.run(argv).replace("\n", " ") for argv in commands] + [
-        machine.sysctl_path(one).read_text()
+    return [host_commands.run(argv).replace("\n", " ") for argv in commands] + [
+        host_commands.sysctl_path(one).read_text()
         for one in ("net.ipv4.ip_forward", "net.ipv6.conf.all.accept_dad")
     ]
 
@@ -65,7 +70,7 @@ def fetch(lab: state.Lab, address: str) -> str:
         with socket.create_connection((address, 80), timeout=3) as line:
             return line.makefile("rb").read().decode().rpartition("\r\n\r\n")[2].strip()
 
-    return namespace.within(lab.door(Place(node="node-a", pod="shop/client")).netns, work)
+    return namespace.run_in_netns(lab.door(Netns(node="node-a", pod="shop/client")).netns, work)
 
 
 def test_down_leaves_nothing_and_the_machine_is_untouched(name: str) -> None:
@@ -85,7 +90,7 @@ def test_two_labs_side_by_side(name: str) -> None:
     second = cluster.up(plan(f"{name}-x", 3, "nftables", "host-gw"))
     try:
         servers.control(
-            first, servers.Order(do="close", pod="shop/remote-1", protocol="tcp", port=8080)
+            first, servers.ServerCommand(do="close", pod="shop/remote-1", protocol="tcp", port=8080)
         )
         assert fetch(second, "10.96.1.2") == "remote-1"
         with pytest.raises(ConnectionRefusedError):
@@ -106,14 +111,14 @@ def test_doors_open(name: str) -> None:
         assert namespace.inode(door.netns) != namespace.inode("")
         if door.place.pod:
             assert "nameserver 10.96.0.10\n" in Path(door.resolv_conf).read_text()
-    assert "eth0" in namespace.interfaces(lab.door(Place(node="node-c")).netns).values()
+    assert "eth0" in namespace.interfaces(lab.door(Netns(node="node-c")).netns).values()
 
 
 def test_up_over_a_lab_and_down_without_one(name: str) -> None:
-    with pytest.raises(NoCluster, match="there is no lab named"):
+    with pytest.raises(ClusterUnreachableError, match="there is no lab named"):
         cluster.down(name)
     lab = cluster.up(plan(name))
-    with pytest.raises(CannotLook, match="there is already a lab"):
+    with pytest.raises(ObservationError, match="there is already a lab"):
         cluster.up(plan(name))
     assert fetch(lab, "10.96.1.2") == "remote-1"
 
@@ -135,7 +140,7 @@ def test_of_two_ups_at_once_one_wins(name: str) -> None:
 def test_foreign_namespace_is_not_taken(name: str) -> None:
     namespace.create(f"kpt-{name}-node-b")
     try:
-        with pytest.raises(CannotLook, match="belongs to no lab"):
+        with pytest.raises(ObservationError, match="belongs to no lab"):
             cluster.up(plan(name))
         assert (state.NETNS / f"kpt-{name}-node-b").exists()
         assert name not in state.names()
@@ -151,7 +156,7 @@ def test_without_root() -> None:
         try:
             os.setuid(65534)
             cluster.up(plan(NAME))
-        except Forbidden as error:
+        except PermissionDeniedError as error:
             code = 42 if "root" in error.message else 2
         finally:
             os._exit(code)
@@ -201,9 +206,9 @@ def test_killed_up_is_removed_by_down(name: str, stage: str, after: int) -> None
     else:
         assert code == -9
         if stage != "cluster, '_tell_to_stay'":
-            with pytest.raises(NoCluster, match="half made"):
+            with pytest.raises(ClusterUnreachableError, match="half made"):
                 state.load(name)
-        with pytest.raises(CannotLook, match="already a lab"):
+        with pytest.raises(ObservationError, match="already a lab"):
             cluster.up(plan(name))
     cluster.down(name)
     assert wait_for_nothing(name) == []
@@ -230,33 +235,33 @@ def wait_for_nothing(prefix: str) -> list[str]:
 
 def test_a_shell_in_a_pod_ends_with_it(name: str) -> None:
     lab = cluster.up(plan(name))
-    door = lab.door(Place(node="node-a", pod="shop/client"))
-    shell = namespace.within(door.netns, lambda: subprocess.Popen(["sleep", "1000"]))
+    door = lab.door(Netns(node="node-a", pod="shop/client"))
+    shell = namespace.run_in_netns(door.netns, lambda: subprocess.Popen(["sleep", "1000"]))
     cluster.down(name)
     assert shell.wait(timeout=5) == -9
 
 
 def test_every_feature_works_here() -> None:
     for proxy in ("iptables", "iptables-legacy", "nftables"):
-        with kernel.scratch() as netns:
-            for feature in kernel.features(plan(NAME, 2, proxy)):
-                assert kernel.works(feature, netns), feature.what
+        with kernel_features.scratch() as netns:
+            for feature in kernel_features.features(plan(NAME, 2, proxy)):
+                assert kernel_features.works(feature, netns), feature.what
     assert not list(Path("/run/netns").glob(f"kpt-try-{os.getpid()}*"))
 
 
 def test_the_missing_feature_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A device type that no kernel has stands for one that this kernel lacks."""
-    absent = kernel.Feature(
+    absent = kernel_features.Feature(
         what="flying carpets",
         option="CONFIG_CARPET",
         argv=("ip", "link", "add", "a", "type", "carpet"),
     )
-    true = kernel.features
-    monkeypatch.setattr(kernel, "features", lambda plan: (*true(plan), absent))
+    true = kernel_features.features
+    monkeypatch.setattr(kernel_features, "features", lambda plan: (*true(plan), absent))
     monkeypatch.setattr(
-        cluster, "_carry_out", lambda recipe: machine.run(absent.argv, "", recipe.netns)
+        cluster, "_carry_out", lambda recipe: host_commands.run(absent.argv, "", recipe.netns)
     )
-    with pytest.raises(Unsupported, match="this kernel lacks flying carpets") as raised:
+    with pytest.raises(UnsupportedError, match="this kernel lacks flying carpets") as raised:
         cluster.up(plan(name))
     assert "CONFIG_CARPET" in raised.value.hint
     assert leftovers(name) == []

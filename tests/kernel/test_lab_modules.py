@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kptrace.errors import Unsupported
-from kptrace.lab import cluster, machine, state
-from kptrace.lab.plan import plan
+from kptrace.lab import cluster, host_commands, state
+from kptrace.lab.address_plan import plan
+from kptrace.model.errors import UnsupportedError
 
 pytestmark = pytest.mark.kernel
 
@@ -25,10 +25,10 @@ pytestmark = pytest.mark.kernel
 def test_a_missing_module_is_named(proxy: str, network: str, module: str, words: str) -> None:
     if (Path("/sys/module") / module).exists():
         pytest.skip(f"this kernel has {module}")
-    if proxy == "ipvs" and not machine.find("ipvsadm"):
+    if proxy == "ipvs" and not host_commands.find("ipvsadm"):
         pytest.skip("ipvsadm is not installed")
     name = f"mod-{os.getpid()}"
-    with pytest.raises(Unsupported) as refused:
+    with pytest.raises(UnsupportedError) as refused:
         cluster.up(plan(name, 2, proxy, network))
     assert words in refused.value.message
     assert module in refused.value.hint

@@ -14,12 +14,12 @@ from typing import TypeVar
 import dns.message
 import dns.query
 import pytest
-from labs import LABS
+from support.labs import LABS
 
+from kptrace.agent.netns import run_in_netns
 from kptrace.lab import cluster
-from kptrace.lab.plan import plan
+from kptrace.lab.address_plan import plan
 from kptrace.lab.state import NETNS, Lab
-from kptrace.node.namespace import within
 
 pytestmark = pytest.mark.kernel
 
@@ -42,7 +42,7 @@ def at(lab: Lab, where: str, work: Callable[[], T]) -> T:
     """``where``: a pod of shop, a node, or ``underlay``."""
     is_pod = any(pod.name == where for pod in lab.plan.pods)
     name = f"shop.{where}" if is_pod else where
-    return within(str(NETNS / f"kpt-{lab.name}-{name}"), work)
+    return run_in_netns(str(NETNS / f"kpt-{lab.name}-{name}"), work)
 
 
 def fetch(lab: Lab, where: str, address: str, port: int = 80) -> tuple[str, str]:

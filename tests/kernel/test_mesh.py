@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kptrace.lab import machine
+from kptrace.lab import host_commands
 from kptrace.model import Outcome, Trace
 
 pytestmark = [pytest.mark.kernel, pytest.mark.row(proxy="iptables", network="vxlan")]
@@ -60,7 +60,7 @@ while True:
 def meshed(bench: Any, pod: str, port: int, *, running: bool = True) -> Iterator[None]:
     """The pod has the rules and, at ``port``, the process that they lead to."""
     netns = bench.lab.plan.pod(pod).netns
-    machine.run(("iptables-nft-restore", "--noflush"), RULES, netns)
+    host_commands.run(("iptables-nft-restore", "--noflush"), RULES, netns)
     argv = ["ip", "netns", "exec", netns, sys.executable, "-c", SIDECAR, str(port)]
     sidecar = subprocess.Popen(argv, stdout=subprocess.PIPE) if running else None
     try:
@@ -73,8 +73,8 @@ def meshed(bench: Any, pod: str, port: int, *, running: bool = True) -> Iterator
         if sidecar is not None:
             sidecar.kill()
             sidecar.wait()
-        machine.run(("iptables-nft", "-t", "nat", "-F"), netns=netns)
-        machine.run(("iptables-nft", "-t", "nat", "-X"), netns=netns)
+        host_commands.run(("iptables-nft", "-t", "nat", "-F"), netns=netns)
+        host_commands.run(("iptables-nft", "-t", "nat", "-X"), netns=netns)
         bench.renew()
 
 

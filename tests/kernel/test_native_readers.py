@@ -2,7 +2,7 @@
 
 Rulesets are loaded into a namespace of our own: those that real kube-proxies wrote, and corpora
 with everything that iptables, nft and ipset can say here. What netlink and getsockopt tell, read by
-``Asked``, must be what ``iptables-save``, ``nft -j list ruleset`` and ``ipset save`` print, read by
+``LiveSource``, must be what ``iptables-save``, ``nft -j list ruleset`` and ``ipset save`` print, read by
 the text readers: every table, chain, rule, set and element.
 """
 
@@ -18,16 +18,16 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from kptrace.node import netlink
-from kptrace.node.namespace import within
-from kptrace.node.ruleset import Rulesets, Unreadable
-from kptrace.rules.asked import Asked
+from kptrace.agent.netlink import socket as netlink
+from kptrace.agent.netns import run_in_netns
+from kptrace.agent.state.rule_queries import ReadError, RuleReader
+from kptrace.rules.live.consistency import spans_generations
+from kptrace.rules.live.queries import TABLES
+from kptrace.rules.live.source import LiveSource
 from kptrace.rules.load import load_ruleset
-from kptrace.rules.parts import Opaque
-from kptrace.rules.ruleset import Rule, Ruleset, Table
-from kptrace.rules.sets import Element, Members
-from kptrace.rules.steady import torn
-from kptrace.rules.wanted import TABLES
+from kptrace.rules.model.expressions import UnknownStatement
+from kptrace.rules.model.ruleset import Rule, Ruleset, Table
+from kptrace.rules.model.sets import Element, SetElements
 
 pytestmark = pytest.mark.kernel
 
@@ -45,7 +45,7 @@ class Namespace:
     def __init__(self, name: str) -> None:
         self.name = name
         subprocess.run(["ip", "netns", "add", name], check=True)
-        self.rulesets = Rulesets(f"/run/netns/{name}")
+        self.rulesets = RuleReader(f"/run/netns/{name}")
         self.asked: dict[str, str] = {}
         self.asks: Counter[str] = Counter()
 
@@ -67,14 +67,12 @@ class Namespace:
 
     def ask(self, files: Sequence[str]) -> Mapping[str, str]:
         self.asks.update(files)
-        found = {
-            f: t for f, t in self.rulesets.read(files).items() if not isinstance(t, Unreadable)
-        }
+        found = {f: t for f, t in self.rulesets.read(files).items() if not isinstance(t, ReadError)}
         self.asked |= found
         return found
 
     def native(self) -> Ruleset:
-        return Ruleset([Asked(self.ask)])
+        return Ruleset([LiveSource(self.ask)])
 
     def texts(self) -> dict[str, str]:
         names = self.run("cat", "/proc/net/ip_tables_names", "/proc/net/ip6_tables_names")
@@ -95,12 +93,12 @@ class Namespace:
         """The nfacct objects that kube-proxy's rules count in."""
 
         def make() -> None:
-            with netlink.Conversation() as conversation:
+            with netlink.NetlinkSocket() as conversation:
                 for name in NFACCT:
                     body = netlink.netfilter(0, netlink.text(1, name))
                     conversation.ask(7 << 8, body, netlink.CREATE | netlink.EXCL)
 
-        within(f"/run/netns/{self.name}", make)
+        run_in_netns(f"/run/netns/{self.name}", make)
 
     def load(self, program: str, text: str) -> int:
         """iptables rules one by one, since a kernel may lack some; how many it took."""
@@ -172,9 +170,9 @@ def _chain_differences(spoken: Ruleset, native: Ruleset, table: Table, name: str
 def same(wanted: Rule, found: Rule) -> bool:
     """Equal, or one of the few whose bytes are kept because their words are not known here."""
     if any(text in wanted.text for text in (*UNREAD, *UNREAD_NFT)):
-        return any(isinstance(part, Opaque) for part in found.body) or "OpaqueExpr" in repr(
-            found.body
-        )
+        return any(
+            isinstance(part, UnknownStatement) for part in found.body
+        ) or "OpaqueExpr" in repr(found.body)
     keys = ("number", "text", "body", "comment", "packets", "bytes")
     return all(getattr(wanted, key) == getattr(found, key) for key in keys)
 
@@ -198,7 +196,7 @@ def _set_differences(
         yield f"set {name}\n  {_sorted(one.members)}\n  {_sorted(other.members)}"
 
 
-def _sorted(members: Members) -> list[Element]:
+def _sorted(members: SetElements) -> list[Element]:
     """A hash has no order, and time passes."""
     timeless = (replace(element, timeout=None, expires=None) for element in members)
     return sorted(timeless, key=repr)
@@ -349,12 +347,14 @@ def test_of_many_rules_only_those_that_matter_are_asked_for(
     assert other is not None
     everybody = [1, *range(MANY + 2, MANY + 6)]
 
-    toward = list(other.rules.toward("10.96.0.7"))
+    toward = list(other.rules.candidates_for_destination("10.96.0.7"))
     assert [rule.number for rule in toward] == [1, 9, *everybody[1:]]
     assert [rule.text for rule in toward] == [one.rules[n - 1].text for n in (1, 9, *everybody[1:])]
-    assert [rule.number for rule in other.rules.toward("10.96.9.9")] == everybody
-    assert [rule.number for rule in other.rules.toward("fd00::1")] != []
-    assert [rule.number for rule in other.rules.saying("default/web-17:")] == [19]
+    assert [
+        rule.number for rule in other.rules.candidates_for_destination("10.96.9.9")
+    ] == everybody
+    assert [rule.number for rule in other.rules.candidates_for_destination("fd00::1")] != []
+    assert [rule.number for rule in other.rules.containing_text("default/web-17:")] == [19]
     assert same(one.rules[100], other.rules[100])
     assert len(other.rules) == len(one.rules)
     assert not any(file.endswith("/all.json") for file in namespace.asks)
@@ -419,7 +419,9 @@ def test_what_was_asked_is_enough_to_read_it_again(cases: Path, namespace: Names
     first = namespace.native()
     assert list(differences(namespace.spoken(), first)) == []
     kept = dict(namespace.asked)
-    again = Ruleset([Asked(lambda files: {file: kept[file] for file in files if file in kept})])
+    again = Ruleset(
+        [LiveSource(lambda files: {file: kept[file] for file in files if file in kept})]
+    )
     assert list(differences(first, again)) == []
 
 
@@ -450,19 +452,19 @@ def test_a_rule_of_nfts_own_in_a_table_of_iptables(namespace: Namespace) -> None
     chain = namespace.native().chain(Table(backend="nft", family="ip", name="filter"), "FORWARD")
     assert chain is not None
     assert chain.rules[0].text.startswith("-s 10.0.0.1/32 -m u32 --revision 0 --info ")
-    assert [type(part) for part in chain.rules[0].body][1:] == [Opaque]
+    assert [type(part) for part in chain.rules[0].body][1:] == [UnknownStatement]
     assert chain.rules[1].text == "ip daddr vmap { 10.0.0.9 : drop }"
 
 
 def test_the_generation_tells_that_rules_changed_between_two_looks(namespace: Namespace) -> None:
     namespace.run("iptables-nft", "-A", "FORWARD", "-j", "ACCEPT")
     table = Table(backend="nft", family="ip", name="filter")
-    asked = Asked(namespace.ask)
+    asked = LiveSource(namespace.ask)
     assert asked.chain(table, "FORWARD") is not None
-    assert not torn(namespace.asked)
+    assert not spans_generations(namespace.asked)
     namespace.run("iptables-nft", "-A", "FORWARD", "-j", "DROP")
     asked.chain(table, "no-such")
-    assert torn(namespace.asked)
+    assert spans_generations(namespace.asked)
 
 
 def test_both_backends_hold_rules(namespace: Namespace) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kptrace.lab.state import Lab
-from kptrace.model import Place
+from kptrace.model import Netns
 
 pytestmark = pytest.mark.kernel
 
@@ -32,7 +32,7 @@ def in_pod(
     lab: Lab, *args: str, rights: tuple[str, ...] = NOTHING
 ) -> subprocess.CompletedProcess[str]:
     """``ip netns exec`` shows the pod its own resolv.conf, as a kubelet does."""
-    netns = Path(lab.door(Place(node="node-a", pod="shop/client")).netns).name
+    netns = Path(lab.door(Netns(node="node-a", pod="shop/client")).netns).name
     # env: so that the program itself is looked up with these rights, and not by setpriv
     command = ["ip", "netns", "exec", netns, "setpriv", *rights, "env", sys.executable, *args]
     return subprocess.run(
@@ -118,7 +118,7 @@ def test_resolve(vxlan_bench: Any) -> None:
 @pytest.fixture
 def program(vxlan_bench: Any) -> None:
     """A Python that nobody may run is none in this pod."""
-    done = in_pod(vxlan_bench.lab, "-c", "import kptrace.cli", rights=NOBODY)
+    done = in_pod(vxlan_bench.lab, "-c", "import kptrace.cli.app", rights=NOBODY)
     if done.returncode:
         pytest.skip(f"uid 65534 cannot run {sys.executable}: {done.stderr.strip()[-200:]}")
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from kptrace.kube.documents import Documents, read_folder
-from kptrace.lab.proxy import iptables
-from kptrace.lab.proxy.load import Mode, loads
-from kptrace.lab.proxy.port import ProxyNode
+from kptrace.kube.objects.cluster_state import ClusterState, read_folder
+from kptrace.lab.dataplane.kubeproxy import iptables
+from kptrace.lab.dataplane.kubeproxy.load import Mode, loads
+from kptrace.lab.dataplane.kubeproxy.service_port import ProxyNode
 from kptrace.model import Endpoint, Service, ServicePort
 
 pytestmark = pytest.mark.kernel
@@ -48,7 +48,7 @@ def run(namespace: str, command: Sequence[str], text: str = "") -> str:
     return done.stdout
 
 
-def proxy_node(documents: Documents, name: str) -> ProxyNode:
+def proxy_node(documents: ClusterState, name: str) -> ProxyNode:
     node = documents.node(name)
     assert node
     return ProxyNode(

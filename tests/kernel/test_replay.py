@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kptrace.lab import faults
+from kptrace.lab.faults import inject
 
 pytestmark = pytest.mark.kernel
 
@@ -32,11 +32,11 @@ def traced(lab: str, target: str, *more: str) -> subprocess.CompletedProcess[byt
 
 @contextmanager
 def broken(lab: str, name: str) -> Iterator[None]:
-    faults.inject(lab, faults.find(name))
+    inject.inject(lab, inject.find(name))
     try:
         yield
     finally:
-        faults.heal(lab, name)
+        inject.heal(lab, name)
 
 
 # --- what it prints and exits with ----------------------------------------------------------------
@@ -130,7 +130,7 @@ def test_replayed_without_the_lab_and_without_root(lab_of: Any, tmp_path: Path, 
     saved = tmp_path / "run.tar.gz"
     with lab_of() as lab:
         if fault:
-            faults.inject(lab.name, faults.find(fault))
+            inject.inject(lab.name, inject.find(fault))
         first = traced(lab.name, "svc/remote", "--timeout", "1", "--save", str(saved))
     assert first.returncode == bool(fault)
     assert kptrace("lab", "up", "--name", "powerless", by=POWERLESS).returncode == 3

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kptrace.lab.state import Lab
-from kptrace.model import Place
+from kptrace.model import Netns
 
 pytestmark = pytest.mark.kernel
 
@@ -35,7 +35,7 @@ def resolve(bench: Any, target: str, *more: str) -> subprocess.CompletedProcess[
 @contextmanager
 def no_answers(lab: Lab) -> Iterator[None]:
     """What comes back to the client from port 53 is thrown away."""
-    netns = lab.door(Place(node="node-a", pod="shop/client")).netns
+    netns = lab.door(Netns(node="node-a", pod="shop/client")).netns
     rule = ("INPUT", "-p", "udp", "--sport", "53", "-j", "DROP")
     within = ("nsenter", f"--net={netns}", "iptables")
     subprocess.run([*within, "-A", *rule], check=True)

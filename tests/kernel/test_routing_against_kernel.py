@@ -16,9 +16,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from kptrace.model import Flow, Place
-from kptrace.walk.routing import Query, lookup, route_input, source_address
-from kptrace.walk.snapshot import Snapshot, read_snapshot
+from kptrace.model import Flow, Netns
+from kptrace.simulate.ip.routing import RouteQuery, lookup, route_input, source_address
+from kptrace.simulate.snapshot.snapshot import Snapshot, read_snapshot
 
 pytestmark = pytest.mark.kernel
 
@@ -107,7 +107,7 @@ def read(netns: str) -> Snapshot:
             "ip-rule.json": ("rule", "show"),
         }.items()
     }
-    return read_snapshot(Place(node="n"), files)
+    return read_snapshot(Netns(node="n"), files)
 
 
 def kernel(netns: str, flow: Flow, mark: int, iif: str) -> tuple[str, str, str]:
@@ -128,7 +128,7 @@ def kernel(netns: str, flow: Flow, mark: int, iif: str) -> tuple[str, str, str]:
 
 
 def ours(snapshot: Snapshot, flow: Flow, mark: int, iif: str) -> tuple[str, str, str]:
-    query = Query(flow=flow, mark=mark, iif=iif)
+    query = RouteQuery(flow=flow, mark=mark, iif=iif)
     found = route_input(snapshot, query) if iif else lookup(snapshot, query)
     if not found.usable:
         return "", "", ""

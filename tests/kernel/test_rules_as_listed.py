@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from kptrace.rules.iptables import Backend, IptablesSave
+from kptrace.rules.iptables.save import Backend, IptablesSave
 from kptrace.rules.load import load_ruleset
-from kptrace.rules.nft import NftRuleset
-from kptrace.rules.parts import Opaque
+from kptrace.rules.model.expressions import UnknownStatement
+from kptrace.rules.nftables.json_ruleset import NftRuleset
 
 pytestmark = pytest.mark.kernel
 
@@ -235,7 +235,9 @@ def test_iptables_save_comes_out_as_it_stands(namespace: Namespace, backend: Bac
     lines = re.findall(r"^\[(\d+):(\d+)\] -A (\S+) ?(.*)$", text, re.MULTILINE)
     assert sorted((str(r.packets), str(r.bytes), r.chain, r.text) for r in rules) == sorted(lines)
     assert len(rules) == len(IPTABLES.strip().split("\n"))
-    assert not [rule.text for rule in rules if any(isinstance(p, Opaque) for p in rule.body)]
+    assert not [
+        rule.text for rule in rules if any(isinstance(p, UnknownStatement) for p in rule.body)
+    ]
 
 
 def test_hooks_and_priorities_are_those_that_nft_lists(namespace: Namespace) -> None:

@@ -19,26 +19,27 @@ from typing import Any
 
 import pytest
 
-from kptrace import crew
-from kptrace.explain import look
-from kptrace.judge.meanwhile import CHANGE
-from kptrace.lab.proxy import iptables
-from kptrace.lab.proxy.port import ProxyNode
-from kptrace.live import Live, ThisNode
-from kptrace.model import Endpoint, Explanation, Place, Service, ServicePort
-from kptrace.node import dump, namespace
-from kptrace.node.intake import Intake
-from kptrace.node.own import OwnAgent
-from kptrace.node.ruleset import Rulesets
-from kptrace.protocol import Agent, Door
-from kptrace.rules.wanted import Wanted
-from kptrace.target import parse_target
-from kptrace.trace import report
+from kptrace.agent import netns as namespace
+from kptrace.agent.netlink.recvmmsg import MultiReceiver
+from kptrace.agent.state import files as dump
+from kptrace.agent.state.rule_queries import RuleReader
+from kptrace.agent_client.thread_agent import ThreadAgent
+from kptrace.diagnose.concurrent_changes import CHANGE
+from kptrace.environment.local_node import LiveState, LocalNode
+from kptrace.explain.explain import explain_from_state
+from kptrace.lab.dataplane.kubeproxy import iptables
+from kptrace.lab.dataplane.kubeproxy.service_port import ProxyNode
+from kptrace.model import Endpoint, Explanation, Netns, Service, ServicePort
+from kptrace.model.targets import parse_target
+from kptrace.protocol import AgentClient, NetnsHandle
+from kptrace.rules.live.queries import RuleQuery
+from kptrace.trace import agent_session
+from kptrace.trace.trace import report
 
 pytestmark = pytest.mark.kernel
 
 NAME = f"kptrace-changing-{os.getpid()}"
-BULK = Wanted(kind="chain", backend="nft", family="ip", table="nat", name="BULK")
+BULK = RuleQuery(kind="chain", backend="nft", family="ip", table="nat", name="BULK")
 MANY = 600  # more than one part of a dump
 NODE = ProxyNode(
     name="node-a",
@@ -79,16 +80,16 @@ def test_a_commit_between_two_parts_of_a_listing(
     netns: str, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     words, commits = itertools.cycle(("new", "old")), itertools.count(1)
-    receive = Intake.receive
+    receive = MultiReceiver.receive
 
-    def disturbed(self: Intake, sock: socket.socket) -> Iterator[bytes]:
+    def disturbed(self: MultiReceiver, sock: socket.socket) -> Iterator[bytes]:
         yield from receive(self, sock)
         if next(commits) <= times:
             load(bulk(next(words)))
 
     load(bulk("old"))
-    monkeypatch.setattr(Intake, "receive", disturbed)
-    with closing(Rulesets(netns)) as rulesets:
+    monkeypatch.setattr(MultiReceiver, "receive", disturbed)
+    with closing(RuleReader(netns)) as rulesets:
         (text,) = rulesets.read([BULK.narrowed("all").file]).values()
     if times == 1000:
         assert "the rules change faster than they can be read" in str(text)
@@ -108,7 +109,7 @@ def test_links_that_come_and_go_while_the_others_are_listed(netns: str) -> None:
 
     lasting = [f"{end}{number}" for number in range(200) for end in "vw"]
     ip(*(f"link add v{number} type veth peer name w{number}" for number in range(200)))
-    over, door = threading.Event(), Door(place=Place(node="n"), netns=netns)
+    over, door = threading.Event(), NetnsHandle(place=Netns(node="n"), netns=netns)
     busy = threading.Thread(target=come_and_go)
     busy.start()
     try:
@@ -133,16 +134,16 @@ def proxied(net: int) -> str:
     return iptables.render([SERVICE], {SERVICE.key: behind}, NODE, "ip")
 
 
-class ThatNode(ThisNode):
-    def agent(self, node: str) -> Agent:
-        door = Door(place=Place(node=node), netns=f"/run/netns/{NAME}")
-        return self._open.enter_context(OwnAgent(node, (door,)))
+class ThatNode(LocalNode):
+    def agent(self, node: str) -> AgentClient:
+        door = NetnsHandle(place=Netns(node=node), netns=f"/run/netns/{NAME}")
+        return self._open.enter_context(ThreadAgent(node, (door,)))
 
 
 class Disturbed:
     """A live node's state; ``disturb`` is called before a part of the rules is read."""
 
-    def __init__(self, live: Live, disturb: Callable[[], None]) -> None:
+    def __init__(self, live: LiveState, disturb: Callable[[], None]) -> None:
         self._live, self._disturb = live, disturb
         self.nodes, self.api, self.torn, self.later = live.nodes, live.api, live.torn, live.later
 
@@ -154,7 +155,7 @@ class Files(Mapping[str, str]):
     def __init__(self, files: Mapping[str, str], disturb: Callable[[], None]) -> None:
         self._files, self._disturb = files, disturb
 
-    def several(self, names: Sequence[str]) -> Mapping[str, str]:
+    def get_many(self, names: Sequence[str]) -> Mapping[str, str]:
         self._disturb()
         return {name: self._files[name] for name in names if name in self._files}
 
@@ -170,8 +171,8 @@ class Files(Mapping[str, str]):
 
 def explained(disturb: Callable[[], None]) -> Explanation:
     with ThatNode() as here:
-        state = Disturbed(Live(here, (here.name,)), disturb)
-        return look(parse_target("svc/web", "shop"), None, here.name, state)
+        state = Disturbed(LiveState(here, (here.name,)), disturb)
+        return explain_from_state(parse_target("svc/web", "shop"), None, here.name, state)
 
 
 def backends(made: Explanation) -> set[str]:
@@ -248,10 +249,10 @@ def test_nothing_hangs_on_a_change_where_the_packet_came_as_foreseen(vxlan_bench
 def test_where_only_we_wrote_a_table_nothing_is_read_twice(
     vxlan_bench: Any, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
-    def compared(*_: object) -> Iterator[Wanted]:
+    def compared(*_: object) -> Iterator[RuleQuery]:
         raise AssertionError("the generation tells that nobody else wrote anything")
 
-    monkeypatch.setattr(crew, "changed", compared)
+    monkeypatch.setattr(agent_session, "changed", compared)
     with vxlan_bench.broken("tunnel-port-blocked"):
         assert report(vxlan_bench.run(target, "pod/client")).outcome == "dropped"
 

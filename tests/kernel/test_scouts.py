@@ -19,36 +19,43 @@ from typing import Any
 
 import pytest
 
-from kptrace import crew, trace
-from kptrace.lab import cluster, faults, machine, shop, state
-from kptrace.lab.ground import LabGround
-from kptrace.lab.plan import plan
+from kptrace.agent.netns import run_in_netns
+from kptrace.environment.lab import LabEnvironment
+from kptrace.lab import cluster, host_commands, state, workloads
+from kptrace.lab.address_plan import plan
+from kptrace.lab.faults import inject
 from kptrace.lab.state import Lab
-from kptrace.model import ConntrackEntry, Flow, Outcome, Place, Question, Returned, Trace
-from kptrace.node.namespace import within
-from kptrace.protocol import Agent, Reply, Request, Scout, Scouted
-from kptrace.run import Run, pack, unpack
-from kptrace.target import parse_target
+from kptrace.model import ConntrackEntry, Flow, Netns, Outcome, ProbeResult, Trace, TraceRequest
+from kptrace.model.targets import parse_target
+from kptrace.protocol import AgentClient, PreflightResult, Reply, Request, SendPreflight
+from kptrace.protocol.recording import Recording, pack, unpack
+from kptrace.trace import agent_session, trace
 
 pytestmark = pytest.mark.kernel
 
 NODES = 6
 MODES = (("iptables", "vxlan"), ("iptables-legacy", "host-gw"), ("nftables", "vxlan"))
-HTTP, ECHO = shop.HTTP, shop.ECHO
+HTTP, ECHO = workloads.HTTP, workloads.ECHO
 
 
-def _pods(app: str, host: int, listener: shop.Listener) -> Iterator[shop.PodSpec]:
+def _pods(app: str, host: int, listener: workloads.Listener) -> Iterator[workloads.PodSpec]:
     """Two on each of the nodes that have no backend in other labs."""
     for node in range(2, NODES):
         for n in range(2):
             name = f"{app}-{node}{n}"
-            yield shop.PodSpec(name=name, app=app, node=node, host=host + n, listeners=(listener,))
+            yield workloads.PodSpec(
+                name=name, app=app, node=node, host=host + n, listeners=(listener,)
+            )
 
 
-USUAL_PODS, USUAL_SERVICES = shop.PODS, shop.SERVICES
+USUAL_PODS, USUAL_SERVICES = workloads.PODS, workloads.SERVICES
 PODS = (*_pods("web", 60, HTTP), *_pods("echo", 70, ECHO), *_pods("far", 80, HTTP))
-FAR = shop.ServiceSpec(
-    name="far", app="far", host=50, ports=(shop.PortSpec(port=80, target="http"),), what="far away"
+FAR = workloads.ServiceSpec(
+    name="far",
+    app="far",
+    host=50,
+    ports=(workloads.PortSpec(port=80, target="http"),),
+    what="far away",
 )
 
 
@@ -61,7 +68,7 @@ class Answerers:
         for pod in lab.plan.pods:
             for listener in pod.listeners if pod.name in names else ():
                 netns = f"/run/netns/{pod.netns}"
-                sock = within(netns, partial(_listening, listener.protocol, listener.port))
+                sock = run_in_netns(netns, partial(_listening, listener.protocol, listener.port))
                 self._selector.register(sock, selectors.EVENT_READ, pod.name.encode())
         self._wake, self._woken = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ, b"")
@@ -100,7 +107,7 @@ def _listening(protocol: str, port: int) -> socket.socket:
     return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
 
 
-class Sparing(LabGround):
+class Sparing(LabEnvironment):
     """Counts the agents that are asked for. ``blunt``: the kernel is told to have no egress hook"""
 
     sparing = True
@@ -110,7 +117,7 @@ class Sparing(LabGround):
         self.asked: list[str] = []
         self._blunt = blunt
 
-    def agent(self, node: str) -> Agent:
+    def agent(self, node: str) -> AgentClient:
         self.asked.append(node)
         agent = super().agent(node)
         return Blunt(agent) if self._blunt else agent
@@ -119,7 +126,7 @@ class Sparing(LabGround):
 class Blunt:
     """An agent on a kernel before 5.16."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: AgentClient) -> None:
         self.node, self._agent = agent.node, agent
         self.close = agent.close
         self._said: list[Reply] = []
@@ -130,13 +137,15 @@ class Blunt:
         return [*self._agent.log, *self._said]
 
     def send(self, request: Request) -> None:
-        if not isinstance(request, Scout) or not request.hold:
+        if not isinstance(request, SendPreflight) or not request.hold:
             self._agent.send(request)
             return
         why = os.strerror(95)
-        place = Place(node=self.node)
+        place = Netns(node=self.node)
         for one in request.probes:
-            word = Scouted(id=request.id, place=place, cookie=one.cookie, flow=one.flow, error=why)
+            word = PreflightResult(
+                id=request.id, place=place, cookie=one.cookie, flow=one.flow, error=why
+            )
             self._said.append(word)
         self._answered.add(request.id)
 
@@ -148,8 +157,8 @@ class Blunt:
 def wide(request: pytest.FixtureRequest) -> Iterator[Lab]:
     name = f"scout-{os.getpid()}"
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        patch.setattr(shop, "PODS", (*USUAL_PODS, *PODS))
-        patch.setattr(shop, "SERVICES", (*USUAL_SERVICES, FAR))
+        patch.setattr(workloads, "PODS", (*USUAL_PODS, *PODS))
+        patch.setattr(workloads, "SERVICES", (*USUAL_SERVICES, FAR))
         stack.callback(lambda: cluster.down(name) if name in state.names() else None)
         lab = cluster.up(plan(name, NODES, *request.param))
         answerers = Answerers(lab)
@@ -157,8 +166,10 @@ def wide(request: pytest.FixtureRequest) -> Iterator[Lab]:
         yield lab
 
 
-def run(lab: Lab, target: str, source: str, blunt: bool = False, **asked: Any) -> tuple[Run, list]:
-    question = Question(
+def run(
+    lab: Lab, target: str, source: str, blunt: bool = False, **asked: Any
+) -> tuple[Recording, list]:
+    question = TraceRequest(
         target=parse_target(target, "shop"),
         source=source,
         namespace="shop",
@@ -169,17 +180,17 @@ def run(lab: Lab, target: str, source: str, blunt: bool = False, **asked: Any) -
         return trace.run(question, ground, seed, lambda _: None), ground.asked
 
 
-def scouted(run: Run) -> dict[Flow, str]:
+def scouted(run: Recording) -> dict[Flow, str]:
     """Where the scouts were sent on to, by their 5-tuples; the last word counts."""
-    words = (reply for reply in run.replies if isinstance(reply, Scouted))
+    words = (reply for reply in run.replies if isinstance(reply, PreflightResult))
     return {word.flow: word.entry.reply.src for word in words if word.entry}
 
 
-def went(run: Run) -> dict[Flow, str]:
+def went(run: Recording) -> dict[Flow, str]:
     """Where the probes went, as the near node's conntrack says."""
     near = run.source.place.node
     entries = [r for r in run.replies if isinstance(r, ConntrackEntry) and r.place.node == near]
-    sent = {reply.flow for reply in run.replies if isinstance(reply, Returned)}
+    sent = {reply.flow for reply in run.replies if isinstance(reply, ProbeResult)}
     return {entry.original: entry.reply.src for entry in entries if entry.original in sent}
 
 
@@ -206,7 +217,7 @@ def test_it_is_known_how_much_was_written_by_ourselves(
 ) -> None:
     """Else all rules would be read twice, to see whether they changed while the trace ran."""
     compared = list[Mapping[str, str]]()
-    monkeypatch.setattr(crew, "changed", lambda before, _: compared.append(before) or ())
+    monkeypatch.setattr(agent_session, "changed", lambda before, _: compared.append(before) or ())
     monkeypatch.setattr(trace, "_plain", lambda _: False)
     told, _ = run(wide, "svc/far" if blunt else "svc/web", "pod/client", blunt=blunt)
     assert trace.report(told).outcome is Outcome.DELIVERED
@@ -267,11 +278,11 @@ def test_another_node_chooses(wide: Lab) -> None:
 
 def test_what_the_node_keeps_for_itself_costs_no_fleet(wide: Lab) -> None:
     fault = "forward-policy-drop"
-    faults.inject(wide.name, faults.find(fault))
+    inject.inject(wide.name, inject.find(fault))
     try:
         told, asked = run(wide, "svc/far", "pod/client")
     finally:
-        faults.heal(wide.name, fault)
+        inject.heal(wide.name, fault)
     made = trace.report(told)
     assert made.outcome is Outcome.DROPPED
     assert len(asked) <= 2
@@ -284,7 +295,7 @@ def test_nobody_hears_of_a_scout_and_nothing_of_it_stays(wide: Lab) -> None:
     assert len(scouted(told)) == 10
     assert _heard(wide) - before == 10
     for node in wide.plan.nodes:
-        assert "kptrace" not in machine.run(("nft", "list", "tables"), netns=node.netns)
+        assert "kptrace" not in host_commands.run(("nft", "list", "tables"), netns=node.netns)
 
 
 def _heard(lab: Lab) -> int:
@@ -296,7 +307,7 @@ def _heard(lab: Lab) -> int:
         return int(values[names.index("PassiveOpens")])
 
     pods = [pod for pod in lab.plan.pods if pod.app == "far"]
-    return sum(within(f"/run/netns/{pod.netns}", opened) for pod in pods)
+    return sum(run_in_netns(f"/run/netns/{pod.netns}", opened) for pod in pods)
 
 
 @pytest.mark.row(proxy="cilium", network="cilium-vxlan")
@@ -305,8 +316,8 @@ def test_programs_choose_before_a_scout_could_tell() -> None:
     name = f"scoutc-{os.getpid()}"
     third = tuple(spec for spec in PODS if spec.node == 2 and spec.app == "web")
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        patch.setattr(shop, "PODS", (*USUAL_PODS, *third))
-        patch.setattr(shop, "SERVICES", USUAL_SERVICES)
+        patch.setattr(workloads, "PODS", (*USUAL_PODS, *third))
+        patch.setattr(workloads, "SERVICES", USUAL_SERVICES)
         stack.callback(lambda: cluster.down(name) if name in state.names() else None)
         lab = cluster.up(plan(name, 3, "cilium", "cilium-vxlan"))
         answerers = Answerers(lab)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kptrace.kube.documents import FILES, OPTIONAL_FILES
+from kptrace.kube.objects.cluster_state import FILES, OPTIONAL_FILES
 
 pytestmark = pytest.mark.kernel
 

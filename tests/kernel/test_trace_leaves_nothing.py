@@ -26,9 +26,10 @@ from typing import Any
 
 import pytest
 
-from kptrace.lab import faults, machine
+from kptrace.agent.netns import run_in_netns
+from kptrace.lab import host_commands
+from kptrace.lab.faults import inject
 from kptrace.lab.state import NETNS, Lab
-from kptrace.node.namespace import within
 
 pytestmark = pytest.mark.kernel
 
@@ -42,9 +43,9 @@ LOGGERS = tuple(f"/proc/sys/net/netfilter/nf_log/{family}" for family in (2, 10)
 def lab(legacy_bench: Any) -> Iterator[Lab]:
     """Its Service ``remote`` sends to a pod that is gone: a trace of it waits for its time-out."""
     standing: Lab = legacy_bench.lab
-    faults.inject(standing.name, faults.find("stale-dnat"))
+    inject.inject(standing.name, inject.find("stale-dnat"))
     yield standing
-    faults.heal(standing.name)
+    inject.heal(standing.name)
 
 
 # --- the inventory --------------------------------------------------------------------------------
@@ -53,7 +54,7 @@ def lab(legacy_bench: Any) -> Iterator[Lab]:
 def inventory(lab: Lab) -> dict[str, str]:
     """All that a run could have left: rules, loggers, sockets, modes of devices, instances."""
     found = {"tracing": _listing("/sys/kernel/tracing/instances")}
-    found["machine's nft"] = machine.run(("nft", "list", "tables"))
+    found["machine's nft"] = host_commands.run(("nft", "list", "tables"))
     found["machine's packet sockets"] = _sockets("/proc/thread-self/net/packet")
     for name in lab.plan.namespaces:
         found |= {f"{name} {what}": text for what, text in _of_namespace(name, lab).items()}
@@ -62,13 +63,13 @@ def inventory(lab: Lab) -> dict[str, str]:
 
 def _of_namespace(name: str, lab: Lab) -> dict[str, str]:
     node = name in {one.netns for one in lab.plan.nodes}
-    found = {"nft": machine.run(("nft", "list", "ruleset" if node else "tables"), netns=name)}
-    links = machine.run(("ip", "-d", "-o", "link"), netns=name)
+    found = {"nft": host_commands.run(("nft", "list", "ruleset" if node else "tables"), netns=name)}
+    links = host_commands.run(("ip", "-d", "-o", "link"), netns=name)
     found["promiscuity"] = " ".join(re.findall(r"promiscuity \d+", links))
     if node:
         for save in ("iptables-legacy-save", "ip6tables-legacy-save"):
-            found[save] = machine.run((save,), netns=name)
-    found |= within(str(NETNS / name), _files)
+            found[save] = host_commands.run((save,), netns=name)
+    found |= run_in_netns(str(NETNS / name), _files)
     return {
         what: re.sub(r"(counter )?(packets \d+ bytes \d+|\[\d+:\d+\]|^#.*$)", "", text, flags=re.M)
         for what, text in found.items()
@@ -185,14 +186,14 @@ Moment = Callable[[Running, Lab], object]
 def read(lab: Lab, path: str, pod: str = "") -> str:
     """A file as it is on node-a or in a pod of it."""
     netns = lab.plan.pod(f"shop/{pod}").netns if pod else lab.plan.node("node-a").netns
-    return within(str(NETNS / netns), Path(path).read_text)
+    return run_in_netns(str(NETNS / netns), Path(path).read_text)
 
 
 MOMENTS: dict[str, Moment] = {
-    "an agent lives": lambda run, _: run.of("kptrace.node.agent"),
-    "two agents live": lambda run, _: len(run.of("kptrace.node.agent")) == 2,
+    "an agent lives": lambda run, _: run.of("kptrace.agent.server"),
+    "two agents live": lambda run, _: len(run.of("kptrace.agent.server")) == 2,
     "a tap is bound": lambda _, lab: read(lab, "/proc/thread-self/net/packet").count("\n") > 1,
-    "the guard keeps a sysctl": lambda run, _: run.of("kptrace.node.guard"),
+    "the guard keeps a sysctl": lambda run, _: run.of("kptrace.agent.cleanup_guard"),
     "the kernel logs to it": lambda _, lab: "nfnetlink_log" in read(lab, LOGGERS[0]),
     "a drop program runs": lambda run, _: run.programs(),
     "the probe is out": lambda _, lab: " 02 " in read(lab, "/proc/thread-self/net/tcp", "client"),
@@ -213,8 +214,8 @@ def ended(lab: Lab, *, at: str | float, number: int, whom: str) -> tuple[int, st
     programs = run.programs()
     chosen = {
         "it": [run.process.pid],
-        "an agent": run.of("kptrace.node.agent")[-1:],
-        "it and its agents": [run.process.pid, *run.of("kptrace.node.agent")],
+        "an agent": run.of("kptrace.agent.server")[-1:],
+        "it and its agents": [run.process.pid, *run.of("kptrace.agent.server")],
     }
     run.end(number, chosen[whom])
     _, said = run.process.communicate(timeout=PATIENCE)

@@ -12,10 +12,10 @@ import re
 from typing import Any, NamedTuple
 
 import pytest
-from labs import BRIDGED, TUNNELS
+from support.labs import BRIDGED, TUNNELS
 
-from kptrace.lab import machine
-from kptrace.lab.plan import Plan, PodPlan
+from kptrace.lab import host_commands
+from kptrace.lab.address_plan import Plan, PodPlan
 from kptrace.model import Hop, Outcome, RuleRef, Trace
 
 pytestmark = pytest.mark.kernel
@@ -234,7 +234,7 @@ def listed(plan: Plan, hop: Hop) -> str:
     assert isinstance(rule, RuleRef)
     netns = plan.node(hop.node).netns
     if plan.proxy == "nftables" and rule.table == "kube-proxy":
-        listing = machine.run(
+        listing = host_commands.run(
             ("nft", "-a", "list", "chain", rule.family, rule.table, rule.chain), netns=netns
         )
         lines = [
@@ -242,8 +242,8 @@ def listed(plan: Plan, hop: Hop) -> str:
         ]
         # quotes and spelling differ between nft's JSON and its text; its own words are kept
         return re.sub(r" # handle \d+$", "", lines[rule.number - 1].strip())
-    program = machine.iptables(plan.proxy, int(rule.family == "ip6"), "save")
-    saved = machine.run((program, "-t", rule.table), netns=netns).splitlines()
+    program = host_commands.iptables(plan.proxy, int(rule.family == "ip6"), "save")
+    saved = host_commands.run((program, "-t", rule.table), netns=netns).splitlines()
     return [line for line in saved if line.startswith(f"-A {rule.chain} ")][rule.number - 1]
 
 
@@ -363,7 +363,7 @@ def test_no_local_endpoints(
     if plan.proxy == "nftables":  # the map that the rule asks gives the verdict
         (asked,) = re.findall(r"vmap @(no-endpoint-\S+)", rule)
         netns = plan.node("node-c").netns
-        listing = machine.run(("nft", "list", "map", "ip", "kube-proxy", asked), netns=netns)
+        listing = host_commands.run(("nft", "list", "map", "ip", "kube-proxy", asked), netns=netns)
         assert re.search(f'comment "shop/{target[4:]}" : drop', re.sub(r"\s+", " ", listing))
     else:
         assert rule.endswith("-j DROP")

@@ -21,11 +21,11 @@ from xml.etree import ElementTree
 import jsonschema
 import pytest
 
-from kptrace.lab import machine
+from kptrace.agent.netns import run_in_netns
+from kptrace.lab import host_commands
 from kptrace.lab.state import NETNS, Lab
-from kptrace.node.namespace import within
 from kptrace.render.schema import schema
-from kptrace.verification import Verification
+from kptrace.verify.results import Verification
 
 pytestmark = pytest.mark.kernel
 
@@ -83,7 +83,7 @@ def interrupted(lab: Lab, folder: Path, form: str) -> str:
 def wait_until_the_probe_is_out(lab: Lab, process: subprocess.Popen[str]) -> None:
     connections = NETNS / lab.plan.pod("shop/client").netns
     deadline = time.monotonic() + PATIENCE
-    while " 02 " not in within(str(connections), Path("/proc/thread-self/net/tcp").read_text):
+    while " 02 " not in run_in_netns(str(connections), Path("/proc/thread-self/net/tcp").read_text):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -102,7 +102,9 @@ def living(mark: str) -> list[str]:
 
 def rules(lab: Lab) -> list[str]:
     """The tables of rules on each node, of which the rule trace has its own."""
-    return [machine.run(("nft", "list", "tables"), netns=node.netns) for node in lab.plan.nodes]
+    return [
+        host_commands.run(("nft", "list", "tables"), netns=node.netns) for node in lab.plan.nodes
+    ]
 
 
 def test_as_json(lab: Lab, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 
 from kptrace.render.schema import schema
-from kptrace.verification import Verification
+from kptrace.verify.results import Verification
 
 pytestmark = pytest.mark.kernel
 

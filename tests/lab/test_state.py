@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from kptrace.errors import CannotLook, NoCluster, Usage
 from kptrace.lab import state
-from kptrace.lab.plan import plan
-from kptrace.lab.state import Lab, Process, State
-from kptrace.model import Place
+from kptrace.lab.address_plan import plan
+from kptrace.lab.state import Lab, LabStateFile, Process
+from kptrace.model import Netns
+from kptrace.model.errors import ClusterUnreachableError, ObservationError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def saved(name: str = "x", *, ready: bool = True) -> Lab:
     made = Lab(
         plan=plan(name, 3, "nftables", "host-gw"),
-        state=State(nodes=3, proxy="nftables", network="host-gw", ready=ready),
+        state=LabStateFile(nodes=3, proxy="nftables", network="host-gw", ready=ready),
     )
     state.save(made)
     return made
@@ -36,17 +36,17 @@ def test_what_is_saved_is_loaded() -> None:
 
 
 def test_there_is_none() -> None:
-    with pytest.raises(NoCluster, match="there is no lab named 'default'") as raised:
+    with pytest.raises(ClusterUnreachableError, match="there is no lab named 'default'") as raised:
         state.load()
     assert raised.value.hint == "make it: kptrace lab up"
-    with pytest.raises(NoCluster) as raised:
+    with pytest.raises(ClusterUnreachableError) as raised:
         state.load("ci")
     assert raised.value.hint == "make it: kptrace lab up --name ci"
 
 
 def test_half_made() -> None:
     lab = saved(ready=False)
-    with pytest.raises(NoCluster, match="half made") as raised:
+    with pytest.raises(ClusterUnreachableError, match="half made") as raised:
         state.load("x")
     assert "kptrace lab down --name x" in raised.value.hint
     assert state.load("x", half_made=True) == lab
@@ -54,7 +54,7 @@ def test_half_made() -> None:
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "."])
 def test_a_name_cannot_lead_elsewhere(name: str) -> None:
-    with pytest.raises(Usage):
+    with pytest.raises(UsageError):
         state.load(name)
 
 
@@ -62,18 +62,18 @@ def test_a_name_cannot_lead_elsewhere(name: str) -> None:
 def test_a_state_that_is_none(root: Path, text: bytes) -> None:
     (root / "x").mkdir(parents=True)
     (root / "x" / "state.json").write_bytes(text)
-    with pytest.raises(CannotLook, match="is not a lab's"):
+    with pytest.raises(ObservationError, match="is not a lab's"):
         state.load("x")
 
 
 def test_doors_lead_to_every_place() -> None:
     lab = saved()
     doors = {door.place: door for door in lab.doors}
-    assert set(doors) >= {Place(node="node-c"), Place(node="node-a", pod="shop/client")}
-    client = doors[Place(node="node-a", pod="shop/client")]
+    assert set(doors) >= {Netns(node="node-c"), Netns(node="node-a", pod="shop/client")}
+    client = doors[Netns(node="node-a", pod="shop/client")]
     assert client.netns == "/run/netns/kpt-x-shop.client"
     assert client.resolv_conf == "/etc/netns/kpt-x-shop.client/resolv.conf"
-    assert doors[Place(node="node-c")].resolv_conf == ""
+    assert doors[Netns(node="node-c")].resolv_conf == ""
     assert len(doors) == 3 + len(lab.plan.pods)
 
 

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from kptrace.lab import manifests, state, status
-from kptrace.lab.plan import plan
-from kptrace.lab.state import Broken, Lab, State
+from kptrace.lab.address_plan import plan
+from kptrace.lab.state import ActiveFault, Lab, LabStateFile
 
 
 @pytest.fixture
@@ -16,12 +16,12 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(state, "ROOT", tmp_path)
     made = Lab(
         plan=plan("paper", 9),
-        state=State(
+        state=LabStateFile(
             nodes=9,
             proxy="iptables",
             network="vxlan",
             ready=True,
-            faults=(Broken(fault="fdb-stale", before={"dst": "172.30.0.12"}),),
+            faults=(ActiveFault(fault="fdb-stale", before={"dst": "172.30.0.12"}),),
         ),
     )
     state.save(made)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 from kptrace.lab import topology
-from kptrace.lab.plan import plan
+from kptrace.lab.address_plan import plan
 
 
 def links(network: str, which: int = 0) -> tuple[str, ...]:

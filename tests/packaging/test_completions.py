@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from kptrace.cli import app
-from kptrace.commands import SHORT
+from kptrace.cli import SHORT
+from kptrace.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "completions"

@@ -110,8 +110,11 @@ def test_it_builds_and_what_is_in_it_runs(buildah: Buildah, tmp_path: Path) -> N
     for program in ("ipset", "ipvsadm", "conntrack", "busybox", "sleep"):
         assert run("sh", "-c", f"command -v {program}").strip().endswith(f"/{program}")
     # on a read-only root file system each start would compile them anew
-    compiled = "import kptrace.node.agent, kptrace.node.watch, kubernetes, os, sys; " + (
-        "print([m for m in sys.modules.values() if getattr(m, '__spec__', None)"
-        " and m.__spec__.cached and not os.path.exists(m.__spec__.cached)])"
+    compiled = (
+        "import kptrace.agent.server, kptrace.agent.capture.event_sources, kubernetes, os, sys; "
+        + (
+            "print([m for m in sys.modules.values() if getattr(m, '__spec__', None)"
+            " and m.__spec__.cached and not os.path.exists(m.__spec__.cached)])"
+        )
     )
     assert run("python3", "-c", compiled) == "[]\n"

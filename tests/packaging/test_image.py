@@ -21,8 +21,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from kptrace.model import Place
-from kptrace.protocol import Door, Dump, Enter, Request
+from kptrace.model import Netns
+from kptrace.protocol import NetnsHandle, OpenNamespaces, ReadFiles, Request
 
 ROOT = Path(__file__).parents[2]
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -201,15 +201,15 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="chroot needs root")
 @pytest.mark.kernel
 @pytest.mark.slow
 def test_its_agent_tells_of_a_namespace(image: tuple[Path, Path]) -> None:
-    here = Place(node="inside")
+    here = Netns(node="inside")
     files = ("ip-link.json", "ip-route.json", "iptables-nft-save.txt", "iptables-legacy-save.txt")
     requests: list[Request] = [
-        Enter(id=1, doors=(Door(place=here, netns="/proc/self/ns/net"),)),
-        Dump(id=2, place=here, files=files),
+        OpenNamespaces(id=1, doors=(NetnsHandle(place=here, netns="/proc/self/ns/net"),)),
+        ReadFiles(id=2, place=here, files=files),
     ]
     lines = "".join(msgspec.json.encode(each).decode() + "\n" for each in requests)
     # the end of its input ends an agent at once: keep it open until the last word is said
-    agent = "sh -c '{ cat; sleep 5; } | python3 -m kptrace.node.agent | { "
+    agent = "sh -c '{ cat; sleep 5; } | python3 -m kptrace.agent.server | { "
     agent += 'while read -r line; do echo "$line"; case $line in *done*:2*) exit;; esac; done; }\''
     done = chroot(image[1], agent, lines)
     replies = [json.loads(line) for line in done.stdout.splitlines()]
@@ -251,7 +251,7 @@ def test_its_commands_run(image: tuple[Path, Path], command: str, said: str) -> 
 def test_its_modules_are_compiled(image: tuple[Path, Path]) -> None:
     """On a read-only root file system each start would compile them anew."""
     code = (
-        "import sys, importlib.util, kptrace.node.agent, kptrace.node.watch, kubernetes\n"
+        "import sys, importlib.util, kptrace.agent.server, kptrace.agent.capture.event_sources, kubernetes\n"
         "print([m for m in sys.modules.values() if getattr(m, '__spec__', None)"
         " and m.__spec__.cached and not __import__('os').path.exists(m.__spec__.cached)])"
     )

@@ -17,29 +17,30 @@ from typing import NamedTuple
 import msgspec
 
 from kptrace import protocol
-from kptrace.errors import KptraceError
-from kptrace.kube.dns import parse_resolv_conf
-from kptrace.kube.documents import read_documents
-from kptrace.model import Place, Trace
-from kptrace.node import conntrack, netlink
-from kptrace.node.wireguard import device, told
-from kptrace.rules.blob import Short
-from kptrace.rules.ipset import IpsetSave
-from kptrace.rules.iptables import IptablesSave
-from kptrace.rules.ipvs import read_ipvs
-from kptrace.rules.ipvs_templates import bound
-from kptrace.rules.legacy_blob import Bounds, LegacyBlob
+from kptrace.agent.netlink import conntrack
+from kptrace.agent.netlink import socket as netlink
+from kptrace.agent.netlink.wireguard import device, told
+from kptrace.bpf.btf import BadBtf, Btf
+from kptrace.kube.objects.cluster_state import read_cluster_state
+from kptrace.kube.objects.resolver import parse_resolv_conf
+from kptrace.model import Netns, Trace
+from kptrace.model.errors import KptraceError
+from kptrace.model.targets import parse_target
+from kptrace.packet.headers import dissect
+from kptrace.packet.probe_id import ProbeMatcher
+from kptrace.protocol.recording import unpack
+from kptrace.rules.byte_reader import TruncatedData
+from kptrace.rules.ipset.save import IpsetSave
+from kptrace.rules.iptables.legacy_table import Bounds, XtTable
+from kptrace.rules.iptables.save import IptablesSave
+from kptrace.rules.ipvs.ip_vs_conn import bound
+from kptrace.rules.ipvs.ipvsadm import read_ipvs
+from kptrace.rules.live.queries import TABLES, parse_query
 from kptrace.rules.load import load_ruleset
-from kptrace.rules.nft import NftRuleset
-from kptrace.rules.ruleset import Ruleset, Source
-from kptrace.rules.wanted import TABLES, read_wanted
-from kptrace.run import unpack
-from kptrace.target import parse_target
-from kptrace.walk import iproute2
-from kptrace.walk.wireguard_text import read_wireguard
-from kptrace.wire.btf import BadBtf, Btf
-from kptrace.wire.cookie import Recogniser
-from kptrace.wire.headers import dissect
+from kptrace.rules.model.ruleset import Ruleset, RulesetSource
+from kptrace.rules.nftables.json_ruleset import NftRuleset
+from kptrace.simulate.snapshot import iproute2
+from kptrace.simulate.snapshot.wg_show import read_wireguard
 
 Read = Callable[[bytes], tuple[int, int] | None]
 CASES = Path(__file__).parent.parent / "cases"
@@ -59,7 +60,7 @@ def _text(data: bytes) -> str:
 # --- rulesets ---------------------------------------------------------------------------------
 
 
-def _all_of(source: Source) -> int:
+def _all_of(source: RulesetSource) -> int:
     """How many rules and sets there are, each read."""
     rules = sets = 0
     for table in source.tables():
@@ -71,7 +72,7 @@ def _all_of(source: Source) -> int:
     return rules + sets + sum(_set(source, None, name) for name in source.set_names(None))
 
 
-def _set(source: Source, table: object, name: str) -> int:
+def _set(source: RulesetSource, table: object, name: str) -> int:
     found = source.set(table, name)  # type: ignore[arg-type]
     if found is not None:
         found.members.lookup(("10.96.0.1", "tcp", 80))
@@ -138,7 +139,7 @@ def _walked(ruleset: Ruleset) -> None:
 def _legacy(data: bytes) -> None:
     """The blob of getsockopt, with its bounds somewhere in it."""
     bounds = Bounds(hooks=((0, 0, len(data) // 2), (4, len(data) // 3, len(data))))
-    blob = LegacyBlob(data, bounds, "ip")
+    blob = XtTable(data, bounds, "ip")
     blob.kernel_chains()
     for name in (*blob.names(), "PREROUTING"):
         blob.rules(name)
@@ -161,14 +162,14 @@ def _rules4(text: str, name: str) -> object:
 def _headers(data: bytes) -> None:
     seen = dissect(data)
     if seen is not None:
-        Recogniser(()).recognise(seen)
+        ProbeMatcher(()).recognise(seen)
 
 
 def _netlink(data: bytes) -> None:
     for message in netlink.messages(data):
         for _, value in netlink.attribute_list(message.body[4:]):
             netlink.attributes(value)
-    conntrack.entry(Place(node="n"), data)
+    conntrack.entry(Netns(node="n"), data)
 
 
 def _btf(data: bytes) -> None:
@@ -178,7 +179,7 @@ def _btf(data: bytes) -> None:
 
 def _documents(data: bytes) -> None:
     for name in ("services", "endpointslices", "nodes", "pods"):
-        read_documents({f"{name}.json": data})
+        read_cluster_state({f"{name}.json": data})
 
 
 def _protocol(data: bytes) -> None:
@@ -200,8 +201,8 @@ def _target(data: bytes) -> None:
 def _wanted(data: bytes) -> None:
     """A name that is understood is the name of what was understood."""
     name = _text(data)
-    found = read_wanted(name)
-    assert found is None or read_wanted(found.file) == found
+    found = parse_query(name)
+    assert found is None or parse_query(found.file) == found
 
 
 def _wireguard(data: bytes) -> None:
@@ -260,7 +261,7 @@ READERS: Mapping[str, Reader] = {
     "ipset-save": Reader(_ipset, _files(f"{_SAVED}/ipset-save.txt")),
     "ipvsadm": Reader(_ipvs, (_TEXTS["ipvs"],)),
     "facts": Reader(_facts, (_TEXTS["facts"],)),
-    "legacy-blob": Reader(_legacy, (bytes(2000),), (Short,)),
+    "legacy-blob": Reader(_legacy, (bytes(2000),), (TruncatedData,)),
     "ip-link": Reader(_iproute(iproute2.read_links), _files(f"{_GROUND}/ip-link.json")),
     "ip-addr": Reader(_iproute(iproute2.read_addresses), _files(f"{_GROUND}/ip-addr.json")),
     "ip-route": Reader(_iproute(iproute2.read_routes), _files(f"{_GROUND}/ip*-route.json")),

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kptrace.bundle import Bundle
-from kptrace.explain import look
+from kptrace.bundle.folder import Bundle
+from kptrace.explain.explain import explain_from_state
 from kptrace.lab import manifests
-from kptrace.lab.plan import plan
+from kptrace.lab.address_plan import plan
 from kptrace.model import Explanation, Outcome
-from kptrace.target import parse_target
+from kptrace.model.targets import parse_target
 
 ALL = ("10.244.1.11", "10.244.2.12", "10.244.2.13")
 
@@ -51,7 +51,7 @@ def explained(folder: Path, file: tuple[str, object], **texts: str) -> Explanati
     (node / file[0]).write_text(json.dumps(file[1]))
     for name, text in texts.items():
         (node / f"{name.replace('_', '-')}.json").write_text(text)
-    return look(parse_target("svc/web:http", "shop"), None, "node-a", Bundle(folder))
+    return explain_from_state(parse_target("svc/web:http", "shop"), None, "node-a", Bundle(folder))
 
 
 @pytest.mark.parametrize("told", [services, lb_list], ids=["service list", "bpf lb list"])

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from kptrace.errors import BadDump
 from kptrace.model import Flow
-from kptrace.walk.programs import Frontend
+from kptrace.model.errors import ParseError
+from kptrace.simulate.bpf.programs import Frontend
 from kptrace_plugins.cilium_json import Seen, hubble, lb_list, monitor, services
 
 LIST = [
@@ -179,5 +179,5 @@ def test_monitor_tells_drops_and_traces() -> None:
 @pytest.mark.parametrize("parse", [services, lb_list, hubble, monitor])
 @pytest.mark.parametrize("text", ["{", "nonsense", '"text"'])
 def test_nonsense_is_refused(parse: object, text: str) -> None:
-    with pytest.raises(BadDump):
+    with pytest.raises(ParseError):
         parse(text)  # type: ignore[operator]

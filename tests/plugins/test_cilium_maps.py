@@ -8,8 +8,8 @@ import json
 
 import pytest
 
-from kptrace.errors import BadDump
-from kptrace.walk.programs import Frontend
+from kptrace.model.errors import ParseError
+from kptrace.simulate.bpf.programs import Frontend
 from kptrace_plugins.cilium_maps import frontends
 
 # key: address, port (both big-endian), slot (the node's order), protocol, scope, 2 bytes of nothing
@@ -156,5 +156,5 @@ def test_no_map_of_services_is_not_no_service() -> None:
     ],
 )
 def test_what_is_no_dump_is_refused(text: str) -> None:
-    with pytest.raises(BadDump, match=r"cilium-lb\.json"):
+    with pytest.raises(ParseError, match=r"cilium-lb\.json"):
         frontends(text)

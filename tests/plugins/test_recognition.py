@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from kptrace import cni
-from kptrace.cni import Recognised
-from kptrace.model import Place
-from kptrace.walk.snapshot import read_snapshot
+from kptrace.model import Netns
+from kptrace.plugins import registry
+from kptrace.plugins.registry import DetectedCni
+from kptrace.simulate.snapshot.snapshot import read_snapshot
 
-NODE = Place(node="node-a")
+NODE = Netns(node="node-a")
 CALI = "ee:ee:ee:ee:ee:ee"
 
 
@@ -61,8 +61,8 @@ def chains(table: str, *names: str) -> str:
     return f"*{table}\n" + "".join(f":{name} - [0:0]\n" for name in names) + "COMMIT\n"
 
 
-def seen(files: dict[str, str]) -> Recognised | None:
-    return cni.recognise(read_snapshot(NODE, files), files).best
+def seen(files: dict[str, str]) -> DetectedCni | None:
+    return registry.recognise(read_snapshot(NODE, files), files).best
 
 
 VXLAN = link("flannel.1", "vxlan", id=1, port=8472)
@@ -203,7 +203,7 @@ def test_real_nodes_tell_their_network_and_their_proxy(
         ).decode()
         for path in (dumps / folder / name).iterdir()
     }
-    (told,) = cni.networks({NODE: read_snapshot(NODE, files)}, {NODE: files})
+    (told,) = registry.networks({NODE: read_snapshot(NODE, files)}, {NODE: files})
     assert told.proxy == proxy
     # the kernel of the IPVS one has a tunl0, which is DOWN
     assert (told.name, told.signal) == ("Flannel (VXLAN)", "device flannel.1")

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from kptrace.explain import look
-from kptrace.model import Explanation, SourceRef
-from kptrace.target import parse_target
+from kptrace.explain.explain import explain_from_state
+from kptrace.model import Explanation, SourceSpec
+from kptrace.model.targets import parse_target
 
 CASE = Path(__file__).parents[1] / "cases" / "kube-proxy"
 IPTABLES = ("iptables-save.txt", "ip6tables-save.txt")
@@ -90,17 +90,17 @@ class Case:
         texts = {file: self._edit((CASE / name / file).read_text()) for file in self._files}
         return {**texts, **(ground() if self._routes else {})}
 
-    def torn(self, name: str) -> bool:
+    def rules_changed_while_reading(self, name: str) -> bool:
         return False
 
-    def later(self, seconds: float) -> bool:
+    def refresh_after(self, seconds: float) -> bool:
         return False
 
 
 def explained(
-    name: str, case: Case, source: SourceRef | None = None, namespace: str = "default"
+    name: str, case: Case, source: SourceSpec | None = None, namespace: str = "default"
 ) -> Explanation:
-    return look(parse_target(f"svc/{name}", namespace), source, "node-a", case)
+    return explain_from_state(parse_target(f"svc/{name}", namespace), source, "node-a", case)
 
 
 def damaged(text: str) -> str:
@@ -127,7 +127,7 @@ def hostile(text: str) -> str:
     return text.replace('"default/web cluster IP"', '"default/web \x1b[2J\u202ecluster IP"')
 
 
-OUTSIDE = SourceRef(kind="outside", text="198.51.100.9", address="198.51.100.9")
+OUTSIDE = SourceSpec(kind="outside", text="198.51.100.9", address="198.51.100.9")
 
 SAMPLES: dict[str, Callable[[], Explanation]] = {
     "web.iptables": lambda: explained("web", Case(IPTABLES)),

@@ -7,15 +7,15 @@ from kptrace.model import (
     ConntrackEntry,
     DnsAnswer,
     Endpoint,
+    EvidenceSource,
     Flow,
     Hop,
     HopAction,
-    Layer,
+    Netns,
     Outcome,
     Packet,
-    Place,
+    ProbeResult,
     Resolution,
-    Returned,
     RuleRef,
     Service,
     ServicePort,
@@ -25,7 +25,7 @@ from kptrace.model import (
     Tunnel,
 )
 
-CLIENT = Place(node="node-a", pod="shop/client")
+CLIENT = Netns(node="node-a", pod="shop/client")
 COOKIE = 0x5EED0001
 
 
@@ -232,9 +232,9 @@ def resolution(name: str, address: str, *ends: Endpoint, **more: object) -> Reso
     )
 
 
-def layers(*nodes: str, **missing: str) -> tuple[Layer, ...]:
+def layers(*nodes: str, **missing: str) -> tuple[EvidenceSource, ...]:
     return tuple(
-        Layer(name=name, node=node, reports=8, missing=missing.get(name, ""))
+        EvidenceSource(name=name, node=node, reports=8, missing=missing.get(name, ""))
         for node in nodes
         for name in ("capture", "rules", "drops", "conntrack")
     )
@@ -242,13 +242,13 @@ def layers(*nodes: str, **missing: str) -> tuple[Layer, ...]:
 
 BOTH = layers("node-a", "node-b")
 TRACKED = ConntrackEntry(
-    place=Place(node="node-a"),
+    place=Netns(node="node-a"),
     original=SENT.flow,
     reply=SENT_ON.flow.reverse,
     status=("seen-reply", "confirmed", "dst-nat"),
     state="ESTABLISHED",
 )
-CONNECTED = Returned(
+CONNECTED = ProbeResult(
     cookie=COOKIE,
     flow=SENT.flow,
     result="connected",

@@ -26,14 +26,14 @@ from report_parts import (
 )
 
 from kptrace.model import (
-    Agreement,
+    BackendShare,
     Endpoint,
     Evidence,
     Finding,
+    Netns,
     Outcome,
-    Place,
     Prediction,
-    Share,
+    PredictionMatch,
     Source,
     Target,
     Trace,
@@ -52,7 +52,7 @@ def delivered_vxlan() -> Trace:
             layers=BOTH,
             conntrack=(TRACKED,),
             returned=(CONNECTED,),
-            agreement=Agreement(predicted=10, seen=10),
+            agreement=PredictionMatch(predicted=10, seen=10),
         ),
         summary="delivered to pod shop/remote-1 on node-b",
         elapsed_us=410.0,
@@ -133,7 +133,7 @@ def delivered_same_node() -> Trace:
                 remedy=("sysctl -w net.ipv4.conf.cni0.rp_filter=2  # on node-a",),
             ),
         ),
-        evidence=Evidence(layers=layers("node-a"), agreement=Agreement(predicted=6, seen=6)),
+        evidence=Evidence(layers=layers("node-a"), agreement=PredictionMatch(predicted=6, seen=6)),
         elapsed_us=96.4,
     )
 
@@ -181,7 +181,7 @@ def delivered_hairpin() -> Trace:
         Outcome.DELIVERED,
         resolution=resolution("self", "10.96.77.1", endpoint("10.244.1.10", "node-a", "client")),
         hops=(*forward, *answers(forward)),
-        evidence=Evidence(layers=layers("node-a"), agreement=Agreement(predicted=4, seen=4)),
+        evidence=Evidence(layers=layers("node-a"), agreement=PredictionMatch(predicted=4, seen=4)),
         elapsed_us=61.0,
     )
 
@@ -234,10 +234,10 @@ def delivered_udp() -> Trace:
         target=Target(
             kind="address", text="10.96.0.10:53/udp", name="10.96.0.10", port="53", protocol="udp"
         ),
-        source=Source(kind="node", place=Place(node="node-a"), why="as asked"),
+        source=Source(kind="node", place=Netns(node="node-a"), why="as asked"),
         resolution=made,
         hops=(*forward, *answers(forward[1:], "answer", "")[:3]),
-        evidence=Evidence(layers=BOTH, agreement=Agreement(predicted=5, seen=5)),
+        evidence=Evidence(layers=BOTH, agreement=PredictionMatch(predicted=5, seen=5)),
         elapsed_us=88.0,
     )
 
@@ -286,7 +286,7 @@ def delivered_ipv6() -> Trace:
         ),
         source=Source(kind="pod", place=CLIENT, address="fd00:10:244:1::99"),
         hops=(*forward, *answers(forward)),
-        evidence=Evidence(layers=BOTH, agreement=Agreement(predicted=8, seen=8)),
+        evidence=Evidence(layers=BOTH, agreement=PredictionMatch(predicted=8, seen=8)),
         elapsed_us=3_020_000.0,
     )
 
@@ -303,9 +303,9 @@ def delivered_count() -> Trace:
         hops=whole.hops,
         evidence=Evidence(
             layers=BOTH,
-            agreement=Agreement(predicted=6, seen=6),
+            agreement=PredictionMatch(predicted=6, seen=6),
             shares=tuple(
-                Share(
+                BackendShare(
                     address=end.address,
                     port=end.port,
                     node=end.node,

@@ -21,15 +21,15 @@ from report_parts import (
 )
 
 from kptrace.model import (
-    Agreement,
     DnsAnswer,
     Evidence,
+    EvidenceSource,
     Finding,
     Flow,
-    Layer,
     Outcome,
     Packet,
     Prediction,
+    PredictionMatch,
     Trace,
 )
 
@@ -72,7 +72,7 @@ def dropped_tunnel_port() -> Trace:
                 ),
             ),
         ),
-        evidence=Evidence(layers=BOTH, agreement=Agreement(predicted=6, seen=6)),
+        evidence=Evidence(layers=BOTH, agreement=PredictionMatch(predicted=6, seen=6)),
         summary="the VXLAN packet reached node-b and was thrown away there",
     )
 
@@ -142,7 +142,7 @@ def rejected_no_endpoints() -> Trace:
                 ),
             ),
         ),
-        evidence=Evidence(layers=layers("node-a"), agreement=Agreement(predicted=3, seen=3)),
+        evidence=Evidence(layers=layers("node-a"), agreement=PredictionMatch(predicted=3, seen=3)),
         summary="Service shop/empty has no ready endpoint",
     )
 
@@ -195,7 +195,9 @@ def not_programmed() -> Trace:
         ),
         evidence=Evidence(
             layers=layers("node-a", drops="tracefs is not mounted"),
-            agreement=Agreement(predicted=10, seen=4, parted="flannel.1 of node-a, going out"),
+            agreement=PredictionMatch(
+                predicted=10, seen=4, parted="flannel.1 of node-a, going out"
+            ),
         ),
         summary="node-a has no rule for it",
     )
@@ -219,7 +221,7 @@ def refused() -> Trace:
                 evidence=("a RST left eth0 of pod shop/remote-1 at +120 us",),
             ),
         ),
-        evidence=Evidence(layers=BOTH, agreement=Agreement(predicted=10, seen=10)),
+        evidence=Evidence(layers=BOTH, agreement=PredictionMatch(predicted=10, seen=10)),
         summary="pod shop/remote-1 refused it",
     )
 
@@ -230,7 +232,7 @@ def inconclusive() -> Trace:
         'namespace "kube-system")'
     )
     blind = tuple(
-        Layer(
+        EvidenceSource(
             name=name,
             node="node-b",
             missing=why,
@@ -258,7 +260,7 @@ def inconclusive() -> Trace:
         ),
         evidence=Evidence(
             layers=(*layers("node-a"), *blind),
-            agreement=Agreement(predicted=10, seen=5, parted="eth0 of node-b, going in"),
+            agreement=PredictionMatch(predicted=10, seen=5, parted="eth0 of node-b, going in"),
         ),
         summary="what became of the packet was not observed",
     )

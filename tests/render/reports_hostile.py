@@ -5,15 +5,15 @@ from __future__ import annotations
 from report_parts import PREROUTING, branch, changed, hop, resolution, rule, syn, trace
 
 from kptrace.model import (
-    Agreement,
+    BackendShare,
     Endpoint,
     Evidence,
+    EvidenceSource,
     Finding,
-    Layer,
+    Netns,
     Outcome,
-    Place,
     Prediction,
-    Share,
+    PredictionMatch,
     Source,
     Trace,
 )
@@ -64,14 +64,14 @@ def hostile() -> Trace:
     end = Endpoint(
         address="fd00:10:244:2222:3333:4444:5555:6666", port=8080, node=LONG_NODE, pod=pod
     )
-    share = Share(
+    share = BackendShare(
         address=end.address, port=8080, node=LONG_NODE, pod=pod, weight=1.0, seen=2, delivered=0
     )
     made = resolution(LONG, "fd00:10:96:aaaa:bbbb:cccc:dddd:eeee", end)
     return trace(
         LONG,
         Outcome.DROPPED,
-        source=Source(kind="pod", place=Place(node=LONG_NODE, pod=pod)),
+        source=Source(kind="pod", place=Netns(node=LONG_NODE, pod=pod)),
         resolution=made,
         prediction=Prediction(
             branches=(branch(1.0, Outcome.DELIVERED, end, HOSTILE),), missing=(HOSTILE,)
@@ -98,10 +98,10 @@ def hostile() -> Trace:
         ),
         evidence=Evidence(
             layers=(
-                Layer(name=HOSTILE, node=HOSTILE, missing=HOSTILE, remedy=HOSTILE),
-                Layer(name="capture", node=LONG_NODE, lost=7),
+                EvidenceSource(name=HOSTILE, node=HOSTILE, missing=HOSTILE, remedy=HOSTILE),
+                EvidenceSource(name="capture", node=LONG_NODE, lost=7),
             ),
-            agreement=Agreement(predicted=4, seen=2, parted=HOSTILE),
+            agreement=PredictionMatch(predicted=4, seen=2, parted=HOSTILE),
             shares=(share, share),
         ),
         summary=HOSTILE,

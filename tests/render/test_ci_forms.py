@@ -10,12 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kptrace.errors import NotFound
-from kptrace.model import Outcome, Question, Target, Trace
+from kptrace.model import Outcome, Target, Trace, TraceRequest
+from kptrace.model.errors import NotFoundError
 from kptrace.render.github import guarded, notes
 from kptrace.render.markdown import markdown
-from kptrace.render.verification import verification
-from kptrace.verification import Expectation, Result, Verification, seen, unseen, untried
+from kptrace.render.verify import verification
+from kptrace.verify.results import Expectation, Result, Verification, seen, unseen, untried
 
 GOLDEN = Path(__file__).parent / "golden"
 ABOUT = {"kptrace": "0.1.0", "proxy": "iptables", "network": "Flannel (VXLAN)"}
@@ -23,7 +23,9 @@ EVIL = "svc/x\x1b[2J\n::error::owned %0A | `a` <b>@root</b> ![x](y) $z$"
 
 
 def asked(trace: Trace, line: int, *expect: Outcome, name: str = "") -> Expectation:
-    return Expectation(question=Question(target=trace.target, expect=expect), line=line, name=name)
+    return Expectation(
+        question=TraceRequest(target=trace.target, expect=expect), line=line, name=name
+    )
 
 
 @pytest.fixture
@@ -32,8 +34,8 @@ def made(samples: dict[str, Trace]) -> Verification:
     delivered, dropped = samples["delivered-vxlan"], samples["dropped-tunnel-port"]
     closed = asked(delivered, 5, Outcome.DROPPED, Outcome.REJECTED, name="metrics are closed")
     lost = Target(kind="service", text="svc/lost", name="lost", namespace="shop")
-    question = Question(target=lost, source="pod/client", via="nodePort", node="node-b")
-    missing = NotFound("no Service lost in namespace shop", "did you mean svc/last -n shop?")
+    question = TraceRequest(target=lost, source="pod/client", via="nodePort", node="node-b")
+    missing = NotFoundError("no Service lost in namespace shop", "did you mean svc/last -n shop?")
     return Verification(
         file="checks.yaml",
         results=(

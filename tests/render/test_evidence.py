@@ -6,36 +6,36 @@ from collections.abc import Callable
 
 import msgspec
 
-from kptrace.judge.meanwhile import endpoints_changed, rules_changed
+from kptrace.diagnose.concurrent_changes import endpoints_changed, rules_changed
 from kptrace.model import (
-    Agreement,
+    BackendShare,
     DnsAnswer,
     Endpoint,
     Evidence,
-    Layer,
-    Place,
+    EvidenceSource,
+    Netns,
     Prediction,
-    Share,
+    PredictionMatch,
     Trace,
 )
 from kptrace.render import evidence
-from kptrace.render.page import Page
-from kptrace.rules.wanted import Wanted
+from kptrace.render.layout import TextLayout
+from kptrace.rules.live.queries import RuleQuery
 
 
-def shown(tell: Callable[[Page], None], width: int = 80) -> str:
-    page = Page(width, colour=False)
+def shown(tell: Callable[[TextLayout], None], width: int = 80) -> str:
+    page = TextLayout(width, colour=False)
     tell(page)
     return page.text()
 
 
-def layer(name: str, node: str, **more: object) -> Layer:
-    return msgspec.structs.replace(Layer(name=name, node=node), **more)
+def layer(name: str, node: str, **more: object) -> EvidenceSource:
+    return msgspec.structs.replace(EvidenceSource(name=name, node=node), **more)
 
 
 def test_agreement(samples: dict[str, Trace]) -> None:
     def told(parted: str) -> str:
-        found = Evidence(agreement=Agreement(predicted=12, seen=9, parted=parted))
+        found = Evidence(agreement=PredictionMatch(predicted=12, seen=9, parted=parted))
         trace = msgspec.structs.replace(
             samples["delivered-vxlan"],
             evidence=found,
@@ -151,7 +151,9 @@ def test_dns_tells_the_last_question_or_all() -> None:
 
 
 def test_shares_of_an_unknown_backend(samples: dict[str, Trace]) -> None:
-    share = Share(address="fd00::9", port=80, node="", pod="", weight=0.0, seen=1, delivered=0)
+    share = BackendShare(
+        address="fd00::9", port=80, node="", pod="", weight=0.0, seen=1, delivered=0
+    )
     trace = msgspec.structs.replace(samples["delivered-count"], evidence=Evidence(shares=(share,)))
     text = shown(lambda page: evidence.shares(page, trace))
     assert "[fd00::9]:80  no such endpoint       0.0%   1 (100%)          0" in text
@@ -163,11 +165,11 @@ def test_what_changed_meanwhile_is_told_apart_from_what_was_not_watched() -> Non
     first, second = (Endpoint(address=address, port=80) for address in ("10.244.1.9", "fd00::9"))
     gone = msgspec.structs.replace(second, ready=False)
     (change,) = endpoints_changed("node-a", "shop/web", [first, second], [first, gone])
-    chain = Wanted(kind="chain", backend="nft", family="ip", table="nat", name="KUBE-SVC-X")
-    ipset = Wanted(kind="set", backend="ipset", name="a\x1b[2J")
-    other = Wanted(kind="set", backend="nft", family="ip6", table="t", name="s")
+    chain = RuleQuery(kind="chain", backend="nft", family="ip", table="nat", name="KUBE-SVC-X")
+    ipset = RuleQuery(kind="set", backend="ipset", name="a\x1b[2J")
+    other = RuleQuery(kind="set", backend="nft", family="ip6", table="t", name="s")
     parts = (chain.narrowed("all"), chain, ipset, other)
-    known = (layer("capture", "node-a"), change, rules_changed(Place(node="node-a"), parts))
+    known = (layer("capture", "node-a"), change, rules_changed(Netns(node="node-a"), parts))
     text = shown(lambda page: evidence.layers(page, known, with_missing=True))
     watched, *unsure = text.splitlines()
     assert watched == "Watched by: capture. Nothing lost."

@@ -8,24 +8,24 @@ from pathlib import Path
 import msgspec
 
 from kptrace.model import (
-    Backend,
-    Entry,
     ExplainedPort,
     Explanation,
     Finding,
-    MetRule,
+    MatchedRule,
     Outcome,
+    ServiceEntrypoint,
     Target,
+    WeightedBackend,
 )
-from kptrace.render.clean import cells
 from kptrace.render.explain import explain
 from kptrace.render.json import json
+from kptrace.render.sanitize import cells
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-def met(chain: str, number: int, text: str, words: str, **more: object) -> MetRule:
-    rule = MetRule(table="nat", chain=chain, number=number, text=text, words=words)
+def met(chain: str, number: int, text: str, words: str, **more: object) -> MatchedRule:
+    rule = MatchedRule(table="nat", chain=chain, number=number, text=text, words=words)
     return msgspec.structs.replace(rule, hook="prerouting", **more)
 
 
@@ -46,10 +46,12 @@ RULES = (
     ),
 )
 BACKENDS = (
-    Backend(address="10.244.1.11", port=8080, weight=0.333333, node="node-a", pod="default/web-1"),
-    Backend(address="10.244.2.11", port=8080, weight=0.666667, node="node-b"),
+    WeightedBackend(
+        address="10.244.1.11", port=8080, weight=0.333333, node="node-a", pod="default/web-1"
+    ),
+    WeightedBackend(address="10.244.2.11", port=8080, weight=0.666667, node="node-b"),
 )
-ENTRY = Entry(
+ENTRY = ServiceEntrypoint(
     kind="clusterIP",
     address="10.96.1.1",
     port=80,
@@ -58,7 +60,7 @@ ENTRY = Entry(
     backends=BACKENDS,
     rules=RULES,
 )
-NODE_PORT = Entry(
+NODE_PORT = ServiceEntrypoint(
     kind="nodePort",
     address="172.30.0.11",
     port=30080,

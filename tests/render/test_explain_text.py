@@ -13,8 +13,8 @@ import pytest
 from explanations import SAMPLES
 
 from kptrace.model import Explanation
-from kptrace.render.clean import cells
 from kptrace.render.explain import explain
+from kptrace.render.sanitize import cells
 
 Check = Callable[[Path, str], None]
 

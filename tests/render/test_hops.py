@@ -9,11 +9,11 @@ import msgspec
 
 from kptrace.model import Hop, Outcome, Trace
 from kptrace.render.hops import path
-from kptrace.render.page import Page
+from kptrace.render.layout import TextLayout
 
 
 def shown(trace: Trace, wide: bool = False) -> list[str]:
-    page = Page(80, colour=False)
+    page = TextLayout(80, colour=False)
     path(page, trace, wide)
     return page.text().splitlines()
 

@@ -8,16 +8,16 @@ from xml.etree import ElementTree
 
 import msgspec
 
-from kptrace.errors import Inconclusive, NotFound
-from kptrace.model import Outcome, Question, Target, Trace
+from kptrace.model import Outcome, Target, Trace, TraceRequest
+from kptrace.model.errors import Inconclusive, NotFoundError
 from kptrace.render.junit import junit as junit_of
-from kptrace.verification import Expectation, Result, seen, unseen
+from kptrace.verify.results import Expectation, Result, seen, unseen
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 def result(trace: Trace, *expect: Outcome, name: str = "", line: int = 0) -> Result:
-    question = Question(target=trace.target, expect=expect)
+    question = TraceRequest(target=trace.target, expect=expect)
     return seen(Expectation(question=question, name=name, line=line), trace)
 
 
@@ -82,8 +82,10 @@ def test_inconclusive_is_skipped_unless_expected(samples: dict[str, Trace]) -> N
 
 def test_an_error() -> None:
     target = Target(kind="service", text="svc/\x1bweb", name="\x1bweb", namespace="shop")
-    asked = Expectation(question=Question(target=target))
-    found = case(junit_of([unseen(asked, NotFound("no Service \x07", "did you mean web?"))], {}))
+    asked = Expectation(question=TraceRequest(target=target))
+    found = case(
+        junit_of([unseen(asked, NotFoundError("no Service \x07", "did you mean web?"))], {})
+    )
     error = found.find("error")
     assert error is not None
     assert error.get("type") == "NotFound"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kptrace.model import Outcome, Trace
-from kptrace.render.clean import cells
+from kptrace.render.sanitize import cells
 from kptrace.render.text import text
 
 Check = Callable[[Path, str], None]

@@ -16,11 +16,11 @@ from typing import Any, get_args
 
 import typer.main
 
-from kptrace.cli import app
-from kptrace.commands import SHORT
-from kptrace.judge.causes import CAUSES
-from kptrace.lab import plan
-from kptrace.lab.fault import FAULTS
+from kptrace.cli import SHORT
+from kptrace.cli.app import app
+from kptrace.diagnose.catalogue.causes import CAUSES
+from kptrace.lab import address_plan
+from kptrace.lab.faults.catalogue import FAULTS
 
 FILE = Path(__file__).resolve().parents[3] / "completions" / "kubectl_complete-kptrace"
 BEGIN = "# --- made by `make completions` from the command line itself ---\n"
@@ -42,9 +42,9 @@ KINDS = {
     "cause": "words " + " ".join(sorted(CAUSES)),
     "fault": "words " + " ".join(sorted(fault.name for fault in FAULTS)),
     "lab status --output": "words text json",
-    "lab up --proxy": "words " + " ".join(get_args(plan.Proxy)),
-    "lab up --network": "words " + " ".join(get_args(plan.Network)),
-    "lab up --scheduler": "words " + " ".join(get_args(plan.Scheduler)),
+    "lab up --proxy": "words " + " ".join(get_args(address_plan.Proxy)),
+    "lab up --network": "words " + " ".join(get_args(address_plan.Network)),
+    "lab up --scheduler": "words " + " ".join(get_args(address_plan.Scheduler)),
 }
 
 # The connection flags of kubectl that it needs to see the same cluster.

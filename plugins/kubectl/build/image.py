@@ -23,7 +23,7 @@ import debian
 import oci
 import wheels
 from kptrace import __version__
-from kptrace.kube.agent_pod import IMAGE
+from kptrace.kube.agents.manifest import IMAGE
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).parent

@@ -20,11 +20,20 @@ from pathlib import Path
 
 import pytest
 
-from kptrace.model import Flow, Place, Probe
-from kptrace.node import namespace
-from kptrace.node.link import LocalAgent
-from kptrace.protocol import Done, Door, Inject, Ready, Reply, Request, Stop, Watch
-from kptrace.wire.cookie import cookies, payload
+from kptrace.agent import netns
+from kptrace.agent_client.subprocess_agent import SubprocessAgent
+from kptrace.model import Flow, Netns, Probe
+from kptrace.packet.probe_id import payload, probe_ids
+from kptrace.protocol import (
+    CaptureStarted,
+    Done,
+    NetnsHandle,
+    Reply,
+    Request,
+    SendProbes,
+    StartCapture,
+    Stop,
+)
 
 V4 = {"client": "10.244.1.10", "server": "10.244.2.20", "vip": "10.96.0.50"}
 V6 = {"client": "fd00:10:244:1::10", "server": "fd00:10:244:2::20", "vip": "fd00:10:96::50"}
@@ -72,12 +81,12 @@ class Ground:
     def __init__(self, tag: str) -> None:
         self.tag = tag
         self.places = {
-            "a": Place(node="a"),
-            "b": Place(node="b"),
-            "client": Place(node="a", pod="t/client"),
-            "server": Place(node="b", pod="t/server"),
+            "a": Netns(node="a"),
+            "b": Netns(node="b"),
+            "client": Netns(node="a", pod="t/client"),
+            "server": Netns(node="b", pod="t/server"),
         }
-        self.doors = tuple(Door(place=p, netns=self.path(n)) for n, p in self.places.items())
+        self.doors = tuple(NetnsHandle(place=p, netns=self.path(n)) for n, p in self.places.items())
         self._sockets: list[socket.socket] = []
 
     def name(self, short: str) -> str:
@@ -88,7 +97,7 @@ class Ground:
 
     def build(self) -> None:
         for short in self.places:
-            namespace.create(self.name(short))
+            netns.create(self.name(short))
         self.ip("a", f"link add eth0 type veth peer name eth0 netns {self.name('b')}\n")
         for node, pod, veth, n, r in (
             ("a", "client", "vethc", 1, 2),
@@ -108,7 +117,7 @@ class Ground:
 
     def run(self, short: str, *argv: str, text: str = "") -> str:
         call = partial(subprocess.run, argv, input=text, capture_output=True, text=True)
-        done = namespace.within(self.path(short), call)
+        done = netns.run_in_netns(self.path(short), call)
         assert done.returncode == 0, f"{argv}: {done.stderr}\n{text}"
         return str(done.stdout)
 
@@ -117,7 +126,7 @@ class Ground:
             for name, value in values.items():
                 Path("/proc/sys", name).write_text(value)
 
-        namespace.within(self.path(short), put)
+        netns.run_in_netns(self.path(short), put)
 
     def clean(self) -> None:
         """Take every rule off both nodes."""
@@ -140,7 +149,7 @@ class Ground:
             udp.bind(("::", UDP_PORT))
             return [tcp, udp]
 
-        tcp, udp = self._sockets = namespace.within(self.path("server"), open_all)
+        tcp, udp = self._sockets = netns.run_in_netns(self.path("server"), open_all)
         threading.Thread(target=_greet, args=(tcp,), daemon=True).start()
         threading.Thread(target=_answer, args=(udp,), daemon=True).start()
 
@@ -149,7 +158,7 @@ class Ground:
             sock.shutdown(socket.SHUT_RDWR) if sock.type == socket.SOCK_STREAM else None
             sock.close()
         for short in self.places:
-            namespace.delete(self.name(short))
+            netns.delete(self.name(short))
 
 
 def _greet(listener: socket.socket) -> None:
@@ -191,8 +200,8 @@ def bare(ground: Ground) -> Iterator[None]:
 
 
 @pytest.fixture
-def agent(ground: Ground) -> Iterator[LocalAgent]:
-    with LocalAgent("a", ground.doors) as running:
+def agent(ground: Ground) -> Iterator[SubprocessAgent]:
+    with SubprocessAgent("a", ground.doors) as running:
         yield running
 
 
@@ -202,14 +211,14 @@ def probe_to() -> ProbeTo:
 
 
 @pytest.fixture
-def observe(ground: Ground, agent: LocalAgent, probe_to: ProbeTo) -> Observe:
+def observe(ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo) -> Observe:
     return Observe(ground, agent, probe_to)
 
 
 class Observe:
     """Watches everything while a probe to this address is sent; gives all replies."""
 
-    def __init__(self, ground: Ground, agent: LocalAgent, probe_to: ProbeTo) -> None:
+    def __init__(self, ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo) -> None:
         self._ground, self._agent, self._probe_to = ground, agent, probe_to
         self._ids = itertools.count(100)
 
@@ -228,12 +237,12 @@ class Observe:
         places = tuple(self._ground.places.values())
         probes = self._probe_to(dst, port, protocol, count=count)
         backends = ((protocol, backend, UDP_PORT),) if backend else ()
-        watch = Watch(id=next(self._ids), places=places, probes=probes, backends=backends)
+        watch = StartCapture(id=next(self._ids), places=places, probes=probes, backends=backends)
         ready = self.ask(watch)
-        assert isinstance(ready, Ready)
+        assert isinstance(ready, CaptureStarted)
         assert ready.armed == ("capture", "rules", "drops"), ready
         self.ask(
-            Inject(
+            SendProbes(
                 id=next(self._ids),
                 place=self._ground.places[source],
                 probes=probes,
@@ -248,7 +257,9 @@ class Observe:
         self._agent.send(request)
         assert self._agent.wait(request.id, 20)
         return next(
-            r for r in self._agent.log if isinstance(r, Ready | Done) and r.id == request.id
+            r
+            for r in self._agent.log
+            if isinstance(r, CaptureStarted | Done) and r.id == request.id
         )
 
 
@@ -268,5 +279,5 @@ class ProbeTo:
                 flow=Flow(protocol=protocol, src=src, dst=dst, dport=port),
                 payload=payload(cookie, port) if protocol == "udp" else b"",
             )
-            for cookie in cookies(self._first, count)
+            for cookie in probe_ids(self._first, count)
         )

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from reroute import CONNECT4, reroute
+from support.reroute import CONNECT4, reroute
 
-from kptrace.node import bpf, cgroup
+from kptrace.agent import bpf_syscall, cgroup
 
 pytestmark = pytest.mark.kernel
 
@@ -53,9 +53,9 @@ def emptied(group: Path) -> None:
 
 def test_what_is_in_effect(groups: tuple[Path, Path]) -> None:
     with_it, without = groups
-    above = bpf.effective(without.parent, CONNECT4)
-    assert bpf.effective(without, CONNECT4) == above
-    assert len(bpf.effective(with_it, CONNECT4)) == len(above) + 1
+    above = bpf_syscall.effective(without.parent, CONNECT4)
+    assert bpf_syscall.effective(without, CONNECT4) == above
+    assert len(bpf_syscall.effective(with_it, CONNECT4)) == len(above) + 1
 
 
 LOOK = """

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kptrace.model import Drop, Returned
-from kptrace.node.link import LocalAgent
-from kptrace.protocol import Inject, Reply, Stop, Watch
+from kptrace.agent_client.subprocess_agent import SubprocessAgent
+from kptrace.model import DropEvent, ProbeResult
+from kptrace.protocol import Reply, SendProbes, StartCapture, Stop
 
 if TYPE_CHECKING:
     from tests.kernel.agent.conftest import Ground, Observe, ProbeTo
@@ -20,7 +20,7 @@ def _drops(replies: list[Reply]) -> list[tuple[str, str, str]]:
     return [
         (r.reason, f"{r.place.node}/{r.place.netns}" if r.place else "", r.interface)
         for r in replies
-        if isinstance(r, Drop)
+        if isinstance(r, DropEvent)
     ]
 
 
@@ -36,10 +36,10 @@ def test_a_dropping_rule(
     ground.run(node, f"iptables-{backend}-restore", text=rules)
     replies = observe("10.244.2.20", 8080, timeout=0.3)
     assert ("NETFILTER_DROP", f"{node}/host", interface) in _drops(replies)
-    drop = next(r for r in replies if isinstance(r, Drop))
+    drop = next(r for r in replies if isinstance(r, DropEvent))
     assert drop.packet.innermost.flow.dst == "10.244.2.20"
     assert drop.location
-    assert next(r for r in replies if isinstance(r, Returned)).result == "timeout"
+    assert next(r for r in replies if isinstance(r, ProbeResult)).result == "timeout"
 
 
 def test_a_dropping_output_rule_has_no_device_yet(ground: Ground, observe: Observe) -> None:
@@ -68,12 +68,12 @@ def test_a_neighbour_that_does_not_answer(observe: Observe) -> None:
 
 
 def test_what_is_dropped_elsewhere_is_not_told(
-    ground: Ground, agent: LocalAgent, probe_to: ProbeTo
+    ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo
 ) -> None:
     probes = probe_to("10.244.2.20", 9999)
-    agent.send(Watch(id=20, places=(ground.places["a"],), probes=probes, layers=("drops",)))
+    agent.send(StartCapture(id=20, places=(ground.places["a"],), probes=probes, layers=("drops",)))
     assert agent.wait(20, 10)
-    agent.send(Inject(id=21, place=ground.places["client"], probes=probes))
+    agent.send(SendProbes(id=21, place=ground.places["client"], probes=probes))
     assert agent.wait(21, 10)
     agent.send(Stop(id=22, of=20))
     assert agent.wait(22, 10)

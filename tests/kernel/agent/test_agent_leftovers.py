@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kptrace.errors import AgentFailed
-from kptrace.model import Place
-from kptrace.node.link import LocalAgent
-from kptrace.protocol import Done, Dump, Inject, Ready, Stop, Watch
+from kptrace.agent_client.subprocess_agent import SubprocessAgent
+from kptrace.model import Netns
+from kptrace.model.errors import AgentError
+from kptrace.protocol import CaptureStarted, Done, ReadFiles, SendProbes, StartCapture, Stop
 
 if TYPE_CHECKING:
     from tests.kernel.agent.conftest import Ground, ProbeTo
@@ -64,15 +64,17 @@ def before(ground: Ground) -> dict[str, str]:
     return state
 
 
-def _watch(ground: Ground, probe_to: ProbeTo) -> Watch:
-    return Watch(id=10, places=tuple(ground.places.values()), probes=probe_to("10.96.0.50", 80))
+def _watch(ground: Ground, probe_to: ProbeTo) -> StartCapture:
+    return StartCapture(
+        id=10, places=tuple(ground.places.values()), probes=probe_to("10.96.0.50", 80)
+    )
 
 
-def _armed(ground: Ground, agent: LocalAgent, watch: Watch) -> None:
+def _armed(ground: Ground, agent: SubprocessAgent, watch: StartCapture) -> None:
     agent.send(watch)
     assert agent.wait(watch.id, 20)
     ready = agent.log[-1]
-    assert isinstance(ready, Ready)
+    assert isinstance(ready, CaptureStarted)
     assert not ready.unarmed
     assert "nfnetlink_log" in ground.run("a", "cat", SYSCTLS[0])
     assert "nfnetlink_log" in ground.run("b", "cat", SYSCTLS[1])
@@ -83,7 +85,7 @@ def test_after_stop_all_is_as_before(
     ground: Ground, before: dict[str, str], probe_to: ProbeTo
 ) -> None:
     watch = _watch(ground, probe_to)
-    with LocalAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.doors) as agent:
         _armed(ground, agent, watch)
         agent.send(Stop(id=11, of=10))
         assert agent.wait(11, 10)
@@ -93,7 +95,7 @@ def test_after_stop_all_is_as_before(
 def test_after_the_end_of_input_all_is_as_before(
     ground: Ground, before: dict[str, str], probe_to: ProbeTo
 ) -> None:
-    with LocalAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.doors) as agent:
         _armed(ground, agent, _watch(ground, probe_to))
         [guard] = _guards_of(agent.pid)
     assert _state(ground) == before
@@ -108,12 +110,12 @@ def test_after_a_signal_all_is_as_before(
     if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.SIG_DFL)  # under nohup(1), which children would inherit
     watch = _watch(ground, probe_to)
-    with LocalAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.doors) as agent:
         _armed(ground, agent, watch)
         [guard] = _guards_of(agent.pid)
-        agent.send(Inject(id=11, place=ground.places["client"], probes=watch.probes))
+        agent.send(SendProbes(id=11, place=ground.places["client"], probes=watch.probes))
         os.killpg(agent.pid, number)
-        with pytest.raises(AgentFailed):
+        with pytest.raises(AgentError):
             agent.wait(999, 10)
     _wait_until(lambda: _ended(guard))
     assert _state(ground) == before
@@ -125,10 +127,10 @@ def test_killed_at_any_moment(
 ) -> None:
     """Everything is asked at once; it is killed when the n-th reply came, or in mid-arming."""
     watch = _watch(ground, probe_to)
-    with LocalAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.doors) as agent:
         agent.send(watch)
-        agent.send(Inject(id=11, place=ground.places["client"], probes=watch.probes))
-        agent.send(Dump(id=12, place=ground.places["a"], files=("iptables-legacy-save.txt",)))
+        agent.send(SendProbes(id=11, place=ground.places["client"], probes=watch.probes))
+        agent.send(ReadFiles(id=12, place=ground.places["a"], files=("iptables-legacy-save.txt",)))
         agent.send(Stop(id=13, of=10))
         _wait_until(lambda: len(agent.log) > replies or Done(id=13) in agent.log)
         os.kill(agent.pid, signal.SIGKILL)
@@ -139,7 +141,7 @@ def test_killed_at_any_moment(
 def test_killed_while_arming(
     ground: Ground, before: dict[str, str], probe_to: ProbeTo, milliseconds: int
 ) -> None:
-    with LocalAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.doors) as agent:
         agent.send(_watch(ground, probe_to))
         time.sleep(milliseconds / 1000)
         os.kill(agent.pid, signal.SIGKILL)
@@ -149,7 +151,7 @@ def test_killed_while_arming(
 def test_the_logger_that_was_there_is_put_back(ground: Ground, probe_to: ProbeTo) -> None:
     ground.run("a", "iptables-legacy-restore", text=LEGACY)
     ground.write("a", {"net/netfilter/nf_log/2": "nf_log_ipv4"})
-    with LocalAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.doors) as agent:
         agent.send(_watch(ground, probe_to))
         assert agent.wait(10, 20)
     assert ground.run("a", "cat", SYSCTLS[0]).strip() == "nf_log_ipv4"
@@ -157,7 +159,7 @@ def test_the_logger_that_was_there_is_put_back(ground: Ground, probe_to: ProbeTo
 
 
 def test_descriptors_and_threads_do_not_pile_up(
-    ground: Ground, agent: LocalAgent, probe_to: ProbeTo
+    ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo
 ) -> None:
     def size() -> tuple[int, int]:
         process = Path(f"/proc/{agent.pid}")
@@ -165,11 +167,11 @@ def test_descriptors_and_threads_do_not_pile_up(
 
     sizes = []
     for round_ in range(3):
-        watch = Watch(
-            id=100 + round_, places=(Place(node="a"),), probes=probe_to("10.244.2.20", 8080)
+        watch = StartCapture(
+            id=100 + round_, places=(Netns(node="a"),), probes=probe_to("10.244.2.20", 8080)
         )
         agent.send(watch)
-        agent.send(Inject(id=200 + round_, place=ground.places["client"], probes=watch.probes))
+        agent.send(SendProbes(id=200 + round_, place=ground.places["client"], probes=watch.probes))
         assert agent.wait(200 + round_, 10)
         agent.send(Stop(id=300 + round_, of=watch.id))
         assert agent.wait(300 + round_, 10)
@@ -184,8 +186,8 @@ def test_a_dump_that_takes_long_does_not_outlive_the_agent(
     slow.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with LocalAgent("a", ground.doors) as agent:
-        agent.send(Dump(id=5, place=Place(node="a"), files=("ipset-save.txt",)))
+    with SubprocessAgent("a", ground.doors) as agent:
+        agent.send(ReadFiles(id=5, place=Netns(node="a"), files=("ipset-save.txt",)))
         _wait_until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text() != "")
         pid = int((tmp_path / "pid").read_text())
     assert agent.ended == 0, "it left by itself"

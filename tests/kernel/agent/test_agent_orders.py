@@ -16,25 +16,25 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from kptrace.errors import AgentFailed
-from kptrace.model import Flow, Place, Returned
-from kptrace.node import namespace
-from kptrace.node.link import LocalAgent
-from kptrace.node.namespace import OWN
+from kptrace.agent import netns
+from kptrace.agent.netns import OWN
+from kptrace.agent_client.subprocess_agent import SubprocessAgent
+from kptrace.model import Flow, Netns, ProbeResult
+from kptrace.model.errors import AgentError
 from kptrace.protocol import (
-    DOOR,
-    Answer,
-    Ask,
-    Door,
-    Dump,
-    Fact,
-    Inject,
-    Lookup,
-    Ready,
+    NETNS_UNAVAILABLE,
+    CaptureStarted,
+    DnsQuery,
+    DnsResponse,
+    FileContent,
+    GetConntrack,
+    NetnsHandle,
+    ReadFiles,
+    SendProbes,
+    StartCapture,
     Stop,
-    Watch,
 )
-from kptrace.rules.wanted import TABLES
+from kptrace.rules.live.queries import TABLES
 
 if TYPE_CHECKING:
     from tests.kernel.agent.conftest import Ground, ProbeTo
@@ -45,7 +45,7 @@ pytestmark = pytest.mark.kernel
 def _say(*lines: bytes) -> tuple[list[dict[str, object]], str]:
     """The agent by hand: these lines on its stdin; its replies and its stderr."""
     run = subprocess.run(
-        [sys.executable, "-m", "kptrace.node.agent"],
+        [sys.executable, "-m", "kptrace.agent.server"],
         input=b"".join(line + b"\n" for line in lines),
         capture_output=True,
         timeout=20,
@@ -79,50 +79,55 @@ def test_lines_that_are_no_requests_are_answered_and_it_goes_on() -> None:
     assert stderr == ""
 
 
-def test_a_flow_that_is_none_is_an_oops(ground: Ground, agent: LocalAgent) -> None:
+def test_a_flow_that_is_none_is_an_oops(ground: Ground, agent: SubprocessAgent) -> None:
     bad = msgspec.json.decode(
         b'{"protocol":"carrier pigeon","src":"here","dst":"there"}', type=dict[str, str]
     )
-    agent.send(Lookup(id=5, place=ground.places["a"], flows=(Flow(**bad),)))
-    with pytest.raises(AgentFailed):
+    agent.send(GetConntrack(id=5, place=ground.places["a"], flows=(Flow(**bad),)))
+    with pytest.raises(AgentError):
         agent.wait(5, 10)
-    agent.send(Lookup(id=6, place=ground.places["a"], flows=()))
+    agent.send(GetConntrack(id=6, place=ground.places["a"], flows=()))
     assert agent.wait(6, 10)
 
 
-def test_a_place_without_a_door(agent: LocalAgent) -> None:
-    agent.send(Dump(id=5, place=Place(node="a", pod="no/such"), files=("ip-addr.json",)))
-    with pytest.raises(AgentFailed, match="no door to no/such"):
+def test_a_place_without_a_door(agent: SubprocessAgent) -> None:
+    agent.send(ReadFiles(id=5, place=Netns(node="a", pod="no/such"), files=("ip-addr.json",)))
+    with pytest.raises(AgentError, match="no door to no/such"):
         agent.wait(5, 10)
 
 
 def test_a_namespace_that_is_gone() -> None:
-    place = Place(node="a")
-    door = Door(place=place, netns="/run/netns/kpa-no-such")
+    place = Netns(node="a")
+    door = NetnsHandle(place=place, netns="/run/netns/kpa-no-such")
     # Agents start side by side, so it is the first wait that tells of it.
-    with LocalAgent("a", (door,)) as agent:
-        agent.send(Dump(id=10, place=place, files=("ip-link.json",)))
-        with pytest.raises(AgentFailed, match="no such namespace file"):
+    with SubprocessAgent("a", (door,)) as agent:
+        agent.send(ReadFiles(id=10, place=place, files=("ip-link.json",)))
+        with pytest.raises(AgentError, match="no such namespace file"):
             agent.wait(10, 10)
 
 
 def test_a_pod_that_has_ended_closes_its_own_door_only() -> None:
-    node, pod = Place(node="a"), Place(node="a", pod="shop/web")
-    doors = (Door(place=pod, netns="/proc/4194305/ns/net"), Door(place=node, netns=OWN))
-    with LocalAgent("a", doors) as agent:
+    node, pod = Netns(node="a"), Netns(node="a", pod="shop/web")
+    doors = (
+        NetnsHandle(place=pod, netns="/proc/4194305/ns/net"),
+        NetnsHandle(place=node, netns=OWN),
+    )
+    with SubprocessAgent("a", doors) as agent:
         agent.wait_until_entered()
-        (closed,) = (r for r in agent.log if isinstance(r, Fact) and r.file == DOOR)
+        (closed,) = (
+            r for r in agent.log if isinstance(r, FileContent) and r.file == NETNS_UNAVAILABLE
+        )
         assert (closed.place, closed.missing) == (
             pod,
             "pod shop/web has ended since it was looked up",
         )
-        agent.send(Dump(id=10, place=node, files=("ip-link.json",)))
+        agent.send(ReadFiles(id=10, place=node, files=("ip-link.json",)))
         assert agent.wait(10, 10)
 
 
 def test_a_pod_that_ends_while_it_is_looked_at_is_looked_at_to_the_end() -> None:
     """And not whoever has its process' number then."""
-    pod = Place(node="a", pod="shop/web")
+    pod = Netns(node="a", pod="shop/web")
     process = subprocess.Popen(["unshare", "--net", "sleep", "600"])
     try:
         path = f"/proc/{process.pid}/ns/net"
@@ -130,18 +135,20 @@ def test_a_pod_that_ends_while_it_is_looked_at_is_looked_at_to_the_end() -> None
             time.sleep(0.01)
         words = ("nsenter", f"--net={path}", "ip", "link", "add", "of-web", "type", "bridge")
         subprocess.run(words, check=True)
-        with LocalAgent("a", (Door(place=pod, netns=path),)) as agent:
+        with SubprocessAgent("a", (NetnsHandle(place=pod, netns=path),)) as agent:
             agent.wait_until_entered()
             process.kill()
             process.wait()
-            agent.send(Dump(id=10, place=pod, files=("ip-link.json", TABLES)))
+            agent.send(ReadFiles(id=10, place=pod, files=("ip-link.json", TABLES)))
             assert agent.wait(10, 10)
-            agent.send(Watch(id=11, places=(pod,), probes=(), layers=("capture", "rules")))
+            agent.send(StartCapture(id=11, places=(pod,), probes=(), layers=("capture", "rules")))
             assert agent.wait(11, 10)
-            told = {r.file: r.text for r in agent.log if isinstance(r, Fact) and not r.missing}
+            told = {
+                r.file: r.text for r in agent.log if isinstance(r, FileContent) and not r.missing
+            }
             assert [link["ifname"] for link in json.loads(told["ip-link.json"])] == ["lo", "of-web"]
             assert "of-web" in json.loads(told[TABLES])["interfaces"].values()
-            (ready,) = (r for r in agent.log if isinstance(r, Ready))
+            (ready,) = (r for r in agent.log if isinstance(r, CaptureStarted))
             assert ready.unarmed == ()
     finally:
         process.kill()
@@ -160,7 +167,7 @@ def test_without_capabilities_it_says_what_is_missing(ground: Ground) -> None:
     ]
     without = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
     run = subprocess.run(
-        [*without, sys.executable, "-m", "kptrace.node.agent"],
+        [*without, sys.executable, "-m", "kptrace.agent.server"],
         input="".join(json.dumps(line) + "\n" for line in lines),
         capture_output=True,
         text=True,
@@ -182,21 +189,21 @@ def test_without_capabilities_it_says_what_is_missing(ground: Ground) -> None:
 
 def test_it_needs_little_to_start() -> None:
     heavy = {"scapy", "pyroute2", "typer", "rich", "kubernetes", "yaml", "dns", "asyncio"}
-    code = "import sys, kptrace.node.agent; print(*{m.split('.')[0] for m in sys.modules})"
+    code = "import sys, kptrace.agent.server; print(*{m.split('.')[0] for m in sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not heavy & set(run.stdout.split())
 
 
 @pytest.mark.parametrize("name", ["ip-addr.json", "ip-route.json", "bridge-fdb.json"])
-def test_a_dump_is_what_the_tool_prints(ground: Ground, agent: LocalAgent, name: str) -> None:
+def test_a_dump_is_what_the_tool_prints(ground: Ground, agent: SubprocessAgent, name: str) -> None:
     commands = {
         "ip-addr.json": "ip -j -d address show",
         "ip-route.json": "ip -j -4 route show table all",
         "bridge-fdb.json": "bridge -j fdb show",
     }
-    agent.send(Dump(id=5, place=ground.places["a"], files=(name,)))
+    agent.send(ReadFiles(id=5, place=ground.places["a"], files=(name,)))
     assert agent.wait(5, 20)
-    [fact] = [r for r in agent.log if isinstance(r, Fact)]
+    [fact] = [r for r in agent.log if isinstance(r, FileContent)]
     printed = ground.run("a", *commands[name].split())
     assert _steady(json.loads(fact.text)) == _steady(json.loads(printed))
 
@@ -210,14 +217,14 @@ def _steady(value: object) -> object:
     return value
 
 
-def test_a_dump_of_everything(ground: Ground, agent: LocalAgent, tmp_path: Path) -> None:
-    from kptrace.crew import FILES, ON_DEMAND
+def test_a_dump_of_everything(ground: Ground, agent: SubprocessAgent, tmp_path: Path) -> None:
+    from kptrace.trace.agent_session import FILES, ON_DEMAND
 
     every = (*FILES, *ON_DEMAND, "resolv.conf", "no-such.txt")
     ground.run("a", "iptables-nft-restore", text="*nat\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n")
-    agent.send(Dump(id=5, place=ground.places["a"], files=every))
+    agent.send(ReadFiles(id=5, place=ground.places["a"], files=every))
     assert agent.wait(5, 30)
-    facts = {r.file: r for r in agent.log if isinstance(r, Fact)}
+    facts = {r.file: r for r in agent.log if isinstance(r, FileContent)}
     assert {name for name, fact in facts.items() if fact.missing} == {"resolv.conf", "no-such.txt"}
     assert set(facts) == set(every)
     for name, fact in facts.items():
@@ -234,16 +241,18 @@ def test_a_program_that_is_missing_is_named(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    with LocalAgent("a", ground.doors) as agent:
-        agent.send(Dump(id=5, place=ground.places["a"], files=("ip-addr.json", "ipset-save.txt")))
+    with SubprocessAgent("a", ground.doors) as agent:
+        agent.send(
+            ReadFiles(id=5, place=ground.places["a"], files=("ip-addr.json", "ipset-save.txt"))
+        )
         assert agent.wait(5, 20)
-    missing = {r.file: r.missing for r in agent.log if isinstance(r, Fact)}
+    missing = {r.file: r.missing for r in agent.log if isinstance(r, FileContent)}
     assert missing["ip-addr.json"] == "ip is not installed here"
     assert missing["ipset-save.txt"] == "ipset is not installed here"
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-def test_a_question_and_its_answer(ground: Ground, agent: LocalAgent, transport: str) -> None:
+def test_a_question_and_its_answer(ground: Ground, agent: SubprocessAgent, transport: str) -> None:
     import dns.message
 
     query = dns.message.make_query("web.shop.svc.cluster.local", "A")
@@ -255,13 +264,13 @@ def test_a_question_and_its_answer(ground: Ground, agent: LocalAgent, transport:
         sock.bind(("10.244.2.20", 5353))
         return sock
 
-    server = namespace.within(ground.path("server"), bind)
+    server = netns.run_in_netns(ground.path("server"), bind)
     work = _serve_tcp if transport == "tcp" else _serve_udp
     thread = threading.Thread(target=partial(work, server, served))
     if transport == "tcp":
         server.listen()
     thread.start()
-    ask = Ask(
+    ask = DnsQuery(
         id=5,
         place=ground.places["client"],
         server="10.244.2.20",
@@ -273,7 +282,7 @@ def test_a_question_and_its_answer(ground: Ground, agent: LocalAgent, transport:
     assert agent.wait(5, 10)
     thread.join()
     server.close()
-    [answer] = [r for r in agent.log if isinstance(r, Answer)]
+    [answer] = [r for r in agent.log if isinstance(r, DnsResponse)]
     assert (answer.message, answer.error) == (served, "")
 
 
@@ -301,10 +310,10 @@ def _serve_tcp(sock: socket.socket, answer: bytes) -> None:
     ],
 )
 def test_no_answer(
-    ground: Ground, agent: LocalAgent, server: str, transport: str, error: str
+    ground: Ground, agent: SubprocessAgent, server: str, transport: str, error: str
 ) -> None:
     agent.send(
-        Ask(
+        DnsQuery(
             id=5,
             place=ground.places["client"],
             server=server,
@@ -314,52 +323,54 @@ def test_no_answer(
         )
     )
     assert agent.wait(5, 10)
-    [answer] = [r for r in agent.log if isinstance(r, Answer)]
+    [answer] = [r for r in agent.log if isinstance(r, DnsResponse)]
     assert (answer.message, answer.error) == (b"", error)
 
 
 def test_a_send_can_be_given_up_while_it_waits(
-    ground: Ground, agent: LocalAgent, probe_to: ProbeTo
+    ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo
 ) -> None:
     probes = probe_to("10.244.2.99", 8080, count=3)
-    watch = Watch(id=4, places=(ground.places["a"],), probes=probes)
+    watch = StartCapture(id=4, places=(ground.places["a"],), probes=probes)
     agent.send(watch)
-    agent.send(Inject(id=5, place=ground.places["client"], probes=probes, timeout=60))
+    agent.send(SendProbes(id=5, place=ground.places["client"], probes=probes, timeout=60))
     assert agent.wait(4, 10)
     assert not agent.wait(5, 0.1)
     agent.send(Stop(id=6, of=5))
     assert agent.wait(6, 10)
     assert agent.wait(5, 1)
-    returned = [r for r in agent.log if isinstance(r, Returned)]
+    returned = [r for r in agent.log if isinstance(r, ProbeResult)]
     assert [r.result for r in returned] == ["timeout"] * 3
     assert {r.cookie for r in returned} == {p.cookie for p in probes}
 
 
-def test_the_flow_that_was_asked_for(ground: Ground, agent: LocalAgent, probe_to: ProbeTo) -> None:
+def test_the_flow_that_was_asked_for(
+    ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo
+) -> None:
     [probe] = probe_to("10.244.2.20", 8080)
     flow = msgspec.structs.replace(probe.flow, src="10.244.1.10", sport=40123)
     chosen = msgspec.structs.replace(probe, flow=flow, ttl=2)
-    agent.send(Inject(id=5, place=ground.places["client"], probes=(chosen,)))
+    agent.send(SendProbes(id=5, place=ground.places["client"], probes=(chosen,)))
     assert agent.wait(5, 10)
-    [returned] = [r for r in agent.log if isinstance(r, Returned)]
+    [returned] = [r for r in agent.log if isinstance(r, ProbeResult)]
     assert returned.flow == flow
     assert returned.result == "unreachable", "TTL 2 dies on the second node"
 
 
 def test_an_address_that_is_not_ours_cannot_be_a_source(
-    ground: Ground, agent: LocalAgent, probe_to: ProbeTo
+    ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo
 ) -> None:
     [probe] = probe_to("10.244.2.20", 8080, src="10.9.9.9")
-    agent.send(Inject(id=5, place=ground.places["client"], probes=(probe,)))
+    agent.send(SendProbes(id=5, place=ground.places["client"], probes=(probe,)))
     assert agent.wait(5, 10)
-    [returned] = [r for r in agent.log if isinstance(r, Returned)]
+    [returned] = [r for r in agent.log if isinstance(r, ProbeResult)]
     assert (returned.result, returned.error) == ("failed", "EADDRNOTAVAIL")
 
 
 def test_a_dead_agent_is_an_error_with_its_last_words(ground: Ground) -> None:
-    with LocalAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.doors) as agent:
         os.kill(agent.pid, 9)
-        with pytest.raises(AgentFailed, match="agent on a died"):
+        with pytest.raises(AgentError, match="agent on a died"):
             agent.wait(5, 10)
-        with pytest.raises(AgentFailed):
+        with pytest.raises(AgentError):
             agent.send(Stop(id=6, of=5))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kptrace.model import Returned, RuleHit
-from kptrace.node.link import LocalAgent
-from kptrace.protocol import Dump, Ready, Unarmed, Watch
+from kptrace.agent_client.subprocess_agent import SubprocessAgent
+from kptrace.model import ProbeResult, RuleTraceEvent
+from kptrace.protocol import CaptureStarted, ReadFiles, SourceUnavailable, StartCapture
 
 if TYPE_CHECKING:
     from tests.kernel.agent.conftest import Ground, Observe, ProbeTo
@@ -89,9 +89,9 @@ def test_a_hit_is_the_line_of_save(
 ) -> None:
     _load(ground, version, backend, protocol)
     replies = observe(VIP[version], 80, protocol, backend=SERVER[version])
-    assert next(r for r in replies if isinstance(r, Returned)).result in ("connected", "replied")
+    assert next(r for r in replies if isinstance(r, ProbeResult)).result in ("connected", "replied")
 
-    hits = [r for r in replies if isinstance(r, RuleHit) and r.place == ground.places["a"]]
+    hits = [r for r in replies if isinstance(r, RuleTraceEvent) and r.place == ground.places["a"]]
     # Legacy tables stay, empty, once another test made them: then both are traced.
     hits = [h for h in hits if h.backend == backend]
     assert {h.family for h in hits} <= {"ip", "ip6"}
@@ -116,7 +116,7 @@ def test_a_hit_is_the_line_of_save(
         ]
 
 
-def _names_a_line(hit: RuleHit, chains: dict[tuple[str, str], list[str]]) -> bool:
+def _names_a_line(hit: RuleTraceEvent, chains: dict[tuple[str, str], list[str]]) -> bool:
     """Legacy calls an unconditional verdict a chain's end, with that rule's number."""
     return hit.kind == "rule" or 0 < hit.number <= len(chains.get((hit.table, hit.chain), []))
 
@@ -129,7 +129,7 @@ def test_the_outer_packet_of_the_tunnel_is_traced(
     ground.run("a", f"iptables-{backend}-restore", text=rules)
     rules = "*filter\n-A INPUT -p udp --dport 8472 -j ACCEPT\nCOMMIT\n"
     ground.run("b", f"iptables-{backend}-restore", text=rules)
-    hits = [r for r in observe("10.244.2.20", 8080) if isinstance(r, RuleHit)]
+    hits = [r for r in observe("10.244.2.20", 8080) if isinstance(r, RuleTraceEvent)]
     found = {(h.place.node, h.chain, h.number) for h in hits if h.kind == "rule"}
     assert {("a", "OUTPUT", 1), ("b", "INPUT", 1)} <= found
 
@@ -182,8 +182,8 @@ def test_native_nft_rules_by_handle_and_place(
         text=NATIVE[version],
     )
     replies = observe(VIP[version], 80)
-    assert next(r for r in replies if isinstance(r, Returned)).result == "connected"
-    hits = [r for r in replies if isinstance(r, RuleHit) and r.table == "kube-proxy"][:3]
+    assert next(r for r in replies if isinstance(r, ProbeResult)).result == "connected"
+    hits = [r for r in replies if isinstance(r, RuleTraceEvent) and r.table == "kube-proxy"][:3]
     assert [(h.chain, h.number, h.verdict, h.target) for h in hits] == [
         ("nat-prerouting", 1, "jump", "services"),
         ("services", 2, "goto", "service-web"),
@@ -201,25 +201,25 @@ def test_looking_makes_no_legacy_table(ground: Ground, observe: Observe) -> None
     before = tables()
     observe("10.244.2.20", 8080)
     files = ("iptables-legacy-save.txt", "ip6tables-legacy-save.txt", "iptables-nft-save.txt")
-    observe.ask(Dump(id=901, place=ground.places["b"], files=files))
+    observe.ask(ReadFiles(id=901, place=ground.places["b"], files=files))
     assert tables() == before
 
 
 def test_a_second_reader_of_the_legacy_log_is_told_who_has_it(
-    ground: Ground, agent: LocalAgent, probe_to: ProbeTo
+    ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo
 ) -> None:
     _load(ground, 4, "legacy", "tcp")
-    watch = Watch(id=70, places=(ground.places["a"],), probes=probe_to("10.96.0.50", 80))
+    watch = StartCapture(id=70, places=(ground.places["a"],), probes=probe_to("10.96.0.50", 80))
     agent.send(watch)
     assert agent.wait(70, 10)
-    with LocalAgent("a", ground.doors) as second:
+    with SubprocessAgent("a", ground.doors) as second:
         second.send(watch)
         assert second.wait(70, 10)
         ready = second.log[-1]
-    assert isinstance(ready, Ready)
+    assert isinstance(ready, CaptureStarted)
     assert "rules" in ready.armed, "nft is traced all the same"
     [missing] = ready.unarmed
-    assert isinstance(missing, Unarmed)
+    assert isinstance(missing, SourceUnavailable)
     assert str(agent.pid) in missing.why
     assert "NFLOG group 0" in missing.why
 
@@ -227,11 +227,11 @@ def test_a_second_reader_of_the_legacy_log_is_told_who_has_it(
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 @pytest.mark.parametrize("port", [80, 53])
 def test_everybody_can_list_rules_meanwhile(
-    ground: Ground, agent: LocalAgent, probe_to: ProbeTo, protocol: str, port: int
+    ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo, protocol: str, port: int
 ) -> None:
     """nft 1.0.6 aborts on tables that it cannot interpret; ours must not be one."""
     probes = (*probe_to("10.96.0.50", port, protocol), *probe_to("fd00:10:96::50", port, protocol))
-    agent.send(Watch(id=70, places=(ground.places["a"],), probes=probes))
+    agent.send(StartCapture(id=70, places=(ground.places["a"],), probes=probes))
     assert agent.wait(70, 10)
     for words in ("nft list tables", "nft -a list ruleset", "nft -j list ruleset"):
         assert "kptrace" in ground.run("a", *words.split())

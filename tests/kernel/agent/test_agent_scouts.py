@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from kptrace.model import Flow, Probe, Returned, Sighting
-from kptrace.node.link import LocalAgent
-from kptrace.protocol import Inject, Scout, Scouted, Stop, Watch
-from kptrace.wire.cookie import payload, scout_of
+from kptrace.agent_client.subprocess_agent import SubprocessAgent
+from kptrace.model import CapturedPacket, Flow, Probe, ProbeResult
+from kptrace.packet.probe_id import payload, preflight_id_of
+from kptrace.protocol import PreflightResult, SendPreflight, SendProbes, StartCapture, Stop
 
 if TYPE_CHECKING:
     from tests.kernel.agent.conftest import Ground, ProbeTo
@@ -33,41 +33,41 @@ PORTS = {"tcp": 8080, "udp": 8081}
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 @pytest.mark.parametrize("hold", [True, False], ids=["held", "mortal"])
 def test_the_backend_does_not_hear_of_it(
-    ground: Ground, agent: LocalAgent, probe_to: ProbeTo, protocol: str, hold: bool
+    ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo, protocol: str, hold: bool
 ) -> None:
     ground.run("a", "nft", "-f", "-", text=RULES)
     probes = probe_to("10.96.0.50", 80, protocol, count=3)
     if not hold:
         probes = tuple(msgspec.structs.replace(probe, ttl=2) for probe in probes)
-    agent.send(Watch(id=10, places=tuple(ground.places.values()), probes=probes))
+    agent.send(StartCapture(id=10, places=tuple(ground.places.values()), probes=probes))
     assert agent.wait(10, 20)
     client = ground.places["client"]
-    agent.send(Scout(id=11, place=client, probes=probes, hold=hold, bridges=("cni0",)))
+    agent.send(SendPreflight(id=11, place=client, probes=probes, hold=hold, bridges=("cni0",)))
     assert agent.wait(11, 20)
     agent.send(Stop(id=12, of=10))
     assert agent.wait(12, 20)
-    told = [reply for reply in agent.log if isinstance(reply, Scouted) and reply.id == 11]
+    told = [reply for reply in agent.log if isinstance(reply, PreflightResult) and reply.id == 11]
     assert {word.cookie for word in told} == {probe.cookie for probe in probes}
     for word in told:
         assert word.error == ""
         assert word.entry is not None
         assert (word.entry.reply.src, word.entry.reply.sport) == ("10.244.2.20", PORTS[protocol])
-    seen = {s.place.netns for s in agent.log if isinstance(s, Sighting) and not s.packet.icmp}
+    seen = {s.place.netns for s in agent.log if isinstance(s, CapturedPacket) and not s.packet.icmp}
     assert client.netns in seen
     assert ground.places["server"].netns not in seen
-    nodes = {s.place.node for s in agent.log if isinstance(s, Sighting)}
+    nodes = {s.place.node for s in agent.log if isinstance(s, CapturedPacket)}
     assert nodes == ({"a"} if hold else {"a", "b"})
 
     flows = {word.cookie: word.flow for word in told}
     follow = tuple(_after(probe, flows[probe.cookie]) for probe in probes)
-    agent.send(Inject(id=13, place=client, probes=follow))
+    agent.send(SendProbes(id=13, place=client, probes=follow))
     assert agent.wait(13, 20)
-    results = {reply.result for reply in agent.log if isinstance(reply, Returned)}
+    results = {reply.result for reply in agent.log if isinstance(reply, ProbeResult)}
     assert results == {"connected" if protocol == "tcp" else "replied"}
 
 
 def _after(scout: Probe, flow: Flow) -> Probe:
-    cookie = scout_of(scout.cookie)
+    cookie = preflight_id_of(scout.cookie)
     data = payload(cookie, flow.dport) if flow.protocol == "udp" else b""
     return Probe(cookie=cookie, flow=flow, payload=data)
 
@@ -76,9 +76,9 @@ def _after(scout: Probe, flow: Flow) -> Probe:
 def test_nothing_of_it_stays(ground: Ground, probe_to: ProbeTo, way: str) -> None:
     ground.run("a", "nft", "-f", "-", text=RULES)
     before = ground.run("a", "nft", "list", "ruleset")
-    with LocalAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.doors) as agent:
         probes = probe_to("10.96.0.50", 80)
-        agent.send(Scout(id=11, place=ground.places["client"], probes=probes))
+        agent.send(SendPreflight(id=11, place=ground.places["client"], probes=probes))
         assert agent.wait(11, 20)
         assert "table netdev kptrace" in ground.run("a", "nft", "list", "tables")
         if way == "stopped":
@@ -91,14 +91,14 @@ def test_nothing_of_it_stays(ground: Ground, probe_to: ProbeTo, way: str) -> Non
 
 
 def test_what_the_node_drops_is_not_recorded(
-    ground: Ground, agent: LocalAgent, probe_to: ProbeTo
+    ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo
 ) -> None:
     ground.run("a", "nft", "-f", "-", text=RULES)
     ground.run("a", "iptables-nft", "-P", "FORWARD", "DROP")
-    request = Scout(
+    request = SendPreflight(
         id=11, place=ground.places["client"], probes=probe_to("10.96.0.50", 80), timeout=0.3
     )
     agent.send(request)
     assert agent.wait(11, 20)
-    [word] = [reply for reply in agent.log if isinstance(reply, Scouted)]
+    [word] = [reply for reply in agent.log if isinstance(reply, PreflightResult)]
     assert (word.entry, word.error) == (None, "")

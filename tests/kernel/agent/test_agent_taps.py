@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kptrace.model import ConntrackEntry, Lost, Returned, Sighting
-from kptrace.node.link import LocalAgent
-from kptrace.protocol import Lookup, Stop, Watch
+from kptrace.agent_client.subprocess_agent import SubprocessAgent
+from kptrace.model import CapturedPacket, ConntrackEntry, EventsLost, ProbeResult
+from kptrace.protocol import GetConntrack, StartCapture, Stop
 
 if TYPE_CHECKING:
     from tests.kernel.agent.conftest import Ground, Observe, ProbeTo
@@ -35,11 +35,11 @@ FORTH = [
 OTHER = {"in": "out", "out": "in"}
 
 
-def _tap(s: Sighting) -> tuple[str, str, str, str]:
+def _tap(s: CapturedPacket) -> tuple[str, str, str, str]:
     return (s.place.node, s.place.netns, s.interface, s.direction)
 
 
-def _taps(sightings: list[Sighting]) -> list[tuple[str, str, str, str]]:
+def _taps(sightings: list[CapturedPacket]) -> list[tuple[str, str, str, str]]:
     return [_tap(s) for s in sightings]
 
 
@@ -60,7 +60,7 @@ def test_all_ten_taps_see_the_probe_and_its_answer(
     _dnat(ground, version, protocol)
     replies = observe(vip, 80, protocol, backend=server)
 
-    seen = [r for r in replies if isinstance(r, Sighting)]
+    seen = [r for r in replies if isinstance(r, CapturedPacket)]
     if protocol == "tcp":
         forth = [s for s in seen if s.packet.innermost.flags == "S"]
         back = [s for s in seen if s.packet.innermost.flags == "SA"]
@@ -76,9 +76,9 @@ def test_all_ten_taps_see_the_probe_and_its_answer(
     assert {s.packet.innermost.flow.sport for s in forth} == {forth[0].packet.flow.sport}
     assert [s.packet.innermost.ttl for s in forth] == [64] * 3 + [63] * 4 + [62] * 3
     assert not any(s.other_host for s in seen)
-    assert not [r for r in replies if isinstance(r, Lost)]
+    assert not [r for r in replies if isinstance(r, EventsLost)]
 
-    returned = next(r for r in replies if isinstance(r, Returned))
+    returned = next(r for r in replies if isinstance(r, ProbeResult))
     assert returned.result == ("connected" if protocol == "tcp" else "replied")
     assert returned.data.strip() == b"server"
     assert returned.flow == forth[0].packet.flow
@@ -87,13 +87,13 @@ def test_all_ten_taps_see_the_probe_and_its_answer(
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_conntrack_tells_what_the_flow_became(
-    ground: Ground, agent: LocalAgent, observe: Observe, version: int, protocol: str
+    ground: Ground, agent: SubprocessAgent, observe: Observe, version: int, protocol: str
 ) -> None:
     client, server, vip = ADDRESSES[version]
     _dnat(ground, version, protocol)
-    flow = next(r for r in observe(vip, 80, protocol) if isinstance(r, Returned)).flow
+    flow = next(r for r in observe(vip, 80, protocol) if isinstance(r, ProbeResult)).flow
 
-    observe.ask(Lookup(id=900, place=ground.places["a"], flows=(flow, flow.reverse)))
+    observe.ask(GetConntrack(id=900, place=ground.places["a"], flows=(flow, flow.reverse)))
 
     entries = [r for r in agent.log if isinstance(r, ConntrackEntry)]
     assert entries[0].original == flow
@@ -108,8 +108,8 @@ def test_conntrack_tells_what_the_flow_became(
 def test_a_hundred_probes_at_once_are_told_apart(ground: Ground, observe: Observe) -> None:
     _dnat(ground, 4, "tcp")
     replies = observe("10.96.0.50", 80, count=100)
-    assert [r.result for r in replies if isinstance(r, Returned)] == ["connected"] * 100
-    syns = [r for r in replies if isinstance(r, Sighting) and r.packet.innermost.flags == "S"]
+    assert [r.result for r in replies if isinstance(r, ProbeResult)] == ["connected"] * 100
+    syns = [r for r in replies if isinstance(r, CapturedPacket) and r.packet.innermost.flags == "S"]
     for cookie in {s.cookie for s in syns}:
         assert sorted(_taps([s for s in syns if s.cookie == cookie])) == sorted(FORTH)
     assert len({s.cookie for s in syns}) == 100
@@ -119,7 +119,7 @@ def test_an_icmp_error_is_recognised_by_what_it_quotes(ground: Ground, observe: 
     rule = "-A FORWARD -d 10.244.2.20 -j REJECT --reject-with icmp-admin-prohibited"
     ground.run("b", "iptables-nft-restore", text=f"*filter\n{rule}\nCOMMIT\n")
     replies = observe("10.244.2.20", 8080)
-    errors = [r for r in replies if isinstance(r, Sighting) and r.packet.innermost.icmp]
+    errors = [r for r in replies if isinstance(r, CapturedPacket) and r.packet.innermost.icmp]
     assert {s.packet.innermost.icmp for s in errors} == {(3, 13)}
     assert ("a", "t/client", "eth0", "in") in _taps(errors)
     quoted = errors[-1].packet.quoted
@@ -128,28 +128,30 @@ def test_an_icmp_error_is_recognised_by_what_it_quotes(ground: Ground, observe: 
         8080,
         errors[0].cookie,
     )
-    returned = next(r for r in replies if isinstance(r, Returned))
+    returned = next(r for r in replies if isinstance(r, ProbeResult))
     assert (returned.result, returned.error) == ("unreachable", "EHOSTUNREACH")
 
 
 def test_a_closed_port_refuses(observe: Observe) -> None:
     replies = observe("10.244.2.20", 9999)
-    assert next(r for r in replies if isinstance(r, Returned)).result == "refused"
-    resets = [r for r in replies if isinstance(r, Sighting) and r.packet.innermost.flags == "RA"]
+    assert next(r for r in replies if isinstance(r, ProbeResult)).result == "refused"
+    resets = [
+        r for r in replies if isinstance(r, CapturedPacket) and r.packet.innermost.flags == "RA"
+    ]
     assert len(resets) == 10
 
 
 def test_the_pod_itself_and_the_node_can_send(ground: Ground, observe: Observe) -> None:
     replies = observe("10.244.2.20", 8080, source="a")
-    syns = [r for r in replies if isinstance(r, Sighting) and r.packet.innermost.flags == "S"]
+    syns = [r for r in replies if isinstance(r, CapturedPacket) and r.packet.innermost.flags == "S"]
     assert sorted(_taps(syns)) == sorted(FORTH[3:])
 
 
 def test_no_interface_becomes_promiscuous(
-    ground: Ground, agent: LocalAgent, probe_to: ProbeTo
+    ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo
 ) -> None:
     probes = probe_to("10.244.2.20", 8080)
-    agent.send(Watch(id=50, places=tuple(ground.places.values()), probes=probes))
+    agent.send(StartCapture(id=50, places=tuple(ground.places.values()), probes=probes))
     assert agent.wait(50, 10)
     for node in ("a", "b"):
         links = ground.run(node, "ip", "-d", "link")

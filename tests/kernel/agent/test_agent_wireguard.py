@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from kptrace.node import wireguard
-from kptrace.node.namespace import within
-from kptrace.node.netlink import Conversation
+from kptrace.agent.netlink import wireguard
+from kptrace.agent.netlink.socket import NetlinkSocket
+from kptrace.agent.netns import run_in_netns
 
 pytestmark = pytest.mark.kernel
 
 
 def test_a_family_by_its_name() -> None:
     """The controller itself has the fixed number 16 (GENL_ID_CTRL)."""
-    with Conversation(wireguard.NETLINK_GENERIC) as generic:
+    with NetlinkSocket(wireguard.NETLINK_GENERIC) as generic:
         assert wireguard.family_id(generic, "nlctrl") == wireguard.GENL_ID_CTRL
         with pytest.raises(FileNotFoundError):
             wireguard.family_id(generic, "no-such-family")
@@ -23,13 +23,13 @@ def test_a_family_by_its_name() -> None:
 
 def test_links_of_one_kind(ground: Any) -> None:
     def ask(kind: str) -> list[str]:
-        with Conversation(wireguard.NETLINK_ROUTE) as links:
+        with NetlinkSocket(wireguard.NETLINK_ROUTE) as links:
             return list(wireguard.devices(links, kind))
 
     def inside() -> dict[str, list[str]]:
         return {kind: ask(kind) for kind in ("bridge", "vxlan", "wireguard")}
 
-    assert within(ground.path("a"), inside) == {
+    assert run_in_netns(ground.path("a"), inside) == {
         "bridge": ["cni0"],
         "vxlan": ["flannel.1"],
         "wireguard": [],

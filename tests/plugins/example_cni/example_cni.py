@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from kptrace.cni import Recognised
-from kptrace.walk.snapshot import Snapshot
+from kptrace.plugins.registry import DetectedCni
+from kptrace.simulate.snapshot.snapshot import Snapshot
 
 
 class Example:
@@ -14,10 +14,10 @@ class Example:
     def wants(self) -> tuple[str, ...]:
         return ("example.txt",)
 
-    def detect(self, node: Snapshot, files: Mapping[str, str]) -> Recognised | None:
+    def detect(self, node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
         if node.link("example0") is None:
             return None
-        return Recognised(
+        return DetectedCni(
             name="Example",
             sure=1.0,
             signal="device example0",

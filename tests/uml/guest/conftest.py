@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rows import row
+from support.rows import row
 
-from kptrace import lookup, trace
-from kptrace.lab import cluster, faults, state
-from kptrace.lab.fault import Fault
-from kptrace.lab.ground import LabGround
-from kptrace.lab.plan import Plan, plan
+from kptrace.environment.lab import LabEnvironment
+from kptrace.lab import cluster, state
+from kptrace.lab.address_plan import Plan, plan
+from kptrace.lab.faults import inject
+from kptrace.lab.faults.catalogue import Fault
 from kptrace.lab.state import Lab
-from kptrace.model import Question, Trace
-from kptrace.protocol import Agent, Reply, Request
-from kptrace.target import parse_target
+from kptrace.model import Trace, TraceRequest
+from kptrace.model.targets import parse_target
+from kptrace.protocol import AgentClient, Reply, Request
+from kptrace.trace import dns_lookup, trace
 
 HERE = Path(__file__).parent
 _NUMBERS = itertools.count(1)
@@ -63,7 +64,7 @@ def planned(name: str, values: tuple[str, ...]) -> Plan:
 class _Kept:
     """One run's view of an agent that serves many: it remembers from here on."""
 
-    def __init__(self, agent: Agent) -> None:
+    def __init__(self, agent: AgentClient) -> None:
         self.node = agent.node
         self._agent, self._begun = agent, len(agent.log)
 
@@ -84,16 +85,16 @@ class _Kept:
 class Bench:
     sparing = False
 
-    def __init__(self, lab: Lab, ground: LabGround) -> None:
+    def __init__(self, lab: Lab, ground: LabEnvironment) -> None:
         self.lab = lab
         self.api = ground.api
         self._ground = ground
-        self._agents: dict[str, Agent] = {}
+        self._agents: dict[str, AgentClient] = {}
 
     def forget(self) -> bool:
         return False
 
-    def agent(self, node: str) -> Agent:
+    def agent(self, node: str) -> AgentClient:
         if node not in self._agents:
             self._agents[node] = self._ground.agent(node)
         return _Kept(self._agents[node])
@@ -102,23 +103,23 @@ class Bench:
         self.agent(node)
 
     def trace(self, target: str, source: str, namespace: str = "shop", **asked: Any) -> Trace:
-        question = Question(
+        question = TraceRequest(
             target=parse_target(target, namespace),
             source=source,
             namespace="shop",
             **{"timeout": 2.0, **asked},
         )
         seed = int.from_bytes(os.urandom(4))
-        return trace.traced(question, self, seed, lambda _: None)[1]
+        return trace.trace_and_report(question, self, seed, lambda _: None)[1]
 
     @contextmanager
     def broken(self, name: str) -> Iterator[Fault]:
-        fault = faults.find(name)
-        faults.inject(self.lab.name, fault)
+        fault = inject.find(name)
+        inject.inject(self.lab.name, fault)
         try:
             yield fault
         finally:
-            faults.heal(self.lab.name, name)
+            inject.heal(self.lab.name, name)
 
 
 @contextmanager
@@ -126,7 +127,7 @@ def standing(values: tuple[str, ...]) -> Iterator[Bench]:
     name = f"uml-{os.getpid()}-{next(_NUMBERS)}"
     try:
         lab = cluster.up(planned(name, values))
-        with LabGround(lab) as ground:
+        with LabEnvironment(lab) as ground:
             yield Bench(lab, ground)
     finally:
         if name in state.names():
@@ -143,4 +144,4 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many faults lose the DNS question too; its time is another test's matter."""
-    monkeypatch.setattr(lookup, "ASK_SECONDS", 0.4)
+    monkeypatch.setattr(dns_lookup, "ASK_SECONDS", 0.4)

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from kptrace.lab import faults, machine
-from kptrace.lab.plan import Plan
+from kptrace.agent.netns import run_in_netns
+from kptrace.lab import host_commands
+from kptrace.lab.address_plan import Plan
+from kptrace.lab.faults import inject
 from kptrace.lab.state import NETNS, Lab
 from kptrace.model import Outcome, Trace
-from kptrace.node.namespace import within
 from kptrace.render.text import text
 
 
@@ -66,23 +67,23 @@ def everything(lab: Lab) -> dict[str, list[str]]:
     commands += [("ipvsadm", "-Sn"), ("ipset", "save")] * (lab.plan.proxy == "ipvs")
     for node in lab.plan.nodes:
         for command in commands:
-            lines = machine.run(command, "", node.netns).splitlines()
+            lines = host_commands.run(command, "", node.netns).splitlines()
             kept = (one.partition(" [")[0].partition(" initval")[0] for one in lines)
             words = [" ".join(sorted(one.split())) for one in kept if one[0] != "#"]
             found[f"{node.name} {command}"] = sorted(words)
-        forward = machine.read_sysctl("net.ipv4.ip_forward", node.netns)
+        forward = host_commands.read_sysctl("net.ipv4.ip_forward", node.netns)
         found[f"{node.name} forward"] = [forward]
     return found
 
 
 def suits(lab: Plan, name: str) -> bool:
-    return faults.find(name).possible(lab)
+    return inject.find(name).possible(lab)
 
 
 @pytest.fixture(scope="module")
 def untouched(bench: Any) -> Iterator[None]:
     """After all faults are healed the nodes are what they were."""
-    machine.run(("iptables-legacy-save", "-t", "raw"), "", bench.lab.plan.nodes[0].netns)
+    host_commands.run(("iptables-legacy-save", "-t", "raw"), "", bench.lab.plan.nodes[0].netns)
     before = everything(bench.lab)
     yield
     assert everything(bench.lab) == before
@@ -93,7 +94,7 @@ def connects(lab: Lab, address: str) -> bool:
         with socket.create_connection((address, 80), timeout=5) as line:
             return bool(line.recv(10))
 
-    return within(str(NETNS / f"kpt-{lab.name}-shop.client"), work)
+    return run_in_netns(str(NETNS / f"kpt-{lab.name}-shop.client"), work)
 
 
 @pytest.mark.parametrize("name", BLAMED)
@@ -116,4 +117,4 @@ def test_named_and_healed(bench: Any, untouched: None, name: str) -> None:
 
 
 def test_every_fault_of_the_lab_is_blamed_here() -> None:
-    assert set(BLAMED) == {fault.name for fault in faults.FAULTS}
+    assert set(BLAMED) == {fault.name for fault in inject.FAULTS}

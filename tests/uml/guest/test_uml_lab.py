@@ -10,10 +10,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from kptrace.lab import cluster, faults, machine, rules
-from kptrace.lab.plan import plan
+from kptrace.agent.netns import run_in_netns
+from kptrace.lab import cluster, host_commands
+from kptrace.lab.address_plan import plan
+from kptrace.lab.dataplane import load_rules
+from kptrace.lab.faults import inject
 from kptrace.lab.state import NETNS, Lab
-from kptrace.node.namespace import within
 
 
 @contextmanager
@@ -30,7 +32,7 @@ def answers(lab: Lab, where: str, address: str, times: int) -> list[str]:
         with socket.create_connection((address, 80), timeout=5) as line:
             return line.makefile("rb").read().decode().rpartition("\r\n\r\n")[2].strip()
 
-    return [within(str(NETNS / f"kpt-{lab.name}-{where}"), work) for _ in range(times)]
+    return [run_in_netns(str(NETNS / f"kpt-{lab.name}-{where}"), work) for _ in range(times)]
 
 
 @pytest.mark.parametrize("scheduler", ["wrr", "wlc", "dh", "sh", "mh"])
@@ -40,13 +42,13 @@ def test_a_scheduler_of_kube_proxy(scheduler: str) -> None:
         seen = set(answers(lab, "shop.client", "10.96.1.1", 24))
         wanted = {"dh": 1, "sh": 1}.get(scheduler, 3)
         assert len(seen) == wanted
-        listed = machine.run(("ipvsadm", "-Sn"), "", lab.plan.node("node-a").netns)
+        listed = host_commands.run(("ipvsadm", "-Sn"), "", lab.plan.node("node-a").netns)
         assert f"-A -t 10.96.1.1:80 -s {scheduler}" in listed
 
 
 def test_cross_subnet_tunnels_only_between_subnets() -> None:
     with made("ipvs", "calico-crosssubnet", nodes=3) as lab:
-        shown = machine.run(("ip", "route"), "", lab.plan.node("node-a").netns)
+        shown = host_commands.run(("ip", "route"), "", lab.plan.node("node-a").netns)
         assert "10.244.2.0/26 via 172.30.0.12 dev eth0 proto bird" in shown
         assert "10.244.3.0/26 via 172.30.1.13 dev tunl0 proto bird onlink" in shown
         assert answers(lab, "shop.client", "10.96.1.2", 1) == ["remote-1"]
@@ -70,7 +72,7 @@ def test_a_second_sync_changes_nothing_and_down_leaves_nothing() -> None:
 
         def all_of_it() -> list[str]:
             commands = (("ipvsadm", "-Sn"), ("ipset", "save"), ("iptables-legacy-save",))
-            texts = [machine.run(command, "", node.netns) for command in commands]
+            texts = [host_commands.run(command, "", node.netns) for command in commands]
             return sorted(
                 line.partition(" initval")[0].partition(" [")[0]
                 for text in texts
@@ -79,11 +81,11 @@ def test_a_second_sync_changes_nothing_and_down_leaves_nothing() -> None:
             )
 
         first = all_of_it()
-        true = rules.healthy(lab.plan)
-        rules.reload(lab.plan, node, true, true)
+        true = load_rules.healthy(lab.plan)
+        load_rules.reload(lab.plan, node, true, true)
         assert all_of_it() == first
-        faults.inject(lab.name, faults.find("stale-dnat"))
+        inject.inject(lab.name, inject.find("stale-dnat"))
         assert all_of_it() != first
-        faults.heal(lab.name)
+        inject.heal(lab.name)
         assert all_of_it() == first
     assert namespaces() == before

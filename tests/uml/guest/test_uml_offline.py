@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from kptrace.lab.plan import Plan
+from kptrace.lab.address_plan import Plan
 from kptrace.lab.state import Lab
-from kptrace.model import Place
+from kptrace.model import Netns
 
 CLIENT = "10.244.1.10"
 
@@ -21,7 +21,7 @@ def suits(lab: Plan, address: str = "", server: str = "") -> bool:
 
 
 def on_node(lab: Lab, *args: str) -> subprocess.CompletedProcess[str]:
-    netns = lab.door(Place(node="node-a")).netns
+    netns = lab.door(Netns(node="node-a")).netns
     command = ["nsenter", f"--net={netns}", sys.executable, "-m", "kptrace", *args, "--offline"]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from kptrace.explain import look
-from kptrace.lab import machine
-from kptrace.lab.ground import LabGround
-from kptrace.lab.plan import Plan
+from kptrace.agent.netns import run_in_netns
+from kptrace.environment.lab import LabEnvironment
+from kptrace.environment.local_node import LiveState
+from kptrace.explain.explain import explain_from_state
+from kptrace.lab import host_commands
+from kptrace.lab.address_plan import Plan
 from kptrace.lab.state import NETNS, Lab
-from kptrace.live import Live
 from kptrace.model import Outcome, Trace
-from kptrace.node.namespace import within
-from kptrace.target import parse_source, parse_target
+from kptrace.model.targets import parse_source, parse_target
 
 STICKY = "10.96.1.7:80"
 CLIENT = "10.244.2.10"  # client-b, on node-b
@@ -37,7 +37,9 @@ def netns(lab: Lab) -> str:
 
 def templates(lab: Lab) -> list[str]:
     """Servers that the client is bound to, as ipvsadm lists them."""
-    lines = (line.split() for line in machine.run(("ipvsadm", "-Lnc"), "", netns(lab)).split("\n"))
+    lines = (
+        line.split() for line in host_commands.run(("ipvsadm", "-Lnc"), "", netns(lab)).split("\n")
+    )
     return [words[5] for words in lines if words[3:5] == [f"{CLIENT}:0", STICKY]]
 
 
@@ -45,17 +47,17 @@ def connect(lab: Lab, times: int) -> list[socket.socket]:
     def work() -> list[socket.socket]:
         return [socket.create_connection(("10.96.1.7", 80), timeout=5) for _ in range(times)]
 
-    return within(str(NETNS / f"kpt-{lab.name}-shop.client-b"), work)
+    return run_in_netns(str(NETNS / f"kpt-{lab.name}-shop.client-b"), work)
 
 
 @contextmanager
 def weighing_nothing(lab: Lab, server: str) -> Iterator[None]:
     edit = ("ipvsadm", "-e", "-t", STICKY, "-r", server, "-m", "-w")
-    machine.run((*edit, "0"), "", netns(lab))
+    host_commands.run((*edit, "0"), "", netns(lab))
     try:
         yield
     finally:
-        machine.run((*edit, "1"), "", netns(lab))
+        host_commands.run((*edit, "1"), "", netns(lab))
 
 
 @pytest.fixture
@@ -88,7 +90,9 @@ def test_among_many_connections(bench: Any, known: str) -> None:
     """The table is longer than one page, and read to its end."""
     lines = connect(bench.lab, MANY)
     try:
-        listed = machine.run(("cat", "/proc/thread-self/net/ip_vs_conn"), "", netns(bench.lab))
+        listed = host_commands.run(
+            ("cat", "/proc/thread-self/net/ip_vs_conn"), "", netns(bench.lab)
+        )
         assert len(listed) > 4096
         made: Trace = bench.trace("svc/sticky", "pod/client-b")
     finally:
@@ -113,10 +117,10 @@ def test_a_server_that_takes_no_more_loses_its_clients(bench: Any, known: str) -
 def test_another_client_is_not_bound_by_it(bench: Any, known: str) -> None:
     """What is asked in general does not depend on who was there (explain without --from)."""
     target = parse_target("svc/sticky", "shop")
-    with LabGround(bench.lab) as ground:
-        state = Live(ground, tuple(node.name for node in bench.lab.plan.nodes))
-        general = look(target, None, "node-b", state)
-        asked = look(target, parse_source("pod/client-b", "shop"), "node-b", state)
+    with LabEnvironment(bench.lab) as ground:
+        state = LiveState(ground, tuple(node.name for node in bench.lab.plan.nodes))
+        general = explain_from_state(target, None, "node-b", state)
+        asked = explain_from_state(target, parse_source("pod/client-b", "shop"), "node-b", state)
     (port,) = general.ports
     assert [len(one.backends) for one in port.entries if one.sender == "pod"] == [3]
     (port,) = asked.ports

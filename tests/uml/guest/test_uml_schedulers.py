@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from kptrace.lab import machine
-from kptrace.lab.plan import SCHEDULERS, Plan
+from kptrace.lab import host_commands
+from kptrace.lab.address_plan import SCHEDULERS, Plan
 from kptrace.lab.state import Lab
 from kptrace.model import Outcome, Trace
 
@@ -43,11 +43,11 @@ def suits(lab: Plan, scheduler: str = "") -> bool:
 def change(lab: Lab, node: str, scheduler: str) -> None:
     """All services by another scheduler, and no connection that is remembered."""
     netns = lab.plan.node(node).netns
-    saved = machine.run(("ipvsadm", "-Sn"), "", netns)
+    saved = host_commands.run(("ipvsadm", "-Sn"), "", netns)
     bare = re.sub(r" -b \S+", "", saved)
     fresh = re.sub(r" -s \S+", f" -s {FLAGS.get(scheduler, scheduler)}", bare)
-    machine.run(("ipvsadm", "-C"), "", netns)
-    machine.run(("ipvsadm", "-R"), fresh, netns)
+    host_commands.run(("ipvsadm", "-C"), "", netns)
+    host_commands.run(("ipvsadm", "-R"), fresh, netns)
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def by(lab: Lab, scheduler: str) -> Iterator[None]:
 def connections(lab: Lab, service: str) -> Counter[str]:
     """By server, as ipvsadm lists them."""
     netns = lab.plan.node("node-a").netns
-    lines = machine.run(("ipvsadm", "-Lnc"), "", netns).splitlines()
+    lines = host_commands.run(("ipvsadm", "-Lnc"), "", netns).splitlines()
     found = [line.split() for line in lines if line.startswith("TCP")]
     return Counter(words[5] for words in found if words[4] == service)
 
@@ -92,7 +92,7 @@ def test_whom_it_takes(bench: Any, scheduler: str) -> None:
 def weighing(netns: str, service: str, weights: dict[str, str]) -> Iterator[None]:
     def edit(server: str, weight: str) -> None:
         words = ("ipvsadm", "-e", "-t", service, "-r", server, "-m", "-w", weight)
-        machine.run(words, "", netns)
+        host_commands.run(words, "", netns)
 
     for server, weight in weights.items():
         edit(server, weight)
@@ -110,7 +110,7 @@ def test_weights_and_open_connections_are_told(bench: Any) -> None:
     weights = {"10.244.1.11:8080": "0", "10.244.2.12:8080": "7"}
     with by(lab, "wrr"), weighing(netns, service, weights):
         bench.trace("svc/web", "pod/client", count=3)
-        listed = machine.run(("ipvsadm", "-Ln", "-t", service), "", netns).splitlines()[3:]
+        listed = host_commands.run(("ipvsadm", "-Ln", "-t", service), "", netns).splitlines()[3:]
         made = bench.trace("svc/web", "pod/client")
     (choice,) = (hop for hop in made.hops if hop.action == "dnat")
     assert choice.rule

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from kptrace.agent.netns import run_in_netns
 from kptrace.lab.state import NETNS, Lab
-from kptrace.node.namespace import within
 
 T = TypeVar("T")
 WEB = {"web-1", "web-2", "web-3"}
@@ -27,7 +27,7 @@ def lab(bench: Any) -> Lab:
 
 def at(lab: Lab, where: str, work: Callable[[], T]) -> T:
     is_pod = any(pod.name == where for pod in lab.plan.pods)
-    return within(str(NETNS / f"kpt-{lab.name}-{'shop.' if is_pod else ''}{where}"), work)
+    return run_in_netns(str(NETNS / f"kpt-{lab.name}-{'shop.' if is_pod else ''}{where}"), work)
 
 
 def fetch(lab: Lab, where: str, address: str, port: int = 80) -> tuple[str, str]:

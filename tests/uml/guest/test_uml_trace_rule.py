@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from kptrace import trace
-from kptrace.lab import machine
-from kptrace.lab.ground import LabGround
-from kptrace.lab.plan import Plan
-from kptrace.model import Flow, Place, Probe, Question, RuleHit
-from kptrace.node.namespace import within
-from kptrace.protocol import Watch
-from kptrace.run import Run
-from kptrace.target import parse_target
+from kptrace.agent.netns import run_in_netns
+from kptrace.environment.lab import LabEnvironment
+from kptrace.lab import host_commands
+from kptrace.lab.address_plan import Plan
+from kptrace.model import Flow, Netns, Probe, RuleTraceEvent, TraceRequest
+from kptrace.model.targets import parse_target
+from kptrace.protocol import StartCapture
+from kptrace.protocol.recording import Recording
+from kptrace.trace import trace
 
 OURS = (("ipvs", "calico-ipip"), ("iptables-legacy", "flannel-ipip"))
 
@@ -34,7 +34,7 @@ def suits(lab: Plan, number: signal.Signals | None = None) -> bool:
 def raw(bench: Any, node: str) -> str:
     """The rules of the table, without counters."""
     netns = bench.lab.plan.node(node).netns
-    listed = machine.run(("iptables-legacy-save", "-t", "raw"), "", netns).splitlines()
+    listed = host_commands.run(("iptables-legacy-save", "-t", "raw"), "", netns).splitlines()
     return "\n".join(line for line in listed if line.startswith("-A"))
 
 
@@ -42,7 +42,7 @@ def tables(bench: Any, node: str) -> set[str]:
     """The base chains that exist, as table:CHAIN."""
     netns = bench.lab.plan.node(node).netns
     found, table = set(), ""
-    for line in machine.run(("iptables-legacy-save",), "", netns).splitlines():
+    for line in host_commands.run(("iptables-legacy-save",), "", netns).splitlines():
         if line.startswith("*"):
             table = line[1:]
         elif line.startswith(":"):
@@ -52,11 +52,11 @@ def tables(bench: Any, node: str) -> set[str]:
 
 def logger(bench: Any, node: str) -> str:
     path = Path("/proc/sys/net/netfilter/nf_log/2")
-    return within(f"/run/netns/{bench.lab.plan.node(node).netns}", path.read_text).strip()
+    return run_in_netns(f"/run/netns/{bench.lab.plan.node(node).netns}", path.read_text).strip()
 
 
-def run(bench: Any, allowed: bool) -> Run:
-    question = Question(
+def run(bench: Any, allowed: bool) -> Recording:
+    question = TraceRequest(
         target=parse_target("svc/remote", "shop"),
         source="pod/client",
         namespace="shop",
@@ -96,8 +96,8 @@ def test_the_kernel_tells_the_path(bench: Any) -> None:
     hits = [
         hit
         for hit in told.replies
-        if isinstance(hit, RuleHit)
-        and hit.place == Place(node="node-a")
+        if isinstance(hit, RuleTraceEvent)
+        and hit.place == Netns(node="node-a")
         and hit.packet
         and hit.packet.flags == "S"
         and hit.packet.tunnel is None
@@ -123,7 +123,7 @@ def test_the_kernel_tells_the_path(bench: Any) -> None:
 def test_without_leave_no_rule_is_set(bench: Any) -> None:
     before = raw(bench, "node-a"), logger(bench, "node-a")
     told = run(bench, allowed=False)
-    assert not any(isinstance(reply, RuleHit) for reply in told.replies)
+    assert not any(isinstance(reply, RuleTraceEvent) for reply in told.replies)
     assert (raw(bench, "node-a"), logger(bench, "node-a")) == before
     missing = [layer for layer in trace.report(told).evidence.layers if layer.missing]
     assert {layer.node for layer in missing if layer.name == "rules"} == {"node-a", "node-b"}
@@ -133,11 +133,11 @@ def test_killed_agent_leaves_no_rule(bench: Any) -> None:
     flow = Flow(protocol="tcp", src="10.244.1.10", dst="10.96.1.2", dport=80)
     probe = Probe(cookie=0x12345600, flow=flow)
     before = logger(bench, "node-a")
-    with LabGround(bench.lab) as ground:
+    with LabEnvironment(bench.lab) as ground:
         agent: Any = ground.agent("node-a")
-        place = Place(node="node-a")
+        place = Netns(node="node-a")
         agent.send(
-            Watch(id=77, places=(place,), probes=(probe,), layers=("rules",), raw_trace=True)
+            StartCapture(id=77, places=(place,), probes=(probe,), layers=("rules",), raw_trace=True)
         )
         assert agent.wait(77, 30)
         assert "TRACE" in raw(bench, "node-a")

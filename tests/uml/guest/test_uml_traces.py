@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from kptrace.lab import machine
-from kptrace.lab.plan import Plan
+from kptrace.lab import host_commands
+from kptrace.lab.address_plan import Plan
 from kptrace.model import Hop, Outcome, Trace
 
 WEB = ("shop/web-1", "shop/web-2", "shop/web-3")
@@ -126,7 +126,7 @@ def ipvs_agrees(bench: Any, made: Trace, way: Way) -> None:
     ref = chosen[0].rule
     assert ref
     node = bench.lab.plan.node(chosen[0].node)
-    listed = machine.run(("ipvsadm", "-Sn"), "", node.netns).splitlines()
+    listed = host_commands.run(("ipvsadm", "-Sn"), "", node.netns).splitlines()
     address, _, protocol = ref.chain.rpartition("/")
     option = {"tcp": "-t", "udp": "-u"}[protocol]
     servers = [line for line in listed if line.startswith(f"-a {option} {address} ")]

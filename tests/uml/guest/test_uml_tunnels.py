@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from kptrace.lab import machine
-from kptrace.lab.plan import NodePlan, Plan
+from kptrace.lab import host_commands
+from kptrace.lab.address_plan import NodePlan, Plan
 from kptrace.lab.state import Lab
 from kptrace.model import Outcome, Trace, Tunnel
 
@@ -49,12 +49,12 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def run(node: NodePlan, *words: str) -> str:
-    return machine.run(tuple(" ".join(words).split()), "", node.netns)
+    return host_commands.run(tuple(" ".join(words).split()), "", node.netns)
 
 
 @contextmanager
 def led(lab: Lab, kind: Kind) -> Iterator[None]:
-    machine.run(("modprobe", "-a", "geneve", "ip_gre", "ip6_gre"))
+    host_commands.run(("modprobe", "-a", "geneve", "ip_gre", "ip6_gre"))
     nodes = lab.plan.nodes
     before = {node.name: run(node, "ip route show", _pods(_other(lab, node))) for node in nodes}
     try:

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from kptrace.lab import machine
-from kptrace.lab.plan import Plan
+from kptrace.agent.netns import run_in_netns
+from kptrace.lab import host_commands
+from kptrace.lab.address_plan import Plan
 from kptrace.lab.state import NETNS, Lab
 from kptrace.model import Outcome, Trace
-from kptrace.node.namespace import within
 
 CONNTRACK = "net.ipv4.vs.conntrack"
 # Flannel drops nothing for being INVALID, Calico does: there no answer comes back
@@ -41,10 +41,10 @@ def suits(lab: Plan, way: str = "") -> bool:
 def untracked(bench: Any) -> Iterator[Lab]:
     lab: Lab = bench.lab
     for node in lab.plan.nodes:
-        machine.write_sysctls([(CONNTRACK, "0")], node.netns)
+        host_commands.write_sysctls([(CONNTRACK, "0")], node.netns)
     yield lab
     for node in lab.plan.nodes:
-        machine.write_sysctls([(CONNTRACK, "1")], node.netns)
+        host_commands.write_sysctls([(CONNTRACK, "1")], node.netns)
 
 
 def answers(lab: Lab, source: str, address: str, port: int) -> bool:
@@ -58,7 +58,7 @@ def answers(lab: Lab, source: str, address: str, port: int) -> bool:
         except TimeoutError:
             return False
 
-    return within(str(NETNS / netns), work)
+    return run_in_netns(str(NETNS / netns), work)
 
 
 @pytest.mark.parametrize("way", WAYS)

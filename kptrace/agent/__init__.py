@@ -1,0 +1,1 @@
+"""The program that runs on a node: it reads state, captures packets and sends probes, as told over stdin."""

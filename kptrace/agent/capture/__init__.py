@@ -1,0 +1,1 @@
+"""What reports a packet: taps, receive time stamps, drops."""

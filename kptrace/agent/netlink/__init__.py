@@ -1,0 +1,1 @@
+"""Netlink sockets of the agent: links, conntrack, ipset, WireGuard."""

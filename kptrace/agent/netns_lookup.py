@@ -1,0 +1,82 @@
+"""The ways into places: of a pod of which only the uid is known, through one of its processes.
+
+In: doors, as the client knows them. Out: the same with the namespace file filled in; it stays empty
+for a pod of which no process is found. And with the namespace held open.
+
+The kubelet makes a cgroup for each pod, with its uid in the name: ``.../pod<uid>/...`` with the
+cgroupfs driver, ``...-pod<uid with _ for ->.slice/...`` with systemd's (pkg/kubelet/cm,
+qos_container_manager and cgroup_manager_linux.go). So no container runtime has to be asked, and no
+socket of one to be mounted; that takes the node's own process namespace (hostPID).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from kptrace.agent.netns import OWN
+from kptrace.protocol import NetnsHandle
+
+PROC = Path("/proc")
+_POD = re.compile(r"[/-]pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})\b")
+
+
+def resolve_netns(doors: Iterable[NetnsHandle], proc: Path = PROC) -> Iterator[NetnsHandle]:
+    asked = tuple(doors)
+    wanted = {door.pod_uid for door in asked if door.pod_uid}
+    found = processes_of(wanted, proc) if wanted else {}
+    for door in asked:
+        yield _through(door, found.get(door.pod_uid, []), proc) if door.pod_uid else door
+
+
+def keep_open(door: NetnsHandle, at_end: set[Callable[[], None]]) -> NetnsHandle:
+    """The same with its namespace kept open: a pod may end while one looks at it, and the number of
+    its process be another's then. Raises OSError where it has ended already.
+    """
+    if door.netns == OWN:
+        return door
+    file = os.open(door.netns, os.O_RDONLY | os.O_CLOEXEC)
+    at_end.add(partial(os.close, file))
+    return msgspec.structs.replace(door, netns=f"/proc/self/fd/{file}", path=door.netns)
+
+
+def processes_of(uids: set[str], proc: Path = PROC) -> dict[str, list[int]]:
+    """By the pod's uid: the ids of its processes, the oldest first."""
+    found: dict[str, list[int]] = {}
+    for pid in sorted(int(path.name) for path in proc.iterdir() if path.name.isdigit()):
+        uid = _uid_of(proc / str(pid) / "cgroup")
+        if uid in uids:
+            found.setdefault(uid, []).append(pid)
+    return found
+
+
+def _uid_of(cgroup: Path) -> str:
+    try:
+        met = _POD.search(cgroup.read_text(errors="replace"))
+    except OSError:  # it has ended
+        return ""
+    return met[1].replace("_", "-") if met else ""
+
+
+def _through(door: NetnsHandle, pids: list[int], proc: Path) -> NetnsHandle:
+    """The sandbox's own process is the oldest, and lives as long as the pod. The file that says
+    whom to ask for names is the same in all of them, but not every image lets it be read.
+    """
+    confs = (proc / str(pid) / "root/etc/resolv.conf" for pid in reversed(pids))
+    return msgspec.structs.replace(
+        door,
+        netns=str(proc / str(pids[0]) / "ns/net") if pids else "",
+        resolv_conf=next((str(path) for path in confs if _has_text(path)), ""),
+    )
+
+
+def _has_text(path: Path) -> bool:
+    try:
+        return bool(path.read_text(errors="replace").strip())
+    except OSError:
+        return False

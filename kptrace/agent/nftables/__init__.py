@@ -1,0 +1,1 @@
+"""nf_tables over netlink: chains, sets, the trace table and its events."""

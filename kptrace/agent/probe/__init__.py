@@ -1,0 +1,1 @@
+"""What sends: the probe, the preflight probe, DNS queries."""

@@ -1,0 +1,1 @@
+"""iptables-legacy through getsockopt, its TRACE rule and NFLOG."""

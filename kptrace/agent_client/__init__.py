@@ -1,0 +1,1 @@
+"""Our end of a conversation with an agent."""

@@ -1,0 +1,1 @@
+"""Programs for the kernel: the capture filter, the drop program, BTF. Pure."""

@@ -1,0 +1,1 @@
+"""The files of a snapshot or a saved run: read, collected, archived."""

@@ -1,0 +1,1 @@
+"""What on the nodes would break Service traffic."""

@@ -1,0 +1,276 @@
+"""What on these nodes would break Service traffic: ``check``. Nothing is sent.
+
+In: where the state comes from (agents, a bundle). Out: a Checkup. Three questions are asked, each
+of what answers it elsewhere too: of every Service, whether a node's rules do what the API says
+(explain/explain.py); of every two nodes, whether a pod's packet gets from one to the other (diagnose/pod_connectivity.py);
+of each node, whether its tables and sysctls let it (diagnose/node_health.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Literal, NamedTuple
+
+from kptrace.diagnose.catalogue.causes import cause
+from kptrace.diagnose.catalogue.cluster_causes import SERVICE
+from kptrace.diagnose.conflicting_proxies import conflicting_proxies
+from kptrace.diagnose.node_health import health
+from kptrace.diagnose.pod_connectivity import between
+from kptrace.diagnose.policy_denial import CAUSE as POLICY
+from kptrace.diagnose.ruleset_churn import (
+    LOOKS,
+    SETTLE_SECONDS,
+    has_errors,
+    present_both_times,
+    unsteady,
+)
+from kptrace.explain.explain import StateSource, explain
+from kptrace.kube.objects.cluster_state import ClusterState, read_cluster_state
+from kptrace.model import (
+    CheckReport,
+    EvidenceSource,
+    Finding,
+    Netns,
+    NodeReport,
+    Proxy,
+    Service,
+    Target,
+)
+from kptrace.model.errors import KptraceError
+from kptrace.plugins.registry import recognise, with_programs
+from kptrace.rules.kubeproxy.expected_endpoints import why_not_programmed
+from kptrace.rules.kubeproxy.services_in_rules import services_of
+from kptrace.simulate.snapshot.proxy_mode import proxy_of
+from kptrace.simulate.snapshot.snapshot import Snapshot, read_snapshot
+
+MOST_SERVICES = 500  # of each node; explaining one takes some milliseconds
+ALIKE = 3  # more Services with the same fault are told together
+SHOWN = 8
+DNS_PORT = 53
+# said once for the node; and what somebody wants so
+ELSEWHERE = ("two-nat-tables", POLICY)
+ORDER = ("error", "warning", "info")
+SLICES = {"services.json", "endpointslices.json"}
+
+Say = Callable[[str], None]
+
+
+class NodeCheck(NamedTuple):
+    """One node. ``own``: what is wrong with itself; ``behind``: where its rules differ from the
+    API; ``steady``: all that was read of them is of one moment.
+    """
+
+    files: Mapping[str, str]
+    snapshot: Snapshot
+    own: tuple[Finding, ...]
+    behind: tuple[Finding, ...]
+    steady: bool
+
+    def told(self) -> Iterator[Finding]:
+        yield from self.own
+        yield from _group_same_cause(self.behind)
+        if self.behind and not self.steady:
+            yield unsteady(self.snapshot.place.node)
+
+
+def check(state: StateSource, names: Iterable[str], say: Say) -> CheckReport:
+    """``names``: of the nodes to look at."""
+    documents = read_cluster_state(state.api())
+    looks: dict[str, NodeCheck] = {}
+    absent: list[EvidenceSource] = []
+    for name in names:
+        say(f"looking at {name}")
+        try:
+            looks[name] = _looked_at(name, state, documents, say)
+        except KptraceError as error:
+            absent.append(
+                EvidenceSource(name="agent", node=name, missing=error.message, remedy=error.hint)
+            )
+    wrong = [name for name in looks if has_errors(looks[name].behind)]
+    if wrong and state.refresh_after(SETTLE_SECONDS):
+        with suppress(KptraceError):  # what was seen before counts
+            documents = read_cluster_state(state.api())
+            for name in wrong:
+                say(f"looking at {name} again: rules are always a moment behind the API")
+                again = _looked_at(name, state, documents, say)
+                looks[name] = again._replace(
+                    behind=present_both_times(again.behind, looks[name].behind)
+                )
+    say("walking from node to node")
+    snapshots = {Netns(node=name): looks[name].snapshot for name in looks}
+    ways, ended = between(documents, snapshots)
+    told = (one for look in looks.values() for one in look.told())
+    nodes = [_node(look.snapshot, look.files, documents) for look in looks.values()]
+    found = [one for one in told if not _told_by(ended, one)]
+    found += [*ended, *_proxy_mode_mismatch(nodes), *_services_without_endpoints(documents)]
+    return CheckReport(
+        nodes=tuple(nodes),
+        services=max((node.services for node in nodes), default=0),
+        ways=ways,
+        findings=tuple(_sorted(found)),
+        absent=tuple(absent),
+        missing=tuple(f"api/{name}" for name in documents.missing),
+    )
+
+
+def _looked_at(name: str, state: StateSource, documents: ClusterState, say: Say) -> NodeCheck:
+    for _ in range(LOOKS):
+        files = state.node(name)
+        snapshot = _snapshot(name, files)
+        own = (*health(snapshot, files), *conflicting_proxies(name, snapshot.ruleset))
+        behind = tuple(_behind(snapshot, documents, say))
+        steady = not behind or not state.rules_changed_while_reading(name)
+        if steady:
+            break
+    return NodeCheck(files, snapshot, own, behind, steady)
+
+
+def _told_by(ended: Iterable[Finding], one: Finding) -> bool:
+    """A fault of the node itself shows at each of its Services, and plainer between pods."""
+    return one.cause not in SERVICE and any(
+        (other.cause, other.node) == (one.cause, one.node) for other in ended
+    )
+
+
+def _sorted(found: Iterable[Finding]) -> list[Finding]:
+    once = dict.fromkeys(one for one in found if one.severity != "info")
+    return sorted(once, key=lambda one: (ORDER.index(one.severity), one.node, one.cause))
+
+
+def _snapshot(name: str, files: Mapping[str, str]) -> Snapshot:
+    read = read_snapshot(Netns(node=name), files)
+    return with_programs(read, files) if read.links else read
+
+
+def _node(snapshot: Snapshot, files: Mapping[str, str], documents: ClusterState) -> NodeReport:
+    best = recognise(snapshot, files).best
+    own = documents.services or services_of(snapshot.ruleset)
+    return NodeReport(
+        name=snapshot.place.node,
+        proxy=proxy_of(snapshot),
+        network=best.name if best else "unknown",
+        services=len(own),
+        missing=tuple(dict.fromkeys((*snapshot.missing, *snapshot.ruleset.missing))),
+    )
+
+
+# --- one node -------------------------------------------------------------------------------------
+
+
+def _behind(snapshot: Snapshot, documents: ClusterState, say: Say) -> Iterator[Finding]:
+    proxied = [one for one in documents.services if not why_not_programmed(one)]
+    if SLICES & set(documents.missing) or not proxied:
+        return
+    if proxy_of(snapshot) == "none" and snapshot.programs is None:
+        yield _no_proxy(snapshot.place.node, len(proxied))
+        return
+    yield from _of_services(proxied[:MOST_SERVICES], snapshot, documents, say)
+
+
+def _no_proxy(node: str, services: int) -> Finding:
+    return Finding(
+        cause="proxy-rules-missing",
+        severity="error",
+        node=node,
+        object="rules for Services",
+        summary=f"{node} has no rule for any of {services} Services: no proxy has written there",
+        evidence=("neither iptables, nftables nor IPVS of the node names a Service",),
+        remedy=(
+            "kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide  # is it up there?",
+            f"restart kube-proxy on {node}: it writes all its rules anew",
+        ),
+    )
+
+
+def _of_services(
+    services: Iterable[Service], snapshot: Snapshot, documents: ClusterState, say: Say
+) -> Iterator[Finding]:
+    node = snapshot.place.node
+    for number, service in enumerate(services, start=1):
+        if number % 20 == 0:
+            say(f"comparing the rules of {node} with the API: {number} Services")
+        target = Target(
+            kind="service", text=service.key, name=service.name, namespace=service.namespace
+        )
+        for one in explain(target, None, node, documents, snapshot).findings:
+            if one.cause not in ELSEWHERE and one.severity != "info":
+                yield one
+
+
+def _group_same_cause(found: Iterable[Finding]) -> Iterator[Finding]:
+    """One for many of the same kind."""
+    alike: dict[tuple[str, str], list[Finding]] = {}
+    for one in found:
+        alike.setdefault((one.cause, one.severity), []).append(one)
+    for some in alike.values():
+        yield from some if len(some) <= ALIKE else (_together(some),)
+
+
+def _together(some: list[Finding]) -> Finding:
+    first, entry = some[0], cause(some[0].cause)
+    lines = [one.summary for one in some[:SHOWN]]
+    lines += [f"and {len(some) - SHOWN} more"] if some[SHOWN:] else []
+    return Finding(
+        cause=first.cause,
+        severity=first.severity,
+        node=first.node,
+        object=f"{len(some)} ways in to Services",
+        summary=f"{first.node}, {len(some)} times: {entry.title if entry else first.cause}",
+        evidence=tuple(lines),
+        remedy=first.remedy,
+    )
+
+
+# --- all nodes ------------------------------------------------------------------------------------
+
+
+def _proxy_mode_mismatch(nodes: Iterable[NodeReport]) -> Iterator[Finding]:
+    by_proxy: dict[Proxy, list[str]] = {}
+    for node in nodes:
+        by_proxy.setdefault(node.proxy, []).append(node.name)
+    if len(by_proxy) > 1:
+        entry = cause("proxies-differ")
+        yield Finding(
+            cause="proxies-differ",
+            severity="warning",
+            node="",
+            object="kube-proxy's mode",
+            summary="not all nodes translate Services in the same way: "
+            + "; ".join(f"{proxy} on {', '.join(some)}" for proxy, some in by_proxy.items()),
+            remedy=(entry.mend,) if entry else (),
+        )
+
+
+def _services_without_endpoints(documents: ClusterState) -> Iterator[Finding]:
+    """Services that are refused everywhere. For names to resolve, DNS must not be among them."""
+    if SLICES & set(documents.missing):
+        return
+    idle = [
+        one for one in documents.services if not why_not_programmed(one) and _idle(one, documents)
+    ]
+    dns = [one for one in idle if any(port.port == DNS_PORT for port in one.ports)]
+    for services in (dns, [one for one in idle if one not in dns]):
+        if services:
+            yield _without(services, "error" if services is dns else "warning")
+
+
+def _idle(service: Service, documents: ClusterState) -> bool:
+    behind = documents.endpoints.get(service.key, ())
+    return not any(one.ready or one.serving for one in behind)
+
+
+def _without(services: list[Service], severity: Literal["error", "warning"]) -> Finding:
+    keys = [one.key for one in services]
+    named = ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if keys[SHOWN:] else "")
+    one = services[0]
+    many = f"{len(keys)} Services have" if len(keys) > 1 else f"Service {one.key} has"
+    return Finding(
+        cause="no-endpoints",
+        severity=severity,
+        node="",
+        object=named,
+        summary=f"{many} no ready endpoint: every node refuses {'them' if keys[1:] else 'it'}",
+        evidence=(f"the API has no ready endpoint for {named}",),
+        remedy=(f"kubectl -n {one.namespace} describe svc {one.name}",),
+    )

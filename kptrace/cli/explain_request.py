@@ -1,0 +1,39 @@
+"""What ``kptrace explain`` does, however its words were read (explain.py, fast_explain.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kptrace.model import TraceRequest
+from kptrace.model.errors import UsageError
+from kptrace.model.targets import parse_source, parse_target
+
+if TYPE_CHECKING:
+    from kptrace.explain.explain import StateSource
+    from kptrace.model import Explanation
+
+
+def explained(
+    target: str,
+    source: str,
+    namespace: str,
+    node: str,
+    state: Callable[[TraceRequest], StateSource],
+) -> Explanation:
+    """``state``: begins to fetch it, while what explains it is imported."""
+    meant = parse_target(target, namespace)
+    if meant.kind not in ("service", "address"):
+        raise UsageError(
+            f'"{target}" is no Service', "explain tells of Services: svc/NAME, or an address of one"
+        )
+    sender = parse_source(source, namespace) if source else None
+    there = state(TraceRequest(target=meant, source=source, namespace=namespace, node=node))
+    from kptrace.explain.explain import explain_from_state
+
+    return explain_from_state(meant, sender, node, there)
+
+
+def exit_code(made: Explanation) -> int:
+    """1 when the rules differ from what the API tells."""
+    return int(any(finding.severity == "error" for finding in made.findings))

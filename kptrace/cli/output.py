@@ -1,0 +1,131 @@
+"""How a report is printed: the options for it, its forms, and a trace's exit code."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Protocol
+
+import typer
+
+from kptrace.cli.console import ColorMode, colour, print_report, width
+from kptrace.cli.options import Options
+from kptrace.model import Outcome, Value
+
+if TYPE_CHECKING:
+    from kptrace.model import Trace
+    from kptrace.protocol.recording import Recording
+    from kptrace.verify.results import Verification
+
+
+class OutputFormat(StrEnum):
+    TEXT = "text"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    JUNIT = "junit"
+    GITHUB = "github"
+
+
+class OutputOptions(Options):
+    output: Annotated[
+        OutputFormat, typer.Option("-o", "--output", help="How to print the report.")
+    ] = OutputFormat.TEXT
+    color: Annotated[
+        ColorMode, typer.Option("--color", help="Colour: on a terminal, always or never.")
+    ] = ColorMode.AUTO
+
+
+class BasicOutputFormat(StrEnum):
+    TEXT = "text"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+
+
+class BasicOutputOptions(Options):
+    """Of reports that are no trace, and so no case of a JUnit suite."""
+
+    output: Annotated[
+        BasicOutputFormat, typer.Option("-o", "--output", help="How to print the report.")
+    ] = BasicOutputFormat.TEXT
+    color: Annotated[
+        ColorMode, typer.Option("--color", help="Colour: on a terminal, always or never.")
+    ] = ColorMode.AUTO
+
+
+class TextRenderer(Protocol):
+    """A room of render that writes a report for a person."""
+
+    def __call__(self, made: Any, /, width: int, colour: bool, wide: bool) -> str: ...  # noqa: ANN401
+
+
+def plain(made: Value, look: BasicOutputOptions, text: TextRenderer) -> str:
+    match look.output:
+        case BasicOutputFormat.JSON:
+            from kptrace.render.json import json
+
+            return json(made)
+        case BasicOutputFormat.YAML:
+            from kptrace.render.json import yaml
+
+            return yaml(made)
+        case BasicOutputFormat.TEXT | BasicOutputFormat.WIDE:
+            wide = look.output is BasicOutputFormat.WIDE
+            return text(made, width=width(), colour=colour(look.color), wide=wide)
+
+
+def print_and_exit(run: Recording, save: Path | None, look: OutputOptions, made: Trace) -> NoReturn:
+    """Print the report of a run, and leave with its exit code."""
+    if save is not None:
+        from kptrace.bundle import archive
+        from kptrace.protocol.recording import pack
+
+        archive.write(save, pack(run))
+    print_report(_rendered(made, look, run))
+    raise typer.Exit(_exit_code(made, run.question.expect))
+
+
+def _rendered(made: Trace, look: OutputOptions, run: Recording) -> str:
+    match look.output:
+        case OutputFormat.JSON:
+            from kptrace.render.json import json
+
+            return json(made)
+        case OutputFormat.YAML:
+            from kptrace.render.json import yaml
+
+            return yaml(made)
+        case OutputFormat.JUNIT:
+            from kptrace.cli import ci_output
+
+            return ci_output.junit(_alone(made, run))
+        case OutputFormat.GITHUB:
+            from kptrace.cli import ci_output
+
+            return ci_output.github(_alone(made, run), _text(made, look))
+        case OutputFormat.TEXT | OutputFormat.WIDE:
+            return _text(made, look)
+
+
+def _text(made: Trace, look: OutputOptions) -> str:
+    from kptrace.render.text import text
+
+    wide = look.output is OutputFormat.WIDE
+    return text(made, width=width(), colour=colour(look.color), wide=wide)
+
+
+def _alone(made: Trace, run: Recording) -> Verification:
+    """One trace as CI systems take it: the result of one expectation."""
+    from kptrace.kube.objects.cluster_state import read_cluster_state
+    from kptrace.verify.results import Expectation, Verification, about, seen
+
+    result = seen(Expectation(question=run.question), made)
+    told = about([made], read_cluster_state(run.api).nodes)
+    return Verification(file="", results=(result,), about=told)
+
+
+def _exit_code(made: Trace, expect: tuple[Outcome, ...]) -> int:
+    if made.outcome in (expect or (Outcome.DELIVERED,)):
+        return 0
+    return 4 if made.outcome is Outcome.INCONCLUSIVE else 1

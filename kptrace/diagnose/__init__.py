@@ -1,0 +1,1 @@
+"""Evidence of a probe in; hops, outcome and findings out. Pure."""

@@ -1,0 +1,1 @@
+"""The diagnosis where no agent could run: from API objects alone. Pure."""

@@ -1,0 +1,220 @@
+"""The judgement of a run that sent nothing: what the API alone proves, and what it leaves open.
+
+In: a Run whose sender's place was not to be entered, and the API's documents. Out: a Trace without
+hops. The API proves a fault only where it leaves nobody to send to, for that holds whatever proxy
+and network there are: no endpoint that is ready (or, as kube-proxy 1.36 takes them when none is,
+still serving while it ends), none on this node under ``internalTrafficPolicy: Local``, no such
+port. All else that it tells may be a cause or not, so the outcome stays open and these are
+warnings: a node that is NotReady may go on forwarding, a port need not be declared to be open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kptrace.diagnose.api_only.facts import (
+    ApiFacts,
+    by_number,
+    endpoint_lines,
+    facts,
+    hosts,
+    port_words,
+    selected,
+    selector,
+    undeclared,
+    why_nobody,
+)
+from kptrace.diagnose.api_only.policies import policy_facts, policy_findings
+from kptrace.diagnose.diagnose import OUTCOMES
+from kptrace.diagnose.evidence_sources import layers
+from kptrace.kube.objects.annotations import network_of
+from kptrace.kube.objects.cluster_state import ClusterState
+from kptrace.model import DetectedNetwork, Evidence, EvidenceSource, Finding, Outcome, Trace
+from kptrace.protocol.recording import Recording
+
+NO_ADDRESS = "dns-no-address"
+DEPTH = "only the API was asked for this: no packet was sent"
+NOWHERE = "no packet was sent, so what becomes of one was not seen"
+
+
+def diagnose_from_api(run: Recording, documents: ClusterState) -> Trace:
+    told = ApiFacts(
+        source=run.source,
+        resolution=run.resolution,
+        documents=documents,
+        via=run.question.via,
+        matched=tuple(selected(run.resolution.service, documents)),
+    )
+    proven = _proven(told)
+    main = proven or _open(told)
+    return Trace(
+        target=run.question.target,
+        source=run.source,
+        outcome=_outcome(proven) if proven else Outcome.INCONCLUSIVE,
+        resolution=run.resolution,
+        findings=(main, *_maybe(told)),
+        evidence=Evidence(depth="api", layers=(*layers(run), *_unread(documents))),
+        networks=tuple(_networks(told)),
+        summary=main.summary,
+    )
+
+
+def _outcome(proven: Finding) -> Outcome:
+    if proven.cause == NO_ADDRESS:
+        return Outcome.UNRESOLVED
+    return OUTCOMES.get(proven.cause, Outcome.DROPPED)
+
+
+def _unread(documents: ClusterState) -> Iterator[EvidenceSource]:
+    for file in documents.missing:
+        kind = file.removesuffix(".json")
+        yield EvidenceSource(name=f"the API's {kind}", node="", missing="not allowed to read them")
+    for one in documents.unread:
+        yield EvidenceSource(name=one.what, node="", missing=one.why, remedy=one.remedy)
+
+
+def _networks(told: ApiFacts) -> Iterator[DetectedNetwork]:
+    for name in hosts(told):
+        node = told.documents.node(name)
+        found = network_of(node) if node is not None else None
+        if found is not None:
+            yield found
+
+
+# --- what it proves -------------------------------------------------------------------------------
+
+
+def _proven(told: ApiFacts) -> Finding | None:
+    for proof in (_no_such_port, _nobody, _nobody_here):
+        found = proof(told)
+        if found is not None:
+            return found
+    return None
+
+
+def _no_such_port(told: ApiFacts) -> Finding | None:
+    resolution = told.resolution
+    if resolution.service is not None:
+        return None
+    for service in told.documents.services:
+        if resolution.address in service.cluster_ips:
+            break
+    else:
+        return None
+    asked = f"{resolution.port}/{resolution.protocol}"
+    offered = ", ".join(f"{port.port}/{port.protocol}" for port in service.ports)
+    return Finding(
+        cause="no-such-port",
+        severity="error",
+        node=told.source.place.node,
+        object=f"Service {service.key} port {asked}",
+        summary=f"{resolution.address} is Service {service.key}, which has no port {asked}",
+        evidence=(f"the API says that {service.key} has: {offered}", DEPTH),
+        remedy=(
+            f"use one of its ports: {offered}",
+            f"kubectl -n {service.namespace} get svc {service.name}  # or add the port to it",
+        ),
+    )
+
+
+def _nobody(told: ApiFacts) -> Finding | None:
+    service = told.service
+    if service is None or service.external_name or told.usable or not told.knows("endpointslices"):
+        return None
+    of = f"kubectl -n {service.namespace}"
+    misnamed = undeclared(told) and not by_number(told)
+    words = f"Service {service.key} has no ready endpoint for {port_words(told)}"
+    return Finding(
+        cause=NO_ADDRESS if service.headless else "no-endpoints",
+        severity="error",
+        node="",
+        object=f"Service {service.key}",
+        summary=f"headless {words}, so its name has no address" if service.headless else words,
+        evidence=(*endpoint_lines(told), *why_nobody(told, service), DEPTH),
+        remedy=(
+            f"{of} edit svc {service.name}  # targetPort: as a container calls it, or a number"
+            if misnamed
+            else f"{of} describe svc {service.name}",
+            f"{of} get pods{selector(service)}  # do any match? ready?",
+        ),
+    )
+
+
+def _nobody_here(told: ApiFacts) -> Finding | None:
+    service, node = told.service, told.source.place.node
+    if service is None or service.internal_policy != "Local" or told.via != "clusterIP":
+        return None
+    if service.headless or service.proxy_name or any(one.node == node for one in told.usable):
+        return None
+    if not told.knows("endpointslices"):
+        return None
+    return Finding(
+        cause="no-local-endpoints",
+        severity="error",
+        node=node,
+        object=f"Service {service.key}",
+        summary=f"{service.key} has internalTrafficPolicy Local and no ready endpoint on {node}: "
+        "its packets are dropped there",
+        evidence=(*endpoint_lines(told), DEPTH),
+        remedy=(
+            f"kubectl -n {service.namespace} get pods{selector(service)} -o wide"
+            f"  # is one on {node}?",
+            "or set internalTrafficPolicy to Cluster",
+        ),
+    )
+
+
+# --- what it leaves open --------------------------------------------------------------------------
+
+
+def _open(told: ApiFacts) -> Finding:
+    return Finding(
+        cause="not-seen",
+        severity="warning",
+        node=told.source.place.node,
+        object="the packet",
+        summary=NOWHERE,
+        evidence=(DEPTH, *facts(told), *policy_facts(told)),
+    )
+
+
+def _maybe(told: ApiFacts) -> Iterator[Finding]:
+    """What may be a cause, or a part of one."""
+    for name in hosts(told):
+        node = told.documents.node(name)
+        if node is not None and not node.ready:
+            yield Finding(
+                cause="node-not-ready",
+                severity="warning",
+                node=name,
+                object=f"node {name}",
+                summary=f"node {name} is NotReady: its kubelet does not report",
+                remedy=(f"kubectl describe node {name}",),
+            )
+    yield from policy_findings(told)
+    yield from _proxies(told)
+    missed, service = undeclared(told), told.service
+    if missed and service is not None and by_number(told) and told.usable:
+        yield Finding(
+            cause="nobody-listens",
+            severity="warning",
+            node="",
+            object=f"targetPort of Service {service.key}",
+            summary=f"{missed}; what is not declared may be open all the same",
+            remedy=(f"kubectl -n {service.namespace} get svc {service.name} -o yaml",),
+        )
+
+
+def _proxies(told: ApiFacts) -> Iterator[Finding]:
+    """Without kube-proxy the node's rules stay as they are: right until something changes."""
+    node = told.source.place.node
+    for pod in told.documents.daemons:
+        if pod.node == node and not pod.ready:
+            yield Finding(
+                cause="proxy-rules-missing",
+                severity="warning",
+                node=node,
+                object=f"pod {pod.key}",
+                summary=f"kube-proxy's pod {pod.name} on {node} is not ready: its rules may be old",
+                remedy=(f"kubectl -n {pod.namespace} describe pod {pod.name}",),
+            )

@@ -1,0 +1,1 @@
+"""The catalogue of causes: stable id, meaning, impact, fix. Pure."""

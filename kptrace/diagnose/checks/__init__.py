@@ -1,0 +1,1 @@
+"""One check a file: what could have happened to a probe. Pure."""

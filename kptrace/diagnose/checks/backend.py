@@ -1,0 +1,111 @@
+"""Causes in the backend itself: it was reached and said no.
+
+A TCP RST or an ICMP port unreachable that leaves the backend's own interface is its kernel's word
+that nobody listens there. (A REJECT rule's ICMP comes from a node, see filter_rules.py.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kptrace.diagnose.phrases import drop_report, end, there
+from kptrace.diagnose.probe_evidence import ProbeEvidence
+from kptrace.model import CapturedPacket, Finding, Flow, Netns
+from kptrace.simulate.snapshot.listening_sockets import Listener
+
+# under IPVS a node has every Service's address, and answers for those that are nobody's backend
+SERVICE_DEVICE = "kube-ipvs0"
+MOST = 6
+
+
+def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
+    refusal = refused_by(case)
+    if refusal is None:
+        return
+    place = refusal.place
+    final = case.final
+    assert final is not None
+    inner = refusal.packet.innermost
+    word = "ICMP port unreachable" if inner.icmp else "TCP RST"
+    what = f"pod {place.pod}" if place.pod else f"node {place.node}"
+    port = f"{final.dport}/{final.protocol}"
+    evidence = [
+        f"{word} seen leaving {refusal.interface} of {what} "
+        f"at {case.at(place.node, refusal.time_ns)}"
+    ]
+    drop = case.dropped_for("NO_SOCKET")
+    if drop is not None:
+        evidence.append(drop_report(case, drop))
+    listeners = _listeners(case, place)
+    if listeners is not None:
+        evidence.append(f"what listens {there(place)}: {_named(listeners)}")
+    yield Finding(
+        cause="nobody-listens",
+        severity="error",
+        node=place.node,
+        object=f"{what} port {port}",
+        summary=f"the packet reached {what}, where nobody listens on {end(final.dst, final.dport)}",
+        evidence=tuple(evidence),
+        remedy=(*_instead(case, final, listeners or ()), *_remedy(case, place, port, listeners)),
+    )
+
+
+def refused_by(case: ProbeEvidence) -> CapturedPacket | None:
+    """The backend's own refusal, seen as it left the place that owns the backend's address."""
+    final = case.final
+    for sighting in case.journey.back:
+        inner = sighting.packet.innermost
+        refuses = "R" in inner.flags or inner.icmp in ((3, 3), (1, 4))
+        snapshot = case.snapshots.get(sighting.place)
+        held = snapshot.holds(final.dst) if snapshot is not None and final is not None else None
+        owns = held is not None and held.interface != SERVICE_DEVICE
+        if refuses and owns and sighting.direction == "out" and sighting.place != case.source.place:
+            return sighting
+        hairpin = sighting.place == case.source.place and owns and sighting.direction == "out"
+        if refuses and hairpin:
+            return sighting
+    return None
+
+
+def _listeners(case: ProbeEvidence, place: Netns) -> tuple[Listener, ...] | None:
+    snapshot = case.snapshots.get(place)
+    return snapshot.listeners if snapshot else None
+
+
+def _named(listeners: tuple[Listener, ...]) -> str:
+    more = f" and {len(listeners) - MOST} more" if len(listeners) > MOST else ""
+    return ", ".join(map(str, listeners[:MOST])) + more if listeners else "nothing"
+
+
+def _instead(case: ProbeEvidence, final: Flow, listeners: tuple[Listener, ...]) -> Iterator[str]:
+    """What it listens on that may be meant."""
+    near = [one for one in listeners if one.port == final.dport]
+    elsewhere = [one for one in listeners if one.protocol == final.protocol and not one.loopback]
+    service = case.resolution.service
+    if any(one.takes(final.protocol, final.dst, final.dport) for one in near):
+        yield "it listens there by now: was the program just being started? trace again"
+    elif same := [one for one in near if one.protocol == final.protocol]:
+        yield (
+            f"let the program listen on any address (0.0.0.0, [::]), not on {same[0].address} alone"
+        )
+    elif near:
+        yield f"the program listens on {near[0]}: is the Service's protocol right?"
+    elif len(elsewhere) == 1 and service is not None:
+        yield f"the program listens on {elsewhere[0]}: is the Service's targetPort right?"
+
+
+def _remedy(
+    case: ProbeEvidence, place: Netns, port: str, listeners: tuple[Listener, ...] | None
+) -> Iterator[str]:
+    service = case.resolution.service
+    namespace, _, name = place.pod.partition("/")
+    if listeners is None:
+        look = f"kubectl -n {namespace} exec {name} -- ss -lnt" if name else "ss -lnt"
+        where = "" if name else f" on {place.node}"
+        yield f"{look}  # does anything listen on {port}{where}?"
+    elif not listeners and name:
+        yield f"kubectl -n {namespace} logs {name}  # why does it not listen?"
+    elif listeners and service is None:
+        yield f"ask for a port that it listens on: {_named(listeners)}"
+    if service is not None:
+        yield f"kubectl -n {service.namespace} get svc {service.name} -o yaml  # right targetPort?"

@@ -1,0 +1,40 @@
+"""Causes at connect(): a program refused the call, and nothing was ever sent.
+
+What proves it is that the call failed at once and no tap saw anything, not even the sender's own;
+why, the maps tell that the program reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kptrace.diagnose.probe_evidence import ProbeEvidence
+from kptrace.model import Finding, Netns, Outcome
+
+REFUSED = ("unreachable", "failed")
+
+
+def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
+    snapshot = case.snapshots.get(Netns(node=case.node))
+    programs = snapshot.programs if snapshot else None
+    returned, branch = case.returned, case.branch
+    if programs is None or returned is None or branch is None or case.journey.forward:
+        return
+    if returned.result not in REFUSED or branch.outcome is not Outcome.NO_ENDPOINTS:
+        return
+    ready = [one for one in case.resolution.endpoints if one.ready]
+    service = case.resolution.service
+    name = service.key if service else case.resolution.address
+    yield Finding(
+        cause="endpoint-missing" if ready else "no-endpoints",
+        severity="error",
+        node=case.node,
+        object=f"{programs.table}: {branch.blame}" if programs.table else branch.blame,
+        summary=f"{programs.owner} on {case.node} has no backend for {name}: it refuses connect()",
+        evidence=(
+            f"connect() failed with {returned.error} at once, and nothing was sent",
+            f"the map says: {branch.blame}, no backend",
+            f"the API has {len(ready)} ready endpoints for it",
+        ),
+        remedy=programs.mend if ready else (),
+    )

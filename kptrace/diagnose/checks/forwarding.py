@@ -1,0 +1,145 @@
+"""Causes in the node's own forwarding: sysctls, routes, neighbours, links.
+
+The kernel's drop reason names most of them (``ip_error`` drops with IP_INADDRERRORS when
+forwarding is off, IP_INNOROUTES without a route); the snapshot says which sysctl or route that is.
+A packet that a missing pod route sends out by the default route is not dropped on the node at all:
+it leaves, un-encapsulated, for a gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+
+from kptrace.diagnose.phrases import answered, drop_report, end, entry_words, last_seen
+from kptrace.diagnose.probe_evidence import ProbeEvidence
+from kptrace.model import CapturedPacket, Finding, Netns, Node
+
+FORWARDING_OFF = ("IP_INADDRERRORS", "IP_INNOROUTES", "NOT_SPECIFIED")
+
+
+def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
+    last = case.last
+    if last is None:
+        return
+    ends = (last, *case.journey.back[-1:])
+    for seen in ends:
+        if seen.direction == "in" and not seen.place.pod:
+            yield from _off(case, seen)
+            break
+    yield from _route_missing(case, last)
+    yield from _too_big(case)
+
+
+def _off(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Finding]:
+    """Forwarding is off on the interface that the packet came in by, and it went no further.
+
+    Under IPVS the node sends the packet itself, so it is the answer that is not forwarded.
+    """
+    snapshot = case.snapshots.get(last.place)
+    final = last.packet.innermost.flow
+    if snapshot is None or snapshot.holds(final.dst):
+        return
+    family = 6 if final.ipv6 else 4
+    interface = snapshot.conf(family, last.interface, "forwarding")
+    if interface != 0:
+        return
+    whole = f"net.ipv{family}.conf.all.forwarding" if family == 6 else "net.ipv4.ip_forward"
+    everywhere = snapshot.sysctl(whole) == 0
+    device = last.interface.replace(".", "/")  # as sysctl(8) writes it
+    name = whole if everywhere else f"net.ipv{family}.conf.{device}.forwarding"
+    node = last.place.node
+    evidence = [f"sysctl {name} = 0 on {node}", *last_seen(case)]
+    if last is not case.last:
+        evidence.append(f"its answer was last seen going in on {last.interface} of {node}")
+    evidence += [drop_report(case, d) for d in case.drops if d.node == node][:1]
+    yield Finding(
+        cause="ip-forward-off",
+        severity="error",
+        node=node,
+        object=name,
+        summary=f"{node} forwards nothing that comes in by {last.interface}: {name} is 0",
+        evidence=tuple(evidence),
+        remedy=(
+            f"sysctl -w {name}=1  # on {node}",
+            "and find what set it: grep -r forward /etc/sysctl.conf /etc/sysctl.d",
+        ),
+    )
+
+
+def _route_missing(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Finding]:
+    """The packet, or its answer, was for a pod of another node, but the node where it was lost had
+    no route to that node's pods.
+    """
+    answer = answered(case)
+    lost, wanted = (answer, answer.packet.innermost.flow.dst) if answer else (last, "")
+    backend = case.backend
+    if answer is None and backend is not None:
+        wanted = backend[0]
+    owner = _pod_range(case, wanted) if wanted else None
+    at = _where_lost(case, lost)
+    if owner is None or at is None or at.node == owner[0].name:
+        return
+    node, cidr = owner
+    snapshot = case.snapshots.get(at)
+    address = ip_address(wanted)
+    if snapshot is None or any(
+        address in route.destination and not route.default for route in snapshot.routes
+    ):
+        return
+    which = "the answer" if answer else "it"
+    evidence = [*last_seen(case)]
+    if lost.direction == "out":
+        flow = lost.packet.innermost.flow
+        evidence.append(
+            f"{which} left {lost.interface} of {at.node} without encapsulation, "
+            f"for {end(wanted, flow.dport)}, by the default route"
+        )
+    evidence += [drop_report(case, d) for d in case.drops[:1]]
+    evidence.append(f"the routes of {at.node} have none to {cidr}, the pod range of {node.name}")
+    if case.entry is not None:
+        evidence.append(entry_words(case.entry))
+    back = ": the packet arrives, its answer does not" if answer else ""
+    yield Finding(
+        cause="pod-route-missing",
+        severity="error",
+        node=at.node,
+        object=f"route to {cidr}",
+        summary=f"{at.node} has no route to {cidr}, the pods of {node.name}{back}",
+        evidence=tuple(evidence),
+        remedy=(
+            f"restart the CNI's pod on {at.node}: it writes its routes anew",
+            f"ip route get {wanted}  # on {at.node}: should name the tunnel or {node.name}",
+        ),
+    )
+
+
+def _where_lost(case: ProbeEvidence, last: CapturedPacket) -> Netns | None:
+    """The node that had to route the packet when it was lost."""
+    if last.packet.tunnel is not None:
+        return None
+    return Netns(node=last.place.node)
+
+
+def _pod_range(case: ProbeEvidence, address: str) -> tuple[Node, str] | None:
+    wanted = ip_address(address)
+    for node in case.documents.nodes:
+        for cidr in node.pod_cidrs:
+            if wanted in ip_network(cidr, strict=False):
+                return node, cidr
+    return None
+
+
+def _too_big(case: ProbeEvidence) -> Iterator[Finding]:
+    drop = case.dropped_for("PKT_TOO_BIG")
+    if drop is None:
+        return
+    yield Finding(
+        cause="mtu",
+        severity="error",
+        node=drop.node,
+        object=f"MTU of {drop.interface}" if drop.interface else "MTU",
+        summary=f"the packet is larger than {drop.interface or 'a link'} of {drop.node} takes",
+        evidence=(drop_report(case, drop), *last_seen(case)),
+        remedy=("set the pods' MTU to the underlay's less the encapsulation (VXLAN 50, IPIP 20)",),
+    )

@@ -1,0 +1,79 @@
+"""A service mesh's sidecar: the pod's own rules hand the connection to a proxy in the same pod.
+
+Istio's init container (and Linkerd's) writes nat rules into the pod's namespace: what the pod sends
+is redirected to a port of 127.0.0.1 before it leaves (15001), what comes for it to another (15006);
+the proxy's own user is left out, or it would go round. So the packet's way ends at the proxy; what
+that sends on is a connection of its own, with an address that the proxy chose and not kube-proxy.
+
+Source: istio/tools/istio-iptables, linkerd2-proxy-init.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kptrace.diagnose.chain_traversal import DNAT
+from kptrace.diagnose.phrases import end, rule_name
+from kptrace.diagnose.probe_evidence import ProbeEvidence
+from kptrace.model import Finding, Flow, Netns, RuleRef
+
+# what the chains of each mesh begin with, what is asked where it sends on
+MESHES = {
+    "ISTIO_": ("Istio", "istioctl proxy-config endpoints {pod}.{namespace}"),
+    "PROXY_INIT_": ("Linkerd", "linkerd diagnostics endpoints ADDRESS:PORT"),
+    "KUMA_": ("Kuma", ""),
+}
+
+
+def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
+    for place, ref, flow, port in _redirects(case):
+        yield _sidecar(case, place, ref, flow, port)
+
+
+def _redirects(case: ProbeEvidence) -> Iterator[tuple[Netns, RuleRef, Flow, int]]:
+    """As the rule trace told it in a pod; without one, as the pod's rules were read: where, which
+    rule, the packet, and the port that it goes to (0: not known).
+    """
+    told = False
+    for passage in case.passages:
+        found = passage.nat_rule(*DNAT) if passage.place.pod else None
+        if found is not None and passage.packet is not None:
+            told = True
+            yield passage.place, found[0].ref, passage.packet.flow, found[0].redirected
+    if told or case.branch is None:
+        return
+    for step in case.branch.steps:
+        if step.action == "dnat" and step.place.pod and step.rule and step.rule.backend != "bpf":
+            flow = step.packet.innermost.flow
+            yield step.place, step.rule, flow, flow.dport
+
+
+def _sidecar(case: ProbeEvidence, place: Netns, ref: RuleRef, flow: Flow, port: int) -> Finding:
+    mesh, ask = next(
+        (known for start, known in MESHES.items() if ref.chain.startswith(start)), ("", "")
+    )
+    namespace, _, pod = place.pod.partition("/")
+    whose = f"{mesh}'s sidecar" if mesh else "a proxy in the pod"
+    if place == case.source.place:
+        to = end(case.final.dst, case.final.dport) if case.final else "a port of its own"
+        summary = (
+            f"pod {place.pod} hands what it sends to {whose} ({to}), which opens a connection of "
+            "its own to a backend of its choice"
+        )
+    else:
+        to = f"port {port}" if port else "another port"
+        summary = (
+            f"pod {place.pod} hands what comes for it to {whose} ({to}), which passes it on to "
+            "the application or not"
+        )
+    return Finding(
+        cause="sidecar",
+        severity="info",
+        node=place.node,
+        object=f"pod {place.pod}: {rule_name(ref)}",
+        summary=summary,
+        evidence=(f"rule in the pod's own namespace: {rule_name(ref)}: {ref.text}",),
+        remedy=(f"{ask.format(pod=pod, namespace=namespace)}  # where the proxy sends",)
+        if ask
+        else (),
+    )

@@ -1,0 +1,140 @@
+"""Causes in the tunnel: the packet reached the device, but not the node that it was meant for.
+
+VXLAN without learning (Flannel, Calico) needs three entries for each remote node: a route over the
+device, a neighbour (the remote device's MAC for the gateway's address) and an FDB entry (the node
+that this MAC lives on). Each one missing or wrong shows in its own way: no frame on the device at
+all, a frame on the device but none on the wire, or a frame on the wire to the wrong address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kptrace.diagnose.phrases import drop_report, last_seen
+from kptrace.diagnose.probe_evidence import ProbeEvidence
+from kptrace.model import CapturedPacket, Finding
+from kptrace.simulate.snapshot.network import FdbEntry
+from kptrace.simulate.snapshot.snapshot import Snapshot
+
+
+def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
+    last = case.last
+    if last is None or last.place.pod or last.direction != "out":
+        return
+    if last.packet.tunnel is not None:
+        yield from _stale(case, last, last.packet.flow.dst)
+    elif (device := case.link(last.place, last.interface)) and device.vxlan is not None:
+        known = _known(case, last)
+        if known:
+            yield from _stale(case, last, known[0].destination)
+        else:
+            yield from _missing(case, last)
+
+
+def _stale(case: ProbeEvidence, last: CapturedPacket, destination: str) -> Iterator[Finding]:
+    """The outer packet is for an address that is no node's."""
+    nodes = case.documents.nodes
+    if not nodes or any(destination in node.addresses for node in nodes):
+        return
+    meant = _meant_node(case)
+    if meant is None and "nodes.json" in case.documents.partial:
+        return  # it may be one that nobody told us of
+    node = last.place.node
+    device = _device(case, last)
+    carried = last.packet.tunnel is not None
+    evidence = [
+        f"the encapsulated packet left {last.interface} of {node} for {destination}"
+        if carried
+        else f"the FDB of {device} sends {last.dst_mac} to {destination}",
+        "the nodes' addresses: " + ", ".join(f"{n.name} {' '.join(n.addresses)}" for n in nodes),
+        *(drop_report(case, drop) for drop in case.drops[:1]),
+        *(() if carried else last_seen(case)),
+    ]
+    macs = _macs(case, last, destination)
+    right = f" (it should be {meant[1]}, {meant[0]})" if meant else ""
+    yield Finding(
+        cause="fdb-stale",
+        severity="error",
+        node=node,
+        object=f"FDB entry of {device}" + (f" for {macs[0]}" if macs else ""),
+        summary=f"{device} on {node} sends to {destination}, which is no node{right}",
+        evidence=tuple(evidence),
+        remedy=(
+            *(
+                (f"bridge fdb replace {macs[0]} dev {device} dst {meant[1]} self permanent",)
+                if macs and meant
+                else ()
+            ),
+            f"restart the CNI's pod on {node}: it writes its FDB entries anew",
+        ),
+    )
+
+
+def _missing(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Finding]:
+    """The frame is on the tunnel device and nothing left the node."""
+    node = last.place.node
+    device = last.interface
+    drop = case.dropped_for("NO_TX_TARGET")
+    if drop is None and not last.dst_mac:
+        return
+    meant = _meant_node(case)
+    evidence = [*last_seen(case)]
+    if drop is not None:
+        evidence.append(drop_report(case, drop))
+    if last.dst_mac:
+        evidence.append(f"the FDB of {device} has no entry for {last.dst_mac}")
+    remedy = [f"restart the CNI's pod on {node}: it writes its FDB entries anew"]
+    if meant and last.dst_mac:
+        command = f"bridge fdb append {last.dst_mac} dev {device} dst {meant[1]} self permanent"
+        remedy.insert(0, command)
+    yield Finding(
+        cause="fdb-missing",
+        severity="error",
+        node=node,
+        object=f"FDB entry of {device}" + (f" for {last.dst_mac}" if last.dst_mac else ""),
+        summary=f"{device} on {node} does not know on which node "
+        f"{last.dst_mac or 'the destination'} lives: no FDB entry",
+        evidence=tuple(evidence),
+        remedy=tuple(remedy),
+    )
+
+
+def _known(case: ProbeEvidence, last: CapturedPacket) -> tuple[FdbEntry, ...]:
+    """The FDB entries for the MAC that the frame on the tunnel device is for."""
+    snapshot = case.snapshots.get(last.place)
+    if snapshot is None or not last.dst_mac:
+        return ()
+    return snapshot.tunnel_entries(last.interface, last.dst_mac)
+
+
+def _device(case: ProbeEvidence, last: CapturedPacket) -> str:
+    """The tunnel device that the encapsulated packet came from."""
+    for sighting in reversed(case.journey.forward):
+        if sighting.place == last.place and case.is_tunnel(sighting.place, sighting.interface):
+            return sighting.interface
+    return "the tunnel device"
+
+
+def _macs(case: ProbeEvidence, last: CapturedPacket, destination: str) -> tuple[str, ...]:
+    snapshot: Snapshot | None = case.snapshots.get(last.place)
+    device = _device(case, last)
+    if snapshot is None:
+        return ()
+    return tuple(
+        entry.mac
+        for entry in snapshot.fdb
+        if entry.interface == device and entry.destination == destination
+    )
+
+
+def _meant_node(case: ProbeEvidence) -> tuple[str, str] | None:
+    """Name and address of the node that the backend is on, by the API."""
+    backend = case.backend
+    for endpoint in case.resolution.endpoints:
+        if backend and (endpoint.address, endpoint.port) == backend:
+            node = case.documents.node(endpoint.node)
+            outer = case.last.packet.flow if case.last else None
+            v6 = outer is not None and outer.ipv6
+            addresses = [a for a in node.addresses if (":" in a) == v6] if node else []
+            return (endpoint.node, addresses[0]) if addresses else None
+    return None

@@ -1,0 +1,58 @@
+"""What changed while a trace ran: the rules that it read, the endpoints that the API told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kptrace.diagnose.phrases import end
+from kptrace.model import Endpoint, EvidenceSource, Netns
+from kptrace.rules.live.queries import RuleQuery
+
+CHANGE = "change"  # the layer that is missing where something did not rest
+_NAMED = 2
+
+
+def rules_changed(place: Netns, parts: Sequence[RuleQuery]) -> EvidenceSource:
+    """``parts``: those that were other after the probe than when they were read."""
+    whose = place.netns if place.pod else place.node
+    named = _some(list(dict.fromkeys(map(_words, parts))))
+    return EvidenceSource(
+        name=CHANGE,
+        node=place.node,
+        missing=f"the rules of {whose} changed while this ran ({named}); "
+        "those that the probe met may be older or newer than those told here",
+        remedy="trace once more",
+    )
+
+
+def endpoints_changed(
+    node: str, service: str, before: Iterable[Endpoint], now: Iterable[Endpoint]
+) -> tuple[EvidenceSource, ...]:
+    """None, or one: the ready endpoints are others by now."""
+    old, new = _ready(before), _ready(now)
+    words = [f"{address} went" for address in old if address not in new]
+    words += [f"{address} came" for address in new if address not in old]
+    if not words:
+        return ()
+    return (
+        EvidenceSource(
+            name=CHANGE,
+            node=node,
+            missing=f"the endpoints of {service} changed while this ran ({_some(words)})",
+            remedy="trace once more",
+        ),
+    )
+
+
+def _ready(endpoints: Iterable[Endpoint]) -> dict[str, None]:
+    return {end(one.address, one.port): None for one in endpoints if one.ready}
+
+
+def _some(words: Sequence[str]) -> str:
+    more = f" and {len(words) - _NAMED} more" if len(words) > _NAMED else ""
+    return ", ".join(words[:_NAMED]) + more
+
+
+def _words(part: RuleQuery) -> str:
+    table = f" of {part.family} {part.table}" if part.table else ""
+    return f"{part.kind} {part.name}".rstrip() + table

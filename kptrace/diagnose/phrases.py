@@ -1,0 +1,135 @@
+"""Evidence in words: one line for each thing that the kernel said about a Case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from kptrace.model import (
+    CapturedPacket,
+    ConntrackEntry,
+    DropEvent,
+    Flow,
+    Netns,
+    RuleRef,
+    SimulatedStep,
+)
+
+if TYPE_CHECKING:  # whoever only writes addresses needs no case
+    from kptrace.diagnose.chain_traversal import ChainTraversal, MatchedRuleEvent
+    from kptrace.diagnose.probe_evidence import ProbeEvidence
+
+HOOK_TABLE = "filter"
+
+
+def last_seen(case: ProbeEvidence) -> Iterator[str]:
+    """Where the probe or its answer was seen last, and where it should have been seen next."""
+    last, whose = case.last, ""
+    if last is None:
+        yield "the probe was seen on no interface"
+        return
+    if (answer := answered(case)) is not None:
+        last, whose = answer, "its answer was "
+    where = f"{last.interface} of {place_name(last)}"
+    when = case.at(last.place.node, last.time_ns)
+    yield f"{whose}last seen going {last.direction} on {where} at {when}"
+    following = next_predicted(case)
+    if following is not None:
+        yield f"never seen on {following.interface} of {step_place(following)}"
+
+
+def answered(case: ProbeEvidence) -> CapturedPacket | None:
+    """The last sighting of an answer that the backend itself sent."""
+    seen = [s for s in case.journey.back if s.packet.innermost.icmp is None]
+    return seen[-1] if seen else None
+
+
+def next_predicted(case: ProbeEvidence) -> SimulatedStep | None:
+    """The first crossing that was predicted after the last one that was seen, and that a tap must
+    have shown.
+    """
+    answer = answered(case)
+    last = answer or case.last
+    steps = case.branch.steps if case.branch else ()
+    if answer is not None:
+        replying = (n for n, step in enumerate(steps) if step.action == "reply")
+        steps = steps[next(replying, len(steps)) :]
+    crossings = [step for step in steps if step.action == "seen"]
+    for index, step in enumerate(crossings):
+        if last and (step.place, step.interface, step.direction) == (
+            last.place,
+            last.interface,
+            last.direction,
+        ):
+            return next((step for step in crossings[index + 1 :] if not case.silent(step)), None)
+    return None
+
+
+def place_name(sighting: CapturedPacket) -> str:
+    return whose(sighting.place)
+
+
+def step_place(step: SimulatedStep) -> str:
+    return whose(step.place)
+
+
+def whose(place: Netns) -> str:
+    return f"pod {place.pod}" if place.pod else place.node
+
+
+def there(place: Netns) -> str:
+    """``on node-b``; ``in pod shop/web-1 on node-b``: where a command is to be run."""
+    return f"in pod {place.pod} on {place.node}" if place.pod else f"on {place.node}"
+
+
+def rule_name(ref: RuleRef) -> str:
+    """``filter INPUT 3``; ``filter FORWARD policy``."""
+    number = f"{ref.number}" if ref.number else "policy"
+    return f"{ref.table} {ref.chain} {number}"
+
+
+def rule_hit(passage: ChainTraversal, met: MatchedRuleEvent) -> str:
+    verb = "drop" if met.drops else "reject"
+    text = f": {met.ref.text}" if met.ref.text and met.ref.number else ""
+    return f"rule trace {there(passage.place)}: {rule_name(met.ref)}{text}, verdict {verb}"
+
+
+def drop_report(case: ProbeEvidence, drop: DropEvent) -> str:
+    where = f" of {drop.place.netns}" if drop.place and drop.place.pod else ""
+    interface = f", {drop.interface}{where}" if drop.interface else ""
+    when = case.at(drop.node, drop.time_ns)
+    return (
+        f"kernel drop report on {drop.node}: {drop.reason} in {drop.location}{interface} at {when}"
+    )
+
+
+def entry_words(entry: ConntrackEntry) -> str:
+    """``conntrack on node-a: 10.244.1.10:41515 > 10.96.0.50:80, answered by 10.244.2.20:8080``.
+
+    IPVS' own table does not tell whether an answer was seen.
+    """
+    ipvs = "IPVS" in entry.status
+    state = f", {entry.state}" if entry.state else ""
+    silent = "" if ipvs or "SEEN_REPLY" in entry.status else ", no reply seen"
+    return (
+        f"{'IPVS connections' if ipvs else 'conntrack'} on {entry.place.node}: "
+        f"{flow_words(entry.original)}, "
+        f"reply expected from {end(entry.reply.src, entry.reply.sport)}{state}{silent}"
+    )
+
+
+def no_entry(case: ProbeEvidence) -> Iterator[str]:
+    """The entry where there is one; that there is none means: dropped before it was confirmed."""
+    if case.entry is not None:
+        yield entry_words(case.entry)
+
+
+def flow_words(flow: Flow) -> str:
+    return f"{end(flow.src, flow.sport)} > {end(flow.dst, flow.dport)}"
+
+
+def end(address: str, port: int) -> str:
+    """An address with its port as one writes it."""
+    if not port:
+        return address
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

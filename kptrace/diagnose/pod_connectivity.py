@@ -1,0 +1,225 @@
+"""The ways between pods, walked on paper: from pods of each node to one of each other node.
+
+In: the API's documents and the nodes' Snapshots. Out: a Way for each two nodes and family, and a
+Finding for each thing that ends one: a sysctl, a policy, a route, a neighbour, an FDB entry. What
+the walk knows of a packet is known here of all that take the same way.
+
+Where no API names the pods, those that the node itself knows by their addresses stand for them,
+and routes for the ranges of other nodes; then a way can be seen to end, but not to arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_address
+from itertools import islice
+
+from kptrace.diagnose.policy_denial import CAUSE as POLICY
+from kptrace.kube.objects.cluster_state import ClusterState
+from kptrace.model import Branch, Endpoint, Finding, Flow, Netns, Outcome, Packet, PodPath, Value
+from kptrace.simulate.predict import predict
+from kptrace.simulate.snapshot.network import Nexthop, Route
+from kptrace.simulate.snapshot.snapshot import Snapshot
+from kptrace.simulate.topology import Topology
+
+MOST_NODES = 30  # a walk takes some milliseconds
+MOST_PODS = 10  # of each node, to one of each other node
+UNKNOWN_PORT = 8080
+FAMILIES = (4, 6)
+
+
+class SimulatedPath(Value):
+    way: PodPath
+    branch: Branch
+
+
+class PodEndpoint(Value):
+    """An address of a pod, real or supposed, on a node. ``node`` empty: on some other one."""
+
+    node: str
+    address: str
+    pod: str = ""
+    port: int = UNKNOWN_PORT
+
+
+def between(
+    documents: ClusterState, snapshots: Mapping[Netns, Snapshot]
+) -> tuple[tuple[PodPath, ...], tuple[Finding, ...]]:
+    nodes = [place.node for place in sorted(snapshots)][:MOST_NODES]
+    known = tuple(_ends(documents, snapshots, nodes))
+    world = Topology(
+        snapshots=snapshots,
+        endpoints=tuple(
+            Endpoint(address=end.address, port=end.port, node=end.node, pod=end.pod)
+            for end in known
+            if end.node
+        ),
+        services=frozenset(),
+    )
+    ways: dict[tuple[str, str, int], PodPath] = {}
+    faults: dict[tuple[str, str, str], list[SimulatedPath]] = {}
+    for start, goal in _pairs(known):
+        one = _walked(start, goal, world)
+        two = (start.node, goal.node or goal.address, ip_address(start.address).version)
+        if two not in ways or _rank(one.way) > _rank(ways[two]):
+            ways[two] = one.way
+        if one.way.outcome not in (Outcome.DELIVERED, Outcome.INCONCLUSIVE):
+            branch = one.branch
+            faults.setdefault((branch.cause, _where(branch), branch.blame), []).append(one)
+    return tuple(ways.values()), tuple(
+        _finding(*key, some, snapshots) for key, some in faults.items()
+    )
+
+
+def _rank(way: PodPath) -> int:
+    """Which of several ways between the same nodes is told: one that fails; not one of a pod that
+    somebody wants to be cut off.
+    """
+    if way.cause == POLICY:
+        return 0
+    return 1 if way.outcome is Outcome.DELIVERED else 2
+
+
+def _pairs(known: Iterable[PodEndpoint]) -> Iterator[tuple[PodEndpoint, PodEndpoint]]:
+    """Every pod of a node to the first one of each other node."""
+    ends = tuple(known)
+    goals: dict[tuple[str, int], PodEndpoint] = {}
+    for end in ends:
+        goals.setdefault((end.node or end.address, ip_address(end.address).version), end)
+    for start in ends:
+        for (_, family), goal in goals.items():
+            if start.node not in ("", goal.node) and ip_address(start.address).version == family:
+                yield start, goal
+
+
+def _walked(start: PodEndpoint, goal: PodEndpoint, world: Topology) -> SimulatedPath:
+    flow = Flow(protocol="tcp", src=start.address, dst=goal.address, sport=40000, dport=goal.port)
+    source = Netns(node=start.node, pod=start.pod or start.address)
+    told = predict(Packet(flow=flow, flags="S"), source, world)
+    worst = next((one for one in told.branches if one.outcome is not Outcome.DELIVERED), None)
+    branch = worst or told.branches[0]
+    way = PodPath(
+        start=start.node,
+        goal=goal.node,
+        source=start.address,
+        destination=goal.address,
+        outcome=branch.outcome,
+        words=branch.words,
+        cause=branch.cause,
+    )
+    return SimulatedPath(way=way, branch=branch)
+
+
+def _where(branch: Branch) -> str:
+    return branch.steps[-1].place.node if branch.steps else ""
+
+
+def _finding(
+    id: str,
+    node: str,
+    blame: str,
+    some: list[SimulatedPath],
+    snapshots: Mapping[Netns, Snapshot],
+) -> Finding:
+    way, branch = some[0].way, some[0].branch
+    goal = way.goal or way.destination
+    ways = list(dict.fromkeys(f"{one.way.start} to {one.way.goal or goal}" for one in some))
+    shown = ", ".join(ways[:6]) + (f" and {len(ways) - 6} more" if ways[6:] else "")
+    as_elsewhere = () if branch.certain else tuple(_other_way(way, snapshots))
+    sure = branch.certain or bool(as_elsewhere)
+    return Finding(
+        cause=id or "lost-unexplained",
+        severity="info" if id == POLICY else "error" if sure else "warning",
+        node=node,
+        object=blame,
+        summary=f"packets of pods from {way.start} to {goal} end on {node}: {branch.words}",
+        evidence=(
+            f"what was read there says so: {blame}",
+            *as_elsewhere,
+            f"walked: pods of {shown}, for one {way.source} > {way.destination}",
+        ),
+    )
+
+
+def _other_way(way: PodPath, snapshots: Mapping[Netns, Snapshot]) -> Iterator[str]:
+    """A node that has a route of its own the other way round, so here one is missing. Where no node
+    has any, a router between them may know the pods (a cloud's routes).
+    """
+    source = ip_address(way.source)
+    for place, snapshot in sorted(snapshots.items()):
+        routes = snapshot.table("main", source.version) if place.node != way.start else ()
+        for route in routes:
+            if source in route.destination and not route.default:
+                yield f"{place.node} has a route the other way: {route.text}"
+                return
+
+
+# --- whose packets --------------------------------------------------------------------------------
+
+
+def _ends(
+    documents: ClusterState, snapshots: Mapping[Netns, Snapshot], nodes: Iterable[str]
+) -> Iterator[PodEndpoint]:
+    for node in nodes:
+        snapshot = snapshots[Netns(node=node)]
+        for family in FAMILIES:
+            named = tuple(islice(_named(documents, node, family), MOST_PODS))
+            seen = dict.fromkeys(islice(_seen(snapshot, family), MOST_PODS))
+            yield from named or (PodEndpoint(node=node, address=address) for address in seen)
+        if len(snapshots) == 1:
+            yield from _behind(snapshot)
+
+
+def _named(documents: ClusterState, node: str, family: int) -> Iterator[PodEndpoint]:
+    """Ready pods first: what a pod does not yet answer is no fault of the way."""
+    ports = {one.address: one.port for some in documents.endpoints.values() for one in some}
+    here = [one for one in documents.pods if one.node == node and not one.host_network]
+    for pod in sorted(here, key=lambda one: (not one.ready, one.key)):
+        for text in pod.ips:
+            if ip_address(text).version == family:
+                port = ports.get(text, 0) or UNKNOWN_PORT
+                yield PodEndpoint(node=node, address=text, pod=pod.key, port=port)
+
+
+def _seen(snapshot: Snapshot, family: int) -> Iterator[str]:
+    """Pods by what the node knows of its devices: an entry on a bridge, a route to one address."""
+    for entry in snapshot.neighbours:
+        link = snapshot.link(entry.interface)
+        own = link is not None and link.kind in ("bridge", "veth")
+        outward = any(hop.interface == entry.interface for hop in _default(snapshot, family))
+        held = ip_address(entry.address)
+        if own and not outward and entry.mac and held.version == family and not held.is_link_local:
+            yield entry.address
+    for route in snapshot.table("main", family):
+        link = snapshot.link(route.nexthops[0].interface) if route.nexthops else None
+        if route.destination.num_addresses == 1 and link is not None and link.kind == "veth":
+            yield str(route.destination.network_address)
+        elif link is not None and link.kind == "bridge" and snapshot.ports(link.name):
+            yield from _supposed(snapshot, route)
+
+
+def _supposed(snapshot: Snapshot, route: Route) -> Iterator[str]:
+    """Some address of the range that pods on a bridge have: they are all treated alike."""
+    wide = route.destination.num_addresses > 4 and not route.destination.is_link_local
+    if wide and route.type == "unicast" and not any(hop.gateway for hop in route.nexthops):
+        yield next(
+            text for n in range(2, 5) if not snapshot.holds(text := str(route.destination[n]))
+        )
+
+
+def _default(snapshot: Snapshot, family: int) -> tuple[Nexthop, ...]:
+    routes = [one for one in snapshot.table("main", family) if one.default]
+    return tuple(hop for route in routes for hop in route.nexthops)
+
+
+def _behind(snapshot: Snapshot) -> Iterator[PodEndpoint]:
+    """An address of each range that a route leads to by another node."""
+    for family in FAMILIES:
+        for route in snapshot.table("main", family):
+            if _of_another(route):
+                yield PodEndpoint(node="", address=str(route.destination[2]))
+
+
+def _of_another(route: Route) -> bool:
+    wide = route.destination.num_addresses > 2 and not route.default
+    return wide and route.type == "unicast" and any(hop.gateway for hop in route.nexthops)

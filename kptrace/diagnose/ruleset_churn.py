@@ -1,0 +1,39 @@
+"""Rules that change while they are read (rules/live/consistency.py), and those that are about to change:
+kube-proxy obeys the API a moment later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kptrace.model import Finding
+
+LOOKS = 3  # in a row, until all that was read is of one generation
+# for kube-proxy to write what it was told: it does so once a second (--iptables-min-sync-period)
+SETTLE_SECONDS = 2.0
+
+
+def unsteady(node: str) -> Finding:
+    return Finding(
+        cause="rules-changing",
+        severity="warning",
+        node=node,
+        object=f"the rules of {node}",
+        summary=f"the rules of {node} changed while they were read, each of {LOOKS} times: "
+        "what is told of them may mix older and newer ones",
+        remedy=(f"nft monitor  # on {node}: what changes?", "then look again"),
+    )
+
+
+def present_both_times(now: Iterable[Finding], before: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Without the faults that were not there before, too: nobody has had the time to mend them."""
+    known = {(one.cause, one.node, one.object, one.summary) for one in before}
+    return tuple(
+        one
+        for one in now
+        if one.severity != "error" or (one.cause, one.node, one.object, one.summary) in known
+    )
+
+
+def has_errors(findings: Iterable[Finding]) -> bool:
+    return any(one.severity == "error" for one in findings)

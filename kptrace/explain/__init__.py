@@ -1,0 +1,1 @@
+"""What one node's rules do with a Service. Pure."""

@@ -1,0 +1,243 @@
+"""What one node's rules make of a Service: ``explain_from_state`` and ``explain``. Nothing is sent.
+
+In: the target and where the state comes from (a bundle, a lab, this node). Out: an Explanation: for
+each port each way in (ClusterIP, node port, external and load-balancer address, of each family)
+from each kind of sender (explain/sample_clients.py), what the rules do with it, which rules these are, and where
+they differ from what kube-proxy should have written. Neither function reads anything itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+from kptrace.diagnose.checks import monitor_drops
+from kptrace.diagnose.conflicting_proxies import conflicting_proxies
+from kptrace.diagnose.ruleset_churn import (
+    LOOKS,
+    SETTLE_SECONDS,
+    has_errors,
+    present_both_times,
+    unsteady,
+)
+from kptrace.explain.service_view import ServiceView
+from kptrace.kube.objects.cluster_state import ClusterState, read_cluster_state
+from kptrace.kube.objects.list_filter import select_objects
+from kptrace.kube.objects.resolve import no_such_port, service_at, service_named
+from kptrace.model import (
+    ExplainedPort,
+    Explanation,
+    Finding,
+    Netns,
+    Service,
+    ServicePort,
+    SourceSpec,
+    Target,
+)
+from kptrace.model.errors import KptraceError, NotFoundError
+from kptrace.rules.kubeproxy.expected_endpoints import Family, why_not_programmed
+from kptrace.rules.kubeproxy.services_in_rules import services_of
+from kptrace.rules.kubeproxy.session_affinity import WithoutAffinity
+from kptrace.simulate.snapshot.proxy_mode import proxy_of
+from kptrace.simulate.snapshot.snapshot import Snapshot, read_snapshot
+
+FAMILIES: tuple[Family, ...] = ("ip", "ip6")
+
+
+class StateSource(Protocol):
+    """Where the state comes from: a Bundle (bundle/folder.py), agents (environment/local_node.py)."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]: ...
+
+    def api(self) -> Mapping[str, str | bytes]: ...
+
+    def node(self, name: str) -> Mapping[str, str]:
+        """A node's files by name, of a live one as they are now. Raises NotFound."""
+
+    def rules_changed_while_reading(self, name: str) -> bool:
+        """Whether a live node's rules changed while the files that it gave last were read."""
+
+    def refresh_after(self, seconds: float) -> bool:
+        """Wait, and from then on tell what is so then, also of the API; False: it is always told
+        the same.
+        """
+
+
+def explain_from_state(
+    target: Target, source: SourceSpec | None, node: str, state: StateSource
+) -> Explanation:
+    """``node``: the vantage point; empty: the one of ``source``, else the first.
+
+    Of a fault it is made sure that it is one: rules are always a moment behind the API.
+    """
+    made = _explain_once(target, source, node, state)
+    if not has_errors(made.findings) or not state.refresh_after(SETTLE_SECONDS):
+        return made
+    try:
+        again = _explain_once(target, source, node, state)
+    except NotFoundError:
+        raise
+    except KptraceError:
+        return made  # the API or the agent is gone; what was seen before counts
+    findings = present_both_times(again.findings, made.findings)
+    return msgspec.structs.replace(again, findings=findings)
+
+
+def _explain_once(
+    target: Target, source: SourceSpec | None, node: str, state: StateSource
+) -> Explanation:
+    chosen, documents = _documents(target, source, node, state)
+    for _ in range(LOOKS):
+        files = state.node(chosen)
+        snapshot = read_snapshot(Netns(node=chosen), files)
+        if snapshot.links:  # programs hang on devices
+            from kptrace.plugins.registry import with_programs
+
+            snapshot = with_programs(snapshot, files)
+        made = explain(target, source, chosen, documents, snapshot, state.nodes)
+        if not state.rules_changed_while_reading(chosen):
+            return made
+    return msgspec.structs.replace(made, findings=(*made.findings, unsteady(chosen)))
+
+
+def _documents(
+    target: Target, source: SourceSpec | None, node: str, state: StateSource
+) -> tuple[str, ClusterState]:
+    """The vantage point, and what the API tells of the Service; all of it where it knows none of
+    that name, to name the nearest.
+    """
+    api = state.api()
+    chosen = node or _node_of(source, api) or next(iter(state.nodes), "")
+    if not chosen:
+        raise NotFoundError(
+            "there is no node's state in it", "a node's folder holds iptables-save.txt"
+        )
+    here = source.name if source is not None and source.kind == "pod" else chosen
+    words = {
+        "services.json": target.name,
+        "endpointslices.json": target.name,
+        "pods.json": here,
+        "nodes.json": chosen,
+    }
+    documents = read_cluster_state(select_objects(api, words))
+    known = documents.service(f"{target.namespace}/{target.name}") is not None
+    if known or "services.json" in documents.missing:
+        return chosen, documents
+    return chosen, read_cluster_state(api)
+
+
+def _node_of(source: SourceSpec | None, api: Mapping[str, str | bytes]) -> str:
+    if source is None or source.kind == "outside":
+        return ""
+    if source.kind == "node":
+        return source.name
+    pods = {name: api[name] for name in ("pods.json",) if name in api}
+    found = read_cluster_state(select_objects(pods, {"pods.json": source.name}))
+    pod = found.pod(f"{source.namespace}/{source.name}")
+    return pod.node if pod else ""
+
+
+def explain(
+    target: Target,
+    source: SourceSpec | None,
+    node: str,
+    documents: ClusterState,
+    snapshot: Snapshot,
+    nodes: tuple[str, ...] = (),
+) -> Explanation:
+    """``node``: the vantage point, ``nodes``: all that could have been asked."""
+    documents = _with_services(target, documents, snapshot)
+    if source is None:  # what is true of senders in general, not of one who was there before
+        snapshot = msgspec.structs.replace(snapshot, ruleset=WithoutAffinity(snapshot.ruleset))
+    if target.kind == "address":
+        service = service_at(target, documents)
+        target = _named(target, service)
+    else:
+        service = service_named(target, documents)
+    vantage = ServiceView(service, source, node, documents, snapshot)
+    why_not = why_not_programmed(service)
+    ports, findings = [], list(conflicting_proxies(node, snapshot.ruleset))
+    behind = documents.endpoints.get(service.key, ())
+    findings += monitor_drops.diagnose(node, snapshot.programs, service, behind)
+    if why_not:
+        findings.append(_not_proxied(service, node, why_not))
+    for port in () if why_not else _ports(service, target):
+        found = {family: list(vantage.answers(port, family)) for family in FAMILIES}
+        ports.append(
+            ExplainedPort(
+                name=port.name,
+                port=port.port,
+                protocol=port.protocol,
+                entries=tuple(one.entry for some in found.values() for one in some),
+            )
+        )
+        for family, answers in found.items():
+            findings += vantage.compare(port, family, answers)
+    return Explanation(
+        target=target,
+        node=node,
+        proxy=proxy_of(snapshot),
+        ports=tuple(ports),
+        findings=tuple(findings),
+        service=service,
+        nodes=nodes,
+        missing=tuple(vantage.missing),
+    )
+
+
+def _named(target: Target, service: Service) -> Target:
+    """What an address means; its text stays as it was typed."""
+    return msgspec.structs.replace(
+        target, kind="service", name=service.name, namespace=service.namespace
+    )
+
+
+def _with_services(target: Target, documents: ClusterState, snapshot: Snapshot) -> ClusterState:
+    """Where no API was asked, the rules name the Services."""
+    if "services.json" not in documents.missing:
+        return documents
+    return msgspec.structs.replace(documents, services=services_told(target, snapshot))
+
+
+def services_told(target: Target, snapshot: Snapshot) -> tuple[Service, ...]:
+    """Those that the rules name: the one that is meant, else all, so that its like can be named."""
+    key = f"{target.namespace}/{target.name}" if target.kind == "service" else ""
+    found = services_of(snapshot.ruleset, key) or services_of(snapshot.ruleset)
+    if not found and target.kind == "service":
+        proxy = proxy_of(snapshot)
+        node = snapshot.place.node
+        if proxy in ("ipvs", "cilium"):
+            raise NotFoundError(
+                f"nothing on {node} names a Service: proxy {proxy} keeps addresses only",
+                "trace its address: kptrace ADDRESS:PORT --offline",
+            )
+        raise NotFoundError(
+            f"no rule on {node} names a Service: no proxy has written there",
+            "is kube-proxy running? kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide",
+        )
+    return found
+
+
+def _ports(service: Service, target: Target) -> tuple[ServicePort, ...]:
+    wanted = tuple(
+        port
+        for port in service.ports
+        if target.protocol in ("", port.protocol)
+        and target.port in ("", port.name, str(port.port), str(port.node_port))
+    )
+    if not wanted:
+        raise no_such_port(target, service)
+    return wanted
+
+
+def _not_proxied(service: Service, node: str, why: str) -> Finding:
+    return Finding(
+        cause="not-proxied",
+        severity="info",
+        node=node,
+        object=f"Service {service.key}",
+        summary=f"no node has rules for {service.key}: {why}",
+    )

@@ -1,0 +1,357 @@
+"""One Service seen from one node: what its rules do at each way in, for each kind of sender. Pure.
+
+In: the Service, the API's documents and the node's snapshot. Out: Entries, and how they differ from
+what kube-proxy should have written there (diagnose/proxy_sync.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+import msgspec
+
+from kptrace.diagnose import policy_denial
+from kptrace.diagnose.phrases import end
+from kptrace.diagnose.policy_denial import DeniedFlow
+from kptrace.explain.sample_clients import SampleClient, SampleClients
+from kptrace.kube.objects.cluster_state import ClusterState
+from kptrace.model import (
+    AddressKind,
+    Endpoint,
+    Finding,
+    Flow,
+    Netns,
+    Outcome,
+    Packet,
+    Service,
+    ServiceEntrypoint,
+    ServicePort,
+    SourceSpec,
+    Value,
+    WeightedBackend,
+)
+from kptrace.rules.kubeproxy.chain_names import service_port_name
+from kptrace.rules.kubeproxy.expected_endpoints import (
+    ExpectedEndpoints,
+    Family,
+    endpoints_of,
+    expected_endpoints,
+    in_family,
+)
+from kptrace.simulate.matched_rules import matched_rules
+from kptrace.simulate.single_node import (
+    UNNAMED,
+    NodeResult,
+    WeightedBranch,
+    simulate_node,
+    with_default_routes,
+)
+from kptrace.simulate.snapshot.proxy_mode import proxy_of
+from kptrace.simulate.snapshot.snapshot import Snapshot
+from kptrace.simulate.topology import Topology
+
+Where = tuple[str, int]
+
+
+class ServiceAddress(Value):
+    """A way in."""
+
+    kind: AddressKind
+    address: str
+    port: int
+
+
+class AddressResult(Value):
+    """What one door does for one sender, and how often the rules hold each backend.
+
+    cause: what ended the packets, where something did
+    denials: of policies
+    """
+
+    entry: ServiceEntrypoint
+    times: dict[Where, int]
+    cause: str = ""
+    denials: tuple[DeniedFlow, ...] = ()
+
+
+class ServiceView:
+    """One Service seen from one node. ``missing``: what was not there to be read."""
+
+    def __init__(
+        self,
+        service: Service,
+        source: SourceSpec | None,
+        node: str,
+        documents: ClusterState,
+        snapshot: Snapshot,
+    ) -> None:
+        self._service = service
+        self._documents = documents
+        self._asked = source is not None
+        self._node = documents.node(node)
+        self._place = Netns(node=node)
+        self._endpoints = documents.endpoints.get(service.key, ())
+        self._snapshot = with_default_routes(snapshot, self._node.addresses if self._node else ())
+        self._origins = SampleClients(
+            node=node,
+            service=service,
+            documents=documents,
+            snapshot=self._snapshot,
+            asked=source,
+        )
+        addresses = (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips)
+        self._world = Topology(
+            snapshots={self._place: self._snapshot},
+            endpoints=self._endpoints,
+            services=frozenset(addresses),
+        )
+        self.missing = [f"api/{name}" for name in documents.missing]
+
+    def answers(self, port: ServicePort, family: Family) -> Iterator[AddressResult]:
+        for door in self._doors(port, family):
+            admitted = self._origins.admitted(family) if door.kind == "loadBalancer" else ()
+            for origin in (*self._origins.of(family), *admitted):
+                yield self._answer(door, port.protocol, origin)
+
+    def compare(
+        self, port: ServicePort, family: Family, answers: Sequence[AddressResult]
+    ) -> Iterator[Finding]:
+        """What policies deny; where the API was asked, how the rules differ from what it tells."""
+        name = service_port_name(self._service, port)
+        yield from policy_denial.findings(
+            name, ((one.entry, one.denials) for one in answers), self._asked
+        )
+        entries = tuple(one.entry for one in answers)
+        told = self._documents
+        if (
+            not entries
+            or told.told_by
+            or {"services.json", "endpointslices.json"} & {*told.missing}
+        ):
+            return
+        from kptrace.diagnose.proxy_sync import PortCheck, differences
+
+        times: dict[Where, int] = {}
+        for one in answers:
+            for where, count in one.times.items():
+                times[where] = max(count, times.get(where, 0))
+        wanted, plain = (self._wanted(port, family, some) for some in self._with_and_without_hints)
+        obeyed = not wanted.topology or any(self._leads(one, wanted) for one in entries)
+        yield from differences(
+            PortCheck(
+                service=self._service,
+                port=port,
+                node=self._place.node,
+                proxy=proxy_of(self._snapshot),
+                known=endpoints_of(self._endpoints, port, family),
+                wanted=wanted if obeyed else plain,
+                ignored="" if obeyed else wanted.topology,
+                entries=entries,
+                causes=tuple(one.cause for one in answers),
+                times=times,
+            )
+        )
+
+    @property
+    def _with_and_without_hints(self) -> Iterator[tuple[Endpoint, ...]]:
+        yield self._endpoints
+        yield tuple(msgspec.structs.replace(one, zones=(), nodes=()) for one in self._endpoints)
+
+    def _wanted(
+        self, port: ServicePort, family: Family, endpoints: tuple[Endpoint, ...]
+    ) -> ExpectedEndpoints:
+        zone = self._node.zone if self._node else ""
+        return expected_endpoints(
+            self._service, port, endpoints, node=self._place.node, zone=zone, family=family
+        )
+
+    def _leads(self, entry: ServiceEntrypoint, wanted: ExpectedEndpoints) -> bool:
+        """The hints are obeyed if some way in leads to just the endpoints that they leave."""
+        given = {(one.address, one.port) for one in entry.backends}
+        return bool(given) and given <= {(one.address, one.port) for one in wanted.cluster}
+
+    # --- one door -----------------------------------------------------------------------------
+
+    def _doors(self, port: ServicePort, family: Family) -> Iterator[ServiceAddress]:
+        """kube-proxy has rules for a family only if the Service has a ClusterIP of it."""
+        service = self._service
+        cluster = in_family(service.cluster_ips, family)
+        if not cluster and (service.cluster_ips or "services.json" not in self._documents.missing):
+            return
+        for address in cluster:
+            yield ServiceAddress(kind="clusterIP", address=address, port=port.port)
+        for address in self._own_addresses(family) if port.node_port else ():
+            yield ServiceAddress(kind="nodePort", address=address, port=port.node_port)
+        for address in in_family(service.external_ips, family):
+            yield ServiceAddress(kind="externalIP", address=address, port=port.port)
+        for address in in_family(service.load_balancer_ips, family):
+            yield ServiceAddress(kind="loadBalancer", address=address, port=port.port)
+
+    def _own_addresses(self, family: Family) -> tuple[str, ...]:
+        """The node's, as the API has them, else those of the device that leads outside."""
+        told = in_family(self._node.addresses if self._node else (), family)
+        if told:
+            return told
+        outside = next((one for one in self._origins.of(family) if one.sender == "outside"), None)
+        device = outside.arrival.interface if outside and outside.arrival else ""
+        version = 6 if family == "ip6" else 4
+        held = self._snapshot.on(device, version)
+        return tuple(one.address for one in held if one.scope == "global" and not one.secondary)
+
+    def _answer(self, door: ServiceAddress, protocol: str, origin: SampleClient) -> AddressResult:
+        flow = Flow(protocol=protocol, src=origin.source, dst=door.address, dport=door.port)
+        packet = Packet(flow=flow, flags="S" if protocol == "tcp" else "")
+        inside = origin.sender != "outside"
+        met_here = simulate_node(packet, self._place, self._world, origin.arrival, socket=inside)
+        decided = self._astray(met_here, origin)
+        self.missing += [each for each in decided.missing if each not in self.missing]
+        ways = decided.ways
+        denials = {way: one for way in ways if (one := self._denied(way))}
+        entry = ServiceEntrypoint(
+            kind=door.kind,
+            address=door.address,
+            port=door.port,
+            sender=origin.sender,
+            outcome=_outcome(ways),
+            source=_source(origin, ways),
+            becomes=self._snat_source(ways),
+            backends=tuple(self._backends(ways)),
+            rules=matched_rules((way.branch for way in ways), self._snapshot.ruleset),
+            certain=all(way.branch.certain for way in ways),
+            words="; ".join(dict.fromkeys(filter(None, self._all_words(ways, denials)))),
+            pod=self._sender(origin),
+            denied_by="; ".join(dict.fromkeys(one.object for one in denials.values())),
+        )
+        causes = [way.branch.cause for way in ways if way.branch.outcome is entry.outcome]
+        causes.sort(
+            key=policy_denial.CAUSE.__eq__
+        )  # a fault is not hidden by what somebody wants so
+        return AddressResult(
+            entry=entry,
+            times=_times(decided),
+            cause=next(filter(None, causes), ""),
+            denials=tuple(denials.values()),
+        )
+
+    def _sender(self, origin: SampleClient) -> str:
+        pod = self._documents.pod_at(origin.source) if origin.sender == "pod" else None
+        return pod.key if pod else ""
+
+    def _denied(self, way: WeightedBranch) -> DeniedFlow | None:
+        return policy_denial.predicted_denials(way.branch, self._snapshot.ruleset, self._documents)
+
+    def _astray(self, decided: NodeResult, origin: SampleClient) -> NodeResult:
+        """From outside to another node's backend with its source kept: the answer goes from there
+        straight to the client, from an address that it never asked (seen in IPVS mode).
+        """
+        if origin.sender != "outside":
+            return decided
+        ways = tuple(
+            self._lost(way) if self._reply_bypasses_node(way) else way for way in decided.ways
+        )
+        return msgspec.structs.replace(decided, ways=ways)
+
+    def _reply_bypasses_node(self, way: WeightedBranch) -> bool:
+        backend = way.branch.backend
+        if way.branch.outcome is not Outcome.DELIVERED or backend is None:
+            return False
+        kept = all(step.action != "snat" for step in way.branch.steps)
+        return kept and backend.node not in ("", self._place.node)
+
+    def _lost(self, way: WeightedBranch) -> WeightedBranch:
+        assert way.branch.backend is not None
+        words = (
+            f"it reaches {way.branch.backend.address} on {way.branch.backend.node} with its source "
+            "kept, so the answer does not come back through this node"
+        )
+        branch = msgspec.structs.replace(way.branch, outcome=Outcome.DROPPED, words=words)
+        return msgspec.structs.replace(way, branch=branch)
+
+    def _all_words(
+        self, ways: Iterable[WeightedBranch], denials: Collection[WeightedBranch]
+    ) -> Iterator[str]:
+        """Of a denial: for which of the backends; the policies of others are on their nodes."""
+        kept, whole = list(self._backends(denials)), list(self._backends(ways))
+        if kept and len(kept) < len(whole):
+            names = ", ".join(end(one.address, one.port) for one in kept)
+            yield f"for {len(kept)} of {len(whole)} backends: {names}"
+        for way in ways:
+            if way not in denials:
+                yield self._words(way)
+
+    def _words(self, way: WeightedBranch) -> str:
+        """Why kube-proxy itself refuses; what else ends a packet says so in its own words."""
+        if way.branch.cause == "no-local-endpoints":
+            return "the traffic policy is Local, and no endpoint is on this node"
+        usable = any(one.ready or one.serving for one in self._endpoints)
+        if way.branch.cause == "no-endpoints" and not usable:
+            from kptrace.simulate.netfilter.reject import (
+                silent_reject_note,
+            )  # few Services have none
+
+            reasons = ("the Service has no ready endpoint", silent_reject_note(way.branch.words))
+            return "; ".join(filter(None, reasons))
+        return way.branch.words
+
+    def _snat_source(self, ways: Iterable[WeightedBranch]) -> str:
+        """The source that the backends see, where a rule changes it; ``?``: to some own address."""
+        seen = dict.fromkeys(
+            step.packet.flow.src
+            for way in ways
+            for step in way.branch.steps
+            if step.action == "snat"
+        )
+        if seen and self._snapshot.link(UNNAMED):
+            return UNNAMED
+        return ", ".join(seen)
+
+    def _backends(self, ways: Iterable[WeightedBranch]) -> Iterator[WeightedBackend]:
+        weights: dict[Where, float] = {}
+        for way in ways:
+            if (one := way.branch.backend) is not None:
+                where = (one.address, one.port)
+                weights[where] = weights.get(where, 0.0) + way.branch.weight
+        known = {(one.address, one.port): one for one in self._endpoints}
+        for where, weight in weights.items():
+            endpoint, pod = known.get(where), self._documents.pod_at(where[0])
+            yield WeightedBackend(
+                address=where[0],
+                port=where[1],
+                weight=weight,
+                node=(endpoint.node if endpoint else "") or (pod.node if pod else ""),
+                pod=(endpoint.pod if endpoint else "") or (pod.key if pod else ""),
+            )
+
+
+def _outcome(ways: Iterable[WeightedBranch]) -> Outcome:
+    """The likeliest of those that are no delivery, if there is one; open, if nobody can know."""
+    shares: dict[Outcome, float] = {}
+    for way in ways:
+        outcome = way.branch.outcome
+        shares[outcome] = shares.get(outcome, 0.0) + way.branch.weight
+    if len(shares) == 1:
+        return next(iter(shares))
+    if not all(way.branch.certain for way in ways):
+        return Outcome.INCONCLUSIVE
+    shares.pop(Outcome.DELIVERED, None)
+    return max(shares, key=lambda outcome: shares[outcome])
+
+
+def _first(way: WeightedBranch) -> str:
+    """The packet's source as it was sent: the kernel chooses that of the node's own packets."""
+    for step in way.branch.steps:
+        return step.packet.flow.src
+    return ""
+
+
+def _source(origin: SampleClient, ways: Iterable[WeightedBranch]) -> str:
+    return origin.source or next(filter(None, map(_first, ways)), "")
+
+
+def _times(decided: NodeResult) -> dict[Where, int]:
+    times: dict[Where, int] = {}
+    for way in decided.ways:
+        if (one := way.branch.backend) is not None:
+            where = (one.address, one.port)
+            times[where] = times.get(where, 0) + way.times
+    return times

@@ -1,0 +1,202 @@
+"""The API's documents as a node tells them itself: for where no API server is asked. Pure.
+
+In: the node's Snapshot and the pods that were found on it. Out: the documents, by file name, in the
+API's own form, so that whoever reads them need not know where they come from; a note in each object
+says it. Services and ports are those that the proxy's rules name (rules/kubeproxy/services_in_rules.py); endpoints are
+the addresses that the rules send to. What no rule tells (a selector, who is ready, pods of other
+nodes) is not there, and ``partial.json`` says that these are no whole lists.
+
+A node behind the wire is called by the address that its packets are sent to: the tunnel's far end,
+or the gateway of the route.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
+from typing import Any
+
+from kptrace.explain.explain import explain, services_told
+from kptrace.kube.objects.cluster_state import FILES, PARTIAL, SERVICE_NAME, TOLD_BY, ClusterState
+from kptrace.model import Flow, Pod, Service, ServicePort, SourceSpec, Target
+from kptrace.rules.kubeproxy.services_in_rules import services_of
+from kptrace.simulate.ip.routing import RouteQuery, lookup
+from kptrace.simulate.snapshot.network import Link
+from kptrace.simulate.snapshot.snapshot import Snapshot
+
+NOTE = {"kptrace.io/told-by": "this node's own rules, routes and devices; no API server was asked"}
+_NO_API = ClusterState(missing=FILES)
+
+Tree = dict[str, Any]
+
+
+def own_documents(snapshot: Snapshot, target: Target, pods: Iterable[Pod]) -> dict[str, str]:
+    known = tuple(pods)
+    services = _services(snapshot, target)
+    slices = [one for service in services for one in _slices(service, snapshot, known)]
+    lists = {
+        "services.json": [_service(one) for one in services],
+        "endpointslices.json": slices,
+        "pods.json": [_pod(one, snapshot.place.node) for one in known],
+        "nodes.json": [_node(snapshot)],
+    }
+    texts = {name: json.dumps({"kind": "List", "items": items}) for name, items in lists.items()}
+    told_by = {
+        "by": f"the rules of {snapshot.place.node} itself",
+        "why": "not asked: Services and endpoints are as the node's own rules have them",
+        "remedy": "leave out --offline, or compare by hand: kubectl get endpointslices",
+    }
+    return {**texts, PARTIAL: json.dumps(sorted(lists)), TOLD_BY: json.dumps(told_by)}
+
+
+def _services(snapshot: Snapshot, target: Target) -> tuple[Service, ...]:
+    """Only the one that is asked for; all where that is not known by its name, for its like."""
+    if target.kind == "service":
+        return services_told(target, snapshot)
+    if target.kind != "address":
+        return ()
+    wanted = str(ip_address(target.name))
+    own = snapshot.holds(wanted) is not None  # then a node port may be meant
+    return tuple(
+        one
+        for one in services_of(snapshot.ruleset)
+        if wanted in _addresses(one) or (own and any(port.node_port for port in one.ports))
+    )
+
+
+def _addresses(service: Service) -> tuple[str, ...]:
+    return (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips)
+
+
+# --- objects --------------------------------------------------------------------------------------
+
+
+def _metadata(namespace: str, name: str, **labels: str) -> Tree:
+    return {"name": name, "namespace": namespace, "annotations": NOTE, "labels": labels}
+
+
+def _service(one: Service) -> Tree:
+    return {
+        "kind": "Service",
+        "metadata": _metadata(one.namespace, one.name),
+        "spec": {
+            "type": one.type,
+            "clusterIP": one.cluster_ips[0] if one.cluster_ips else "",
+            "clusterIPs": list(one.cluster_ips),
+            "externalIPs": list(one.external_ips),
+            "ports": [_port(port) for port in one.ports],
+        },
+        "status": {"loadBalancer": {"ingress": [{"ip": ip} for ip in one.load_balancer_ips]}},
+    }
+
+
+def _port(one: ServicePort) -> Tree:
+    return {
+        "name": one.name,
+        "protocol": one.protocol.upper(),
+        "port": one.port,
+        **({"nodePort": one.node_port} if one.node_port else {}),
+    }
+
+
+def _slices(service: Service, snapshot: Snapshot, pods: tuple[Pod, ...]) -> Iterator[Tree]:
+    """One for each port of the Service and each port that it is sent on to."""
+    target = Target(
+        kind="service", text=service.key, name=service.name, namespace=service.namespace
+    )
+    here = snapshot.place.node
+    own = SourceSpec(kind="node", text=here, name=here)
+    told = explain(target, own, here, _NO_API, snapshot)
+    ports = {(one.name, one.protocol): one for one in service.ports}
+    for explained in told.ports:
+        behind: dict[tuple[str, int], dict[str, None]] = {}
+        for entry in explained.entries:
+            for one in entry.backends:
+                family = "IPv6" if ":" in one.address else "IPv4"
+                behind.setdefault((family, one.port), {})[one.address] = None
+        port = ports[explained.name, explained.protocol]
+        for number, ((family, at), addresses) in enumerate(behind.items()):
+            yield {
+                "kind": "EndpointSlice",
+                "metadata": _metadata(
+                    service.namespace,
+                    f"{service.name}-{port.name or port.port}-{number}",
+                    **{SERVICE_NAME: service.name},
+                ),
+                "addressType": family,
+                "ports": [{"name": port.name, "port": at, "protocol": port.protocol.upper()}],
+                "endpoints": [_endpoint(text, snapshot, pods) for text in addresses],
+            }
+
+
+def _endpoint(address: str, snapshot: Snapshot, pods: tuple[Pod, ...]) -> Tree:
+    pod = next((one for one in pods if address in one.ips), None)
+    if pod is not None:
+        ref = {"kind": "Pod", "namespace": pod.namespace, "name": pod.name}
+        return {"addresses": [address], "nodeName": snapshot.place.node, "targetRef": ref}
+    return {"addresses": [address], "nodeName": node_behind(snapshot, address)}
+
+
+def _pod(one: Pod, node: str) -> Tree:
+    return {
+        "kind": "Pod",
+        "metadata": _metadata(one.namespace, one.name),
+        "spec": {"nodeName": node},
+        "status": {
+            "phase": "Running",
+            "podIPs": [{"ip": text} for text in one.ips],
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    }
+
+
+def _node(snapshot: Snapshot) -> Tree:
+    """Its addresses are those of the device that leads outside."""
+    routes = [one for family in (4, 6) for one in snapshot.table("main", family) if one.default]
+    outside = {hop.interface for route in routes for hop in route.nexthops}
+    held = [
+        one.address
+        for one in snapshot.addresses
+        if one.interface in outside and one.scope == "global"
+    ]
+    return {
+        "kind": "Node",
+        "metadata": _metadata("", snapshot.place.node),
+        "status": {"addresses": [{"type": "InternalIP", "address": text} for text in held]},
+    }
+
+
+# --- behind the wire ------------------------------------------------------------------------------
+
+
+def node_behind(snapshot: Snapshot, address: str) -> str:
+    """The node that packets for this address are sent to, by its address; this one's name where it
+    has it itself or on a device of its own; empty: not known.
+    """
+    found = lookup(snapshot, RouteQuery(flow=Flow(protocol="", src="", dst=address)))
+    if found.local:
+        return snapshot.place.node
+    hop = found.nexthops[0] if found.nexthops else None
+    link = snapshot.link(hop.interface) if hop else None
+    if hop is None or link is None:
+        return ""
+    if link.tunnel:
+        return _far_end(snapshot, link, hop.gateway or address, address)
+    if hop.gateway:
+        return "" if found.route is not None and found.route.default else hop.gateway
+    return snapshot.place.node if link.kind in ("bridge", "veth") else ""
+
+
+def _far_end(snapshot: Snapshot, link: Link, gateway: str, address: str) -> str:
+    if link.ipip is not None:
+        return link.ipip.remote or gateway
+    for one in (link.geneve, link.gre):
+        if one is not None:
+            return one.remote
+    if link.kind == "wireguard":
+        peer = link.wireguard.peer_of(address) if link.wireguard else None
+        return peer.endpoint[0] if peer and peer.endpoint else ""
+    entry = snapshot.neighbour(link.name, gateway)
+    ends = snapshot.tunnel_entries(link.name, entry.mac) if entry and entry.mac else ()
+    return ends[0].destination if ends else ""

@@ -1,1 +1,0 @@
-"""PURE: sightings -> hops; hops against the prediction -> outcome and findings."""

@@ -1,0 +1,1 @@
+"""Agents as pods and ephemeral containers: manifests, life cycle, clean-up."""

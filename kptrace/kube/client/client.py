@@ -1,0 +1,165 @@
+"""The API server: paths and parameters in, JSON texts out.
+
+The Kubernetes client library gives credentials, TLS, proxies and the connection pool; its models
+are not imported, because they cost three times as much as all the rest together. An answer that is
+no success is a ``ApiError`` with the server's own words; a server that cannot be reached is a
+NoCluster.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+import urllib3
+from kubernetes.client.rest import RESTClientObject
+
+from kptrace.kube.client.client_config import ClientConfig
+from kptrace.kube.client.exec_stream import ExecStream
+from kptrace.kube.client.kubeconfig import ClientCredentials, access
+from kptrace.model.errors import ClusterUnreachableError, ObservationError
+
+SECONDS = 15.0  # for one request, where no --request-timeout is given
+CHANGE = "application/strategic-merge-patch+json"
+NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The API's word on a request that failed."""
+
+    message: str = ""
+    reason: str = ""
+
+
+class ApiError(ObservationError):
+    """code: of HTTP; reason: as in the API's Status (``NotFound``, ``Forbidden``)."""
+
+    def __init__(self, code: int, status: Status) -> None:
+        super().__init__(status.message or f"the API server answered with {code}")
+        self.code, self.reason = code, status.reason
+
+
+class Client:
+    def __init__(self, connection: ClientConfig) -> None:
+        self._access: ClientCredentials = access(connection)
+        self._seconds = connection.timeout or SECONDS
+        self._signing = threading.Lock()
+        if not self._access.configuration.verify_ssl:
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        try:
+            self._rest = RESTClientObject(self._access.configuration)
+        except (OSError, ValueError) as error:
+            raise ClusterUnreachableError(f"the kubeconfig cannot be used: {error}") from None
+
+    @property
+    def namespace(self) -> str:
+        """Of the flags, else of the context."""
+        return self._access.namespace
+
+    @property
+    def server(self) -> str:
+        return str(self._access.configuration.host)
+
+    def get(self, path: str, *, accept: str = "application/json", **query: str) -> str:
+        return self._ask("GET", path, query, None, {"Accept": accept})
+
+    def post(self, path: str, body: object) -> str:
+        return self._ask("POST", path, {}, body, {"Content-Type": "application/json"})
+
+    def patch(self, path: str, body: object) -> str:
+        return self._ask("PATCH", path, {}, body, {"Content-Type": CHANGE})
+
+    def delete(self, path: str, **query: str) -> str:
+        return self._ask("DELETE", path, query, None, {"Content-Type": "application/json"})
+
+    def exec(self, pod: str, container: str, command: Sequence[str]) -> ExecStream:
+        """``pod``: its path in the API."""
+        query = [("command", word) for word in command] + [
+            (name, "true") for name in ("stdin", "stdout", "stderr")
+        ]
+        url = f"{self.server}{pod}/exec?{urlencode([('container', container), *query])}"
+        try:
+            return ExecStream(self._access.configuration, url, self._headers(), self._seconds)
+        except ClusterUnreachableError as error:
+            raise ClusterUnreachableError(
+                f"the API server {self.server} {error.message}", error.hint
+            ) from None
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _headers(self) -> list[tuple[str, str]]:
+        """Who we are; credentials that have expired are got anew, by one thread at a time."""
+        with self._signing:
+            settings = self._access.configuration.auth_settings()
+        signed = [(one["key"], one["value"]) for one in settings.values()]
+        groups = [("Impersonate-Group", group) for group in self._access.groups]
+        return [*signed, *self._access.headers.items(), *groups]
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: object,
+        more: Mapping[str, str],
+    ) -> str:
+        url = f"{self.server}{path}" + (f"?{urlencode(query)}" if query else "")
+        headers = urllib3.HTTPHeaderDict(more)
+        for name, text in self._headers():
+            headers.add(name, text)
+        try:
+            answer = self._rest.request(
+                method, url, headers=headers, body=body, _request_timeout=self._seconds
+            )
+            data: bytes = answer.read()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise self._unreachable(error) from None
+        except Exception as error:  # the library wraps what TLS says in an exception of its own
+            raise self._unreachable(error) from None
+        if not 200 <= answer.status < 300:
+            raise self._refusal(answer.status, data)
+        return data.decode(errors="replace")
+
+    def _refusal(self, code: int, data: bytes) -> ObservationError:
+        try:
+            status = msgspec.json.decode(data, type=Status)
+        except (msgspec.DecodeError, UnicodeError):
+            status = Status(message=data.decode(errors="replace").strip()[:200])
+        if code == 401:
+            return ClusterUnreachableError(
+                f"the API server {self.server} does not accept the credentials",
+                "try the same with `kubectl get ns`; log in anew if it asks for it",
+            )
+        return ApiError(code, status)
+
+    def _unreachable(self, error: Exception) -> ClusterUnreachableError:
+        why = {
+            # the order matters: a connection that is refused counts as a timeout there
+            urllib3.exceptions.NewConnectionError: "cannot be reached",
+            urllib3.exceptions.TimeoutError: f"did not answer in {self._seconds:g} s",
+            urllib3.exceptions.SSLError: "cannot be trusted",
+            urllib3.exceptions.ProxyError: "cannot be reached through the proxy",
+        }
+        words = next((text for kind, text in why.items() if isinstance(error, kind)), "failed")
+        detail = str(getattr(error, "reason", "") or error).rpartition("): ")[2]
+        return ClusterUnreachableError(
+            f"the API server {self.server} {words}: {detail}",
+            "`kubectl cluster-info` asks the same server; --request-timeout gives it more time",
+        )
+
+
+def path(kind: str, namespace: str = "", name: str = "", *more: str) -> str:
+    """``path("pods", "shop", "web-1")``; the group of a kind that is not of the core one stands
+    before it: ``apis/discovery.k8s.io/v1/endpointslices``.
+    """
+    group, _, plural = kind.rpartition("/")
+    parts = [group or "api/v1", *(("namespaces", namespace) if namespace else ()), plural]
+    return "/" + "/".join([*parts, *(quote(one, safe="") for one in (name, *more) if one)])
+
+
+def decoded(text: str) -> dict[str, Any]:
+    found = msgspec.json.decode(text)
+    return found if isinstance(found, dict) else {}

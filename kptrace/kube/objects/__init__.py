@@ -1,0 +1,1 @@
+"""Kubernetes objects and what they mean for a Service. Pure."""

@@ -1,0 +1,1 @@
+"""What Calico leaves on a node."""

@@ -1,0 +1,1 @@
+"""What Cilium leaves on a node."""

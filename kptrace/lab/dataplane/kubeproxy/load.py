@@ -1,0 +1,81 @@
+"""How the proxies' rules get into a node: the mode in, commands with their stdin out.
+
+Nothing runs here: whoever enters the node's namespace runs each ``LoadCommand`` in order. All are one
+transaction a family; ``iptables-restore --noflush`` leaves everybody else's rules where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from kptrace.lab.dataplane.kubeproxy import iptables, ipvs, nftables
+from kptrace.lab.dataplane.kubeproxy.service_port import ProxyNode
+from kptrace.model import Endpoint, Service, Value
+from kptrace.rules.kubeproxy.expected_endpoints import Family
+
+Mode = Literal["iptables", "iptables-legacy", "nftables", "ipvs"]
+
+FAMILIES: tuple[Family, ...] = ("ip", "ip6")
+
+# --wait: the legacy tools share one lock file over all namespaces of a machine
+COMMANDS: Mapping[tuple[Mode, Family], tuple[str, ...]] = {
+    ("iptables", "ip"): ("iptables-nft-restore", "--noflush", "--wait"),
+    ("iptables", "ip6"): ("ip6tables-nft-restore", "--noflush", "--wait"),
+    ("iptables-legacy", "ip"): ("iptables-legacy-restore", "--noflush", "--wait"),
+    ("iptables-legacy", "ip6"): ("ip6tables-legacy-restore", "--noflush", "--wait"),
+    ("nftables", "ip"): ("nft", "-f", "-"),
+    ("nftables", "ip6"): ("nft", "-f", "-"),
+    # IPVS and nft's tables are seldom in one kernel
+    ("ipvs", "ip"): ("iptables-legacy-restore", "--noflush", "--wait"),
+    ("ipvs", "ip6"): ("ip6tables-legacy-restore", "--noflush", "--wait"),
+}
+
+
+class LoadCommand(Value):
+    """One command and what it reads from stdin."""
+
+    command: tuple[str, ...]
+    text: str
+
+
+def loads(
+    mode: Mode,
+    services: Sequence[Service],
+    endpoints: Mapping[str, Sequence[Endpoint]],
+    node: ProxyNode,
+    *,
+    scheduler: str = "rr",
+    again: bool = False,
+) -> tuple[LoadCommand, ...]:
+    """``again``: the node has the rules of an earlier load, so its jumps into them stand already.
+
+    Chains of Services that are gone stay behind in the iptables modes, but nothing reaches them.
+    """
+    made: list[LoadCommand] = []
+    for family in FAMILIES:
+        if not node.address(family):
+            continue
+        command = COMMANDS[mode, family]
+        if mode == "nftables":
+            text = nftables.render(services, endpoints, node, family)
+            made.append(LoadCommand(command=command, text=text))
+        elif mode == "ipvs":
+            all_of_it = ipvs.render(
+                services, endpoints, node, family, scheduler=scheduler, jumps=not again
+            )
+            made += _ipvs_loads(all_of_it, command)
+        else:
+            text = iptables.render(services, endpoints, node, family, jumps=not again)
+            made.append(LoadCommand(command=command, text=text))
+    return tuple(made)
+
+
+def _ipvs_loads(made: ipvs.Ipvs, restore: tuple[str, ...]) -> tuple[LoadCommand, ...]:
+    """The rules need the sets; an address without a service would refuse."""
+    return (
+        LoadCommand(command=("ipset", "restore"), text=made.ipsets),
+        LoadCommand(command=restore, text=made.rules),
+        LoadCommand(command=("ipvsadm", "--restore"), text=made.services),
+        LoadCommand(command=("ip", "-batch", "-"), text=made.addresses),
+    )

@@ -1,0 +1,1 @@
+"""Faults to put into a lab, and how each is undone."""

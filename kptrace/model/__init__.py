@@ -1,0 +1,114 @@
+"""The nouns of kptrace, immutable; every room speaks in these and this file imports none of ours.
+
+Addresses are text as the kernel prints them (``10.96.0.10``, ``fd00::1``), protocols lower case
+(``tcp``), times nanoseconds of CLOCK_REALTIME on the node that reports them. A pod is
+``namespace/name``. Unknown is ``None`` (or an empty text where a text is optional), never a guess.
+
+The order below is the order in which data flows: where a packet is, what it is, what the user
+asked for, what the cluster says, what the rules imply, what the kernel saw, what we make of it.
+"""
+
+from __future__ import annotations
+
+from kptrace.model.base import API_VERSION, Value
+from kptrace.model.check_report import CheckReport, NodeReport, PodPath
+from kptrace.model.cluster import (
+    ContainerPort,
+    DnsAnswer,
+    Endpoint,
+    Node,
+    Pod,
+    Resolution,
+    Service,
+    ServicePort,
+)
+from kptrace.model.events import (
+    CapturedPacket,
+    ConntrackEntry,
+    DropEvent,
+    EventsLost,
+    Probe,
+    ProbeResult,
+    RuleTraceEvent,
+)
+from kptrace.model.explanation import (
+    ClientKind,
+    ExplainedPort,
+    Explanation,
+    MatchedRule,
+    Proxy,
+    ServiceEntrypoint,
+    WeightedBackend,
+)
+from kptrace.model.netns import Netns
+from kptrace.model.packet import Flow, Packet, Tunnel
+from kptrace.model.prediction import Branch, Outcome, Prediction, RuleRef, SimulatedStep, StepAction
+from kptrace.model.report import (
+    BackendShare,
+    DetectedNetwork,
+    Evidence,
+    EvidenceSource,
+    Finding,
+    Hop,
+    HopAction,
+    PredictionMatch,
+    Trace,
+)
+from kptrace.model.request import AddressKind, Source, SourceSpec, Target, TargetKind, TraceRequest
+from kptrace.model.resolve_report import ResolveReport
+
+__all__ = [
+    "API_VERSION",
+    "AddressKind",
+    "BackendShare",
+    "Branch",
+    "CapturedPacket",
+    "CheckReport",
+    "ClientKind",
+    "ConntrackEntry",
+    "ContainerPort",
+    "DetectedNetwork",
+    "DnsAnswer",
+    "DropEvent",
+    "Endpoint",
+    "EventsLost",
+    "Evidence",
+    "EvidenceSource",
+    "ExplainedPort",
+    "Explanation",
+    "Finding",
+    "Flow",
+    "Hop",
+    "HopAction",
+    "MatchedRule",
+    "Netns",
+    "Node",
+    "NodeReport",
+    "Outcome",
+    "Packet",
+    "Pod",
+    "PodPath",
+    "Prediction",
+    "PredictionMatch",
+    "Probe",
+    "ProbeResult",
+    "Proxy",
+    "Resolution",
+    "ResolveReport",
+    "RuleRef",
+    "RuleTraceEvent",
+    "Service",
+    "ServiceEntrypoint",
+    "ServicePort",
+    "SimulatedStep",
+    "Source",
+    "SourceSpec",
+    "StepAction",
+    "Target",
+    "TargetKind",
+    "Trace",
+    "TraceRequest",
+    "Tunnel",
+    "Value",
+    "WeightedBackend",
+]

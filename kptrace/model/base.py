@@ -1,0 +1,15 @@
+"""The base of every value, and the version of the JSON contracts."""
+
+from __future__ import annotations
+
+from typing import dataclass_transform
+
+from kptrace.model.fast_msgspec import msgspec
+
+API_VERSION = "kptrace.io/v1alpha1"
+
+
+# msgspec passes frozen and kw_only on to subclasses; type checkers learn it from the decorator.
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """A value: compared by content, never changed; ``msgspec.structs.replace`` makes a new one."""

@@ -1,0 +1,51 @@
+"""The report of ``check``: what would break Service traffic."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from kptrace.model.base import API_VERSION, Value
+from kptrace.model.explanation import Proxy
+from kptrace.model.prediction import Outcome
+from kptrace.model.report import EvidenceSource, Finding
+
+
+class PodPath(Value):
+    """The way from a pod of one node to a pod of another (``goal`` empty: which is not known).
+
+    cause: what ended it; ``policy-drop`` is no fault, somebody wants it so
+    """
+
+    start: str
+    goal: str
+    source: str
+    destination: str
+    outcome: Outcome
+    words: str = ""
+    cause: str = ""
+
+
+class NodeReport(Value):
+    """missing: what was not there to be read"""
+
+    name: str
+    proxy: Proxy
+    network: str
+    services: int = 0
+    missing: tuple[str, ...] = ()
+
+
+class CheckReport(Value):
+    """What was looked at and what is wrong with it: what ``check -o json`` prints.
+
+    absent: nodes that could not be looked at at all
+    """
+
+    nodes: tuple[NodeReport, ...]
+    services: int = 0
+    ways: tuple[PodPath, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    absent: tuple[EvidenceSource, ...] = ()
+    missing: tuple[str, ...] = ()
+    apiVersion: str = API_VERSION
+    kind: Literal["Checkup"] = "Checkup"

@@ -1,0 +1,124 @@
+"""What the kernel reported of a probe: packets, rules, drops, conntrack entries."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from kptrace.model.base import Value
+from kptrace.model.netns import Netns
+from kptrace.model.packet import Flow, Packet
+
+
+class Probe(Value):
+    """One packet or connection that we send.
+
+    The cookie is the TCP sequence number of the SYN or stands in the first 21 bytes of the UDP
+    payload (packet/probe_id.py), so the packet is known again after NAT and encapsulation.
+
+    ttl: the initial TTL (0: the kernel's own)
+    """
+
+    cookie: int
+    flow: Flow
+    ttl: int = 0
+    payload: bytes = b""
+
+
+class CapturedPacket(Value, tag="sighting"):
+    """A packet tap saw the probe or its reply. ``frame``: what was captured, from the IP header."""
+
+    place: Netns
+    interface: str
+    ifindex: int
+    direction: Literal["in", "out"]
+    packet: Packet
+    time_ns: int
+    cookie: int
+    other_host: bool = False
+    dst_mac: str = ""
+    frame: bytes = b""
+
+
+class RuleTraceEvent(Value, tag="rule-hit"):
+    """The kernel's rule trace: this rule (or policy) was met by the probe.
+
+    kind: ``rule``; ``return`` (fell off the end or returned); ``policy``
+    verdict: accept, drop, jump, goto, return, continue, stolen, queue; empty for legacy rules
+    sequence: order of arrival on this place's trace socket
+    packet: only on the first event of a base chain's walk (nft) or on every event (legacy)
+    """
+
+    place: Netns
+    backend: Literal["legacy", "nft"]
+    family: str
+    table: str
+    chain: str
+    number: int
+    kind: Literal["rule", "return", "policy"]
+    sequence: int
+    time_ns: int
+    handle: int | None = None
+    verdict: str = ""
+    target: str = ""
+    mark: int = 0
+    iif: str = ""
+    oif: str = ""
+    trace_id: int = 0
+    packet: Packet | None = None
+
+
+class DropEvent(Value, tag="drop"):
+    """The kernel threw the probe away: reason and function as the kernel names them.
+
+    place: where, when the report says it (a BPF report does, tracefs knows only the node)
+    """
+
+    node: str
+    reason: str
+    location: str
+    time_ns: int
+    place: Netns | None = None
+    interface: str = ""
+    packet: Packet | None = None
+
+
+_PASSING = ("SYN_SENT", "FIN_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "CLOSE_WAIT")
+
+
+class ConntrackEntry(Value, tag="conntrack"):
+    """A conntrack entry of the probe: ``reply.src`` tells the DNAT, ``reply.dst`` the SNAT."""
+
+    place: Netns
+    original: Flow
+    reply: Flow
+    status: tuple[str, ...] = ()
+    state: str = ""
+    mark: int = 0
+
+    @property
+    def lasts(self) -> bool:
+        """Neither ending by itself nor, if it is TCP, a question that nobody answered."""
+        return self.state not in _PASSING and "DYING" not in self.status
+
+
+class EventsLost(Value, tag="lost"):
+    """A source of reports lost some: what it did not tell must not be read as "did not happen"."""
+
+    place: Netns
+    layer: str
+    count: int
+
+
+class ProbeResult(Value, tag="returned"):
+    """What the sender itself experienced.
+
+    result: connected, replied, refused, unreachable, timeout, sent, failed
+    """
+
+    cookie: int
+    flow: Flow
+    result: Literal["connected", "replied", "refused", "unreachable", "timeout", "sent", "failed"]
+    sent_ns: int
+    elapsed_us: int
+    error: str = ""
+    data: bytes = b""

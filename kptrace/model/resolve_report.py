@@ -1,0 +1,32 @@
+"""The report of ``resolve``: what a target means."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from kptrace.model.base import API_VERSION, Value
+from kptrace.model.cluster import Resolution
+from kptrace.model.report import EvidenceSource, Finding
+from kptrace.model.request import Source, Target
+
+
+class ResolveReport(Value):
+    """What the API says that a target is, beside what DNS says: what ``resolve -o json`` prints.
+
+    servers: of the source's resolver; ``why_not``: why they were not asked
+    told_by: who told of the Service, where it was not the API
+    missing: what the API was not asked for
+    absent: why no agent asked DNS, where one should have
+    """
+
+    target: Target
+    source: Source
+    resolution: Resolution
+    servers: tuple[str, ...] = ()
+    why_not: str = ""
+    told_by: str = ""
+    findings: tuple[Finding, ...] = ()
+    missing: tuple[str, ...] = ()
+    absent: tuple[EvidenceSource, ...] = ()
+    apiVersion: str = API_VERSION
+    kind: Literal["Resolved"] = "Resolved"

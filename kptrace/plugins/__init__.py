@@ -1,0 +1,1 @@
+"""The registry of CNI plugins and their discovery."""

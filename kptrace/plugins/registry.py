@@ -1,0 +1,135 @@
+"""The plugin seam: one file a CNI or proxy recognises it and says what kptrace can tell there.
+
+A plugin is an object (a module will do) with the three names of ``CniPlugin``, found through an entry
+point of the group ``kptrace.cni``; a third party ships one in a package of its own. It is pure:
+files of a node in, values out; so it can be tested with a folder of dumps and breaks no node. Where
+packets go next the walk finds from routes, FDB and tunnels; a plugin says it only of what BPF
+programs do beside them (simulate/bpf/programs.py).
+
+In: a node's snapshot with its files. Out: the plugin that is surest, as the report names it. One
+that raises is named with its error, and the others are asked on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Protocol, cast
+
+import msgspec
+
+from kptrace.model import DetectedNetwork, Netns, Value
+from kptrace.plugins import discovery
+from kptrace.simulate.bpf.programs import BpfDatapath
+from kptrace.simulate.snapshot.proxy_mode import proxy_of
+from kptrace.simulate.snapshot.snapshot import Snapshot
+
+GROUP = "kptrace.cni"
+
+
+class DetectedCni(Value):
+    """name: as people call it, with its mode; ``sure``: 0 to 1, the highest of all plugins wins.
+
+    signal: what it was recognised by; ``limits``: what kptrace cannot tell there
+    proxy:  who translates Services, where kube-proxy's rules do not tell
+    """
+
+    name: str
+    sure: float
+    signal: str
+    proxy: str = ""
+    limits: tuple[str, ...] = ()
+    programs: BpfDatapath | None = None
+
+
+class CniPlugin(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    def wants(self) -> tuple[str, ...]:
+        """Files of a node that it needs beside those that are dumped anyway."""
+
+    def detect(self, node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
+        """None: it is not this one."""
+
+
+class DetectionResult(Value):
+    """What was made of one node. ``failed``: plugins that raised, with the error."""
+
+    best: DetectedCni | None = None
+    failed: tuple[str, ...] = ()
+
+
+class _FailedPlugin:
+    """Stands for a plugin that could not be loaded."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        self.name, self._error = name, error
+
+    def wants(self) -> tuple[str, ...]:
+        return ()
+
+    def detect(self, node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
+        raise self._error
+
+
+@cache
+def installed() -> tuple[CniPlugin, ...]:
+    """Every plugin of this Python installation, by name; asked for once."""
+    found: list[CniPlugin] = []
+    for name, value in discovery.found(GROUP):
+        try:
+            found.append(cast(CniPlugin, discovery.load(value)))
+        except Exception as error:  # a stranger's package must not take the trace with it
+            found.append(_FailedPlugin(name, error))
+    return tuple(found)
+
+
+def wanted(plugins: Iterable[CniPlugin] | None = None) -> tuple[str, ...]:
+    """The files that plugins ask for."""
+    asked = installed() if plugins is None else plugins
+    return tuple(dict.fromkeys(file for plugin in asked for file in plugin.wants()))
+
+
+def recognise(
+    node: Snapshot, files: Mapping[str, str], plugins: Sequence[CniPlugin] | None = None
+) -> DetectionResult:
+    best: DetectedCni | None = None
+    failed: list[str] = []
+    for plugin in installed() if plugins is None else plugins:
+        try:
+            seen = plugin.detect(node, files)
+        except Exception as error:
+            failed.append(f"the plugin {plugin.name} failed: {type(error).__name__}: {error}")
+            continue
+        if seen is not None and (best is None or seen.sure > best.sure):
+            best = seen
+    return DetectionResult(best=best, failed=tuple(failed))
+
+
+def with_programs(node: Snapshot, files: Mapping[str, str]) -> Snapshot:
+    """The snapshot, with what the recognised one's programs do there."""
+    best = recognise(node, files).best
+    if best is None or best.programs is None:
+        return node
+    return msgspec.structs.replace(node, programs=best.programs)
+
+
+def networks(
+    snapshots: Mapping[Netns, Snapshot], texts: Mapping[Netns, Mapping[str, str]]
+) -> tuple[DetectedNetwork, ...]:
+    """For each node that was looked at, what was recognised there."""
+    nodes = sorted(place for place in snapshots if not place.pod)
+    return tuple(_network(snapshots[place], texts.get(place, {})) for place in nodes)
+
+
+def _network(node: Snapshot, files: Mapping[str, str]) -> DetectedNetwork:
+    found = recognise(node, files)
+    best = found.best or DetectedCni(name="unknown", sure=0.0, signal="")
+    return DetectedNetwork(
+        node=node.place.node,
+        name=best.name,
+        proxy=best.proxy or proxy_of(node),
+        signal=best.signal,
+        limits=(*best.limits, *found.failed),
+    )

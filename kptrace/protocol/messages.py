@@ -1,0 +1,296 @@
+"""What is said to an agent and what it answers: one JSON object a line, both ways.
+
+The agent does what it is told and decides nothing. Every request has an ``id``; each reply that
+belongs to one carries it, and the last reply of a request is ``Done`` (also after an ``ErrorReply``).
+
+    Enter    these places exist here, with the way into each             -> Fact*, Done
+             a Fact ``door`` names a place that cannot be entered: there is no process of the
+             pod, or the agent lacks the right
+    Dump     the named files of a place                                  -> Fact*, Done
+    Ask      one DNS question from a place                               -> Answer, Done
+    Watch    arm every layer in these places for these probes            -> Ready
+             then, until stopped: Sighting, RuleHit, Drop, Lost as they come
+    Inject   send the probes, wait for what comes back                   -> Returned*, Done
+    Scout    begin these connections, but let none arrive                -> Scouted*, Done
+    Lookup   the conntrack entry of these flows                          -> ConntrackEntry*, Done
+    Recall   the entries of one end's connections to another             -> Recalled, Done
+    Stop     (of a Watch) drain what is queued, disarm                   -> ..., Lost*, Done
+             (of an Inject) give up waiting                              -> Returned(timeout)*, Done
+             (of a Scout) nothing of it can be under way any more        -> Done
+    end of input: disarm and leave
+
+A recorded run is the list of its replies; that is why replies carry the request's id and not a
+position in a stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from kptrace.model import (
+    CapturedPacket,
+    ConntrackEntry,
+    DropEvent,
+    EventsLost,
+    Flow,
+    Netns,
+    Probe,
+    ProbeResult,
+    RuleTraceEvent,
+    Value,
+)
+
+# --- requests ---------------------------------------------------------------------------------
+
+
+class NetnsHandle(Value):
+    """The way into a place: a namespace file (``/run/netns/x``, ``/proc/1/ns/net``).
+
+    pod_uid: where only this is known, the agent looks for a process of the pod (agent/netns_lookup.py),
+    which has the namespace, the resolv.conf and the cgroup.
+    path: the namespace file as another process has to name it, once the agent holds ``netns`` open
+    closed: why there is no way in, where that is known before; ``remedy``: what would open it
+    resolv_conf: the file that its resolver reads; empty: none known.
+    bpffs: where BPF maps are pinned; cgroup: the directory (version 2) that its programs run in,
+    for sockets are made there that the programs on it should meet; empty: the agent's own
+    """
+
+    place: Netns
+    netns: str = ""
+    pod_uid: str = ""
+    path: str = ""
+    closed: str = ""
+    remedy: str = ""
+    resolv_conf: str = ""
+    bpffs: str = "/sys/fs/bpf"
+    cgroup: str = ""
+
+
+class OpenNamespaces(Value, tag="enter"):
+    """rights: how whoever asks could give the agent more of them, for its hints."""
+
+    id: int
+    doors: tuple[NetnsHandle, ...]
+    rights: str = ""
+
+
+class ReadFiles(Value, tag="dump"):
+    """files: names as in a bundle (``ip-route.json``), plus ``resolv.conf``."""
+
+    id: int
+    place: Netns
+    files: tuple[str, ...]
+
+
+class DnsQuery(Value, tag="ask"):
+    """query: the DNS message in wire format; transport ``udp`` or ``tcp``."""
+
+    id: int
+    place: Netns
+    server: str
+    query: bytes
+    transport: str = "udp"
+    port: int = 53
+    timeout: float = 2.0
+
+
+class StartCapture(Value, tag="watch"):
+    """layers: of ``capture``, ``rules``, ``drops``; what cannot be armed is named in Ready.
+
+    backends: flows backend -> anywhere whose packets may be UDP replies without our cookie
+    (protocol, address, port).
+    raw_trace: where nft cannot mark the probes, a TRACE rule for them may be set in ``raw``.
+    """
+
+    id: int
+    places: tuple[Netns, ...]
+    probes: tuple[Probe, ...]
+    layers: tuple[str, ...] = ("capture", "rules", "drops")
+    backends: tuple[tuple[str, str, int], ...] = ()
+    raw_trace: bool = False
+
+
+class SendProbes(Value, tag="inject"):
+    """Send each probe from ``place``: TCP as a real connection, UDP as one datagram."""
+
+    id: int
+    place: Netns
+    probes: tuple[Probe, ...]
+    timeout: float = 4.0
+
+
+class SendPreflight(Value, tag="scout"):
+    """Learn from conntrack where the node would send these probes, sent from ``place``.
+
+    hold: drop them where they would leave the node, so that nobody hears of them; else each goes as
+    far as its ``ttl`` lets it. bridges: the node's, which they pass on their way to a port
+    """
+
+    id: int
+    place: Netns
+    probes: tuple[Probe, ...]
+    hold: bool = True
+    bridges: tuple[str, ...] = ()
+    timeout: float = 1.0
+
+
+class GetConntrack(Value, tag="lookup"):
+    id: int
+    place: Netns
+    flows: tuple[Flow, ...]
+
+
+class ListConnections(Value, tag="recall"):
+    """Connections from ``flow.src``, by any port, to the flow's end: those that last."""
+
+    id: int
+    place: Netns
+    flow: Flow
+
+
+class Stop(Value, tag="stop"):
+    id: int
+    of: int
+
+
+Request = (
+    OpenNamespaces
+    | ReadFiles
+    | DnsQuery
+    | StartCapture
+    | SendProbes
+    | SendPreflight
+    | GetConntrack
+    | ListConnections
+    | Stop
+)
+
+# --- replies ----------------------------------------------------------------------------------
+
+
+class FileContent(Value, tag="fact"):
+    """One file of a place, text as the bundle has it. ``missing``: why it could not be read, and
+    ``remedy`` what would let it be.
+    """
+
+    id: int
+    place: Netns
+    file: str
+    text: str = ""
+    missing: str = ""
+    remedy: str = ""
+
+
+NETNS_UNAVAILABLE = "door"  # the file of a Fact that tells of a place that there is no way into
+CGROUP_UNAVAILABLE = "cgroup"  # of one that tells why no socket can be made in the pod's own
+
+
+class DnsResponse(Value, tag="answer"):
+    """The DNS answer in wire format, or why there is none (TIMEOUT, CLOSED, UNREACHABLE)."""
+
+    id: int
+    place: Netns
+    server: str
+    transport: str
+    elapsed_us: int
+    message: bytes = b""
+    error: str = ""
+
+
+class SourceUnavailable(Value):
+    """A layer that could not be armed in a place, why, and what would make it possible."""
+
+    place: Netns
+    layer: str
+    why: str
+    remedy: str = ""
+
+
+class CaptureStarted(Value, tag="ready"):
+    id: int
+    armed: tuple[str, ...]
+    unarmed: tuple[SourceUnavailable, ...] = ()
+
+
+class PreflightResult(Value, tag="scouted"):
+    """What became of a scout. ``flow``: as it left; ``entry``: what it is translated to, None where
+    it was not recorded; ``error``: why it was not sent.
+    """
+
+    id: int
+    place: Netns
+    cookie: int
+    flow: Flow
+    entry: ConntrackEntry | None = None
+    error: str = ""
+
+
+class ConnectionList(Value, tag="recalled"):
+    """more: how many there are beside these"""
+
+    id: int
+    place: Netns
+    entries: tuple[ConntrackEntry, ...] = ()
+    more: int = 0
+
+
+class ErrorReply(Value, tag="oops"):
+    """The request could not be done. ``hint`` as in model/errors.py."""
+
+    id: int
+    message: str
+    hint: str = ""
+
+
+class Done(Value, tag="done"):
+    id: int
+
+
+Reply = (
+    FileContent
+    | DnsResponse
+    | CaptureStarted
+    | ErrorReply
+    | Done
+    | CapturedPacket
+    | RuleTraceEvent
+    | DropEvent
+    | ConntrackEntry
+    | EventsLost
+    | ProbeResult
+    | PreflightResult
+    | ConnectionList
+)
+
+encode = msgspec.json.encode
+# what a line that is none of ours raises: no JSON or another shape, no UTF-8, too deep
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+decode_request = msgspec.json.Decoder(Request).decode
+decode_reply = msgspec.json.Decoder(Reply).decode
+
+
+class AgentClient(Protocol):
+    """Our end of a conversation with one agent, however its stdin and stdout are reached.
+
+    log: every reply so far, in the order of arrival
+    """
+
+    node: str
+
+    @property
+    def log(self) -> Sequence[Reply]: ...
+
+    def send(self, request: Request) -> None:
+        """Say it and go on. Raises AgentFailed when the agent is gone."""
+
+    def wait(self, id: int, timeout: float) -> bool:
+        """Block until the request's Done (of a Watch: its Ready); False when the time is up.
+
+        Raises AgentFailed on an Oops to it, or when the agent is gone.
+        """
+
+    def close(self) -> None:
+        """End of input; wait until the agent has disarmed and left."""

@@ -1,0 +1,129 @@
+"""A Checkup as text for a person: the answer, what is wrong, and then what was looked at. Pure."""
+
+from __future__ import annotations
+
+from kptrace.diagnose.catalogue.causes import cause
+from kptrace.diagnose.policy_denial import CAUSE as POLICY
+from kptrace.model import CheckReport, Finding, Outcome
+from kptrace.render.evidence import manifests
+from kptrace.render.finding import commands, paragraphs
+from kptrace.render.layout import Span, TextLayout, glue, span, width_of
+from kptrace.render.sanitize import pad
+
+
+def checkup(made: CheckReport, width: int = 80, colour: bool = False, wide: bool = False) -> str:
+    page = TextLayout(width, colour)
+    _heading(page, made)
+    for finding in made.findings:
+        _finding(page, finding)
+    _seen(page, made, wide)
+    manifests(page, made.absent)
+    return page.text()
+
+
+# --- the first lines ------------------------------------------------------------------------------
+
+
+def _heading(page: TextLayout, made: CheckReport) -> None:
+    what = glue(f"{_count(len(made.nodes), 'node')}, {_count(made.services, 'Service')}", "name")
+    answer = _answer(made)
+    if width_of((what, answer)) + 4 <= page.width:
+        page.row([what], answer, [], hang=4)
+    else:
+        page.line(answer)
+        page.line(what)
+    room = max((len(node.name) for node in made.nodes), default=0)
+    for node in made.nodes:
+        proxy = "no proxy" if node.proxy == "none" else f"proxy {node.proxy}"
+        words = f"{proxy}, network {node.network}"
+        page.line(span(words), label=[span(f"  {pad(node.name, room)}  ")])
+    for layer in made.absent:
+        page.line(
+            span("not looked at: ", "unsure"),
+            span(layer.missing),
+            span(f" ({layer.remedy})" if layer.remedy else ""),
+            label=[span(f"  {layer.node}  ")],
+        )
+
+
+def _answer(made: CheckReport) -> Span:
+    wrong, odd = (
+        sum(one.severity == severity for one in made.findings) for severity in ("error", "warning")
+    )
+    if wrong:
+        more = f", {_count(odd, 'warning')}" if odd else ""
+        return glue(f"{_count(wrong, 'FAULT')}{more}", "bad")
+    if odd:
+        return glue(f"NOTHING BROKEN, {_count(odd, 'warning')}", "unsure")
+    return glue("NOTHING WRONG FOUND", "unsure" if made.absent else "good")
+
+
+def _count(number: int, noun: str) -> str:
+    plural = "S" if noun.isupper() else "s"
+    return f"{number} {noun}{plural if number != 1 else ''}"
+
+
+# --- what is wrong --------------------------------------------------------------------------------
+
+
+def _finding(page: TextLayout, finding: Finding) -> None:
+    page.blank()
+    style = "bad" if finding.severity == "error" else "unsure"
+    page.line(
+        span(finding.severity, style), span("  "), span(finding.cause, "name"), *_where(finding)
+    )
+    paragraphs(page, "What", [finding.summary])
+    entry = cause(finding.cause)
+    if entry is not None and finding.severity == "error":
+        paragraphs(page, "So", [entry.effect])
+    paragraphs(page, "Proof", finding.evidence)
+    if finding.remedy:
+        commands(page, "Mend", finding.remedy)
+    elif entry is not None:
+        paragraphs(page, "Mend", [entry.mend])
+
+
+def _where(finding: Finding) -> list[Span]:
+    return [span(f" on {finding.node}")] if finding.node else []
+
+
+# --- what was looked at ---------------------------------------------------------------------------
+
+
+def _seen(page: TextLayout, made: CheckReport, wide: bool) -> None:
+    page.blank()
+    if made.services and not made.missing:
+        page.line(span(f"Rules of {_count(made.services, 'Service')} compared with the API."))
+    elif made.missing:
+        names = ", ".join(name.removeprefix("api/") for name in made.missing)
+        page.line(span(f"Rules not compared with the API; not there to read: {names}."), hang=2)
+    if made.ways:
+        page.line(span(_ways(made)), hang=2)
+    for way in made.ways if wide else ():
+        words = f": {way.words}" if way.words else ""
+        goal = way.goal or "elsewhere"
+        page.line(
+            span(f"{way.start} to {goal} ({way.source} > {way.destination})  "),
+            span(f"{way.outcome}{words}", "" if way.outcome is Outcome.DELIVERED else "unsure"),
+            indent=2,
+            hang=4,
+        )
+    page.line(span("Sysctls, bridges, MTUs of tunnels and the kernel's tables looked at."), hang=2)
+    for node in made.nodes:
+        if node.missing:
+            page.line(span(f"Not there to read of {node.name}: {', '.join(node.missing)}."), hang=2)
+
+
+def _ways(made: CheckReport) -> str:
+    arrived, open_ = (
+        sum(way.outcome is outcome for way in made.ways)
+        for outcome in (Outcome.DELIVERED, Outcome.INCONCLUSIVE)
+    )
+    denied = sum(way.cause == POLICY for way in made.ways)
+    words = f"Ways of pods' packets between nodes walked: {len(made.ways)}, {arrived} arrive"
+    if open_:
+        words += f", {open_} left what was looked at"
+    if denied:
+        words += f", {denied} {'are' if denied > 1 else 'is'} denied by policies"
+    ended = len(made.ways) - arrived - open_ - denied
+    return f"{words}, {ended} do not." if ended else f"{words}."

@@ -1,0 +1,96 @@
+"""A Verification as text for a person: each expectation on a line, then what failed and why. Pure.
+
+    verification(made, width=80, colour=False, wide=False) -> str
+
+Whatever is not as expected comes last, because there a reader of a CI log begins. The wide form has
+each failed trace's whole report in it.
+"""
+
+from __future__ import annotations
+
+from kptrace.render.finding import LABEL, commands, paragraphs
+from kptrace.render.layout import TextLayout, glue, span, width_of
+from kptrace.render.phrases import outcome_style, target_words
+from kptrace.render.sanitize import clean, pad, shorten
+from kptrace.render.text import text
+from kptrace.render.verify_result import (
+    STATUS_STYLES,
+    answer,
+    cause,
+    expected,
+    remedies,
+    start,
+    tally,
+    via,
+    why,
+)
+from kptrace.verify.results import DELIVERED, Result, Verification
+
+
+def verification(
+    made: Verification, width: int = 80, colour: bool = False, wide: bool = False
+) -> str:
+    page = TextLayout(width, colour)
+    all_good = len(made.having("passed")) == len(made.results)
+    done = glue(tally(made), "good" if all_good else "bad")
+    page.row([glue(made.file, "name")], done, [], hang=2)
+    page.blank()
+    column = max((len(result.status) for result in made.results), default=0) + 2
+    for result in made.results:
+        _row(page, result, column)
+    rest = made.having("failed", "error", "inconclusive")
+    whole = [text(r.trace, width, colour, wide) for r in rest if wide and r.trace is not None]
+    if rest:
+        page.blank()
+        page.line(span("Not as expected:"))
+    for result in rest:
+        page.blank()
+        _told(page, result)
+    if made.about:
+        page.blank()
+        listed = [f"{name}: {told}" for name, told in made.about.items() if name != "kptrace"]
+        page.line(span(". ".join([f"kptrace {made.about.get('kptrace', '')}", *listed]), "quiet"))
+    return "\n".join([*whole, page.text()])
+
+
+def _row(page: TextLayout, result: Result, column: int) -> None:
+    asked = result.expectation
+    name = [glue(asked.name, "name"), span("  ")] if asked.name else []
+    what = glue(target_words(asked.question.target), "" if asked.name else "name")
+    spans = [*name, what, span("  "), span(f"from {start(result)}{via(asked)}")]
+    words = shorten(clean(answer(result)), page.width - column)
+    style = "good" if result.status == "passed" else STATUS_STYLES[result.status]
+    label = [span(pad(result.status, column), STATUS_STYLES[result.status])]
+    room = page.width - column - width_of([glue(words)]) - 2
+    if width_of([*name, what]) <= room:
+        page.row(spans, glue(words, style), label, hang=column)
+    else:
+        page.line(glue(words, style), label=label)
+        page.line(*spans, indent=column)
+
+
+def _told(page: TextLayout, result: Result) -> None:
+    asked = result.expectation
+    where = f"line {asked.line}" if asked.line else ""
+    named = asked.name or f"{target_words(asked.question.target)} from {start(result)}{via(asked)}"
+    style = outcome_style(result.trace.outcome) if result.trace else "bad"
+    page.line(
+        span(named, "name"),
+        span(f"  {answer(result)}", style),
+        label=[span(pad(where, LABEL))],
+        indent=2,
+    )
+    if asked.expect != DELIVERED:
+        paragraphs(page, "Expected", [expected(asked)])
+    paragraphs(page, "Why", [result.trouble.message if result.trouble else _summary(result)])
+    found = cause(result)
+    if found is not None:
+        paragraphs(page, "Cause", [found.cause])
+    commands(page, "Mend", remedies(result))
+    if result.saved:
+        commands(page, "Run", [f"kptrace replay {result.saved}"])
+
+
+def _summary(result: Result) -> str:
+    found = cause(result)
+    return found.summary if found is not None else why(result)

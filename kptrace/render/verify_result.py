@@ -1,0 +1,90 @@
+"""A result of an expectation in words, for every form that tells of several. Pure, text out.
+
+Nothing is cleaned here: each form does that in its own way (sanitize.py, xml, markdown).
+"""
+
+from __future__ import annotations
+
+from kptrace.diagnose.phrases import end
+from kptrace.model import Finding
+from kptrace.render.phrases import outcome_words, source_words, target_words
+from kptrace.verify.results import DELIVERED, Expectation, Result, Verification
+
+STATUS_STYLES = {
+    "passed": "good",
+    "failed": "bad",
+    "error": "bad",
+    "inconclusive": "unsure",
+    "untried": "quiet",
+}
+
+
+def subject(result: Result) -> str:
+    """``svc/web (shop) from pod/client on node-a``; as it was asked, where nothing was seen."""
+    return f"{target_words(result.expectation.question.target)} from {start(result)}"
+
+
+def start(result: Result) -> str:
+    question = result.expectation.question
+    if result.trace is None:
+        return question.source or "a chosen source"
+    return source_words(result.trace.source, question.target.namespace)
+
+
+def address(result: Result) -> str:
+    """``10.96.41.7:80/tcp``, as far as it is known."""
+    found = result.trace.resolution if result.trace else None
+    if found is None or not found.address:
+        return ""
+    return f"{end(found.address, found.port)}/{found.protocol}"
+
+
+def via(expectation: Expectation) -> str:
+    """`` via nodePort of node-b``, where it is not the ClusterIP."""
+    question = expectation.question
+    if question.via == "clusterIP":
+        return ""
+    return f" via {question.via}{f' of {question.node}' if question.node else ''}"
+
+
+def answer(result: Result) -> str:
+    """``DROPPED on node-b``, ``could not be looked at``, ``not tried``."""
+    if result.trace is not None:
+        return outcome_words(result.trace)
+    if result.status == "untried":
+        return why(result)
+    return "could not be looked at" if result.status == "error" else "INCONCLUSIVE"
+
+
+def tally(made: Verification) -> str:
+    """``2 of 6 as expected``; and that there would be more to say."""
+    told = f"{len(made.having('passed'))} of {len(made.results)} as expected"
+    return f"{told}, then interrupted" if made.having("untried") else told
+
+
+def expected(expectation: Expectation) -> str:
+    return " or ".join(expectation.expect)
+
+
+def why(result: Result) -> str:
+    """One sentence; what was expected is said where it is not the usual."""
+    if result.trouble is not None:
+        return result.trouble.message
+    assert result.trace is not None
+    said = result.trace.summary or outcome_words(result.trace)
+    if result.status == "failed" and result.expectation.expect != DELIVERED:
+        return f"{said}; expected {expected(result.expectation)}"
+    return said
+
+
+def cause(result: Result) -> Finding | None:
+    """What is to blame, where the trace knows it."""
+    found = result.trace.findings if result.trace else ()
+    return next((each for each in found if each.severity == "error"), None)
+
+
+def remedies(result: Result) -> tuple[str, ...]:
+    if result.trouble is not None:
+        return (result.trouble.hint,) if result.trouble.hint else ()
+    finding = cause(result)
+    return finding.remedy if finding else ()

@@ -1,0 +1,1 @@
+"""What a target means, by the API and by DNS."""

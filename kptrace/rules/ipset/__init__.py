@@ -1,0 +1,1 @@
+"""ipsets: their text form and their kernel form. Pure."""

@@ -1,0 +1,1 @@
+"""iptables rules: their text forms and their kernel forms. Pure."""

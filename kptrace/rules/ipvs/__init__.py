@@ -1,0 +1,1 @@
+"""IPVS: virtual services, servers and connections in their text forms. Pure."""

@@ -1,0 +1,1 @@
+"""One form for every rule language: tables, chains, rules, expressions, sets. Pure."""

@@ -1,0 +1,252 @@
+"""What the rules of one network namespace are: Table, Chain, Rule, and the Ruleset over all.
+
+Comes in: Sources, each of which knows some tables (an iptables-save text, ``nft -j`` JSON, an
+``ipset save`` text; later a live netlink reader). Goes out: one Ruleset that the interpreter asks
+for base chains by hook, chains by name and sets by name. Nothing is parsed before it is asked for:
+among 10,000 Services a walk reaches some twenty chains.
+
+The kernel runs the base chains of a hook by ascending priority; of two with the same priority the
+one registered later runs first (nf_hook_entries_grow inserts before its equals). Registration
+order is known between nft tables only (handles grow); a legacy table counts as the oldest.
+
+What a body is made of is in ``expressions.py``, sets are in ``sets.py``, IPVS services in ``rules/ipvs/ipvsadm.py``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, overload
+
+from kptrace.model import RuleRef, Value
+from kptrace.rules.model.expressions import Part, SetRef
+from kptrace.rules.model.sets import Set
+
+if TYPE_CHECKING:
+    from kptrace.rules.ipvs.ipvsadm import VirtualService
+
+Hook = Literal["prerouting", "input", "forward", "output", "postrouting", "ingress", "egress"]
+
+
+class Table(Value, order=True):
+    """A table, and the key to it. iptables-nft's tables are ``nft`` ones of family ip or ip6.
+
+    family: ip, ip6, inet, arp, bridge, netdev
+    """
+
+    backend: Literal["legacy", "nft"]
+    family: str
+    name: str
+
+
+class Rule(Value):
+    """One rule. ``text``: its own words as the source has them, without ``-A CHAIN``.
+
+    number: 1-based place in the chain
+    packets, bytes: its counters, None where the source does not tell them
+    """
+
+    table: Table
+    chain: str
+    number: int
+    text: str
+    body: tuple[Part, ...] = ()
+    comment: str = ""
+    handle: int | None = None
+    packets: int | None = None
+    bytes: int | None = None
+
+    def ref(self, words: str = "") -> RuleRef:
+        return RuleRef(
+            backend=self.table.backend,
+            family=self.table.family,
+            table=self.table.name,
+            chain=self.chain,
+            number=self.number,
+            text=self.text,
+            words=words,
+        )
+
+
+class Rules(Sequence[Rule]):
+    """The rules of a chain in order. A reader of big texts parses those that are asked for."""
+
+    def __init__(self, rules: Iterable[Rule] = ()) -> None:
+        self._rules = tuple(rules)
+
+    def candidates_for_destination(self, address: str) -> Iterable[Rule]:
+        """The rules in order, less some that surely do not match a packet to this address.
+
+        A walk that goes over this instead of the whole chain comes to the same end, sooner.
+        """
+        return self
+
+    def containing_text(self, text: str) -> Iterable[Rule]:
+        """The rules in order, less some that surely do not hold this text (a comment's words)."""
+        return self
+
+    @overload
+    def __getitem__(self, index: int) -> Rule: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Rule]: ...
+    def __getitem__(self, index: int | slice) -> Rule | Sequence[Rule]:
+        return self._rules[index]
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def __iter__(self) -> Iterator[Rule]:
+        return iter(self._rules)
+
+
+class Chain(Value):
+    """A chain. A base chain has ``hook``, ``priority``, ``policy`` and ``type``; others have none.
+
+    type: filter, nat, route; ``device``: of netdev and inet ingress chains
+    age: (table handle, chain handle) where known; the greater, the later registered
+    """
+
+    table: Table
+    name: str
+    rules: Rules = Rules()
+    hook: str = ""
+    priority: int = 0
+    policy: Literal["accept", "drop"] = "accept"
+    type: str = ""
+    device: str = ""
+    age: tuple[int, int] = (0, 0)
+    packets: int | None = None
+    bytes: int | None = None
+
+
+class RulesetSource(ABC):
+    """Knows some tables, or the ipsets (table None) of a namespace, and tells them when asked."""
+
+    @abstractmethod
+    def tables(self) -> Sequence[Table]: ...
+
+    @abstractmethod
+    def base_chains(self, table: Table) -> Sequence[Chain]:
+        """Empty for a dormant table."""
+
+    @abstractmethod
+    def chain(self, table: Table, name: str) -> Chain | None: ...
+
+    @abstractmethod
+    def chain_names(self, table: Table) -> Sequence[str]: ...
+
+    def set(self, table: Table | None, name: str) -> Set | None:
+        return None
+
+    def set_names(self, table: Table | None) -> Sequence[str]:
+        return ()
+
+
+class InMemorySource(RulesetSource):
+    """Chains and sets that are already there, for tests and small readers."""
+
+    def __init__(
+        self,
+        chains: Iterable[Chain] = (),
+        sets: Mapping[Table | None, Iterable[Set]] | None = None,
+    ) -> None:
+        self._chains: dict[Table, dict[str, Chain]] = {}
+        for chain in chains:
+            self._chains.setdefault(chain.table, {})[chain.name] = chain
+        self._sets = {
+            table: {each.name: each for each in some} for table, some in (sets or {}).items()
+        }
+
+    def tables(self) -> Sequence[Table]:
+        return tuple(self._chains)
+
+    def base_chains(self, table: Table) -> Sequence[Chain]:
+        return [chain for chain in self._chains.get(table, {}).values() if chain.hook]
+
+    def chain(self, table: Table, name: str) -> Chain | None:
+        return self._chains.get(table, {}).get(name)
+
+    def chain_names(self, table: Table) -> Sequence[str]:
+        return tuple(self._chains.get(table, ()))
+
+    def set(self, table: Table | None, name: str) -> Set | None:
+        return self._sets.get(table, {}).get(name)
+
+    def set_names(self, table: Table | None) -> Sequence[str]:
+        return tuple(self._sets.get(table, ()))
+
+
+class Ruleset:
+    """All tables of one namespace. Where two sources tell the same table, the first is believed.
+
+    missing: files that were not there, so what they would tell is not known
+    """
+
+    def __init__(
+        self,
+        sources: Iterable[RulesetSource] = (),
+        ipvs: Sequence[VirtualService] = (),
+        missing: Sequence[str] = (),
+    ) -> None:
+        self._sources = tuple(sources)
+        self._of: dict[Table, RulesetSource] = {}
+        for source in self._sources:
+            for table in source.tables():
+                self._of.setdefault(table, source)
+        self._hooks: dict[tuple[str, str], tuple[Chain, ...]] = {}
+        self._chains: dict[tuple[Table, str], Chain | None] = {}
+        self._sets: dict[tuple[Table | None, str], Set | None] = {}
+        self.ipvs = tuple(ipvs)
+        self.missing = tuple(missing)
+
+    def tables(self) -> tuple[Table, ...]:
+        return tuple(self._of)
+
+    def base_chains(self, family: str, hook: str) -> tuple[Chain, ...]:
+        """What a packet of this family meets at the hook, in the kernel's order.
+
+        For ip and ip6 the chains of inet tables are among them.
+        """
+        asked = (family, hook)
+        if asked not in self._hooks:
+            families = {family, "inet"} if family in ("ip", "ip6") else {family}
+            found = [
+                chain
+                for table, source in self._of.items()
+                if table.family in families
+                for chain in source.base_chains(table)
+                if chain.hook == hook
+            ]
+            newest_first = sorted(found, key=lambda chain: chain.age, reverse=True)
+            self._hooks[asked] = tuple(sorted(newest_first, key=lambda chain: chain.priority))
+        return self._hooks[asked]
+
+    def chain(self, table: Table, name: str) -> Chain | None:
+        asked = (table, name)
+        if asked not in self._chains:
+            source = self._of.get(table)
+            self._chains[asked] = source.chain(table, name) if source else None
+        return self._chains[asked]
+
+    def chain_names(self, table: Table) -> Sequence[str]:
+        source = self._of.get(table)
+        return source.chain_names(table) if source else ()
+
+    def set(self, table: Table | None, name: str) -> Set | None:
+        """A set of an nft table, or with table None an ipset."""
+        asked = (table, name)
+        if asked not in self._sets:
+            sources = self._sources if table is None else filter(None, [self._of.get(table)])
+            found = (source.set(table, name) for source in sources)
+            self._sets[asked] = next((each for each in found if each is not None), None)
+        return self._sets[asked]
+
+    def set_names(self, table: Table | None) -> Sequence[str]:
+        if table is None:
+            return [name for source in self._sources for name in source.set_names(None)]
+        source = self._of.get(table)
+        return source.set_names(table) if source else ()
+
+    def named(self, rule: Rule, ref: SetRef) -> Set | None:
+        """The set that a rule's reference means."""
+        return self.set(None if ref.ipset else rule.table, ref.name)

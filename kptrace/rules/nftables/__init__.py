@@ -1,0 +1,1 @@
+"""nftables rules: their JSON and text forms and their kernel forms. Pure."""

@@ -1,0 +1,1 @@
+"""BPF programs on the way of a packet, simulated. Pure."""

@@ -1,0 +1,78 @@
+"""Where the kernel chooses by chance, or nobody can know: every way, each with its weight.
+
+A walk is written as one straight story that asks ``BranchPoints.pick`` at each fork. ``enumerate_branches`` tells
+the story again for every sequence of answers, depth first, so nothing has to be copied or undone.
+The cost is the common beginning of the stories, which the ruleset has parsed by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, TypeVar
+
+from kptrace.model import Value
+
+T = TypeVar("T")
+
+# more ways than a person or a probe can tell apart; what is left over is returned as weight
+LIMIT = 4096
+
+
+class BranchPoints:
+    """The answers of one story. ``weight``: its probability so far; ``certain``: no guess in it."""
+
+    def __init__(self, script: Sequence[int] = ()) -> None:
+        self._script = script
+        self._memory: dict[Hashable, int] = {}
+        self.taken: list[tuple[int, Sequence[float]]] = []
+        self.weight = 1.0
+        self.certain = True
+
+    def pick(self, weights: Sequence[float]) -> int:
+        """One of the options, by its weight; those without any are never taken."""
+        total = sum(weights)
+        position = len(self.taken)
+        possible = [index for index, weight in enumerate(weights) if weight > 0]
+        if len(possible) == 1:
+            return possible[0]
+        index = self._script[position] if position < len(self._script) else possible[0]
+        self.taken.append((index, weights))
+        self.weight *= weights[index] / total
+        return index
+
+    def guess(self, about: Hashable, options: int = 2) -> int:
+        """Like ``pick``, where nobody here can know; asked the same again, it answers the same."""
+        self.certain = False
+        if about not in self._memory:
+            self._memory[about] = self.pick([1 / options] * options)
+        return self._memory[about]
+
+    def next_script(self) -> list[int] | None:
+        """The answers of the next story; None when all have been told."""
+        for position in range(len(self.taken) - 1, -1, -1):
+            index, weights = self.taken[position]
+            later = [i for i in range(index + 1, len(weights)) if weights[i] > 0]
+            if later:
+                return [*(one for one, _ in self.taken[:position]), later[0]]
+        return None
+
+
+class ExploredBranch(Value, Generic[T]):
+    weight: float
+    certain: bool
+    result: T
+
+
+def enumerate_branches(
+    story: Callable[[BranchPoints], T], limit: int = LIMIT
+) -> tuple[list[ExploredBranch[T]], float]:
+    """Every way the story can go, and the weight of those beyond the limit."""
+    told: list[ExploredBranch[T]] = []
+    script: list[int] | None = []
+    while script is not None and len(told) < limit:
+        choices = BranchPoints(script)
+        result = story(choices)
+        told.append(ExploredBranch(weight=choices.weight, certain=choices.certain, result=result))
+        script = choices.next_script()
+    left = 0.0 if script is None else max(0.0, 1.0 - sum(one.weight for one in told))
+    return told, left

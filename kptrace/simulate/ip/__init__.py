@@ -1,0 +1,1 @@
+"""Routing, devices and bridges, simulated. Pure."""

@@ -1,0 +1,129 @@
+"""A Linux bridge, with and without br_netfilter.
+
+In: a frame from a port or from the node itself. Out: the next stage.
+
+Theory (br_netfilter_hooks.c): with bridge-nf-call-iptables=1 a frame passes the IP hooks on the
+bridge. PREROUTING runs at the port (iif is the bridge, physdev the port). If it changed the
+destination, a route is asked for: when it leads back out of the same bridge, the frame gets that
+neighbour's address and stays a frame ("bridged DNAT", TTL untouched, then FORWARD with both
+interfaces the bridge, and POSTROUTING); else it is given to the node itself, which does not run
+PREROUTING again. With =0 no hook sees a bridged frame, so the answer of a backend on the client's
+own bridge is never translated back.
+"""
+
+from __future__ import annotations
+
+from kptrace.model import Outcome
+from kptrace.simulate.ip.device import hand_over, resolve
+from kptrace.simulate.ip.routing import RouteQuery, route_input
+from kptrace.simulate.ip.skb import Skb
+from kptrace.simulate.simulation import Simulation
+from kptrace.simulate.snapshot.network import Link
+from kptrace.simulate.snapshot.snapshot import Snapshot
+from kptrace.simulate.stages import Arrived, Cross, Frame, Input, Stage
+
+_SYSCTL = {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-call-ip6tables"}
+
+
+def netfilter_off(snapshot: Snapshot, bridge: Link, family: int) -> str:
+    """The sysctl that keeps bridged frames from the IP hooks, with its value; empty: it is on."""
+    name = _SYSCTL[family]
+    value = snapshot.sysctl(name)
+    if value or bridge.nf_call[family == 6]:
+        return ""
+    return f"{name}=0" if value == 0 else f"{name} is not there: br_netfilter is not loaded"
+
+
+def switch(story: Simulation, stage: Frame) -> Stage | Arrived:
+    skb, bridge, port = stage.skb, stage.bridge, stage.port
+    off = netfilter_off(story.at(skb), bridge, skb.family)
+    if port is not None and not off:
+        _prerouting(story, skb, bridge, port)
+    if port is not None and _for_the_node(story, skb, bridge):
+        skb.iif, skb.oif = bridge.name, ""
+        story.note("seen", skb, bridge.name, "in")
+        return Input(skb)
+    out = _port_toward(story, skb, bridge)
+    if out is None:
+        _check_flooded(story, skb, bridge)
+    if port is not None:
+        if out is not None:
+            _check_ports(story, skb, port, out)
+        if off:
+            story.bypassed.append(f"{skb.place.node}: {off}")
+        else:
+            _bridged_hooks(story, skb, bridge, port, out)
+    return Cross(skb, out) if out else hand_over(story, skb, bridge)
+
+
+def _prerouting(story: Simulation, skb: Skb, bridge: Link, port: Link) -> None:
+    skb.iif, skb.physin = bridge.name, port.name
+    before = skb.flow.dst
+    story.hook("prerouting", skb)
+    skb.prerouted = True
+    if skb.flow.dst == before:
+        return
+    found = route_input(
+        story.at(skb), RouteQuery(flow=skb.flow, mark=skb.known_mark, iif=bridge.name)
+    )
+    ways = {hop.interface for hop in found.nexthops} if found.usable else set()
+    if found.local or ways != {bridge.name}:
+        skb.mac = bridge.mac
+        return
+    skb.hop = found.nexthops[0]
+    resolve(story, skb, bridge)
+
+
+def _for_the_node(story: Simulation, skb: Skb, bridge: Link) -> bool:
+    if skb.mac:
+        return skb.mac == bridge.mac
+    return not skb.unseen and story.at(skb).holds(skb.flow.dst) is not None
+
+
+def _port_toward(story: Simulation, skb: Skb, bridge: Link) -> Link | None:
+    """The port behind which the frame's address is: by the veths themselves, else as learned."""
+    snapshot = story.at(skb)
+    for port in snapshot.ports(bridge.name):
+        peer = story.world.peer(skb.place, port)
+        if peer and skb.mac and peer[1].mac == skb.mac:
+            return port
+    learned = snapshot.port_of(bridge.name, skb.mac) if skb.mac else ""
+    return snapshot.link(learned) if learned else None
+
+
+def _check_flooded(story: Simulation, skb: Skb, bridge: Link) -> None:
+    """No port is known for it: it goes out of all, and a pod nobody looked into may take it."""
+    if not skb.unseen and skb.mac and _all_seen(story, skb, bridge):
+        words = f"no port of {bridge.name} leads to {skb.mac}"
+        blame = f"{skb.place.node}: {bridge.name}"
+        raise story.end(skb, Outcome.DROPPED, "neighbour-failed", blame, words, bridge.name)
+    if story.world.pod_at(skb.flow.dst) is None:
+        words = f"the port of {bridge.name} that leads to {skb.flow.dst} is not known"
+        raise story.end(skb, Outcome.INCONCLUSIVE, "", bridge.name, words)
+
+
+def _all_seen(story: Simulation, skb: Skb, bridge: Link) -> bool:
+    ports = story.at(skb).ports(bridge.name)
+    return all(story.world.peer(skb.place, port) for port in ports)
+
+
+def _check_ports(story: Simulation, skb: Skb, port: Link, out: Link) -> None:
+    """should_deliver() of br_forward.c"""
+    if port.name == out.name and not port.hairpin:
+        words = f"the frame would have to go back out of {port.name}, and hairpin is off there"
+        blame = f"{skb.place.node}: {port.name}"
+        raise story.end(skb, Outcome.DROPPED, "hairpin-off", blame, words, port.name)
+    if port.isolated and out.isolated:
+        words = f"the ports {port.name} and {out.name} are isolated from each other"
+        blame = f"{skb.place.node}: {out.name}"
+        raise story.end(skb, Outcome.DROPPED, "port-isolated", blame, words, port.name)
+
+
+def _bridged_hooks(story: Simulation, skb: Skb, bridge: Link, port: Link, out: Link | None) -> None:
+    skb.iif = skb.oif = bridge.name
+    skb.physin, skb.physout = port.name, out.name if out else "?"
+    if out is None:
+        skb.unknown.add("physdev out")
+    story.hook("forward", skb)
+    skb.iif = ""
+    story.hook("postrouting", skb)

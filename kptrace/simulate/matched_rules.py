@@ -1,0 +1,141 @@
+"""The rules that a packet meets, over all its ways, in the kernel's order: ``matched_rules``.
+
+In: the ways of one packet, and the Ruleset that they were walked in. Out: each rule once, with its
+counters. A jump into a chain in which nothing matched is left out: it did nothing. Where the ways
+part (one chain for each backend), the rules of the second way stand behind those of the first,
+before whatever both meet again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import groupby
+from typing import TypeVar
+
+from kptrace.model import Branch, MatchedRule, RuleRef
+from kptrace.rules.model.expressions import Verdict
+from kptrace.rules.model.ruleset import Rule, Ruleset, Table
+
+_Met = tuple[str, RuleRef]
+Key = TypeVar("Key", bound=Hashable)
+
+
+def matched_rules(ways: Iterable[Branch], ruleset: Ruleset) -> tuple[MatchedRule, ...]:
+    merged: list[_Met] = []
+    for way in ways:
+        told = [(step.hook, step.rule) for step in way.steps if step.rule is not None]
+        merged = merge(merged, _telling(told, ruleset), _place)
+    return tuple(_counted(hook, ref, ruleset) for hook, ref in merged)
+
+
+def _telling(told: Sequence[_Met], ruleset: Ruleset) -> list[_Met]:
+    """Each rule once, where it was met first, without the jumps that led to nothing."""
+    kept: list[_Met] = []
+    for hook, ref in reversed(told):
+        chain = _jump(_rule(ref, ruleset))
+        if not chain or (kept and _inside(kept[-1], hook, ref, chain)):
+            kept.append((hook, ref))
+    return list(dict.fromkeys(kept[::-1]))
+
+
+def _jump(rule: Rule | None) -> str:
+    for part in rule.body if rule else ():
+        if isinstance(part, Verdict) and part.kind in ("jump", "goto"):
+            return part.chain
+    return ""
+
+
+def _inside(following: _Met, hook: str, ref: RuleRef, chain: str) -> bool:
+    """The next rule that did something is in the chain that ``ref`` jumps to."""
+    other_hook, other = following
+    same = (other.backend, other.family, other.table) == (ref.backend, ref.family, ref.table)
+    return same and other_hook == hook and other.chain == chain
+
+
+def merge(
+    order: Sequence[Key], way: Sequence[Key], place: Callable[[Key], tuple[int, Hashable, int]]
+) -> list[Key]:
+    """``order`` with what is new in ``way``, run by run: before what both meet next, and, where a
+    run begins in a chain of which the order has later rules already, before these.
+
+    place: (when the hook runs, the chain, the number in it)
+    """
+    merged = list(order)
+    known = set(order)
+    low = 0
+    for run in _runs(way, known, place):
+        if run[0] in known:
+            low = merged.index(run[0]) + 1
+            continue
+        following = way[way.index(run[-1]) + 1 :]
+        later = (merged.index(one) for one in following if one in known)
+        at = _room(merged, low, next(later, len(merged)), place(run[0]), place)
+        merged[at:at] = run
+        low = at + len(run)
+    return merged
+
+
+def _runs(
+    way: Sequence[Key], known: AbstractSet[Key], place: Callable[[Key], tuple[int, Hashable, int]]
+) -> Iterator[list[Key]]:
+    """Known ones alone, new ones of one hook together."""
+    for (new, _), run in groupby(way, key=lambda one: (one not in known, place(one)[0])):
+        if new:
+            yield list(run)
+        else:
+            yield from ([one] for one in run)
+
+
+def _room(
+    merged: Sequence[Key],
+    low: int,
+    high: int,
+    first: tuple[int, Hashable, int],
+    place: Callable[[Key], tuple[int, Hashable, int]],
+) -> int:
+    hook, chain, number = first
+    for index in range(low, high):
+        other_hook, other_chain, other_number = place(merged[index])
+        if other_hook > hook or (other_chain == chain and other_number > number):
+            return index
+    return max(low, high)
+
+
+def hook_order(hook: str) -> int:
+    """Arriving and sending hooks are each other's like: no packet's first way meets both."""
+    return _HOOKS.get(hook, 0)
+
+
+_HOOKS = {"connect": -1, "prerouting": 0, "output": 0, "input": 1, "forward": 1, "postrouting": 2}
+
+
+def _place(one: _Met) -> tuple[int, Hashable, int]:
+    hook, ref = one
+    return hook_order(hook), (ref.backend, ref.family, ref.table, ref.chain), ref.number
+
+
+def _rule(ref: RuleRef, ruleset: Ruleset) -> Rule | None:
+    if ref.backend not in ("legacy", "nft") or ref.number == 0:
+        return None
+    table = Table(backend=ref.backend, family=ref.family, name=ref.table)
+    chain = ruleset.chain(table, ref.chain)
+    if chain is None or ref.number > len(chain.rules):
+        return None
+    return chain.rules[ref.number - 1]
+
+
+def _counted(hook: str, ref: RuleRef, ruleset: Ruleset) -> MatchedRule:
+    rule = _rule(ref, ruleset)
+    return MatchedRule(
+        table=ref.table,
+        chain=ref.chain,
+        number=ref.number,
+        text=ref.text,
+        words=ref.words,
+        hook=hook,
+        backend=ref.backend,
+        family=ref.family,
+        packets=rule.packets if rule else None,
+        bytes=rule.bytes if rule else None,
+    )

@@ -1,0 +1,1 @@
+"""Hooks, rules, NAT, conntrack and IPVS, simulated. Pure."""

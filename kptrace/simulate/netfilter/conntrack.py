@@ -1,0 +1,124 @@
+"""Connections: what conntrack remembers of the first packet and does to those that follow.
+
+In: the packets of one namespace in order. Out: each one's state, and the translation that the
+first one was given, applied and reversed (nf_nat_packet: in the reply's direction the manips
+change sides, so un-SNAT happens in prerouting and un-DNAT in postrouting).
+
+``reply`` is the tuple that the answer will carry; NAT changes nothing but that (nf_nat_setup_info).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from kptrace.model import Flow, Packet
+
+
+class Connection(msgspec.Struct):
+    """One entry. ``dnat``/``snat``: that side is translated; ``*_done``: its hook was asked."""
+
+    original: Flow
+    reply: Flow
+    mark: int | None = 0
+    zone: int = 0
+    dnat: bool = False
+    snat: bool = False
+    dnat_done: bool = False
+    snat_done: bool = False
+    confirmed: bool = False
+    replied: bool = False
+
+    @property
+    def translated(self) -> Flow:
+        """How the first packet looks once all its translation is done."""
+        return self.reply.reverse
+
+    @property
+    def status(self) -> frozenset[str]:
+        told = {
+            "snat": self.snat,
+            "dnat": self.dnat,
+            "confirmed": self.confirmed,
+            "seen-reply": self.replied,
+        }
+        return frozenset(name for name, so in told.items() if so)
+
+    def set_destination(self, dst: str, dport: int) -> None:
+        self.dnat = self.dnat or (dst, dport) != (self.reply.src, self.reply.sport)
+        self.reply = msgspec.structs.replace(self.reply, src=dst, sport=dport)
+
+    def set_source(self, src: str, sport: int) -> None:
+        self.snat = self.snat or (src, sport) != (self.reply.dst, self.reply.dport)
+        self.reply = msgspec.structs.replace(self.reply, dst=src, dport=sport)
+
+
+class SkbConntrack(msgspec.Struct):
+    """A packet's place in its connection; ``related``: it is about a packet of that."""
+
+    connection: Connection
+    direction: str = "original"
+    related: bool = False
+
+    @property
+    def state(self) -> str:
+        if self.related:
+            return "related"
+        if self.direction == "reply" or self.connection.replied:
+            return "established"
+        return "new"
+
+    def destination(self) -> tuple[str, int]:
+        """Where the packet goes after the destination's translation, in its direction."""
+        entry = self.connection
+        if self.direction == "original":
+            return entry.reply.src, entry.reply.sport
+        return entry.original.src, entry.original.sport
+
+    def source(self) -> tuple[str, int]:
+        entry = self.connection
+        if self.direction == "original":
+            return entry.reply.dst, entry.reply.dport
+        return entry.original.dst, entry.original.dport
+
+
+class Conntrack(msgspec.Struct):
+    """The connections of one namespace. Only confirmed ones are found again."""
+
+    entries: list[Connection] = msgspec.field(default_factory=list)
+
+    def track(self, packet: Packet, zone: int = 0) -> SkbConntrack | None:
+        """None: it belongs to no connection and cannot begin one (invalid)."""
+        flow = packet.flow
+        for entry in self.entries:
+            if entry.zone != zone:
+                continue
+            # without ports a packet to oneself looks like its answer; ICMP's type tells them apart
+            if entry.original == flow and not _answers(packet):
+                return SkbConntrack(entry)
+            if entry.reply == flow:
+                entry.replied = True
+                return SkbConntrack(entry, "reply")
+        begun = Connection(original=flow, reply=flow.reverse, zone=zone)
+        return SkbConntrack(begun) if _begins(packet) else None
+
+    def confirm(self, entry: Connection) -> None:
+        if not entry.confirmed:
+            entry.confirmed = True
+            self.entries.append(entry)
+
+
+def _answers(packet: Packet) -> bool:
+    return packet.icmp is not None and packet.icmp[0] in (0, 129)
+
+
+def _begins(packet: Packet) -> bool:
+    """tcp_new() and icmp_new(): a SYN, or an ACK of a connection that is older than the table."""
+    if packet.flow.protocol == "tcp" and packet.flags:
+        flags = set(packet.flags)
+        return not flags & {"R", "F"} and ("S" in flags) != ("A" in flags)
+    if packet.icmp is not None:
+        return packet.icmp[0] in _QUESTIONS.get(packet.flow.protocol, ())
+    return True
+
+
+_QUESTIONS = {"icmp": (8, 13, 15, 17), "icmpv6": (128, 139)}

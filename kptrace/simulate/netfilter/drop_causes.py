@@ -1,0 +1,59 @@
+"""What a rule's drop or reject means: which cause of the catalogue, which object is to blame.
+
+In: Killed, from the hooks. Out: the End of the walk. kube-proxy says in its comments (iptables) or
+in the names of its verdict maps and chains (nftables) why it refuses; whatever else drops is a
+rule or a policy by its own name. A tunnel's packet that dies in a hook is the tunnel's matter.
+"""
+
+from __future__ import annotations
+
+from kptrace.model import Outcome
+from kptrace.simulate.ip.skb import Skb
+from kptrace.simulate.netfilter.hooks import PacketDropped
+from kptrace.simulate.netfilter.ipvs import NO_SERVER
+from kptrace.simulate.stages import Terminated
+
+_NO_ENDPOINTS = ("no-endpoint-services", "no-endpoint-nodeports")
+
+
+def drop_cause(killed: PacketDropped, skb: Skb) -> Terminated:
+    ref = killed.ref
+    if ref.backend == "ipvs":
+        return _by_ipvs(killed)
+    blame = f"{ref.table} {ref.chain} {ref.number or 'policy'}: {ref.text}"
+    words = f"{ref.words or ref.text} ({ref.table} {ref.chain})"
+    outcome, cause = _classify(killed, skb)
+    return Terminated(outcome, cause, blame, words)
+
+
+def _by_ipvs(killed: PacketDropped) -> Terminated:
+    ref = killed.ref
+    if ref.text == NO_SERVER:
+        return Terminated(Outcome.NO_ENDPOINTS, "no-endpoints", f"IPVS {ref.chain}", ref.words)
+    return Terminated(Outcome.REJECTED, "ipvs-weight-zero", f"IPVS {ref.chain}", ref.words)
+
+
+def _classify(killed: PacketDropped, skb: Skb) -> tuple[Outcome, str]:
+    refused = Outcome.REJECTED if killed.reply else Outcome.DROPPED
+    if skb.packet.tunnel is not None:
+        return refused, "tunnel-port-blocked"
+    if killed.rule is None:
+        return refused, "forward-policy-drop" if killed.hook == "forward" else "chain-policy-drop"
+    comment = killed.rule.comment
+    if "has no local endpoints" in comment:
+        return Outcome.DROPPED, "no-local-endpoints"
+    if "has no endpoints" in comment:
+        return Outcome.NO_ENDPOINTS, "no-endpoints"
+    if any(name in _NO_ENDPOINTS for name in killed.via_map):
+        if killed.reply:
+            return Outcome.NO_ENDPOINTS, "no-endpoints"
+        return Outcome.DROPPED, "no-local-endpoints"
+    if killed.ref.chain == "KUBE-IPVS-FILTER":
+        return Outcome.NOT_PROGRAMMED, "proxy-rules-missing"
+    if killed.ref.table == "kube-proxy" and killed.ref.chain == "cluster-ips-check":
+        return Outcome.NOT_PROGRAMMED, "proxy-rules-missing"
+    from kptrace.rules.policy_chains import is_policy  # few packets are killed
+
+    if is_policy(killed.ref.chain):
+        return refused, "policy-drop"
+    return refused, "rule-reject" if killed.reply else "rule-drop"

@@ -1,0 +1,361 @@
+"""The hooks of one namespace: every base chain in the kernel's order, conntrack and NAT between.
+
+In: a hook and a packet. Out: None when the packet passes, Taken when IPVS sends it on, else Killed
+with the rule or policy that did it. Each rule that matched is noted as a Step. The packet is
+changed as the rules say.
+
+Theory (nf_conntrack_proto.c, nf_nat_proto.c, nf_nat_core.c): conntrack runs at -200 in prerouting
+and output. All chains of type nat hang on one dispatcher at -100 (prerouting, output) and 100
+(input, postrouting), whatever their own priorities, which only order them among themselves. It
+asks them for the first packet of a connection, once for each side (destination, source), until one
+has set up a translation; every packet is then translated as the connection says.
+
+Two nat tables at one priority: the one registered later is asked first and its answer stands. A
+saved text does not tell which that was (legacy against nft), so where both would act, both ways
+are walked and the branch is uncertain.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from kptrace.model import RuleRef, SimulatedStep, Value
+from kptrace.rules.describe.rule import describe
+from kptrace.rules.model.expressions import (
+    AnyOf,
+    Comparison,
+    Limit,
+    NthMatch,
+    RandomMatch,
+    Recent,
+    Socket,
+    UnknownStatement,
+    Verdict,
+)
+from kptrace.rules.model.ruleset import Chain, Rule
+from kptrace.simulate.branching import BranchPoints, enumerate_branches
+from kptrace.simulate.ip.routing import RouteQuery, lookup
+from kptrace.simulate.ip.skb import Skb
+from kptrace.simulate.netfilter.conntrack import Conntrack
+from kptrace.simulate.netfilter.effects import Effect, NftBreak, RejectEffect, RuleEffects
+from kptrace.simulate.netfilter.expressions import EvalContext
+from kptrace.simulate.netfilter.ipvs import PRIORITIES, Ipvs, Refused, SentByIpvs
+from kptrace.simulate.netfilter.statements import act
+from kptrace.simulate.snapshot.snapshot import Snapshot
+
+_MATCHES = (Comparison, AnyOf, RandomMatch, NthMatch, Recent, Limit, Socket)
+_CONNTRACK, _NAT_DST, _NAT_SRC = -200, -100, 100
+_DESTINATION = frozenset({"prerouting", "output"})
+# a kernel lets no chain be entered by way of itself; a hostile text may claim it
+_VISITS = 1000
+_WAYS = 64  # to find out whether a nat table would act at all
+
+
+class PacketDropped(Value):
+    """The packet ended in a hook. ``rule`` is None where the chain's policy did it.
+
+    reply: what REJECT sends (``icmp port-unreachable``, ``tcp reset``); empty: nothing
+    via_map: the verdict maps that led there
+    """
+
+    hook: str
+    ref: RuleRef
+    rule: Rule | None = None
+    reply: str = ""
+    via_map: tuple[str, ...] = ()
+
+
+Note = Callable[[SimulatedStep], None]
+Stage = Callable[[Skb], "PacketDropped | SentByIpvs | None"]
+
+
+class Netfilter:
+    def __init__(
+        self, snapshot: Snapshot, choices: BranchPoints, note: Note, remark: Callable[[str], None]
+    ) -> None:
+        self.snapshot = snapshot
+        self.conntrack = Conntrack()
+        self.ipvs = Ipvs(snapshot, choices, note)
+        self._choices = choices
+        self._note = note
+        self._remark = remark
+
+    def run(self, hook: str, skb: Skb) -> PacketDropped | SentByIpvs | None:
+        chains = self.snapshot.ruleset.base_chains("ip6" if skb.family == 6 else "ip", hook)
+        for stage in self._stages(hook, chains):
+            ended = stage(skb)
+            if ended:
+                return ended
+            if skb.rerouted and not self._has_route(skb):
+                return None  # ip_route_me_harder failed: nobody further on is asked
+        if hook in ("input", "postrouting") and skb.tracked and not skb.untracked:
+            self.conntrack.confirm(skb.tracked.connection)
+        return None
+
+    def _has_route(self, skb: Skb) -> bool:
+        return lookup(self.snapshot, RouteQuery(flow=skb.flow, mark=skb.rerouted_mark)).usable
+
+    def _stages(self, hook: str, chains: Sequence[Chain]) -> Iterator[Stage]:
+        """What runs at the hook, by priority."""
+        plain = [chain for chain in chains if chain.type != "nat"]
+        nat = [chain for chain in chains if chain.type == "nat"]
+        stages: list[tuple[int, Stage]] = [
+            (chain.priority, partial(self._route if chain.type == "route" else self._base, chain))
+            for chain in plain
+        ]
+        if hook in _DESTINATION:
+            stages.append((_CONNTRACK, self._track))
+        if hook != "forward":
+            priority = _NAT_DST if hook in _DESTINATION else _NAT_SRC
+            stages.append((priority, lambda skb: self._nat(hook, nat, skb)))
+        if hook in PRIORITIES and self.snapshot.virtual:
+            answer, request = PRIORITIES[hook]
+            stages.append((answer, lambda skb: self.ipvs.answer(hook, skb)))
+            if request is not None:
+                stages.append((request, lambda skb: self._balance(hook, skb)))
+        for _, stage in sorted(stages, key=lambda one: one[0]):
+            yield stage
+
+    def _balance(self, hook: str, skb: Skb) -> PacketDropped | SentByIpvs | None:
+        found = self.ipvs.request(hook, skb)
+        if isinstance(found, Refused):
+            return PacketDropped(hook=hook, ref=found.ref, reply="icmp port-unreachable")
+        return found
+
+    # --- conntrack and NAT --------------------------------------------------------------------
+
+    def _track(self, skb: Skb) -> None:
+        if skb.tracked is None and not skb.untracked:
+            skb.tracked = self.conntrack.track(skb.packet, skb.zone or 0)
+            skb.zone = None  # the template that told it is put away
+
+    def _nat(self, hook: str, chains: Sequence[Chain], skb: Skb) -> PacketDropped | None:
+        tracked = skb.tracked
+        if tracked is None and skb.zone is not None:
+            self._doubt("a zone of conntrack was set for what it does not track")
+        if tracked is None or skb.untracked:
+            return None
+        entry = tracked.connection
+        side = "dnat_done" if hook in _DESTINATION else "snat_done"
+        before = skb.flow.dst
+        if tracked.state == "new" and not getattr(entry, side):
+            killed = self._first(chains, side, skb)
+            if killed:
+                return killed
+            setattr(entry, side, True)
+        self._apply(hook, skb)
+        if hook == "output" and skb.flow.dst != before:
+            skb.reroute()
+        return None
+
+    def _first(self, chains: Sequence[Chain], side: str, skb: Skb) -> PacketDropped | None:
+        assert skb.tracked is not None
+        for chain in self._in_order(chains, side, skb):
+            killed = self._base(chain, skb)
+            if killed or getattr(skb.tracked.connection, side):
+                return killed
+        return None
+
+    def _apply(self, hook: str, skb: Skb) -> None:
+        """The connection's translation, for the packets that no rule is asked about."""
+        assert skb.tracked is not None
+        entry, original = skb.tracked.connection, skb.tracked.direction == "original"
+        if hook in _DESTINATION and (entry.dnat if original else entry.snat):
+            wanted, old = skb.tracked.destination(), (skb.flow.dst, skb.flow.dport)
+            if wanted != old:
+                skb.set_destination(*wanted)
+                self._step(skb, hook, "dnat", words=_back(original, old[0], wanted[0]))
+        elif hook not in _DESTINATION and (entry.snat if original else entry.dnat):
+            wanted, old = skb.tracked.source(), (skb.flow.src, skb.flow.sport)
+            if wanted != old:
+                skb.set_source(*wanted)
+                self._step(skb, hook, "snat", words=_back(original, old[0], wanted[0]))
+
+    def _in_order(self, chains: Sequence[Chain], side: str, skb: Skb) -> list[Chain]:
+        """Of chains with one priority whose age is not known: where one translates and others have
+        rules that match too, which of these are reached depends on the order.
+        """
+        ordered: list[Chain] = []
+        left = [chain for chain in chains if len(chain.rules)]
+        while left:
+            same = [chain for chain in left if chain.priority == left[0].priority]
+            left = [chain for chain in left if chain not in same]
+            if _ages_known(same):
+                ordered += same
+                continue
+            tried = [(chain, self._tried(chain, side, skb)) for chain in same]
+            met = [chain for chain, acts in tried if acts is not None]
+            active = [chain for chain, acts in tried if acts]
+            if active and len(met) > 1:
+                if len(active) > 1:
+                    tables = " and ".join(f"{c.table.backend} {c.table.name}" for c in active)
+                    self._remark(f"both {tables} would translate: the table loaded last wins")
+                about = ("nat order", skb.place, tuple(chain.table for chain in met))
+                turn = self._choices.guess(about, len(met))
+                met = met[turn:] + met[:turn]
+            ordered += met
+        return ordered
+
+    def _tried(self, chain: Chain, side: str, skb: Skb) -> bool | None:
+        """Whether the chain would translate or drop; None: none of its rules matches."""
+        import copy  # few rulesets leave it open
+
+        def story(choices: BranchPoints) -> tuple[bool, bool]:
+            probe, steps = copy.deepcopy(skb), list[SimulatedStep]()
+            assert probe.tracked is not None
+            shadow = Netfilter(self.snapshot, choices, steps.append, lambda words: None)
+            killed = shadow._base(chain, probe)
+            acts = killed is not None or getattr(probe.tracked.connection, side)
+            return acts, bool(steps)
+
+        ways = [told.result for told in enumerate_branches(story, _WAYS)[0]]
+        acts, meets = (any(found) for found in zip(*ways, strict=True))
+        return acts if meets or acts else None
+
+    def _route(self, chain: Chain, skb: Skb) -> PacketDropped | None:
+        """A chain of type route: the route is looked for anew when it changed mark or TOS."""
+        before = skb.known_mark, skb.dscp
+        killed = self._base(chain, skb)
+        if (skb.known_mark, skb.dscp) != before:
+            skb.reroute()
+        return killed
+
+    # --- chains and rules ---------------------------------------------------------------------
+
+    def _base(self, base: Chain, skb: Skb) -> PacketDropped | None:
+        """One base chain from its first rule to a verdict or its policy."""
+        hook = base.hook
+        frames = [iter(base.rules.candidates_for_destination(skb.flow.dst))]
+        visits: Counter[str] = Counter()
+        maps: tuple[str, ...] = ()
+        while frames:
+            rule = next(frames[-1], None)
+            if rule is None:
+                frames.pop()
+                continue
+            effect, via_map = self._rule(rule, hook, skb)
+            maps += via_map
+            match effect:
+                case RejectEffect(reply=reply):
+                    return PacketDropped(
+                        hook=hook, ref=self._ref(rule), rule=rule, reply=reply, via_map=maps
+                    )
+                case Verdict(kind="accept"):
+                    return None
+                case Verdict(kind="drop"):
+                    return PacketDropped(hook=hook, ref=self._ref(rule), rule=rule, via_map=maps)
+                case Verdict(kind="return"):
+                    frames.pop()
+                case Verdict(kind="jump" | "goto" as kind, chain=name):
+                    self._enter(frames, kind, name, base, visits, skb)
+                case Verdict(kind="queue"):
+                    self._doubt("a program in user space decides (queue), taken as accepted")
+                    return None
+        if base.policy == "accept":
+            return None
+        ref = _policy_ref(base)
+        self._step(skb, hook, "dropped", ref)
+        return PacketDropped(hook=hook, ref=ref)
+
+    def _enter(
+        self,
+        frames: list[Iterator[Rule]],
+        kind: str,
+        name: str,
+        base: Chain,
+        visits: Counter[str],
+        skb: Skb,
+    ) -> None:
+        if kind == "goto":
+            frames.pop()
+        chain = self.snapshot.ruleset.chain(base.table, name)
+        visits[name] += 1
+        if chain is None or visits[name] > _VISITS or len(frames) > _VISITS:
+            self._doubt(f"chain {name} of {base.table.name} cannot be followed")
+            return
+        frames.append(iter(chain.rules.candidates_for_destination(skb.flow.dst)))
+
+    def _rule(self, rule: Rule, hook: str, skb: Skb) -> tuple[Effect, tuple[str, ...]]:
+        """The body from left to right. What it did is noted when no match was false."""
+        scene = EvalContext(skb, self.snapshot, self._choices, rule, self._remark)
+        if scene.excluded(rule.body):
+            return None, ()
+        done = RuleEffects()
+        effect: Effect = None
+        for part in rule.body:
+            if isinstance(part, UnknownStatement):
+                if part.match and not scene.matches(part):
+                    return None, ()
+                if not part.match:
+                    self._doubt(f"nobody here knows what `{part.text}` does")
+            elif isinstance(part, _MATCHES):
+                if not scene.matches(part):
+                    return None, ()
+            else:
+                effect = act(part, scene, done)
+                if isinstance(effect, NftBreak):
+                    return None, ()
+                if effect is not None and not _continues(effect):
+                    break
+        action = done.action
+        if isinstance(effect, RejectEffect):
+            action = "rejected"
+        elif isinstance(effect, Verdict) and effect.kind == "drop":
+            action = "dropped"
+        self._step(skb, hook, action, self._ref(rule))
+        return effect, done.via_map
+
+    def _ref(self, rule: Rule) -> RuleRef:
+        refs = self.snapshot.refs
+        if id(rule) not in refs:
+            refs[id(rule)] = rule, rule.ref(describe(rule))
+        return refs[id(rule)][1]
+
+    def _step(
+        self, skb: Skb, hook: str, action: str, rule: RuleRef | None = None, words: str = ""
+    ) -> None:
+        self._note(
+            SimulatedStep(
+                place=skb.place,
+                action=action,  # type: ignore[arg-type]
+                packet=skb.packet,
+                interface=skb.oif if hook in ("output", "postrouting") else skb.iif,
+                hook=hook,
+                rule=rule,
+                words=words or (rule.words if rule else ""),
+                certain=self._choices.certain and not skb.unknown_mark,
+            )
+        )
+
+    def _doubt(self, words: str) -> None:
+        self._choices.certain = False
+        self._remark(words)
+
+
+def _continues(effect: Effect) -> bool:
+    return isinstance(effect, Verdict) and effect.kind == "continue"
+
+
+def _ages_known(chains: Sequence[Chain]) -> bool:
+    ages = {chain.age for chain in chains}
+    nft = all(chain.table.backend == "nft" for chain in chains)
+    return len(chains) == 1 or (nft and (0, 0) not in ages and len(ages) == len(chains))
+
+
+def _policy_ref(chain: Chain) -> RuleRef:
+    return RuleRef(
+        backend=chain.table.backend,
+        family=chain.table.family,
+        table=chain.table.name,
+        chain=chain.name,
+        number=0,
+        text=f"policy {chain.policy}",
+        words=f"the chain's policy is {chain.policy.upper()}",
+    )
+
+
+def _back(original: bool, old: str, new: str) -> str:
+    how = "as its first packet was" if original else "conntrack takes the translation back"
+    return f"{old} => {new}, {how}"

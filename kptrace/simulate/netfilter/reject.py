@@ -1,0 +1,68 @@
+"""Whether a refusal leaves: what REJECT sends is the host's own packet, and passes its OUTPUT.
+
+In: the packet that a rule rejected, and what it answers. Out: the rule or policy of OUTPUT that
+ends that, so that the sender hears of nothing; None where it passes, or nobody can tell.
+
+The answer belongs to the connection of the packet that it is about: RELATED, in the other direction
+(nf_reject_ipv4.c and nf_conntrack_attach, net/netfilter). Its mark is 0.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from kptrace.model import Flow, Packet, RuleRef
+from kptrace.simulate.branching import BranchPoints, enumerate_branches
+from kptrace.simulate.ip.routing import RouteQuery, interface_address, lookup
+from kptrace.simulate.ip.skb import Skb
+from kptrace.simulate.netfilter.conntrack import SkbConntrack
+from kptrace.simulate.netfilter.hooks import Netfilter, PacketDropped
+from kptrace.simulate.snapshot.snapshot import Snapshot
+
+RESET = "tcp reset"
+ENDED = "ends the refusal"
+_WAYS = 16
+
+
+def silent_reject_note(words: str) -> str:
+    """The clause of a branch's words that tells of a refusal which OUTPUT ends; else empty."""
+    return next((clause for clause in words.split("; ") if clause.endswith(ENDED)), "")
+
+
+def ended_in_output(snapshot: Snapshot, skb: Skb, reply: str) -> RuleRef | None:
+    family = "ip6" if skb.family == 6 else "ip"
+    chains = snapshot.ruleset.base_chains(family, "output")
+    if all(chain.policy == "accept" and not len(chain.rules) for chain in chains):
+        return None
+    answer = _answer(snapshot, skb, reply)
+
+    def story(choices: BranchPoints) -> PacketDropped | None:
+        there = Netfilter(snapshot, choices, lambda step: None, lambda words: None)
+        ended = there.run("output", copy.deepcopy(answer))
+        return ended if isinstance(ended, PacketDropped) else None
+
+    ways, _ = enumerate_branches(story, _WAYS)
+    return next((way.result.ref for way in ways if way.result is not None), None)
+
+
+def _answer(snapshot: Snapshot, skb: Skb, reply: str) -> Skb:
+    flow = skb.flow.reverse
+    if reply != RESET:
+        protocol = "icmpv6" if skb.family == 6 else "icmp"
+        own = interface_address(snapshot, skb.iif) if skb.iif and skb.family == 4 else ""
+        flow = Flow(protocol=protocol, src=own or flow.src, dst=flow.dst)
+    found = lookup(snapshot, RouteQuery(flow=flow, mark=0))
+    hop = found.nexthops[0] if found.nexthops else None
+    tracked = skb.tracked and SkbConntrack(
+        copy.deepcopy(skb.tracked.connection),
+        "reply" if skb.tracked.direction == "original" else "original",
+        related=True,
+    )
+    return Skb(
+        place=skb.place,
+        packet=Packet(flow=flow, flags="R" if reply == RESET else "", ttl=64),
+        oif="lo" if found.local else hop.interface if hop else "",
+        hop=hop,
+        tracked=tracked,
+        untracked=skb.untracked,
+    )

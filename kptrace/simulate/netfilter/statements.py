@@ -1,0 +1,133 @@
+"""What a rule's statements do to the packet and its connection.
+
+In: a statement and the scene. Out: nothing, a Verdict, or a Refusal (REJECT); the packet is
+changed in place. ``RuleEffects`` collects what happened, for the Step that the walk notes.
+
+NAT is in ``nat.py``.
+"""
+
+from __future__ import annotations
+
+from kptrace.rules.model.expressions import (
+    AnonymousMap,
+    BitwiseExpr,
+    Dnat,
+    Expr,
+    MapLookup,
+    Masquerade,
+    NoTrack,
+    Redirect,
+    Reject,
+    SetField,
+    SetRef,
+    SetUpdate,
+    Snat,
+    Statement,
+    Tproxy,
+    Verdict,
+    VerdictMap,
+)
+from kptrace.simulate.ip.skb import Skb
+from kptrace.simulate.netfilter.effects import ACCEPT, Effect, NftBreak, RejectEffect, RuleEffects
+from kptrace.simulate.netfilter.expressions import EvalContext
+from kptrace.simulate.netfilter.fields import ABSENT, UNKNOWN, read_field
+from kptrace.simulate.netfilter.nat import tproxy_target, translate
+
+
+def _is_of_others(reply: str, scene: EvalContext) -> bool:
+    """nft lists no test of the protocol or the family beside a refusal that is of one only."""
+    if reply == "tcp reset":
+        return scene.skb.flow.protocol != "tcp"
+    return reply.partition(" ")[0] == ("icmp" if scene.skb.family == 6 else "icmpv6")
+
+
+def act(statement: Statement, scene: EvalContext, done: RuleEffects) -> Effect:
+    match statement:
+        case Verdict():
+            return statement
+        case VerdictMap(key=key, map=entries):
+            return _mapped(key, entries, scene, done)
+        case Reject(reply=reply) if _is_of_others(reply, scene):
+            return NftBreak()
+        case Reject(reply=reply):
+            return RejectEffect(reply=reply)
+        case Dnat() | Snat() | Redirect() | Masquerade():
+            return translate(statement, scene, done)
+        case SetUpdate(key=key, set=updated):
+            absent = not updated.ipset and scene.value(key) is ABSENT
+            return NftBreak() if absent else None
+        case SetField():
+            return _assign(statement, scene, done)
+        case NoTrack():
+            if scene.skb.tracked is None and scene.skb.zone is None:
+                scene.skb.untracked = True
+        case Tproxy():
+            return _tproxy(statement, scene)
+    return None
+
+
+def _mapped(
+    key: Expr, entries: SetRef | AnonymousMap, scene: EvalContext, done: RuleEffects
+) -> Effect:
+    ways = scene.elements(key, entries)
+    _, found = ways[scene.choices.pick([weight for weight, _ in ways])]
+    if found is ABSENT:
+        return NftBreak()
+    if found is UNKNOWN or not isinstance(found.data, Verdict):  # type: ignore[union-attr]
+        scene.choices.certain = False
+        scene.remark("a verdict map could not be looked up, taken as without a match")
+        return NftBreak()
+    if isinstance(entries, SetRef):
+        done.via_map = (*done.via_map, entries.name)
+    return found.data  # type: ignore[union-attr]
+
+
+def _assign(statement: SetField, scene: EvalContext, done: RuleEffects) -> Effect:
+    skb, key = scene.skb, statement.field.key
+    value = scene.value(statement.value)
+    header = key.startswith(("ip ", "ip6 "))
+    if value is ABSENT or (header and read_field(key, skb, scene.snapshot) is ABSENT):
+        return None if statement.tolerant else NftBreak()
+    if value is UNKNOWN and _is_looked_up(statement.value):
+        scene.choices.certain = False  # a key that is not in the map would have ended the rule
+    known = value if isinstance(value, int) else None
+    match key:
+        case "meta mark":
+            done.action = "mark"
+            skb.set_mark(known)
+        case "ct zone":
+            _set_zone(skb, known, statement.tolerant)
+        case "ct mark" if skb.tracked is not None:
+            skb.tracked.connection.mark = known
+        case "ip ttl" | "ip6 hoplimit" if known is not None:
+            skb.set_ttl(known)
+        case "ip dscp" | "ip6 dscp" if known is not None:
+            skb.dscp = known
+        case _ if not header:  # nothing that decides the packet's way (nftrace, priority)
+            return None
+    (skb.unknown.add if known is None else skb.unknown.discard)(key)
+    return None
+
+
+def _set_zone(skb: Skb, zone: int | None, iptables: bool) -> None:
+    """The first such rule counts; nft's has a say even after notrack (nft_ct_set_zone_eval)."""
+    if skb.tracked is None and skb.zone is None and not (iptables and skb.untracked):
+        skb.zone, skb.untracked = zone or 0, False
+
+
+def _is_looked_up(expr: Expr) -> bool:
+    if isinstance(expr, BitwiseExpr):
+        return _is_looked_up(expr.left) or _is_looked_up(expr.right)
+    return isinstance(expr, MapLookup)
+
+
+def _tproxy(statement: Tproxy, scene: EvalContext) -> Effect:
+    skb = scene.skb
+    where = tproxy_target(statement, scene)
+    if where is None:
+        return NftBreak()
+    skb.socket = where
+    if statement.mark is not None:
+        mark = scene.value(statement.mark)
+        skb.set_mark(mark if isinstance(mark, int) else None)
+    return ACCEPT if statement.accepts else None

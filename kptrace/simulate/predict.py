@@ -1,0 +1,281 @@
+"""What will become of a packet: ``predict``.
+
+In: the packet as its sender makes it, where it starts, and the World. Out: a Prediction with one
+Branch for each way it can go. A branch holds the packet's steps up to its end and, when it was
+delivered, those of the answer, from the first step with the action ``reply``. An answer that does
+not come back makes the branch undelivered: for its sender it is.
+
+A source or target whose namespace is in no snapshot is entered and left at its node's device; a
+packet that leaves for a place that was not looked at ends as ``inconclusive``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from kptrace.model import Branch, Endpoint, Flow, Netns, Outcome, Packet, Prediction
+from kptrace.simulate.bpf import socket_lb
+from kptrace.simulate.branching import LIMIT, BranchPoints, ExploredBranch, enumerate_branches
+from kptrace.simulate.ip import bridge, device, ip
+from kptrace.simulate.ip.skb import Skb
+from kptrace.simulate.simulation import Simulation
+from kptrace.simulate.snapshot.network import Link, address
+from kptrace.simulate.snapshot.snapshot import Snapshot
+from kptrace.simulate.stages import (
+    Arrived,
+    Cross,
+    Frame,
+    Input,
+    Local,
+    Output,
+    Receive,
+    Stage,
+    Terminated,
+    Transmit,
+)
+from kptrace.simulate.topology import Topology
+from kptrace.simulate.tunnels import vxlan_ipip
+
+_STAGES: dict[type, Callable[[Simulation, Any], Stage | Arrived]] = {
+    Output: ip.output,
+    Input: ip.receive,
+    Local: vxlan_ipip.deliver,
+    Transmit: device.transmit,
+    Cross: device.cross,
+    Receive: device.receive,
+    Frame: bridge.switch,
+}
+_ECHOES = {(8, 0): (0, 0), (128, 0): (129, 0)}
+# a packet crosses about ten devices; the TTL ends circles of nodes, this one of bridges
+_STAGES_AT_MOST = 1000
+
+
+def predict(
+    packet: Packet,
+    source: Netns | None,
+    world: Topology,
+    ingress: tuple[Netns, str] | None = None,
+    limit: int = LIMIT,
+) -> Prediction:
+    """source: the sender's place, None for one outside; then ``ingress`` says where it comes in.
+
+    ``packet.flow.src`` may be empty: the kernel chooses. Ports that are 0 are not known.
+    ``limit``: of ways that are told apart
+    """
+    packet = _as_first(packet)
+    missing: list[str] = []
+
+    def story(choices: BranchPoints) -> Branch:
+        told = Simulation(world, choices, packet.flow)
+        branch = _tell(told, packet, source, ingress)
+        missing.extend(one for one in told.missing if one not in missing)
+        return branch
+
+    told, left = enumerate_branches(story, limit)
+    return Prediction(branches=_branches(told, left), missing=tuple(missing))
+
+
+def _as_first(packet: Packet) -> Packet:
+    flow = packet.flow
+    texts = {name: str(address(text)) if text else "" for name, text in
+             (("src", flow.src), ("dst", flow.dst))}  # fmt: skip
+    flags = packet.flags or ("S" if flow.protocol == "tcp" else "")
+    return msgspec.structs.replace(packet, flow=msgspec.structs.replace(flow, **texts), flags=flags)
+
+
+def _branches(told: list[ExploredBranch[Branch]], left: float) -> tuple[Branch, ...]:
+    """Ways that look alike are one; the likeliest first."""
+    merged: dict[Branch, float] = {}
+    for one in told:
+        branch = msgspec.structs.replace(one.result, weight=0.0)
+        merged[branch] = merged.get(branch, 0.0) + one.weight
+    if left > 0:
+        words = "there are more ways than can be told apart"
+        rest = Branch(
+            weight=0.0, steps=(), outcome=Outcome.INCONCLUSIVE, certain=False, words=words
+        )
+        merged[rest] = left
+    total = sum(merged.values())
+    branches = [
+        msgspec.structs.replace(branch, weight=weight / total) for branch, weight in merged.items()
+    ]
+    return tuple(sorted(branches, key=lambda branch: -branch.weight))
+
+
+def _tell(
+    story: Simulation, packet: Packet, source: Netns | None, ingress: tuple[Netns, str] | None
+) -> Branch:
+    try:
+        arrived = _run(story, _start(story, packet, source, ingress))
+        reached = _reached(story, arrived)
+        delivered = reached.outcome is Outcome.DELIVERED
+        return _branch(story, _answered(story, arrived, source) if delivered else reached)
+    except Terminated as end:
+        return _branch(story, end)
+
+
+def _run(story: Simulation, stage: Stage | Arrived) -> Arrived:
+    for _ in range(_STAGES_AT_MOST):
+        if isinstance(stage, Arrived):
+            return stage
+        stage = _STAGES[type(stage)](story, stage)
+    assert not isinstance(stage, Arrived)
+    raise Terminated(Outcome.INCONCLUSIVE, "", "", "the packet goes round and round")
+
+
+# --- the beginning ----------------------------------------------------------------------------
+
+
+def _start(
+    story: Simulation, packet: Packet, source: Netns | None, ingress: tuple[Netns, str] | None
+) -> Stage | Arrived:
+    if source is not None and source in story.world.snapshots:
+        skb = Skb(place=source, packet=packet, owner=story.world.sender)
+        story.note("sent", skb)
+        socket_lb.translate(story, skb)
+        return Output(skb)
+    if source is not None:
+        story.note_missing(f"{source.node}/{source.netns}: its own namespace")
+        skb = Skb(place=source, packet=packet)
+        socket_lb.translate(story, skb)
+        return _from_unseen(story, skb.packet, Netns(node=source.node))
+    if ingress is None:
+        raise Terminated(Outcome.INCONCLUSIVE, "", "", "where the packet comes in is not known")
+    place, interface = ingress
+    snapshot = story.world.snapshot(place)
+    link = snapshot.link(interface) if snapshot else None
+    if link is None:
+        words = f"{place.node} {interface} was not looked at"
+        raise Terminated(Outcome.INCONCLUSIVE, "", "", words)
+    return Receive(Skb(place=place, packet=packet, mac=link.mac), link)
+
+
+def _from_unseen(story: Simulation, packet: Packet, node: Netns) -> Stage | Arrived:
+    """From a pod whose namespace was not looked at: it comes in by its device on the node."""
+    snapshot = story.world.snapshot(node)
+    port = _device_of(snapshot, packet.flow.src) if snapshot and packet.flow.src else None
+    if snapshot is None or port is None:
+        words = f"the device of {packet.flow.src or 'the source'} on {node.node} is not known"
+        story.choices.certain = False
+        raise Terminated(Outcome.INCONCLUSIVE, "", "", words)
+    skb = Skb(place=node, packet=packet, mac=port.mac)
+    master = snapshot.link(port.master) if port.master else None
+    if master is not None:
+        on_link = any(
+            address(packet.flow.dst) in route.destination and not route.default
+            for route in snapshot.table("main", skb.family)
+            if [hop.interface for hop in route.nexthops if not hop.gateway] == [master.name]
+        )
+        if on_link and not snapshot.holds(packet.flow.dst):
+            device.resolve(story, skb, master)
+        else:
+            skb.mac = master.mac
+    return Receive(skb, port)
+
+
+def _device_of(snapshot: Snapshot, text: str) -> Link | None:
+    """The device behind which a pod is: its own route's, or the bridge port with its address."""
+    for entry in snapshot.neighbours:
+        if entry.address != text or not entry.mac:
+            continue
+        port = snapshot.link(snapshot.port_of(entry.interface, entry.mac) or entry.interface)
+        if port is not None and port.kind != "bridge":
+            return port
+    wanted = address(text)
+    for route in snapshot.table("main", wanted.version):
+        if wanted in route.destination and route.destination.num_addresses == 1:
+            return snapshot.link(route.nexthops[0].interface) if route.nexthops else None
+    for route in snapshot.table("main", wanted.version):
+        if wanted in route.destination and route.nexthops and not route.default:
+            bridge_ = snapshot.link(route.nexthops[0].interface)
+            ports = snapshot.ports(bridge_.name) if bridge_ and bridge_.kind == "bridge" else ()
+            if ports:  # any port will do: they differ by name alone
+                return ports[0]
+    return None
+
+
+# --- the end, and the way back ----------------------------------------------------------------
+
+
+def _reached(story: Simulation, arrived: Arrived) -> Terminated:
+    """What it means that a socket's host has the packet."""
+    skb, flow = arrived.skb, arrived.skb.flow
+    place = arrived.place
+    untouched = flow.dst == story.asked.dst and flow.dport == story.asked.dport
+    if place is not None and not place.pod and untouched and not skb.socket:
+        known = story.world.endpoint(flow.dst, flow.dport, flow.protocol)
+        mine = flow.dport in story.world.node_ports or story.world.is_service(flow.dst)
+        if known is None and mine:
+            words = f"no rule translated port {flow.dport}; the node itself got the packet"
+            return story.end(skb, Outcome.NOT_PROGRAMMED, "proxy-rules-missing", flow.dst, words)
+    here = Skb(place=place or skb.place, packet=skb.packet)
+    story.note("delivered", here, skb.iif)
+    return Terminated(Outcome.DELIVERED)
+
+
+def _answered(story: Simulation, arrived: Arrived, source: Netns | None) -> Terminated:
+    """The answer's way; an answer that does not arrive as its sender expects it is a failure."""
+    story.replying = True
+    sent = arrived.skb.packet
+    flags = "SA" if sent.flow.protocol == "tcp" else ""
+    icmp = _ECHOES.get(sent.icmp) if sent.icmp else None
+    packet = Packet(flow=sent.flow.reverse, flags=flags, icmp=icmp)
+    dscp = arrived.skb.dscp if icmp else 0  # icmp_reply, icmpv6_echo_reply: as it was asked
+    skb = Skb(place=arrived.place or arrived.skb.place, packet=packet, dscp=dscp)
+    story.note("reply", skb)
+    try:
+        if arrived.unseen:
+            back = _run(story, _from_unseen(story, packet, arrived.skb.place))
+        else:
+            back = _run(story, Output(skb))
+    except Terminated as end:
+        if end.outcome is Outcome.INCONCLUSIVE:
+            words = f"the way back is not known: {end.words}"
+            return Terminated(Outcome.DELIVERED, words=words)
+        words = f"the packet arrives, but its answer does not: {end.words}"
+        return Terminated(Outcome.DROPPED, end.cause, end.blame, words)
+    return _returned(story, back, source)
+
+
+def _returned(story: Simulation, back: Arrived, source: Netns | None) -> Terminated:
+    expected = story.sent_flow.reverse
+    if back.skb.flow == expected and (back.unseen or back.place == source):
+        return Terminated(Outcome.DELIVERED)
+    got = f"{back.skb.flow.src}:{back.skb.flow.sport}"
+    words = f"the answer reaches its sender from {got}, not from {expected.src}:{expected.sport}"
+    if story.bypassed:
+        blame = story.bypassed[-1]
+        return story.end(back.skb, Outcome.DROPPED, "bridge-nf-off", blame, f"{words} ({blame})")
+    return story.end(back.skb, Outcome.DROPPED, "reply-not-translated", got, words)
+
+
+def _branch(story: Simulation, end: Terminated) -> Branch:
+    words = "; ".join([*([end.words] if end.words else []), *story.remarks])
+    return Branch(
+        weight=1.0,
+        steps=tuple(story.steps),
+        outcome=end.outcome,
+        certain=story.choices.certain,
+        backend=_backend(story),
+        cause=end.cause,
+        blame=end.blame,
+        words=words,
+    )
+
+
+def _backend(story: Simulation) -> Endpoint | None:
+    """The last destination that rules gave the packet on its way out, or an endpoint's own."""
+    flow: Flow | None = None
+    for step in story.steps:
+        if step.action == "reply":
+            break
+        if step.action == "dnat" or (step.action == "delivered" and flow is None):
+            flow = step.packet.innermost.flow
+    if flow is None:
+        flow = story.asked
+        return story.world.endpoint(flow.dst, flow.dport, flow.protocol)
+    known = story.world.endpoint(flow.dst, flow.dport, flow.protocol)
+    return known or Endpoint(address=flow.dst, port=flow.dport, protocol=flow.protocol)

@@ -1,0 +1,130 @@
+"""Story: one straight walk of one packet through the world, and what is noted on the way.
+
+It holds what all stages share: the world, the choices of this walk, each namespace's netfilter
+with its connections, the steps so far. The stages themselves are in ``simulate/ip/ip.py``, ``simulate/ip/device.py``,
+``simulate/ip/bridge.py`` and ``simulate/tunnels/vxlan_ipip.py``.
+"""
+
+from __future__ import annotations
+
+from kptrace.model import Flow, Netns, Outcome, SimulatedStep, StepAction
+from kptrace.simulate.branching import BranchPoints
+from kptrace.simulate.ip.routing import RouteLookupResult
+from kptrace.simulate.ip.skb import Skb
+from kptrace.simulate.netfilter.drop_causes import drop_cause
+from kptrace.simulate.netfilter.hooks import Netfilter, PacketDropped
+from kptrace.simulate.snapshot.network import Nexthop
+from kptrace.simulate.snapshot.snapshot import Snapshot
+from kptrace.simulate.stages import Terminated
+from kptrace.simulate.topology import Topology
+
+
+class Simulation:
+    """asked: the flow that is asked about; ``sent_flow``: it, with the source that was chosen.
+    replying: now the answer is under way
+
+    bypassed: bridges that a frame crossed without netfilter
+    """
+
+    def __init__(self, world: Topology, choices: BranchPoints, asked: Flow) -> None:
+        self.world = world
+        self.choices = choices
+        self.asked = asked
+        self.steps: list[SimulatedStep] = []
+        self.remarks: list[str] = []
+        self.missing: list[str] = []
+        self.bypassed: list[str] = []
+        self.replying = False
+        self.sent_flow = asked
+        self._netfilter: dict[Netns, Netfilter] = {}
+
+    def at(self, skb: Skb) -> Snapshot:
+        return self.world.snapshots[skb.place]
+
+    def remark(self, words: str) -> None:
+        if words not in self.remarks:
+            self.remarks.append(words)
+
+    def note_missing(self, what: str) -> None:
+        if what not in self.missing:
+            self.missing.append(what)
+
+    def netfilter(self, place: Netns) -> Netfilter:
+        if place not in self._netfilter:
+            snapshot = self.world.snapshots[place]
+            # a pod's own rulesets are dumped only where something is known to write them; sets and
+            # IPVS that are missing are told where a rule or an address would have needed them
+            rules = {"ip6tables-save.txt" if self.asked.ipv6 else "iptables-save.txt"}
+            rules = set() if place.pod else rules | {"nft-ruleset.json"}
+            lacking = [name for name in snapshot.ruleset.missing if name in rules]
+            for name in (*snapshot.missing, *lacking):
+                self.note_missing(f"{place.node}/{place.netns}: {name}")
+            self._netfilter[place] = Netfilter(
+                snapshot, self.choices, self.steps.append, self.remark
+            )
+        return self._netfilter[place]
+
+    def hook(self, name: str, skb: Skb) -> bool:
+        """Run a hook; when it kills the packet, say why in the words of the catalogue.
+
+        True: IPVS took it, and it is to be sent by its new destination.
+        """
+        ended = self.netfilter(skb.place).run(name, skb)
+        if isinstance(ended, PacketDropped):
+            self._follow_refusal(ended, skb)
+            raise drop_cause(ended, skb)
+        return ended is not None
+
+    def _follow_refusal(self, killed: PacketDropped, skb: Skb) -> None:
+        if not killed.reply:
+            return
+        from kptrace.simulate.netfilter.reject import (  # few packets are refused
+            ENDED,
+            ended_in_output,
+        )
+
+        ref = ended_in_output(self.at(skb), skb, killed.reply)
+        if ref is not None:
+            rule = f"{ref.table} {ref.chain} {ref.number or 'policy'} of {skb.place.node}"
+            self.remark(f"the sender may hear of nothing: {rule} {ENDED}")
+
+    def note(
+        self,
+        action: StepAction,
+        skb: Skb,
+        interface: str = "",
+        direction: str = "",
+        hook: str = "",
+        words: str = "",
+    ) -> None:
+        self.steps.append(
+            SimulatedStep(
+                place=skb.place,
+                action=action,
+                packet=skb.packet,
+                interface=interface,
+                direction=direction,  # type: ignore[arg-type]
+                hook=hook,
+                words=words,
+                certain=self.choices.certain and not skb.unknown_mark,
+            )
+        )
+
+    def end(
+        self, skb: Skb, outcome: Outcome, cause: str, blame: str, words: str, interface: str = ""
+    ) -> Terminated:
+        """Note the end where it happens, and give the End to raise."""
+        if outcome is Outcome.INCONCLUSIVE:
+            self.choices.certain = False
+        else:
+            rejected = outcome in (Outcome.REJECTED, Outcome.NO_ENDPOINTS)
+            self.note("rejected" if rejected else "dropped", skb, interface or skb.iif, words=words)
+        return Terminated(outcome, cause, blame, words)
+
+    def pick_hop(self, skb: Skb, found: RouteLookupResult) -> Nexthop:
+        """One of the route's nexthops, by weight."""
+        if not found.certain:
+            self.choices.certain = False
+            self.remark(f"a policy rule of {skb.place.node} cannot be evaluated")
+        hops = found.nexthops
+        return hops[self.choices.pick([float(hop.weight) for hop in hops])]

@@ -1,0 +1,209 @@
+"""What one node alone decides about a packet: ``simulate_node``.
+
+In: a packet that a pod of the node, the node itself or somebody outside sends, and the World. Out:
+every way that the node's hooks and routes give it, each up to the moment when it is handed to a
+device or to a socket of the node. No other place has to be known for that, and no answer is walked:
+what kube-proxy wrote on this node is judged by this alone.
+
+A packet of a pod is taken at the IP layer, where its frame comes up from the node's own device.
+Where the node's routes are not known, every address is taken as reachable by one device of
+unknown name (``with_default_routes``), and a rule that asks for that name is walked both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from kptrace.model import Branch, Endpoint, Flow, Netns, Outcome, Packet, Value
+from kptrace.simulate.bpf import socket_lb
+from kptrace.simulate.branching import BranchPoints, enumerate_branches
+from kptrace.simulate.ip import ip
+from kptrace.simulate.ip.routing import RouteQuery, lookup
+from kptrace.simulate.ip.skb import Skb
+from kptrace.simulate.simulation import Simulation
+from kptrace.simulate.snapshot.network import InterfaceAddress, Link, Nexthop, Route, network
+from kptrace.simulate.snapshot.snapshot import Snapshot
+from kptrace.simulate.stages import Arrived, Input, Local, Output, Stage, Terminated, Transmit
+from kptrace.simulate.topology import Topology
+
+UNNAMED = "?"
+_NAMES_OF_DEVICES = ("meta iifname", "meta oifname", "meta iif", "meta oif")
+_SOURCE = ("ip saddr", "ip6 saddr")
+_EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
+_HOST_BITS = {4: 32, 6: 128}
+
+
+class IngressInterface(Value):
+    """Where a packet comes in: the device of the IP layer, and the bridge's port that took it."""
+
+    interface: str
+    port: str = ""
+
+
+class WeightedBranch(Value):
+    """One way, and how many of the kernel's choices lead to it (twice the same map element)."""
+
+    branch: Branch
+    times: int = 1
+
+
+class NodeResult(Value):
+    ways: tuple[WeightedBranch, ...]
+    missing: tuple[str, ...] = ()
+
+
+def simulate_node(
+    packet: Packet,
+    node: Netns,
+    world: Topology,
+    arrival: IngressInterface | None,
+    socket: bool = True,
+) -> NodeResult:
+    """``arrival``: None for a packet of the node's own. A source that is empty is not known, or
+    with the node's own packets left to the kernel.
+
+    socket: the sender's is on this node, so programs at connect() see it
+    """
+    missing: list[str] = []
+
+    def story(choices: BranchPoints) -> Branch:
+        told = Simulation(world, choices, packet.flow)
+        branch = _tell(told, _skb(packet, node, world, arrival), arrival, socket)
+        missing.extend(one for one in told.missing if one not in missing)
+        return branch
+
+    told, left = enumerate_branches(story)
+    weights: dict[Branch, list[float]] = {}
+    for one in told:
+        weights.setdefault(one.result, []).append(one.weight)
+    ways = [
+        WeightedBranch(branch=msgspec.structs.replace(branch, weight=sum(found)), times=len(found))
+        for branch, found in weights.items()
+    ]
+    if left > 0:
+        words = "there are more ways than can be told apart"
+        rest = Branch(weight=left, steps=(), outcome=Outcome.INCONCLUSIVE, certain=False)
+        ways.append(WeightedBranch(branch=msgspec.structs.replace(rest, words=words)))
+    return NodeResult(ways=tuple(ways), missing=tuple(missing))
+
+
+def with_default_routes(snapshot: Snapshot, addresses: Iterable[str]) -> Snapshot:
+    """The snapshot with what the missing files would have told, as far as that can be supposed.
+
+    addresses: the node's own, as the API tells them
+    """
+    known = {route.destination.version for route in snapshot.routes}
+    absent = [version for version in _EVERYWHERE if version not in known]
+    if not absent:
+        return snapshot
+    held = () if snapshot.addresses else tuple(map(_held, addresses))
+    routes = tuple(_anywhere(_EVERYWHERE[version]) for version in absent)
+    return msgspec.structs.replace(
+        snapshot,
+        links=(*snapshot.links, Link(index=0, name=UNNAMED)),
+        addresses=(*snapshot.addresses, *held),
+        routes=(*snapshot.routes, *routes),
+    )
+
+
+def _held(text: str) -> InterfaceAddress:
+    return InterfaceAddress(
+        interface=UNNAMED, address=text, length=_HOST_BITS[network(text).version]
+    )
+
+
+def _anywhere(text: str) -> Route:
+    hop = Nexthop(interface=UNNAMED)
+    return Route(destination=network(text), nexthops=(hop,), text="the routes are not known")
+
+
+def arrival(snapshot: Snapshot, source: str) -> IngressInterface | None:
+    """The device by which a packet from this address comes in: the one that leads back to it."""
+    found = lookup(snapshot, RouteQuery(flow=Flow(protocol="", src="", dst=source)))
+    if found.local or not found.usable:
+        return None
+    link = snapshot.link(found.nexthops[0].interface)
+    if link is None or link.kind != "bridge":
+        return IngressInterface(interface=link.name) if link else None
+    from kptrace.simulate.ip.bridge import (
+        netfilter_off,  # with all that tells where a frame goes next
+    )
+
+    off = netfilter_off(snapshot, link, 6 if ":" in source else 4)
+    ports = snapshot.ports(link.name)
+    return IngressInterface(interface=link.name, port=ports[0].name if ports and not off else "")
+
+
+def _skb(packet: Packet, node: Netns, world: Topology, arrival: IngressInterface | None) -> Skb:
+    skb = Skb(place=node, packet=packet)
+    if arrival is not None:
+        skb.iif, skb.physin = arrival.interface, arrival.port
+    snapshot = world.snapshots[node]
+    if UNNAMED in (skb.iif, *(link.name for link in snapshot.links)):
+        skb.unknown.update(_NAMES_OF_DEVICES)
+    if not packet.flow.src and (arrival is not None or not snapshot.addresses):
+        skb.unknown.update(_SOURCE)
+    return skb
+
+
+def _tell(story: Simulation, skb: Skb, arrival: IngressInterface | None, socket: bool) -> Branch:
+    try:
+        socket_lb.stop_where_devices_translate(story, skb, socket)
+        if socket:
+            socket_lb.translate(story, skb)
+        end = _reached(story, _run(story, Output(skb) if arrival is None else Input(skb)))
+    except Terminated as ended:
+        end = ended
+    return Branch(
+        weight=0.0,
+        steps=tuple(story.steps),
+        outcome=end.outcome,
+        certain=story.choices.certain,
+        backend=_backend(story, skb),
+        cause=end.cause,
+        blame=end.blame,
+        words="; ".join([*([end.words] if end.words else []), *story.remarks]),
+    )
+
+
+def _run(story: Simulation, stage: Stage | Arrived) -> Stage | Arrived:
+    """Until it leaves the IP layer; a packet to the node itself passes it twice, by way of lo."""
+    while isinstance(stage, Output | Input):
+        stage = ip.output(story, stage) if isinstance(stage, Output) else ip.receive(story, stage)
+    return stage
+
+
+def _reached(story: Simulation, stage: Stage | Arrived) -> Terminated:
+    """It was handed on: to a backend, or as it came."""
+    assert isinstance(stage, Transmit | Local)
+    skb = stage.skb
+    if skb.socket is not None:
+        words = "a local proxy takes the packet (TPROXY): what it does with it is not known here"
+        return Terminated(Outcome.INCONCLUSIVE, "", "", words)
+    asked = story.asked
+    if (
+        skb.translated
+        or _at_connect(story)
+        or story.world.endpoint(asked.dst, asked.dport, asked.protocol)
+    ):
+        return Terminated(Outcome.DELIVERED)
+    way = f"it leaves by {stage.link.name}" if isinstance(stage, Transmit) else "the node keeps it"
+    words = f"no rule translates {asked.dst} port {asked.dport}: {way} as it is"
+    return Terminated(Outcome.NOT_PROGRAMMED, "proxy-rules-missing", asked.dst, words)
+
+
+def _at_connect(story: Simulation) -> bool:
+    return any(step.hook == "connect" for step in story.steps)
+
+
+def _backend(story: Simulation, skb: Skb) -> Endpoint | None:
+    """Where a rule sends it; a rule may translate an address to itself, which nobody can see."""
+    flow = story.sent_flow
+    if skb.tracked is not None and skb.translated:
+        flow = skb.tracked.connection.translated
+    known = story.world.endpoint(flow.dst, flow.dport, flow.protocol)
+    if known or not (skb.translated or _at_connect(story)):
+        return known
+    return Endpoint(address=flow.dst, port=flow.dport, protocol=flow.protocol)

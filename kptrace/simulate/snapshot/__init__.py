@@ -1,0 +1,1 @@
+"""The state of one network namespace, parsed. Pure."""

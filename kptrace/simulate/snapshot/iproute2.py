@@ -1,0 +1,325 @@
+"""What ``ip -j`` and ``bridge -j`` print, read into the nouns of ``network.py``.
+
+In: the text of one file and its name. Out: Links, Routes, ... in the order of the file. Made for
+iproute2 6.1, with and without ``-d``; fields that nobody here needs are passed over. A text that
+is not what its name says is a BadDump that names the file; an address that is none, too.
+
+``ip -j`` prints a device's other end as ``link`` (a name, same namespace) or ``link_index`` (an
+ifindex in another one); ``ip rule`` prints only what differs from "any".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import msgspec
+
+from kptrace.model.errors import ParseError
+from kptrace.simulate.snapshot.iproute2_types import (
+    AddrInfo,
+    InfoData,
+    RawFdb,
+    RawLink,
+    RawNeighbour,
+    RawNexthop,
+    RawRoute,
+    RawRule,
+)
+from kptrace.simulate.snapshot.network import (
+    FdbEntry,
+    Geneve,
+    Gre,
+    InterfaceAddress,
+    Ipip,
+    Link,
+    Neighbour,
+    Network,
+    Nexthop,
+    Route,
+    RoutingRule,
+    Vxlan,
+    address,
+    network,
+)
+
+Raw = TypeVar("Raw")
+Noun = TypeVar("Noun")
+
+
+def read_links(text: str, source: str) -> tuple[Link, ...]:
+    raws = [raw for raw in _decode(text, source, RawLink) if raw.ifname]
+    index = {raw.ifname: raw.ifindex for raw in raws}
+    return _each(raws, source, lambda raw: _link(raw, index))
+
+
+def read_addresses(text: str, source: str) -> tuple[InterfaceAddress, ...]:
+    pairs = [
+        (raw.ifname, info)
+        for raw in _decode(text, source, RawLink)
+        for info in raw.addr_info
+        if info.family in ("inet", "inet6") and info.local
+    ]
+    return _each(pairs, source, lambda pair: _assigned(*pair))
+
+
+def read_routes(text: str, source: str) -> tuple[Route, ...]:
+    """``ip route show table all`` prints both families, ``ip -6`` one; each knows its own."""
+    raws = _decode(text, source, RawRoute)
+    return _each(raws, source, lambda raw: _route(raw, 6 if _is_v6(raw, source) else 4))
+
+
+def read_rules(text: str, source: str, family: int) -> tuple[RoutingRule, ...]:
+    return _each(_decode(text, source, RawRule), source, lambda raw: _rule(raw, family))
+
+
+def read_neighbours(text: str, source: str) -> tuple[Neighbour, ...]:
+    return _each(_decode(text, source, RawNeighbour), source, _neighbour)
+
+
+def read_fdb(text: str, source: str) -> tuple[FdbEntry, ...]:
+    return _each(_decode(text, source, RawFdb), source, _fdb)
+
+
+def read_sysctls(text: str, source: str) -> dict[str, str]:
+    """``name = value`` lines; ``sysctl -a`` writes a dot of an interface's name as a slash."""
+    values = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith(("#", ";")):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals:
+            raise ParseError(source, number, "not a `name = value` line", "make it with: sysctl -a")
+        values[name.strip()] = value.strip()
+    return values
+
+
+def _decode(text: str, source: str, raw: type[Raw]) -> list[Raw]:
+    if not text.strip():  # `ip -j` prints nothing at all when there is nothing to list
+        return []
+    try:
+        # `[{},{...}]`: iproute2 prints an empty object for what its filter left out
+        found = msgspec.json.decode(text)
+        return msgspec.convert([one for one in found if one != {}], list[raw])  # type: ignore[valid-type]
+    except (msgspec.MsgspecError, TypeError, RecursionError) as error:
+        hint = "the file must hold what `ip -j` or `bridge -j` printed, unchanged"
+        raise ParseError(source, 0, f"not iproute2's JSON: {error}", hint) from None
+
+
+def _each(raws: Iterable[Raw], source: str, make: Callable[[Raw], Noun]) -> tuple[Noun, ...]:
+    try:
+        return tuple(make(raw) for raw in raws)
+    except ValueError as error:
+        raise ParseError(source, 0, str(error), "is the file complete?") from None
+
+
+def _link(raw: RawLink, index: dict[str, int]) -> Link:
+    info = raw.linkinfo
+    data = info.info_data
+    veth_here = info.info_kind == "veth" and raw.link in index
+    return Link(
+        index=raw.ifindex,
+        name=raw.ifname,
+        kind=info.info_kind,
+        mac=raw.address,
+        mtu=raw.mtu,
+        up="UP" in raw.flags,
+        carrier="NO-CARRIER" not in raw.flags and "M-DOWN" not in raw.flags,
+        loopback="LOOPBACK" in raw.flags,
+        noarp="NOARP" in raw.flags,
+        master=raw.master,
+        peer=index[raw.link] if veth_here and raw.link else raw.link_index,
+        peer_here=veth_here,
+        hairpin=info.info_slave_data.hairpin,
+        isolated=info.info_slave_data.isolated,
+        nf_call=(bool(data.nf_call_iptables), bool(data.nf_call_ip6tables)),
+        vxlan=_vxlan(data) if info.info_kind == "vxlan" else None,
+        ipip=_ipip(data) if info.info_kind in ("ipip", "ip6tnl", "sit") else None,
+        geneve=_geneve(data) if info.info_kind == "geneve" else None,
+        gre=_gre(info.info_kind, data) if info.info_kind in _GRE else None,
+        xdp=(raw.xdp.prog.name or str(raw.xdp.prog.id)) if raw.xdp else "",
+    )
+
+
+_GRE = {"gre": False, "ip6gre": False, "gretap": True, "ip6gretap": True}
+
+
+def _vxlan(data: InfoData) -> Vxlan:
+    return Vxlan(
+        vni=data.id or 0,
+        port=8472 if data.port is None else data.port,
+        local=data.local or data.local6,
+        remote=data.remote or data.remote6,
+        learning=data.learning,
+        external=data.external,
+    )
+
+
+def _ipip(data: InfoData) -> Ipip:
+    return Ipip(local=_end(data.local), remote=_end(data.remote))
+
+
+def _geneve(data: InfoData) -> Geneve:
+    return Geneve(
+        vni=data.id or 0,
+        port=6081 if data.port is None else data.port,
+        remote=_end(data.remote or data.remote6),
+        external=data.external,
+    )
+
+
+def _gre(kind: str, data: InfoData) -> Gre:
+    return Gre(
+        local=_end(data.local),
+        remote=_end(data.remote),
+        key_in=_key(data.ikey),
+        key_out=_key(data.okey),
+        framed=_GRE[kind],
+        external=data.external,
+    )
+
+
+def _end(text: str) -> str:
+    return "" if text in ("", "any") else str(address(text))
+
+
+def _key(text: str) -> int | None:
+    """``0.0.0.9``: iproute2 prints a key as if it were an address."""
+    return int(address(text)) if text else None
+
+
+def _assigned(interface: str, info: AddrInfo) -> InterfaceAddress:
+    address(info.local)
+    return InterfaceAddress(
+        interface=interface,
+        address=info.local,
+        length=info.prefixlen,
+        scope=info.scope,
+        secondary=info.secondary,
+        deprecated=info.deprecated,
+        tentative=info.tentative,
+    )
+
+
+def _is_v6(raw: RawRoute, name: str) -> bool:
+    """``default`` alone names no family: an address does, or ``pref``, which IPv6 routes have."""
+    for text in (raw.dst, raw.gateway, raw.prefsrc, *(hop.gateway for hop in raw.nexthops)):
+        if ":" in text or "." in text:
+            return ":" in text
+    return raw.pref is not msgspec.UNSET or name.startswith("ip6")
+
+
+def _route(raw: RawRoute, family: int) -> Route:
+    everything = "::/0" if family == 6 else "0.0.0.0/0"
+    hops = tuple(_nexthop(hop) for hop in raw.nexthops)
+    if not hops and raw.dev:
+        hops = (_nexthop(RawNexthop(raw.gateway, raw.via, raw.dev, raw.weight, raw.flags)),)
+    mtu = next((one["mtu"] for one in raw.metrics if isinstance(one.get("mtu"), int)), 0)
+    return Route(
+        destination=network(everything if raw.dst == "default" else raw.dst),
+        type=raw.type,
+        table=raw.table,
+        metric=raw.metric,
+        nexthops=hops,
+        source=raw.prefsrc,
+        scope=raw.scope,
+        mtu=mtu,
+        onlink="onlink" in raw.flags,
+        protocol=raw.protocol,
+        text=_route_text(raw),
+    )
+
+
+def _nexthop(raw: RawNexthop) -> Nexthop:
+    gateway = raw.gateway or (raw.via.host if raw.via else "")
+    if gateway:
+        address(gateway)
+    return Nexthop(
+        interface=raw.dev, gateway=gateway, weight=max(raw.weight, 1), dead="dead" in raw.flags
+    )
+
+
+def _route_text(raw: RawRoute) -> str:
+    words = [] if raw.type == "unicast" else [raw.type]
+    words.append(raw.dst)
+    for hop in raw.nexthops or [RawNexthop(raw.gateway, raw.via, raw.dev)]:
+        gateway = hop.gateway or (f"inet6 {hop.via.host}" if hop.via else "")
+        words += ["nexthop"] if raw.nexthops else []
+        words += ["via", gateway] if gateway else []
+        words += ["dev", hop.dev] if hop.dev else []
+    words += ["table", raw.table] if raw.table not in ("main", "local") else []
+    words += ["metric", str(raw.metric)] if raw.metric else []
+    words += ["onlink"] if "onlink" in raw.flags else []
+    return " ".join(words)
+
+
+def _rule(raw: RawRule, family: int) -> RoutingRule:
+    opaque = any(one is not None for one in (raw.tos, raw.uid_start, raw.tun_id)) or (
+        raw.l3mdev is not msgspec.UNSET or raw.suppress_ifgroup is not None
+    )
+    goto = raw.goto if isinstance(raw.goto, int) else int(raw.goto, 0)
+    mark = None if raw.fwmark is None else int(raw.fwmark, 0)
+    rule = RoutingRule(
+        priority=raw.priority,
+        family=family,
+        table=raw.table,
+        action=raw.action or ("goto" if goto else "lookup"),
+        source=_selector(raw.src, raw.srclen),
+        destination=_selector(raw.dst, raw.dstlen),
+        iif=raw.iif,
+        oif=raw.oif,
+        mark=mark,
+        mask=int(raw.fwmask, 0),
+        protocol=raw.ipproto,
+        sport=_ports(raw.sport, raw.sport_start, raw.sport_end),
+        dport=_ports(raw.dport, raw.dport_start, raw.dport_end),
+        inverted=raw.inverted is not msgspec.UNSET,
+        suppress=raw.suppress_prefixlen,
+        goto=goto,
+        opaque=opaque,
+    )
+    return msgspec.structs.replace(rule, text=_rule_text(rule))
+
+
+def _selector(text: str, length: int | None) -> Network | None:
+    if text in ("all", "default", "any"):
+        return None
+    return network(text if length is None else f"{text}/{length}")
+
+
+def _ports(one: int | None, start: int | None, end: int | None) -> tuple[int, int] | None:
+    if one is not None:
+        return one, one
+    return None if start is None or end is None else (start, end)
+
+
+def _rule_text(rule: RoutingRule) -> str:
+    words = ["not"] if rule.inverted else []
+    words += ["from", str(rule.source or "all")]
+    words += ["to", str(rule.destination)] if rule.destination else []
+    words += ["fwmark", f"{rule.mark:#x}/{rule.mask:#x}"] if rule.mark is not None else []
+    words += ["iif", rule.iif] if rule.iif else []
+    words += ["oif", rule.oif] if rule.oif else []
+    words += [rule.action, rule.table] if rule.table else [rule.action]
+    return f"{rule.priority}: {' '.join(words)}"
+
+
+def _neighbour(raw: RawNeighbour) -> Neighbour:
+    address(raw.dst)
+    return Neighbour(
+        interface=raw.dev,
+        address=raw.dst,
+        mac=raw.lladdr,
+        states=tuple(raw.state),
+        proxy=raw.proxy is not msgspec.UNSET,
+    )
+
+
+def _fdb(raw: RawFdb) -> FdbEntry:
+    return FdbEntry(
+        interface=raw.ifname,
+        mac=raw.mac,
+        master=raw.master,
+        destination=raw.dst,
+        permanent=raw.state == "permanent",
+    )

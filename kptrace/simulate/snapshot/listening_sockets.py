@@ -1,0 +1,52 @@
+"""Sockets that wait for whoever comes: ``ss -Hlntu`` -> Listeners.
+
+A line is ``tcp LISTEN 0 128 127.0.0.1%lo:53 0.0.0.0:*``: the local end is the fifth word. ``*`` is
+an IPv6 socket that takes IPv4 too; an interface may stand behind ``%`` (iproute2, misc/ss.c).
+"""
+
+from __future__ import annotations
+
+from kptrace.model import Value
+from kptrace.simulate.snapshot.network import address as parsed
+from kptrace.simulate.snapshot.network import is_address
+
+FILE = "ss-listening.txt"
+ANY = ("*", "0.0.0.0", "::")
+
+
+class Listener(Value):
+    """address: ``*``, ``0.0.0.0`` or ``::`` for any"""
+
+    protocol: str
+    address: str
+    port: int
+
+    @property
+    def loopback(self) -> bool:
+        """Nobody from outside of the namespace gets to it."""
+        return self.address not in ANY and parsed(self.address).is_loopback
+
+    def takes(self, protocol: str, address: str, port: int) -> bool:
+        same = (self.protocol, self.port) == (protocol, port)
+        return same and (self._any(address) or self.address == address)
+
+    def _any(self, address: str) -> bool:
+        return self.address == "*" or self.address == ("::" if ":" in address else "0.0.0.0")
+
+    def __str__(self) -> str:
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}:{self.port}/{self.protocol}"
+
+
+def read_listeners(text: str) -> tuple[Listener, ...]:
+    """Each once, sorted by port; lines of another form are left out."""
+    found = set()
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) < 6 or words[0] not in ("tcp", "udp"):
+            continue
+        host, _, port = words[4].rpartition(":")
+        address = host.partition("%")[0].strip("[]")
+        if port.isdecimal() and (address in ANY or is_address(address)):
+            found.add(Listener(protocol=words[0], address=address, port=int(port)))
+    return tuple(sorted(found, key=lambda one: (one.port, one.protocol, one.address)))

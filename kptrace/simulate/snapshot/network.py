@@ -1,0 +1,255 @@
+"""The parts of one network namespace that decide where a packet goes: links, addresses, routes.
+
+Nouns only, in iproute2's words; ``iproute2.py`` reads them, ``snapshot.py`` holds them together.
+Addresses are text as the kernel prints it; networks are parsed once, as they are compared often.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from kptrace.model import Value
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+# What encapsulation adds: an outer IPv4 or IPv6 header; VXLAN and Geneve UDP, 8 and the inner
+# Ethernet header (RFC 7348, 8926); GRE 4, and 4 for a key (RFC 2890); WireGuard UDP, 16 and 16
+_OUTER_IP = {False: 20, True: 40}
+_FRAMED, _GRE, _KEY, _ETHERNET, _WIREGUARD = 30, 4, 4, 14, 40
+
+
+@lru_cache(maxsize=65536)
+def address(text: str) -> Address:
+    """The address behind a text; ValueError when it is none."""
+    return ip_address(text)
+
+
+def is_address(text: str) -> bool:
+    try:
+        address(text)
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=65536)
+def network(text: str) -> Network:
+    """The network behind ``10.0.0.0/8`` or a bare address."""
+    return ip_network(text, strict=False)
+
+
+class Vxlan(Value):
+    """remote: the default destination (empty: the FDB alone decides)."""
+
+    vni: int
+    port: int
+    local: str = ""
+    remote: str = ""
+    learning: bool = True
+    external: bool = False
+
+
+class Ipip(Value):
+    """An IP-in-IP device; ``local`` or ``remote`` empty means any."""
+
+    local: str = ""
+    remote: str = ""
+
+
+class Geneve(Value):
+    """external: what a program writes beside the packet decides (OVN, Antrea, Cilium)."""
+
+    vni: int
+    port: int
+    remote: str = ""
+    external: bool = False
+
+
+class Gre(Value):
+    """A GRE device. ``remote`` empty: many ends; keys: None where it has none.
+
+    framed: it carries Ethernet frames (``gretap``), else IP packets
+    """
+
+    local: str = ""
+    remote: str = ""
+    key_in: int | None = None
+    key_out: int | None = None
+    framed: bool = False
+    external: bool = False
+
+
+class Peer(Value):
+    """One of WireGuard's: ``endpoint`` None: nobody told where it is, and it has not spoken yet."""
+
+    key: str
+    endpoint: tuple[str, int] | None = None
+    allowed: tuple[Network, ...] = ()
+
+
+class Wireguard(Value):
+    """port: where it listens, and sends from; ``mark``: of the packets that carry its own."""
+
+    port: int = 0
+    mark: int = 0
+    peers: tuple[Peer, ...] = ()
+
+    def peer_of(self, text: str) -> Peer | None:
+        """Whose allowed IPs have this address by the longest prefix; no two have the same one."""
+        wanted = address(text)
+        found = [
+            (one.prefixlen, peer) for peer in self.peers for one in peer.allowed if wanted in one
+        ]
+        return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+class Link(Value):
+    """A network interface.
+
+    peer: a veth's other end, its ifindex in whatever namespace that is; ``peer_here``: in this one
+    hairpin: the bridge port may send a frame back where it came from
+    nf_call: the bridge itself asks for (iptables, ip6tables), whatever the sysctl says
+    wireguard: None where nobody told of its peers
+    xdp: the program that sees what comes in before anybody else does, its name
+    """
+
+    index: int
+    name: str
+    kind: str = ""
+    mac: str = ""
+    mtu: int = 1500
+    up: bool = True
+    carrier: bool = True
+    loopback: bool = False
+    noarp: bool = False
+    master: str = ""
+    peer: int = 0
+    peer_here: bool = False
+    hairpin: bool = False
+    isolated: bool = False
+    nf_call: tuple[bool, bool] = (False, False)
+    vxlan: Vxlan | None = None
+    ipip: Ipip | None = None
+    geneve: Geneve | None = None
+    gre: Gre | None = None
+    wireguard: Wireguard | None = None
+    xdp: str = ""
+
+    @property
+    def tunnel(self) -> bool:
+        tunnels = (self.vxlan, self.ipip, self.geneve, self.gre)
+        return self.kind == "wireguard" or any(one is not None for one in tunnels)
+
+    def overhead(self, *, ipv6: bool) -> int:
+        """Bytes that the device puts around a packet, with an outer header of that family.
+
+        0: it is no tunnel. Geneve's options are not counted: only a packet shows them.
+        """
+        if not self.tunnel:
+            return 0
+        around = _FRAMED
+        if self.gre is not None:
+            keyed = self.gre.key_out is not None
+            around = _GRE + _KEY * keyed + _ETHERNET * self.gre.framed
+        elif self.ipip is not None:
+            around = 0
+        elif self.kind == "wireguard":
+            around = _WIREGUARD
+        return _OUTER_IP[ipv6] + around
+
+
+class InterfaceAddress(Value):
+    """An address on an interface. ``peer``: of a point-to-point one, else empty."""
+
+    interface: str
+    address: str
+    length: int
+    scope: str = "global"
+    secondary: bool = False
+    deprecated: bool = False
+    tentative: bool = False
+
+
+class Nexthop(Value):
+    """gateway: empty when the destination itself is on the link."""
+
+    interface: str
+    gateway: str = ""
+    weight: int = 1
+    dead: bool = False
+
+
+class Route(Value):
+    """One entry of a routing table. ``text`` is how ``ip route`` would print it.
+
+    protocol: who set it (``kernel``, ``bird``, a number without a name)
+    """
+
+    destination: Network
+    type: str = "unicast"
+    table: str = "main"
+    metric: int = 0
+    nexthops: tuple[Nexthop, ...] = ()
+    source: str = ""
+    scope: str = "global"
+    mtu: int = 0
+    onlink: bool = False
+    protocol: str = ""
+    text: str = ""
+
+    @property
+    def default(self) -> bool:
+        return self.destination.prefixlen == 0 and self.type == "unicast"
+
+
+class RoutingRule(Value):
+    """One line of ``ip rule``. An empty field matches anything.
+
+    ports: (from, to); ``opaque``: a selector that nobody here can evaluate (uidrange, tos)
+    suppress: a route found with a prefix as short as this (or shorter) is not taken (-1: off)
+    """
+
+    priority: int
+    family: int
+    table: str = ""
+    action: str = "lookup"
+    source: Network | None = None
+    destination: Network | None = None
+    iif: str = ""
+    oif: str = ""
+    mark: int | None = None
+    mask: int = 0xFFFFFFFF
+    protocol: str = ""
+    sport: tuple[int, int] | None = None
+    dport: tuple[int, int] | None = None
+    inverted: bool = False
+    suppress: int = -1
+    goto: int = 0
+    opaque: bool = False
+    text: str = ""
+
+
+class Neighbour(Value):
+    """An ARP or NDP entry. ``mac`` is empty where resolution failed or is under way."""
+
+    interface: str
+    address: str
+    mac: str = ""
+    states: tuple[str, ...] = ()
+    proxy: bool = False
+
+    @property
+    def permanent(self) -> bool:
+        return "PERMANENT" in self.states
+
+
+class FdbEntry(Value):
+    """A MAC and where it lives: behind a bridge's port, or at a tunnel's remote ``destination``."""
+
+    interface: str
+    mac: str
+    master: str = ""
+    destination: str = ""
+    permanent: bool = False

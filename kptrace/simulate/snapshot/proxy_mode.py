@@ -1,0 +1,34 @@
+"""Who translates Services on a node, by what it left in the kernel. Pure."""
+
+from __future__ import annotations
+
+from kptrace.model import Proxy
+from kptrace.rules.model.ruleset import Ruleset, Table
+from kptrace.simulate.snapshot.snapshot import Snapshot
+
+NFTABLES = "kube-proxy"
+IPTABLES_CHAIN = "KUBE-SERVICES"
+CILIUM_LINK = "cilium_host"
+
+
+def proxy_of(snapshot: Snapshot) -> Proxy:
+    found = translators(snapshot.ruleset)
+    if snapshot.ruleset.ipvs:
+        return "ipvs"
+    if any(table.name == NFTABLES for table in found):
+        return "nftables"
+    if found:
+        return "iptables"
+    return "cilium" if snapshot.link(CILIUM_LINK) else "none"
+
+
+def translators(ruleset: Ruleset) -> list[Table]:
+    """The tables that hold rules for Services."""
+    return [table for table in ruleset.tables() if _translates(ruleset, table)]
+
+
+def _translates(ruleset: Ruleset, table: Table) -> bool:
+    if table.name == NFTABLES:
+        return table.backend == "nft"
+    chain = ruleset.chain(table, IPTABLES_CHAIN) if table.name == "nat" else None
+    return chain is not None and len(chain.rules) > 0

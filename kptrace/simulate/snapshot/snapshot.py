@@ -1,0 +1,245 @@
+"""Snapshot: all that decides a packet's fate in one network namespace, at one moment.
+
+In: the files of a bundle for this namespace, by name. Out: a Snapshot, with an index for each
+question that the walk asks. A file that is not there is named in ``missing``; what would have
+stood in it then counts as empty, and a sysctl as a healthy node has it (``DEFAULTS``). A file
+that cannot be read as what it is called is a BadDump.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+import msgspec
+
+from kptrace.model import Flow, Netns, RuleRef, Value
+from kptrace.rules.ipvs.ipvsadm import VirtualService
+from kptrace.rules.load import load_ruleset
+from kptrace.rules.model.ruleset import Rule, Ruleset
+from kptrace.simulate.bpf.programs import BpfDatapath
+from kptrace.simulate.snapshot.iproute2 import (
+    read_addresses,
+    read_fdb,
+    read_links,
+    read_neighbours,
+    read_routes,
+    read_rules,
+    read_sysctls,
+)
+from kptrace.simulate.snapshot.listening_sockets import FILE as LISTENING
+from kptrace.simulate.snapshot.listening_sockets import Listener, read_listeners
+from kptrace.simulate.snapshot.network import (
+    FdbEntry,
+    InterfaceAddress,
+    Link,
+    Neighbour,
+    Nexthop,
+    Route,
+    RoutingRule,
+    address,
+    network,
+)
+from kptrace.simulate.snapshot.wg_show import SHOW, read_wireguard
+
+# what a node needs to carry Service traffic, taken as so when no sysctl.txt says otherwise
+DEFAULTS = {
+    "net.ipv4.ip_forward": 1,
+    "net.ipv6.conf.all.forwarding": 1,
+    "net.bridge.bridge-nf-call-iptables": 1,
+    "net.bridge.bridge-nf-call-ip6tables": 1,
+    "net.ipv4.vs.conntrack": 1,
+}
+
+# the kernel's own (net/core/fib_rules.c, net/ipv4/fib_rules.c) when no ip-rule.json says otherwise
+_TABLES = {
+    4: ((0, "local"), (32766, "main"), (32767, "default")),
+    6: ((0, "local"), (32766, "main")),
+}
+DEFAULT_RULES = {
+    family: tuple(
+        RoutingRule(
+            priority=priority, family=family, table=table, text=f"{priority}: lookup {table}"
+        )
+        for priority, table in tables
+    )
+    for family, tables in _TABLES.items()
+}
+
+# without these the answer rests on what is usual, so they are named when they are not there
+_ESSENTIAL = ("ip-addr.json", "ip-route.json", "sysctl.txt")
+
+
+class Snapshot(Value, dict=True, kw_only=True):
+    """``missing``: names of the files that were not there.
+
+    programs: what BPF programs do here beside all that, where a plugin knows them
+    listeners: None where nobody looked
+    """
+
+    place: Netns
+    links: tuple[Link, ...] = ()
+    addresses: tuple[InterfaceAddress, ...] = ()
+    routes: tuple[Route, ...] = ()
+    policy: tuple[RoutingRule, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
+    fdb: tuple[FdbEntry, ...] = ()
+    sysctls: Mapping[str, str] | None = None
+    ruleset: Ruleset
+    missing: tuple[str, ...] = ()
+    programs: BpfDatapath | None = None
+    listeners: tuple[Listener, ...] | None = None
+
+    @cached_property
+    def refs(self) -> dict[int, tuple[Rule, RuleRef]]:
+        """Rules that were met, by identity: what they do is put into words once."""
+        return {}
+
+    @cached_property
+    def _by_name(self) -> dict[str, Link]:
+        return {link.name: link for link in self.links}
+
+    @cached_property
+    def _by_index(self) -> dict[int, Link]:
+        return {link.index: link for link in self.links}
+
+    @cached_property
+    def _held(self) -> dict[str, InterfaceAddress]:
+        return {str(address(one.address)): one for one in self.addresses}
+
+    @cached_property
+    def _resolved(self) -> dict[tuple[str, str], Neighbour]:
+        return {
+            (one.interface, str(address(one.address))): one
+            for one in self.neighbours
+            if not one.proxy
+        }
+
+    @cached_property
+    def _tables(self) -> dict[tuple[str, int], tuple[Route, ...]]:
+        tables: dict[tuple[str, int], list[Route]] = {}
+        for route in (*self.routes, *self._implied()):
+            tables.setdefault((route.table, route.destination.version), []).append(route)
+        return {key: tuple(routes) for key, routes in tables.items()}
+
+    def _implied(self) -> list[Route]:
+        """The local routes that every address brings, where the dump left out the local table."""
+        told = {route.destination.version for route in self.routes if route.table == "local"}
+        return [
+            Route(
+                destination=network(one.address),
+                type="local",
+                table="local",
+                nexthops=(Nexthop(interface=one.interface),),
+                source=one.address,
+                scope="host",
+                text=f"local {one.address} dev {one.interface}",
+            )
+            for one in self.addresses
+            if address(one.address).version not in told
+        ]
+
+    @cached_property
+    def virtual(self) -> dict[tuple[str, str, int], VirtualService]:
+        """IPVS' services by (protocol, address, port), or (``fwmark``, family, mark)."""
+        return {
+            ("fwmark", one.family, one.fwmark)
+            if one.protocol == "fwmark"
+            else (one.protocol, one.address, one.port): one
+            for one in self.ruleset.ipvs
+        }
+
+    def unbound(self, flow: Flow) -> bool:
+        """IPVS serves this destination, but no device has the address: packets do not get there."""
+        served = (flow.protocol, flow.dst, flow.dport) in self.virtual
+        return served and self.holds(flow.dst) is None
+
+    def table(self, name: str, family: int) -> tuple[Route, ...]:
+        return self._tables.get((name, family), ())
+
+    def link(self, name: str) -> Link | None:
+        return self._by_name.get(name)
+
+    def link_at(self, index: int) -> Link | None:
+        return self._by_index.get(index)
+
+    def holds(self, text: str) -> InterfaceAddress | None:
+        """The interface address that this namespace has of its own, if it is one."""
+        return self._held.get(text)
+
+    def on(self, interface: str, family: int) -> tuple[InterfaceAddress, ...]:
+        """The addresses of an interface, in the kernel's order."""
+        return tuple(
+            one
+            for one in self.addresses
+            if one.interface == interface and (":" in one.address) == (family == 6)
+        )
+
+    def neighbour(self, interface: str, text: str) -> Neighbour | None:
+        return self._resolved.get((interface, text))
+
+    def tunnel_entries(self, interface: str, mac: str) -> tuple[FdbEntry, ...]:
+        """Where a tunnel device sends frames for this MAC, its catch-all entries last."""
+        own = [one for one in self.fdb if one.interface == interface and one.destination]
+        exact = [one for one in own if one.mac == mac]
+        return tuple(exact or [one for one in own if one.mac == "00:00:00:00:00:00"])
+
+    def port_of(self, bridge: str, mac: str) -> str:
+        """The port that the bridge has learned this MAC at; empty: it would flood."""
+        for one in self.fdb:
+            if one.master == bridge and one.mac == mac and one.interface != bridge:
+                return one.interface
+        return ""
+
+    def ports(self, bridge: str) -> tuple[Link, ...]:
+        return tuple(link for link in self.links if link.master == bridge)
+
+    def sysctl(self, name: str) -> int | None:
+        """The value as a number; None where nobody knows it."""
+        if self.sysctls is None:
+            return DEFAULTS.get(name)
+        text = self.sysctls.get(name)
+        if text is None:
+            return None
+        return int(text) if text.lstrip("-").isdigit() else None
+
+    def conf(self, family: int, interface: str, name: str) -> int | None:
+        """``net.ipv4.conf.IF.name``; ``sysctl -a`` writes the dots of IF as slashes."""
+        prefix = f"net.ipv{family}.conf"
+        found = self.sysctl(f"{prefix}.{interface.replace('.', '/')}.{name}")
+        return self.sysctl(f"{prefix}.{interface}.{name}") if found is None else found
+
+
+def read_snapshot(place: Netns, files: Mapping[str, str]) -> Snapshot:
+    """files: name in the bundle -> text. Gzip is the reader's matter, not ours."""
+    link_file = "ip-link.json" if "ip-link.json" in files else "ip-addr.json"
+    routes = read_routes(files.get("ip-route.json", ""), "ip-route.json")
+    seen = set(routes)  # `ip route show table all` prints IPv6 too
+    more = read_routes(files.get("ip6-route.json", ""), "ip6-route.json")
+    return Snapshot(
+        place=place,
+        links=tuple(_links(files, link_file)),
+        addresses=read_addresses(files.get("ip-addr.json", ""), "ip-addr.json"),
+        routes=routes + tuple(route for route in more if route not in seen),
+        policy=_policy(files, 4) + _policy(files, 6),
+        neighbours=read_neighbours(files.get("ip-neigh.json", ""), "ip-neigh.json"),
+        fdb=read_fdb(files.get("bridge-fdb.json", ""), "bridge-fdb.json"),
+        sysctls=(
+            read_sysctls(files["sysctl.txt"], "sysctl.txt") if "sysctl.txt" in files else None
+        ),
+        ruleset=load_ruleset(files),
+        missing=tuple(name for name in _ESSENTIAL if name not in files),
+        listeners=read_listeners(files[LISTENING]) if LISTENING in files else None,
+    )
+
+
+def _links(files: Mapping[str, str], name: str) -> Iterator[Link]:
+    told = read_wireguard(files.get(SHOW, ""))
+    for link in read_links(files.get(name, ""), name):
+        own = told.get(link.name)
+        yield msgspec.structs.replace(link, wireguard=own) if own else link
+
+
+def _policy(files: Mapping[str, str], family: int) -> tuple[RoutingRule, ...]:
+    name = "ip-rule.json" if family == 4 else "ip6-rule.json"
+    return read_rules(files[name], name, family) if name in files else DEFAULT_RULES[family]

@@ -1,0 +1,70 @@
+"""What ``wg show`` prints, read into the nouns of ``network.py``.
+
+In: its text, which holds no private key. Out: a Wireguard for each interface by name. Lines that
+nobody here needs are passed over; an address or a port that is none is a BadDump.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from kptrace.model.errors import ParseError
+from kptrace.simulate.snapshot.network import Network, Peer, Wireguard, address, network
+
+SHOW = "wg-show.txt"
+
+
+def read_wireguard(text: str, source: str = SHOW) -> Mapping[str, Wireguard]:
+    found: dict[str, Wireguard] = {}
+    device = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        word, colon, value = (part.strip() for part in line.partition(": "))
+        if not colon:
+            continue
+        try:
+            if word == "interface":
+                device = value
+                found[device] = Wireguard()
+            elif device:
+                found[device] = _with(found[device], word, value)
+        except ValueError as error:
+            raise ParseError(source, number, str(error), "make it with: wg show") from None
+    return found
+
+
+def _with(device: Wireguard, word: str, value: str) -> Wireguard:
+    if word == "listening port":
+        return msgspec.structs.replace(device, port=_port(value))
+    if word == "fwmark":
+        return msgspec.structs.replace(device, mark=0 if value == "off" else int(value, 0))
+    if word == "peer":
+        return msgspec.structs.replace(device, peers=(*device.peers, Peer(key=value)))
+    if word not in ("endpoint", "allowed ips") or not device.peers:
+        return device
+    last = device.peers[-1]
+    if word == "endpoint":
+        last = msgspec.structs.replace(last, endpoint=_endpoint(value))
+    else:
+        last = msgspec.structs.replace(last, allowed=tuple(_allowed(value)))
+    return msgspec.structs.replace(device, peers=(*device.peers[:-1], last))
+
+
+def _endpoint(text: str) -> tuple[str, int] | None:
+    """``172.30.0.12:51820``, ``[fd00::12]:51820``; a zone behind ``%`` is of no matter here."""
+    if text == "(none)":
+        return None
+    host, _, port = text.rpartition(":")
+    return str(address(host.strip("[]").partition("%")[0])), _port(port)
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 0xFFFF:
+        raise ValueError(f"{text} is no port")
+    return port
+
+
+def _allowed(text: str) -> list[Network]:
+    return [] if text == "(none)" else [network(one.strip()) for one in text.split(",")]

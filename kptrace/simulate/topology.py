@@ -1,0 +1,153 @@
+"""World: every namespace that was looked at, and how they hang together.
+
+In: snapshots by place, and the endpoints that the API tells. Out: answers to "whose address is
+this", "what is at the other end of this veth", "who is on the same link".
+
+A veth's ends know each other by ifindex only, and an ifindex means something inside one namespace;
+so an end is looked for among the pods of the same node (or, from a pod, in its node), where both
+must point at each other. A device without a known other end leads to the wire between the nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+
+from kptrace.model import Endpoint, Netns, Value
+from kptrace.simulate.snapshot.network import Link, address, network
+from kptrace.simulate.snapshot.snapshot import Snapshot
+
+Port = tuple[Netns, Link]
+
+
+class Topology(Value, dict=True):
+    """services: every address that a Service has; None: not known
+    service_ranges: where not every Service is known: the ranges that the others' addresses are of
+    node_ports: every port that a Service has on the nodes themselves
+    sender: user and group (one number) of the socket that the packet comes from; None: not known
+    """
+
+    snapshots: Mapping[Netns, Snapshot]
+    endpoints: tuple[Endpoint, ...] = ()
+    services: frozenset[str] | None = None
+    service_ranges: tuple[str, ...] = ()
+    node_ports: frozenset[int] = frozenset()
+    sender: int | None = None
+
+    @cached_property
+    def _homes(self) -> dict[str, Netns]:
+        homes: dict[str, Netns] = {}
+        for place, snapshot in sorted(self.snapshots.items(), key=lambda one: one[0]):
+            for one in snapshot.addresses:
+                link = snapshot.link(one.interface)
+                own = link is None or not (link.loopback or link.kind == "dummy")
+                if own and one.scope != "link":
+                    homes.setdefault(str(address(one.address)), place)
+        return homes
+
+    @cached_property
+    def _endpoints(self) -> dict[tuple[str, int, str], Endpoint]:
+        return {(one.address, one.port, one.protocol.lower()): one for one in self.endpoints}
+
+    @cached_property
+    def _pods(self) -> dict[str, Endpoint]:
+        return {one.address: one for one in self.endpoints}
+
+    @cached_property
+    def _pods_by_node(self) -> dict[str, list[Netns]]:
+        pods: dict[str, list[Netns]] = {}
+        for place in sorted(self.snapshots):
+            if place.pod:
+                pods.setdefault(place.node, []).append(place)
+        return pods
+
+    def snapshot(self, place: Netns) -> Snapshot | None:
+        return self.snapshots.get(place)
+
+    def home(self, text: str) -> Netns | None:
+        """The namespace that has this address on one of its interfaces."""
+        return self._homes.get(text)
+
+    def endpoint(self, text: str, port: int, protocol: str) -> Endpoint | None:
+        return self._endpoints.get((text, port, protocol))
+
+    def pod_at(self, text: str) -> Endpoint | None:
+        """An endpoint with this address, whatever its port."""
+        return self._pods.get(text)
+
+    def is_service(self, text: str) -> bool:
+        """Whether it is a Service's address; where nobody told, whether it can be one."""
+        if self.services is not None:
+            inside = (address(text) in network(one) for one in self.service_ranges)
+            return text in self.services or any(inside)
+        return self.home(text) is None and self.pod_at(text) is None
+
+    def peer(self, place: Netns, link: Link) -> Port | None:
+        """The other end of a veth."""
+        if not link.peer:
+            return None
+        if link.peer_here:
+            other = self.snapshots[place].link_at(link.peer)
+            return (place, other) if other else None
+        near = [Netns(node=place.node)] if place.pod else self._pods_by_node.get(place.node, [])
+        for candidate in near:
+            snapshot = self.snapshots.get(candidate)
+            other = snapshot.link_at(link.peer) if snapshot else None
+            if other and other.peer == link.index and not other.peer_here:
+                return candidate, other
+        return None
+
+    def on_link(self, place: Netns, link: Link) -> Iterator[Port]:
+        """Whoever hears a broadcast that is sent out of this device."""
+        if link.kind == "bridge":
+            yield from self._behind_ports(place, link, "")
+            return
+        peer = self.peer(place, link)
+        if peer is None:
+            yield from (one for one in self._wire() if one[0] != place)
+            return
+        there, end = peer
+        bridge = self.snapshots[there].link(end.master) if end.master else None
+        if bridge is None:
+            yield peer
+            return
+        yield there, bridge
+        yield from self._behind_ports(there, bridge, end.name)
+
+    def _behind_ports(self, place: Netns, bridge: Link, but: str) -> Iterator[Port]:
+        for port in self.snapshots[place].ports(bridge.name):
+            peer = self.peer(place, port) if port.name != but else None
+            if peer is not None:
+                yield peer
+
+    def _wire(self) -> Iterator[Port]:
+        """The nodes' uplinks: what is neither virtual nor a pod's."""
+        for place, snapshot in self.snapshots.items():
+            for link in snapshot.links:
+                virtual = link.loopback or link.tunnel or link.kind in ("bridge", "dummy")
+                if place.pod or virtual or _is_pods(snapshot, link):
+                    continue
+                if self.peer(place, link) is None:
+                    yield place, link
+
+    def answering(self, place: Netns, link: Link, text: str) -> Port | None:
+        """Who answers when this device asks for the address (ARP, neighbour discovery).
+
+        Linux answers for every address it has, on whichever interface (arp_ignore 0), and with
+        proxy_arp for what it would route elsewhere.
+        """
+        proxies: list[Port] = []
+        for there, end in self.on_link(place, link):
+            snapshot = self.snapshots[there]
+            held = snapshot.holds(text)
+            if held and (":" not in text or held.interface in (end.name, end.master)):
+                return there, end
+            if snapshot.conf(4, end.name, "proxy_arp") or snapshot.conf(4, "all", "proxy_arp"):
+                proxies.append((there, end))
+        return proxies[0] if proxies else None
+
+
+def _is_pods(snapshot: Snapshot, link: Link) -> bool:
+    """A pod's end of a veth on its node has no address that is routed; an uplink has."""
+    held = (*snapshot.on(link.name, 4), *snapshot.on(link.name, 6))
+    return link.kind == "veth" and all(one.scope == "link" for one in held)

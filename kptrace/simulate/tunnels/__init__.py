@@ -1,0 +1,1 @@
+"""VXLAN, IPIP, Geneve, GRE and WireGuard, simulated. Pure."""

@@ -1,0 +1,111 @@
+"""Tunnels whose device has one remote: Geneve and GRE.
+
+Where the device itself says where its packets go (``ip link add ... remote``), they are foretold;
+where a program or Open vSwitch writes that beside each packet (``external``: OVN, Antrea, Cilium),
+or a GRE device has many ends, nobody here can. Geneve and gretap carry Ethernet frames, so the next
+hop's link address is asked for over the tunnel; GRE carries IP packets (geneve.c, ip_gre.c).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from kptrace.model import Flow, Outcome, Packet, Tunnel
+from kptrace.simulate.ip.skb import Skb
+from kptrace.simulate.simulation import Simulation
+from kptrace.simulate.snapshot.network import Geneve, Gre, Link
+from kptrace.simulate.snapshot.snapshot import Snapshot
+from kptrace.simulate.stages import Terminated
+
+
+class OuterHeader(NamedTuple):
+    """mac: of the frame that is carried; ``mark``: None: that of the packet that is carried."""
+
+    kind: Tunnel
+    flow: Flow
+    mac: str = ""
+    mark: int | None = None
+
+
+def geneve(story: Simulation, skb: Skb, link: Link) -> OuterHeader:
+    own = link.geneve
+    assert own is not None
+    _check_remote(story, skb, link, own)
+    mac = _next_hop(story, skb, link)
+    story.note("seen", skb, link.name, "out")
+    flow = Flow(protocol="udp", src="", dst=own.remote, dport=own.port)
+    return OuterHeader(Tunnel(kind="geneve", vni=own.vni), flow, mac)
+
+
+def gre(story: Simulation, skb: Skb, link: Link) -> OuterHeader:
+    own = link.gre
+    assert own is not None
+    _check_remote(story, skb, link, own)
+    mac = _next_hop(story, skb, link) if own.framed else ""
+    story.note("seen", skb, link.name, "out")
+    flow = Flow(protocol="gre", src=own.local, dst=own.remote)
+    return OuterHeader(Tunnel(kind="gre", vni=own.key_out), flow, mac)
+
+
+def takes_geneve(snapshot: Snapshot, packet: Packet) -> Link | None:
+    """The device of this port and VNI and, if it has one, this remote (geneve_lookup)."""
+    for link in snapshot.links:
+        own = link.geneve
+        if own is None or own.port != packet.flow.dport:
+            continue
+        fits = packet.tunnel is not None and own.vni == packet.tunnel.vni
+        if own.external or (fits and own.remote == packet.flow.src):
+            return link
+    return None
+
+
+def takes_gre(snapshot: Snapshot, packet: Packet) -> Link | None:
+    """The closest of those that fit: with both ends, with one, with none (ip_tunnel_lookup)."""
+    flow, key = packet.flow, packet.tunnel.vni if packet.tunnel else None
+    near = [
+        link
+        for link in snapshot.links
+        if (own := link.gre)
+        and own.remote in ("", flow.src)
+        and own.local in ("", flow.dst)
+        and (own.external or own.key_in == key)
+        and (link.up or own.remote)
+    ]
+    return max(near, key=_ends, default=None)
+
+
+def _ends(link: Link) -> int:
+    assert link.gre is not None
+    return 2 * bool(link.gre.remote) + bool(link.gre.local)
+
+
+def _check_remote(story: Simulation, skb: Skb, link: Link, own: Geneve | Gre) -> None:
+    if own.external:
+        why = "which is told by a program, packet by packet, where to send it (external)"
+    elif not own.remote:
+        why = "which has many ends"
+    else:
+        return
+    raise unknown_end(story, skb, link, why)
+
+
+def unknown_end(story: Simulation, skb: Skb, link: Link, why: str) -> Terminated:
+    words = f"it leaves by {link.name}, a {link.kind} device, {why}: the far end is not known here"
+    return story.end(skb, Outcome.INCONCLUSIVE, "", link.name, words)
+
+
+def _next_hop(story: Simulation, skb: Skb, link: Link) -> str:
+    """The link address, known or asked for over the tunnel; empty: nobody here knows it."""
+    wanted = (skb.hop.gateway if skb.hop else "") or skb.flow.dst
+    entry = story.at(skb).neighbour(link.name, wanted)
+    home = story.world.home(wanted)
+    snapshot = story.world.snapshots[home] if home else None
+    held = snapshot.holds(wanted) if snapshot else None
+    far = snapshot.link(held.interface) if snapshot and held else None
+    mac = entry.mac if entry and entry.mac else far.mac if far else ""
+    if not mac:
+        story.choices.certain = False
+        story.remark(f"who answers for {wanted} behind {link.name} is not known")
+        return ""
+    story.note("neighbour", skb, link.name, words=f"{wanted} is at {mac}")
+    return mac

@@ -1,0 +1,195 @@
+"""Tunnels: into them and out again; VXLAN and IP in IP here, the others in geneve_gre.py, wireguard.py.
+
+A VXLAN device needs two entries to send: the neighbour's link address (``ip neigh``) and where
+that address lives (``bridge fdb``, else the device's own remote). The outer packet is a new packet
+of this node: it passes OUTPUT and POSTROUTING and is routed on its own. At the far end it passes
+PREROUTING and INPUT, the device with that port and VNI takes it, and the inner packet comes in by
+this device, as if from a wire (vxlan_core.c, ip_tunnel_core.c).
+
+The outer packet inherits the mark (skb_scrub_packet clears it only between namespaces), which is
+why kube-proxy takes its mark off again before it masquerades.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from kptrace.model import Flow, Outcome, Packet, Tunnel
+from kptrace.simulate.ip.skb import Skb
+from kptrace.simulate.simulation import Simulation
+from kptrace.simulate.snapshot.network import Link, Vxlan
+from kptrace.simulate.snapshot.snapshot import Snapshot
+from kptrace.simulate.stages import Arrived, Local, Output, Receive, Stage
+from kptrace.simulate.tunnels import wireguard
+from kptrace.simulate.tunnels.geneve_gre import (
+    OuterHeader,
+    geneve,
+    gre,
+    takes_geneve,
+    takes_gre,
+    unknown_end,
+)
+
+
+def encapsulate(story: Simulation, skb: Skb, link: Link) -> Stage:
+    outer = _wrap(link)(story, skb, link)
+    inner = msgspec.structs.replace(skb.packet, mark=0)
+    inherits = outer.mark is None
+    mark = skb.mark if outer.mark is None else outer.mark
+    packet = Packet(flow=outer.flow, mark=mark, tunnel=outer.kind, inner=inner)
+    unknown = skb.unknown_mark if inherits else set()
+    sent = Skb(place=skb.place, packet=packet, inner_mac=outer.mac, unknown=unknown)
+    story.note("encap", sent, link.name, words=f"{outer.kind.kind} to {outer.flow.dst}")
+    return Output(sent)
+
+
+def _wrap(link: Link) -> Callable[[Simulation, Skb, Link], OuterHeader]:
+    if link.vxlan is not None:
+        return _vxlan
+    if link.ipip is not None:
+        return _ipip
+    if link.geneve is not None:
+        return geneve
+    return gre if link.gre is not None else wireguard.wrap
+
+
+def _vxlan(story: Simulation, skb: Skb, link: Link) -> OuterHeader:
+    own = link.vxlan
+    assert own is not None
+    mac = _far_end(story, skb, link, own)
+    story.note("seen", skb, link.name, "out")
+    remote = _remote(story, skb, link, own, mac)
+    flow = Flow(protocol="udp", src=own.local, dst=remote, sport=0, dport=own.port)
+    return OuterHeader(Tunnel(kind="vxlan", vni=own.vni), flow, mac)
+
+
+def _ipip(story: Simulation, skb: Skb, link: Link) -> OuterHeader:
+    own = link.ipip
+    assert own is not None
+    story.note("seen", skb, link.name, "out")
+    remote = own.remote or (skb.hop.gateway if skb.hop else "") or skb.flow.dst
+    return OuterHeader(Tunnel(kind="ipip"), Flow(protocol="ipip", src=own.local, dst=remote))
+
+
+def _far_end(story: Simulation, skb: Skb, link: Link, vxlan: Vxlan) -> str:
+    """The link address of the next hop behind the tunnel."""
+    wanted = (skb.hop.gateway if skb.hop else "") or skb.flow.dst
+    entry = story.at(skb).neighbour(link.name, wanted)
+    if entry and entry.mac:
+        story.note("neighbour", skb, link.name, words=f"{wanted} is at {entry.mac}")
+        return entry.mac
+    if vxlan.learning or vxlan.external:
+        home = story.world.home(wanted)
+        held = story.world.snapshots[home].holds(wanted) if home else None
+        far = story.world.snapshots[home].link(held.interface) if home and held else None
+        if far is not None:  # it asks over the tunnel, and the far end answers
+            return far.mac
+    words = f"{link.name} has no link address for {wanted} and does not ask for it"
+    blame = f"{skb.place.node}: {wanted} dev {link.name}"
+    raise story.end(skb, Outcome.DROPPED, "vtep-neighbour-missing", blame, words, link.name)
+
+
+def _remote(story: Simulation, skb: Skb, link: Link, vxlan: Vxlan, mac: str) -> str:
+    """Where the FDB says the link address is; checked against the nodes that we know."""
+    entries = story.at(skb).tunnel_entries(link.name, mac)
+    remote = entries[0].destination if entries else vxlan.remote
+    blame = f"{skb.place.node}: {mac} dev {link.name}"
+    if not remote:
+        words = f"{link.name} does not know at which node {mac} is"
+        raise story.end(skb, Outcome.DROPPED, "fdb-missing", blame, words, link.name)
+    home = story.world.home(remote)
+    if home is None and _knows_target(story, skb):
+        words = f"{link.name} sends {mac} to {remote}, which is no node's address"
+        raise story.end(skb, Outcome.DROPPED, "fdb-stale", f"{blame} dst {remote}", words)
+    return remote
+
+
+def _knows_target(story: Simulation, skb: Skb) -> bool:
+    """Whether the node behind the tunnel was looked at, so that its addresses are known."""
+    world, dst = story.world, skb.flow.dst
+    pod = world.pod_at(dst)
+    nodes = {place.node for place in world.snapshots if not place.pod}
+    home = world.home(dst)
+    return (home is not None and home.node in nodes) or (pod is not None and pod.node in nodes)
+
+
+def deliver(story: Simulation, stage: Local) -> Stage | Arrived:
+    """A packet for this node itself: a tunnel takes it, or a socket."""
+    skb = stage.skb
+    if skb.packet.tunnel is None or skb.packet.inner is None:
+        return Arrived(skb, skb.place)
+    kind = skb.packet.tunnel.kind
+    link = _TAKES[kind](story.at(skb), skb.packet)
+    if link is None and kind == "wireguard" and (untold := wireguard.untold(story.at(skb))):
+        raise unknown_end(story, skb, untold, "whose port nobody told (`wg show`)")
+    if link is None or not link.up:
+        what = f"{link.name} is down" if link else _nobody_takes(story.at(skb), skb.packet)
+        blame = f"{skb.place.node}: {link.name if link else _named(skb.packet)}"
+        cause = "link-down" if link else "tunnel-device-missing"
+        raise story.end(skb, Outcome.DROPPED, cause, blame, what)
+    # inside one namespace the mark stays with the packet (skb_scrub_packet), but not decrypted
+    keeps = kind != "wireguard"
+    inner = msgspec.structs.replace(skb.packet.inner, mark=skb.mark if keeps else 0)
+    unknown = skb.unknown_mark if keeps else set()
+    taken = Skb(place=skb.place, packet=inner, mac=skb.inner_mac, unknown=unknown)
+    story.note("decap", taken, link.name, words=f"{_named(skb.packet)} from {skb.flow.src}")
+    if link.wireguard is not None:
+        wireguard.check_source(story, taken, link)
+    return Receive(taken, link)
+
+
+def _takes_ipip(snapshot: Snapshot, packet: Packet) -> Link | None:
+    found = [link for link in snapshot.links if link.ipip is not None]
+    near = [one for one in found if one.ipip and one.ipip.remote in ("", packet.flow.src)]
+    exact = [one for one in near if one.ipip and one.ipip.remote]
+    return next(iter(exact or [one for one in near if one.up] or near), None)
+
+
+def _takes_vxlan(snapshot: Snapshot, packet: Packet) -> Link | None:
+    """The device whose socket has the port: one for each family (vxlan_open)."""
+    port, vni = packet.flow.dport, packet.tunnel.vni if packet.tunnel else None
+    family = 6 if packet.flow.ipv6 else 4
+    for link in snapshot.links:
+        vxlan = link.vxlan
+        if vxlan is None or vxlan.port != port or not (vxlan.external or vni in (None, vxlan.vni)):
+            continue
+        own = vxlan.local or vxlan.remote
+        if not own or (":" in own) == (family == 6):
+            return link
+    return None
+
+
+def _nobody_takes(snapshot: Snapshot, packet: Packet) -> str:
+    """``no device takes VXLAN 1 on port 8472 (flannel.1 takes VXLAN 1 on port 4789)``"""
+    tunnel, port = packet.tunnel, packet.flow.dport
+    assert tunnel is not None
+    others = [
+        f"{link.name} takes VXLAN {link.vxlan.vni} on port {link.vxlan.port}"
+        for link in snapshot.links
+        if link.vxlan is not None and tunnel.kind == "vxlan"
+        if (link.vxlan.vni, link.vxlan.port) != (tunnel.vni, port)
+    ]
+    return f"no device takes {_named(packet)}" + (f" ({'; '.join(others)})" if others else "")
+
+
+def _named(packet: Packet) -> str:
+    assert packet.tunnel is not None
+    kind, vni, port = packet.tunnel.kind, packet.tunnel.vni, packet.flow.dport
+    if kind == "ipip":
+        return "IP in IP"
+    if kind == "gre":
+        return f"GRE with key {vni}" if vni is not None else "GRE"
+    if kind == "wireguard":
+        return f"WireGuard on port {port}"
+    return f"{kind.upper()} {vni} on port {port}"
+
+
+_TAKES: dict[str, Callable[[Snapshot, Packet], Link | None]] = {
+    "vxlan": _takes_vxlan,
+    "ipip": _takes_ipip,
+    "geneve": takes_geneve,
+    "gre": takes_gre,
+    "wireguard": wireguard.takes,
+}

@@ -1,0 +1,59 @@
+"""WireGuard: which peer gets a packet, and which device takes it off again.
+
+The peer is the one whose allowed IPs have the packet's destination by the longest prefix; without
+one, or without an endpoint, the kernel refuses the packet and tells its sender so (wg_xmit). The
+outer packet goes from the port that the device listens on to the peer's endpoint, with the device's
+own mark; what it carries is encrypted. At the far end the source must be among the allowed IPs of
+the peer that sent it (receive.c, allowedips.c).
+"""
+
+from __future__ import annotations
+
+from kptrace.model import Flow, Outcome, Packet, Tunnel
+from kptrace.simulate.ip.skb import Skb
+from kptrace.simulate.simulation import Simulation
+from kptrace.simulate.snapshot.network import Link
+from kptrace.simulate.snapshot.snapshot import Snapshot
+from kptrace.simulate.tunnels.geneve_gre import OuterHeader, unknown_end
+
+CAUSE = "wireguard-peer-missing"
+
+
+def wrap(story: Simulation, skb: Skb, link: Link) -> OuterHeader:
+    own = link.wireguard
+    story.note("seen", skb, link.name, "out")
+    if own is None:
+        raise unknown_end(story, skb, link, "whose peers nobody told (`wg show`)")
+    dst = skb.flow.dst
+    peer = own.peer_of(dst)
+    blame = f"{skb.place.node}: {link.name}"
+    if peer is None:
+        words = f"no peer of {link.name} has {dst} among its allowed IPs"
+        raise story.end(skb, Outcome.REJECTED, CAUSE, blame, words, link.name)
+    if peer.endpoint is None:
+        words = f"{link.name} has no endpoint for the peer that has {dst}"
+        raise story.end(skb, Outcome.REJECTED, CAUSE, f"{blame} peer {peer.key}", words, link.name)
+    address, port = peer.endpoint
+    flow = Flow(protocol="udp", src="", dst=address, sport=own.port, dport=port)
+    return OuterHeader(Tunnel(kind="wireguard"), flow, mark=own.mark)
+
+
+def takes(snapshot: Snapshot, packet: Packet) -> Link | None:
+    for link in snapshot.links:
+        if link.wireguard is not None and link.wireguard.port == packet.flow.dport:
+            return link
+    return None
+
+
+def check_source(story: Simulation, skb: Skb, link: Link) -> None:
+    """``skb``: what was taken off."""
+    own, src = link.wireguard, skb.flow.src
+    if own is not None and own.peer_of(src) is None:
+        words = f"no peer of {link.name} has the source {src} among its allowed IPs"
+        blame = f"{skb.place.node}: {link.name}"
+        raise story.end(skb, Outcome.DROPPED, CAUSE, blame, words, link.name)
+
+
+def untold(snapshot: Snapshot) -> Link | None:
+    """A device of whose port nobody told."""
+    return next((x for x in snapshot.links if x.kind == "wireguard" and x.wireguard is None), None)

@@ -1,0 +1,1 @@
+"""The orchestration of a trace. Does no I/O itself."""

@@ -1,0 +1,369 @@
+"""The agents of one run: told together, waited for together, their words kept in order.
+
+A run looks at a node through its agent and at nothing else. An agent that a run can do without may
+be missing; then it is said which one, and why.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Protocol, TypeGuard, TypeVar
+
+from kptrace.model import EvidenceSource, Netns
+from kptrace.model.errors import (
+    AgentError,
+    ClusterUnreachableError,
+    KptraceError,
+    NotFoundError,
+    ObservationError,
+    PermissionDeniedError,
+)
+from kptrace.protocol import (
+    NETNS_UNAVAILABLE,
+    AgentClient,
+    CaptureStarted,
+    FileContent,
+    PreflightResult,
+    ReadFiles,
+    Reply,
+    Request,
+    SendPreflight,
+    StartCapture,
+)
+from kptrace.protocol.recording import AGENT, files_by_netns
+from kptrace.rules.live.consistency import changed, unchanged_since
+from kptrace.rules.live.queries import GENERATION, TABLES, RuleQuery, is_query
+
+DUMP_SECONDS = 30.0
+RULES = "rules"  # the layer that tells which rules the probe meets
+
+# what decides a packet's fate in one place
+FILES = (
+    "ip-link.json",
+    "ip-addr.json",
+    "ip-route.json",
+    "ip6-route.json",
+    "ip-rule.json",
+    "ip6-rule.json",
+    "ip-neigh.json",
+    "bridge-fdb.json",
+    "wg-show.txt",
+    "sysctl.txt",
+    "ipvsadm-Sn.txt",
+    "ipvsadm-Ln.txt",
+    "ip_vs_conn.txt",
+    TABLES,  # the rules behind it are asked for as they are reached
+)
+# what takes longest of what a walk to a Service reaches
+LONGEST = (
+    TABLES,
+    RuleQuery(kind="table", backend="legacy", family="ip", table="nat").file,
+    RuleQuery(kind="chain", backend="nft", family="ip", table="nat", name="KUBE-SERVICES").file,
+)
+# whole rulesets, for where the kernel does not tell them one by one
+ON_DEMAND = (
+    "iptables-legacy-save.txt",
+    "iptables-nft-save.txt",
+    "ip6tables-legacy-save.txt",
+    "ip6tables-nft-save.txt",
+    "nft-ruleset.json",
+    "ipset-save.txt",
+)
+
+
+class Environment(Protocol):
+    """Where a run takes place: what the API says there, and an agent on each node.
+
+    sparing: an agent costs something there, so as few as possible are asked for
+    """
+
+    @property
+    def sparing(self) -> bool: ...
+
+    def api(self) -> Mapping[str, str]:
+        """The API documents by file name, as in a bundle's ``api`` folder; what was told once is
+        told again, until it is forgotten.
+        """
+
+    def forget(self) -> bool:
+        """Have the API asked anew; False: it always tells the same."""
+
+    def begin(self, node: str) -> None:
+        """Have the agent on a node start; ``agent`` says what came of it."""
+
+    def agent(self, node: str) -> AgentClient:
+        """The agent on a node, with its places entered. Raises CannotLook."""
+
+    def api_only_documents(self) -> Mapping[str, str] | None:
+        """What the API tells where the sender's node can have no agent: the documents, with those
+        that matter only then. None: without an agent there is nothing to tell.
+        """
+
+
+class AgentSession:
+    """The agents that a run works with; it numbers their requests and waits for them together.
+
+    absent: nodes without an agent, and why
+    """
+
+    def __init__(self, ground: Environment) -> None:
+        self._ground = ground
+        self._agents: dict[str, AgentClient] = {}
+        self._last_id = 1000
+        self._expected: dict[Netns, dict[str, tuple[AgentClient, int]]] = {}
+        self._writing: dict[int, Sequence[Netns]] = {}
+        self._without: set[str] = set()
+        self.absent: list[EvidenceSource] = []
+
+    def require_agent(self, node: str) -> AgentClient:
+        if node not in self._agents:
+            self._agents[node] = self._ground.agent(node)
+        return self._agents[node]
+
+    def agent_or_none(self, node: str) -> AgentClient | None:
+        """The node's agent, or none; then ``absent`` says why."""
+        if node in self._without:
+            return None
+        try:
+            return self.require_agent(node)
+        except KptraceError as error:
+            self._do_without(node, error)
+            return None
+
+    def require_netns(self, place: Netns) -> AgentClient:
+        agent = self.require_agent(place.node)
+        for one in agent.log:
+            if _is_closed(one, place):
+                where = place.netns if place.pod else f"node {place.node}"
+                raise PermissionDeniedError(f"{where}: {one.missing}", one.remedy)
+        return agent
+
+    def can_inspect_node(self, node: str) -> bool:
+        """The node itself, and not only a pod of it; if not, ``absent`` says why."""
+        try:
+            self.require_netns(Netns(node=node))
+        except KptraceError as error:
+            self._do_without(node, error)
+        return node not in self._without
+
+    def sender(self, place: Netns) -> Mapping[str, str] | None:
+        """Have the agent that is to send from there. None: it can; else what the API tells alone.
+
+        Raises what keeps it away where that is nothing, where there is no API server any more, and
+        where the user named what is not there.
+        """
+        try:
+            self.require_netns(place)
+        except (NotFoundError, ClusterUnreachableError):
+            raise
+        except ObservationError as error:
+            told = self._ground.api_only_documents()
+            if told is None:
+                raise
+            self._do_without(place.node, error)
+            return told
+        return None
+
+    def _do_without(self, node: str, why: KptraceError) -> None:
+        self._without.add(node)
+        self.absent.append(_absent(AGENT, node, why))
+
+    def begin(self, nodes: Iterable[str]) -> None:
+        """Have these agents start while others already work."""
+        for node in unique(nodes):
+            self._ground.begin(node)
+
+    def reachable_netns(self, places: Iterable[Netns]) -> tuple[Netns, ...]:
+        """Those that can be looked at; ``absent`` tells why the others cannot."""
+        return tuple(place for place in places if self._enters(place))
+
+    def _enters(self, place: Netns) -> bool:
+        agent = self.agent_or_none(place.node)
+        closed = [one for one in agent.log if _is_closed(one, place)] if agent else []
+        for one in closed:
+            layer = _absent(place.netns, place.node, PermissionDeniedError(one.missing, one.remedy))
+            if layer not in self.absent:
+                self.absent.append(layer)
+        return agent is not None and not closed
+
+    def send(self, node: str, request: Callable[..., Request]) -> tuple[AgentClient, int]:
+        """``request``: all of it but the id, which is given here."""
+        self._last_id += 1
+        agent = self._agents[node]
+        made = request(id=self._last_id)
+        self._writing[self._last_id] = _written(made)
+        agent.send(made)
+        return agent, self._last_id
+
+    def expect(self, place: Netns, *some: Sequence[str]) -> None:
+        """Have these files read while others work; the next ``dump`` of the place waits for them.
+        Those of one sequence are read one after the other.
+        """
+        self.require_agent(place.node)
+        for files in some:
+            sent = self.send(place.node, partial(ReadFiles, place=place, files=tuple(files)))
+            self._expected.setdefault(place, {}).update(dict.fromkeys(files, sent))
+
+    def dump(self, places: Iterable[Netns], files: tuple[str, ...]) -> None:
+        sent = []
+        for place in places:
+            if self.agent_or_none(place.node):
+                coming = self._expected.pop(place, {})
+                rest = tuple(file for file in files if file not in coming)
+                sent.append(self.send(place.node, partial(ReadFiles, place=place, files=rest)))
+                sent += unique(coming.values())
+        wait_all(sent, DUMP_SECONDS, "dump")
+
+    def require_rules(self, node: str) -> None:
+        """After a dump of it. Raises why they could not be read."""
+        wanted = Netns(node=node), TABLES
+        for one in self.words():
+            if isinstance(one, FileContent) and one.missing and (one.place, one.file) == wanted:
+                raise PermissionDeniedError(f"the rules of node {node}: {one.missing}", one.remedy)
+
+    def texts(self) -> dict[Netns, Mapping[str, str]]:
+        """The files of each place that was dumped; those about rules come when they are read."""
+        return {
+            place: LazyFiles(self, place, told)
+            for place, told in files_by_netns(self.words()).items()
+        }
+
+    def ask(self, place: Netns, files: Sequence[str]) -> dict[str, str | None]:
+        """These files, however often they are asked for; None: it cannot be had."""
+        agent, id = self.send(place.node, partial(ReadFiles, place=place, files=tuple(files)))
+        wait_all([(agent, id)], DUMP_SECONDS, "dump")
+        found: dict[str, str | None] = dict.fromkeys(files)
+        for reply in reversed(agent.log):
+            if isinstance(reply, FileContent) and reply.id == id:
+                found[reply.file] = None if reply.missing else reply.text
+            elif isinstance(reply, FileContent) and reply.id < id:
+                break
+        return found
+
+    def changed_rules(self) -> dict[Netns, tuple[RuleQuery, ...]]:
+        """What is by now other than it was when it was read. Where more was committed than our own
+        tables for the rule trace, the same is asked once more: for comparing, not to be believed.
+        """
+        before = {place: dict(files) for place, files in files_by_netns(self.words()).items()}
+        read = {place: _rules(before[place]) for place in before}
+        own = self._own_commits()
+        now = self._ask_all({place: [GENERATION] for place in read if read[place]})
+        restless = {
+            place: [TABLES, *read[place]]
+            for place, told in now.items()
+            if not unchanged_since(before[place], told.get(GENERATION, ""), own[place])
+        }
+        after = self._ask_all(restless)
+        found = {place: tuple(changed(before[place], after[place])) for place in restless}
+        return {place: parts for place, parts in found.items() if parts}
+
+    def _own_commits(self) -> Counter[Netns]:
+        """How many tables of our own were written where; each was one commit."""
+        own = Counter(place for places in self._writing.values() for place in places)
+        refused = {
+            word.id for word in self.words() if isinstance(word, PreflightResult) and word.error
+        }
+        own -= Counter(place for id in refused for place in self._writing.get(id, ()))
+        ready = (reply for reply in self.words() if isinstance(reply, CaptureStarted))
+        unarmed = (one for reply in ready for one in reply.unarmed)
+        return own - Counter(one.place for one in unarmed if one.layer == RULES)
+
+    def _ask_all(self, files: Mapping[Netns, Sequence[str]]) -> dict[Netns, Mapping[str, str]]:
+        """At all places at a time."""
+        sent = [
+            self.send(place.node, partial(ReadFiles, place=place, files=tuple(files[place])))
+            for place in files
+        ]
+        wait_all(sent, DUMP_SECONDS, "dump")
+        told = files_by_netns(self.words())
+        return {place: told[place] for place in files}
+
+    def words(self) -> tuple[Reply, ...]:
+        return tuple(reply for agent in self._agents.values() for reply in agent.log)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(self._agents)
+
+
+class LazyFiles(Mapping[str, str]):
+    """A place's files by name. What is in ``ON_DEMAND`` or tells a part of the rules is dumped when
+    it is first looked up, so that only what a walk reaches is read.
+    """
+
+    def __init__(self, crew: AgentSession, place: Netns, told: Mapping[str, str]) -> None:
+        self._crew, self._place = crew, place
+        self._told: dict[str, str | None] = dict(told)
+
+    def __getitem__(self, name: str) -> str:
+        self._ask([name])
+        text = self._told.get(name)
+        if text is None:
+            raise KeyError(name)
+        return text
+
+    def get_many(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Those that there are, asked for at once."""
+        self._ask(names)
+        return {name: text for name in names if (text := self._told.get(name)) is not None}
+
+    def _ask(self, names: Sequence[str]) -> None:
+        unknown = [name for name in names if name not in self._told]
+        wanted = [name for name in unknown if is_query(name) or name in ON_DEMAND]
+        if wanted:
+            self._told |= self._crew.ask(self._place, wanted)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, text in self._told.items() if text is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def wait_all(sent: Iterable[tuple[AgentClient, int]], seconds: float, what: str) -> None:
+    for agent, id in sent:
+        if not agent.wait(id, seconds):
+            raise AgentError(
+                f"the agent on {agent.node} did not finish its {what} in {seconds:g} s",
+                "is the node overloaded? try again, or look at it by hand",
+            )
+
+
+def _written(request: Request) -> Sequence[Netns]:
+    """Where it has a table written: one that marks what is to be traced, or holds scouts back."""
+    match request:
+        case StartCapture(layers=layers, places=places) if RULES in layers:
+            return places
+        case SendPreflight(hold=True, place=place):
+            return (Netns(node=place.node),)
+    return ()
+
+
+def _rules(files: Iterable[str]) -> list[str]:
+    return [name for name in files if is_query(name) and name != TABLES]
+
+
+def _absent(name: str, node: str, why: KptraceError) -> EvidenceSource:
+    remedy, manifest = why.advice
+    return EvidenceSource(
+        name=name, node=node, missing=why.in_one_line, remedy=remedy, manifest=manifest
+    )
+
+
+def _is_closed(reply: Reply, place: Netns) -> TypeGuard[FileContent]:
+    return (
+        isinstance(reply, FileContent) and reply.place == place and reply.file == NETNS_UNAVAILABLE
+    )
+
+
+T = TypeVar("T", bound=Hashable)
+
+
+def unique(values: Iterable[T]) -> tuple[T, ...]:
+    """Each value once, in the order of its first appearance."""
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,151 @@
+"""Which way the probes will go, learned before any other node is looked at.
+
+Where an agent costs something (a pod that a cluster must start), the near node's agent first sends
+a scout for each probe: a connection that the node's rules decide on and nobody hears of
+(agent/probe/preflight.py). Conntrack tells the backend; the probe, sent from the scout's port, takes the same.
+So the agents of two nodes do, however many endpoints there are.
+
+The near node's nat chains are asked by the scout and not again by the probe; what their rule trace
+tells is the probe's too (diagnose/probe_evidence.py).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+
+from kptrace.kube.objects.cluster_state import ClusterState
+from kptrace.model import Netns, Prediction, Probe, Source, Value
+from kptrace.packet.probe_id import payload, preflight_id_of
+from kptrace.protocol import PreflightResult, SendPreflight, StartCapture, Stop
+from kptrace.protocol.recording import Recording
+from kptrace.simulate.ip.device import unseen_pod
+from kptrace.simulate.snapshot.snapshot import Snapshot
+from kptrace.trace.agent_session import AgentSession, unique, wait_all
+
+SECONDS = 15.0
+
+
+class PreflightOutcome(Value):
+    """What the scouts told.
+
+    probes: to be sent, from the ports of those scouts that were recorded
+    backends: where these were sent on to
+    why: the backends are not known from this
+    lost: for none of them there is a record, so the node let none out
+    """
+
+    probes: tuple[Probe, ...]
+    backends: tuple[str, ...] = ()
+    why: str = ""
+    lost: bool = False
+
+
+class PreflightProbes:
+    """Those of one run."""
+
+    def __init__(
+        self,
+        crew: AgentSession,
+        source: Source,
+        near: Snapshot,
+        prediction: Prediction,
+        raw_trace: bool,
+    ) -> None:
+        """near: of the source's node; prediction: from what is known of it alone."""
+        self._crew, self._source, self._near, self._raw_trace = crew, source, near, raw_trace
+        self._sent: list[int] = []
+        self._expected = tuple(b.backend.address for b in prediction.branches if b.backend)
+
+    def why_not_applicable(self) -> str:
+        """Why a scout would tell nothing here, or be heard of; empty: it may be sent."""
+        if self._near.programs is not None:
+            return "BPF programs translate there, not rules"
+        if any(self._near.holds(address) for address in self._expected):
+            return "a backend has the node's own address, and would hear of a scout"
+        return ""
+
+    def send(self, probes: tuple[Probe, ...], documents: ClusterState) -> PreflightOutcome:
+        """One for each probe, all at once."""
+        node = self._source.place.node
+        scouts = tuple(_scout(probe) for probe in probes)
+        places = unique((Netns(node=node), self._source.place))
+        watch = partial(
+            StartCapture, places=places, probes=scouts, layers=("rules",), raw_trace=self._raw_trace
+        )
+        watching = self._crew.send(node, watch)
+        wait_all([watching], SECONDS, "arming")
+        told = self._ask(scouts, hold=True)
+        if any(word.error for word in told) and self._all_routed(documents):
+            told = self._ask(self._with_short_ttl(scouts), hold=False)
+        stopping = self._crew.send(node, partial(Stop, of=watching[1]))
+        wait_all([stopping], SECONDS, "draining")
+        return self._found(probes, told)
+
+    def _ask(self, scouts: tuple[Probe, ...], hold: bool) -> list[PreflightResult]:
+        bridges = tuple(link.name for link in self._near.links if link.kind == "bridge")
+        request = partial(
+            SendPreflight, place=self._source.place, probes=scouts, hold=hold, bridges=bridges
+        )
+        agent, id = self._crew.send(self._source.place.node, request)
+        self._sent.append(id)
+        wait_all([(agent, id)], SECONDS, "scouting")
+        return [word for word in agent.log if isinstance(word, PreflightResult) and word.id == id]
+
+    def dismiss(self) -> None:
+        """The probes are through: what may still wait in a neighbour's queue was theirs to wait."""
+        node = self._source.place.node
+        stops = [self._crew.send(node, partial(Stop, of=id)) for id in self._sent]
+        wait_all(stops, SECONDS, "dismissal of scouts")
+        self._sent.clear()
+
+    def _all_routed(self, documents: ClusterState) -> bool:
+        """Every backend is a pod of another node, in that node's own network: before it stands a
+        router that a packet's TTL can end at.
+        """
+        owners = [documents.pod_at(address) for address in self._expected]
+        near = self._source.place.node
+        return bool(owners) and all(pod is not None and pod.node != near for pod in owners)
+
+    def _with_short_ttl(self, scouts: tuple[Probe, ...]) -> tuple[Probe, ...]:
+        """Their TTL is used up at the backend's node: the source's own node lowers a pod's once."""
+        ttl = 2 if self._source.place.pod else 1
+        return tuple(msgspec.structs.replace(scout, ttl=ttl) for scout in scouts)
+
+    def _found(self, probes: tuple[Probe, ...], told: list[PreflightResult]) -> PreflightOutcome:
+        why = next((f"a scout could not be sent: {w.error}" for w in told if w.error), "")
+        known = {word.cookie: word for word in told if word.entry is not None}
+        if why or not known:
+            lost = not why and not self._near.virtual
+            return PreflightOutcome(
+                probes=probes, why=why or "the node let no scout out", lost=lost
+            )
+        backends = unique(word.entry.reply.src for word in known.values() if word.entry)
+        if len(known) < len(told):
+            why = "the node let only some of the scouts out"
+        following = tuple(
+            _after(probe, known.get(preflight_id_of(probe.cookie))) for probe in probes
+        )
+        return PreflightOutcome(probes=following, backends=backends, why=why)
+
+
+def without_unprobed_pods(prediction: Prediction, run: Recording) -> Prediction:
+    """Without the complaint that pods were not looked at to which no probe was sent."""
+    words = [w for w in run.replies if isinstance(w, PreflightResult) and w.entry is not None]
+    chosen = {word.entry.reply.src for word in words if word.entry is not None}
+    idle = [end for end in run.resolution.endpoints if words and end.address not in chosen]
+    spared = {unseen_pod(end.node, end.pod) for end in idle}
+    missing = tuple(one for one in prediction.missing if one not in spared)
+    return msgspec.structs.replace(prediction, missing=missing)
+
+
+def _scout(probe: Probe) -> Probe:
+    cookie, flow = preflight_id_of(probe.cookie), probe.flow
+    data = payload(cookie, flow.dport) if flow.protocol == "udp" else b""
+    return msgspec.structs.replace(probe, cookie=cookie, payload=data)
+
+
+def _after(probe: Probe, scouted: PreflightResult | None) -> Probe:
+    """From the same port, so by the same conntrack entry."""
+    return msgspec.structs.replace(probe, flow=scouted.flow) if scouted else probe

@@ -1,0 +1,105 @@
+"""The places beyond the source's node that the probes may reach: found, and looked at.
+
+In: what the near node's agent told. Out: the probes as they are to be sent, and the far places,
+each with its state dumped. On a sparing ground scouts (trace/preflight.py) tell which these are; else, and
+where no scout can tell, they are all places that a backend may be at, on at most MOST_NODES nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from kptrace.kube.objects.cluster_state import ClusterState
+from kptrace.model import EvidenceSource, Netns, Prediction, Probe, Resolution, Source, TraceRequest
+from kptrace.plugins import registry
+from kptrace.trace.agent_session import FILES, AgentSession, unique
+from kptrace.trace.prediction import backend_netns, enter_netns, predicted_for, snapshots_of
+from kptrace.trace.preflight import PreflightProbes
+
+_ROUNDS = 3  # a conntrack entry may run out while a far agent starts; then the choice is made anew
+
+
+class RemoteNodes:
+    def __init__(
+        self,
+        crew: AgentSession,
+        question: TraceRequest,
+        source: Source,
+        resolution: Resolution,
+        documents: ClusterState,
+        say: Callable[[str], None],
+    ) -> None:
+        self._crew, self._source, self._say = crew, source, say
+        self._resolution, self._documents = resolution, documents
+        near = snapshots_of(crew.texts())
+        self._prediction = predicted_for(source, resolution, documents, near)
+        self._behind = partial(backend_netns, source, resolution, documents)
+        node = near[Netns(node=source.place.node)]
+        self._scouts = PreflightProbes(crew, source, node, self._prediction, question.trace_rule)
+        self._looked_at: tuple[Netns, ...] = ()
+
+    def all_backend_netns(self) -> tuple[Netns, ...]:
+        return self._look_at(self._behind(_addresses(self._prediction)))
+
+    def ahead(self, probes: tuple[Probe, ...]) -> tuple[tuple[Probe, ...], tuple[Netns, ...]]:
+        """With as few agents as can be; the probes go where the scouts went."""
+        if len({place.node for place in self._behind(_addresses(self._prediction))}) < 2:
+            return probes, self.all_backend_netns()
+        why, asked = self._scouts.why_not_applicable(), set[Netns]()
+        for _ in range(_ROUNDS if not why else 0):
+            found = self._scouts.send(probes, self._documents)
+            if found.lost:
+                self._say(f"{self._source.place.node} lets no probe out")
+                return found.probes, self._look_at(self._likeliest())
+            why = found.why or self._chosen_elsewhere(found.backends)
+            if why:
+                break
+            probes = found.probes
+            wanted = self._behind(found.backends, known=True)
+            if asked.issuperset(wanted):
+                return probes, self._looked_at
+            self._say("a scout was sent on to " + ", ".join(found.backends))
+            self._look_at(wanted)
+            asked.update(wanted)
+        return self._fall_back_to_all_nodes(probes, why or "the backend is another one each time")
+
+    def done(self) -> None:
+        self._scouts.dismiss()
+
+    def _fall_back_to_all_nodes(
+        self, probes: tuple[Probe, ...], why: str
+    ) -> tuple[tuple[Probe, ...], tuple[Netns, ...]]:
+        layer = EvidenceSource(name="scout", node=self._source.place.node, missing=why)
+        self._crew.absent.append(layer)
+        self._say(f"no scout can tell the backend ({why}); every node that has one is looked at")
+        return probes, self.all_backend_netns()
+
+    def _chosen_elsewhere(self, backends: Iterable[str]) -> str:
+        """A node port of another node: it is that node that translates."""
+        if self._resolution.address in backends:
+            for node in self._documents.nodes:
+                if self._resolution.address in node.addresses:
+                    return f"it is chosen on {node.name}"
+        return ""
+
+    def _likeliest(self) -> tuple[Netns, ...]:
+        first = _addresses(self._prediction)[:1]
+        return self._behind(first, known=True) if first else ()
+
+    def _look_at(self, wanted: Iterable[Netns]) -> tuple[Netns, ...]:
+        """All of it that can be looked at, with what was looked at before."""
+        near = self._source.place.node
+        places = enter_netns(near, unique((*self._looked_at, *wanted)), self._crew)
+        new = [place for place in places if place not in self._looked_at]
+        if new:
+            self._say("looking at " + ", ".join(sorted({place.node for place in new})))
+        self._crew.dump(new, FILES)
+        self._crew.dump((place for place in new if not place.pod), registry.wanted())
+        self._looked_at = places
+        return places
+
+
+def _addresses(prediction: Prediction) -> tuple[str, ...]:
+    """Of the backends, the likeliest first."""
+    return unique(branch.backend.address for branch in prediction.branches if branch.backend)

@@ -1,0 +1,151 @@
+"""The story: resolve, snapshot, predict, probe, judge.
+
+``run`` has the agents do it and keeps every word they say; ``report`` makes of these words, and of
+nothing else, what the user reads. So ``report(unpack(saved))`` is the report of any earlier run.
+Neither does I/O: the ground (a lab, a cluster, a node) opens agents, and agents do the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from kptrace.diagnose.concurrent_changes import endpoints_changed, rules_changed
+from kptrace.diagnose.diagnose import diagnose
+from kptrace.diagnose.probe_evidence import probe_evidence
+from kptrace.kube.objects.cluster_state import ClusterState, NonApiSource, read_cluster_state
+from kptrace.kube.objects.resolve import choose_source, resolve
+from kptrace.model import EvidenceSource, Netns, Outcome, Probe, Trace, TraceRequest
+from kptrace.model.errors import KptraceError
+from kptrace.plugins import registry
+from kptrace.protocol.recording import Recording, files_by_netns, sender_was_there
+from kptrace.trace.agent_session import FILES, AgentSession, Environment, unique
+from kptrace.trace.dns_lookup import RESOLV_CONF, with_dns
+from kptrace.trace.prediction import MOST_NODES, flow_of, predicted_for, snapshots_of
+from kptrace.trace.preflight import without_unprobed_pods
+from kptrace.trace.probe_run import capture_and_send, probes_for
+from kptrace.trace.remote_nodes import RemoteNodes
+
+Say = Callable[[str], None]
+
+
+def run(question: TraceRequest, ground: Environment, seed: int, say: Say) -> Recording:
+    return trace_and_report(question, ground, seed, say)[0]
+
+
+def trace_and_report(
+    question: TraceRequest, ground: Environment, seed: int, say: Say
+) -> tuple[Recording, Trace]:
+    """Trace once; the run and its report, which had to be made to know what it asks for.
+
+    seed: 32 random bits, the first cookie; ``say``: progress, for stderr
+    """
+    api = dict(ground.api())
+    documents = read_cluster_state(api)
+    resolution = resolve(question, documents)
+    source = choose_source(question, documents, (e.pod for e in resolution.endpoints))
+    crew = AgentSession(ground)
+    say(f"looking at {source.place.node}")
+    behind = unique(e.node for e in resolution.endpoints if e.node)
+    if ground.sparing and len(behind) == 1:  # no scout is needed to know that it is looked at
+        crew.begin((source.place.node, *behind))
+    alone = crew.sender(source.place)
+    api = dict(alone) if alone is not None else api
+    if not ground.sparing:
+        crew.begin(behind[:MOST_NODES])
+    near = crew.reachable_netns(unique((Netns(node=source.place.node), source.place)))
+    crew.dump(near, (*FILES, RESOLV_CONF))
+    crew.dump((place for place in near if not place.pod), registry.wanted())
+    resolution = with_dns(question, source, resolution, crew, seed)
+    probes: tuple[Probe, ...] = ()
+    if resolution.address and source.place in near:
+        probes = probes_for(flow_of(source, resolution, documents), seed, question.count)
+        beyond, far = None, tuple[Netns, ...]()
+        if any(
+            not place.pod for place in near
+        ):  # a pod that sees its own namespace only has nothing beyond
+            beyond = RemoteNodes(crew, question, source, resolution, documents, say)
+            probes, far = (
+                beyond.ahead(probes) if ground.sparing else (probes, beyond.all_backend_netns())
+            )
+        say("sending " + ("one probe" if question.count == 1 else f"{question.count} probes"))
+        places = (*near, *far)
+        capture_and_send(
+            crew, source, resolution, places, probes, question.timeout, question.trace_rule
+        )
+        if beyond is not None:
+            beyond.done()
+    told = Recording(
+        question=question,
+        source=source,
+        resolution=resolution,
+        api=api,
+        probes=probes,
+        replies=crew.words(),
+        absent=tuple(crew.absent),
+    )
+    made = _reported(told, crew.texts())  # which asks for the rules that it reaches
+    told = msgspec.structs.replace(told, replies=crew.words())
+    changed = () if _is_unremarkable(made) else _changed(crew, ground, told, documents)
+    if changed:
+        told = msgspec.structs.replace(told, absent=(*told.absent, *changed))
+        made = report(told)
+    return told, made
+
+
+def _is_unremarkable(made: Trace) -> bool:
+    """It came where it was foreseen to come, so nothing hangs on what else changed."""
+    agreement = made.evidence.agreement
+    parted = agreement is not None and agreement.parted
+    return made.outcome is Outcome.DELIVERED and not made.findings and not parted
+
+
+def _changed(
+    crew: AgentSession, ground: Environment, run: Recording, documents: ClusterState
+) -> tuple[EvidenceSource, ...]:
+    """Since the rules were read and the API was asked. Of a Service that is being rolled out, an
+    endpoint may go with the probe on its way to it.
+    """
+    service, node = run.resolution.service, run.source.place.node
+    rules = tuple[EvidenceSource, ...]()
+    try:
+        found = crew.changed_rules().items()
+        rules = tuple(rules_changed(place, parts) for place, parts in found)
+        if service is None or documents.told_by is not None or not ground.forget():
+            return rules
+        now = read_cluster_state(ground.api())
+    except KptraceError:
+        return rules  # an agent or the API is gone; what was seen before counts no less
+    behind = (told.endpoints.get(service.key, ()) for told in (documents, now))
+    return (*rules, *endpoints_changed(node, service.key, *behind))
+
+
+def report(run: Recording) -> Trace:
+    """What the run shows. Pure: the same run gives the same report."""
+    return _reported(run, files_by_netns(run.replies))
+
+
+def _reported(run: Recording, texts: Mapping[Netns, Mapping[str, str]]) -> Trace:
+    documents, snapshots = read_cluster_state(run.api), snapshots_of(texts)
+    prediction = without_unprobed_pods(
+        predicted_for(run.source, run.resolution, documents, snapshots), run
+    )
+    if documents.told_by is not None:
+        run = msgspec.structs.replace(
+            run, absent=(*run.absent, _api_not_asked(run, documents.told_by))
+        )
+    if not sender_was_there(run):
+        from kptrace.diagnose.api_only.diagnose import diagnose_from_api  # few need it
+
+        return diagnose_from_api(run, documents)
+    made = diagnose(run, probe_evidence(run, documents, snapshots, prediction))
+    return msgspec.structs.replace(made, networks=registry.networks(snapshots, texts))
+
+
+def _api_not_asked(run: Recording, told: NonApiSource) -> EvidenceSource:
+    """Where the rules name the endpoints, no rule can be seen to be stale."""
+    node = run.source.place.node
+    return EvidenceSource(
+        name="the API", node=node, missing=told.why, remedy=told.remedy, manifest=told.manifest
+    )

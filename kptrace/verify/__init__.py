@@ -1,0 +1,1 @@
+"""Expected results, tried one by one."""

@@ -1,1 +1,0 @@
-"""PURE: snapshots and a packet in, Prediction out: hooks, routing, links, node to node."""

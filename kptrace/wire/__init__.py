@@ -1,1 +1,0 @@
-"""PURE: bytes: header decoding, cookie, BPF filter, pcapng."""

@@ -1,0 +1,44 @@
+"""The Cilium-like lab on paper: what goes together, names, links, rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from kptrace.lab import topology
+from kptrace.lab.address_plan import plan
+from kptrace.lab.dataplane.cilium import network as cilium
+from kptrace.model.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("proxy", "network"),
+    [("cilium", "vxlan"), ("cilium", "calico-direct"), ("iptables", "cilium-vxlan")],
+)
+def test_the_proxy_and_the_network_go_together(proxy: str, network: str) -> None:
+    with pytest.raises(UsageError, match="do not go together"):
+        plan("x", 2, proxy, network)
+
+
+def test_a_name_fits_a_device() -> None:
+    names = {pod.interface for pod in plan("x", 2, "cilium", "cilium-vxlan").pods}
+    assert len(names) == len(plan("x").pods)
+    assert all(name.startswith("lxc") and len(name) == 15 for name in names)
+
+
+@pytest.mark.parametrize("network", ["cilium-vxlan", "cilium-direct"])
+def test_a_tunnel_only_where_there_is_one(network: str) -> None:
+    made = plan("x", 3, "cilium", network)
+    recipe = topology.node(made, made.nodes[0])
+    text = "\n".join(recipe.links)
+    tunnelled = network == "cilium-vxlan"
+    assert ("cilium_vxlan" in text) == tunnelled
+    assert len(recipe.fdb) == (2 if tunnelled else 0)
+    assert "link add cilium_host type veth peer name cilium_net" in text
+    assert "cni0" not in text
+    assert made.pod_mtu == (1450 if tunnelled else 1500)
+
+
+def test_pods_masquerade_towards_the_world_alone() -> None:
+    text = cilium.rules(plan("x", 2, "cilium", "cilium-direct").nodes[0], 0)
+    (masquerade,) = [line for line in text.splitlines() if "MASQUERADE" in line]
+    assert "-s 10.244.1.0/24 ! -d 10.244.0.0/16 ! -o cilium_+" in masquerade

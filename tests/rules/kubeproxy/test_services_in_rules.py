@@ -1,0 +1,65 @@
+"""The Services that the rules alone name, against those of the API that they were made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kptrace.kube.objects.cluster_state import ClusterState, read_folder
+from kptrace.model import Service
+from kptrace.rules.kubeproxy.expected_endpoints import why_not_programmed
+from kptrace.rules.kubeproxy.services_in_rules import services_of
+from kptrace.rules.load import load_ruleset
+
+MODES = {
+    "iptables": ("iptables-save.txt", "ip6tables-save.txt"),
+    "nftables": ("nft-ruleset.json",),
+}
+
+
+@pytest.fixture
+def api(cases: Path) -> ClusterState:
+    return read_folder(cases / "kube-proxy" / "api")
+
+
+def told(cases: Path, mode: str) -> dict[str, Service]:
+    folder = cases / "kube-proxy" / "node-a"
+    ruleset = load_ruleset({name: (folder / name).read_text() for name in MODES[mode]})
+    return {service.key: service for service in services_of(ruleset)}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_service_with_its_addresses_and_ports(
+    cases: Path, api: ClusterState, mode: str
+) -> None:
+    found = told(cases, mode)
+    wanted = {one.key: one for one in api.services if not why_not_programmed(one)}
+    assert set(found) == set(wanted)
+    for key, service in wanted.items():
+        assert set(found[key].cluster_ips) == set(service.cluster_ips)
+        assert set(found[key].external_ips) == set(service.external_ips)
+        assert set(found[key].load_balancer_ips) == set(service.load_balancer_ips)
+        ports = {(one.name, one.protocol, one.port, one.node_port) for one in found[key].ports}
+        assert ports == {(one.name, one.protocol, one.port, one.node_port) for one in service.ports}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_service_alone(cases: Path, mode: str) -> None:
+    folder = cases / "kube-proxy" / "node-a"
+    ruleset = load_ruleset({name: (folder / name).read_text() for name in MODES[mode]})
+    assert services_of(ruleset, "default/lb") == (told(cases, mode)["default/lb"],)
+
+
+def test_the_order_is_that_of_the_names(cases: Path) -> None:
+    assert list(told(cases, "iptables")) == sorted(told(cases, "iptables"))
+
+
+def test_hostile_comments_name_nothing() -> None:
+    line = (
+        '-A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m comment --comment "{}" -m tcp --dport 80 -j X'
+    )
+    comments = ("../etc/passwd cluster IP", "a/b c cluster IP", "web cluster IP", "a/b", "a/b/c")
+    rules = "\n".join(line.format(comment) for comment in comments)
+    text = f"*nat\n:KUBE-SERVICES - [0:0]\n:X - [0:0]\n{rules}\nCOMMIT\n"
+    assert services_of(load_ruleset({"iptables-save.txt": text})) == ()
