@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 from kptrace.kube.agents.cleanup import delete_expired_pods
-from kptrace.kube.agents.container import AgentPod, EphemeralAgentContainer, denied
+from kptrace.kube.agents.container import AgentPod, EphemeralAgentContainer
 from kptrace.kube.agents.dry_run import dry_run
 from kptrace.kube.agents.exec_agent import ExecAgentClient
 from kptrace.kube.agents.manifest import AgentPodOptions
 from kptrace.kube.client.api_reader import ApiReader
-from kptrace.kube.client.client import ApiError, Client
+from kptrace.kube.client.client import ApiError, Client, is_rbac_denial
 from kptrace.kube.client.permissions import RequiredPermission, lacking, missing, to_act, to_read
 from kptrace.kube.client.related_objects import related_objects
 from kptrace.kube.objects.cluster_state import ClusterState, read_cluster_state
@@ -241,7 +241,9 @@ def _both_forbidden(
     why: PermissionDeniedError, pod: str, error: ObservationError
 ) -> PermissionDeniedError:
     """No pod of ours and no container in the sender's: both reasons, and the first one's remedy."""
-    words = "not allowed to patch pods/ephemeralcontainers" if denied(error) else error.brief
+    words = (
+        "not allowed to patch pods/ephemeralcontainers" if is_rbac_denial(error) else error.brief
+    )
     return PermissionDeniedError(
         f"{why.message}\nand no container in pod {pod} instead ({words})", why.hint
     )

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 
 from kptrace.kube.objects.cluster_state import ClusterState
 from kptrace.model import ClientKind, Service, SourceSpec, Value
+from kptrace.model.addresses import Network, address, network
 from kptrace.model.errors import NotFoundError
 from kptrace.rules.kubeproxy.expected_endpoints import Family, in_family
 from kptrace.simulate.single_node import UNNAMED, IngressInterface, arrival
-from kptrace.simulate.snapshot.network import Network, address, network
 from kptrace.simulate.snapshot.snapshot import Snapshot
 
 # kept for documentation: TEST-NET-3 (RFC 5737) and RFC 3849

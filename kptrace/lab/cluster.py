@@ -19,9 +19,16 @@ from typing import TypeVar
 import msgspec
 
 from kptrace.agent import netns, python_child
-from kptrace.lab import host_commands, kernel_features, manifests, socket_lb, state, topology
+from kptrace.lab import (
+    host_commands,
+    kernel_features,
+    load_rules,
+    manifests,
+    socket_lb,
+    state,
+    topology,
+)
 from kptrace.lab.address_plan import DNS_ADDRESS, Plan
-from kptrace.lab.dataplane import load_rules
 from kptrace.lab.state import Lab, LabStateFile, Process
 from kptrace.model.errors import KptraceError, ObservationError
 

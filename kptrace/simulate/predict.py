@@ -17,12 +17,13 @@ from typing import Any
 import msgspec
 
 from kptrace.model import Branch, Endpoint, Flow, Netns, Outcome, Packet, Prediction
+from kptrace.model.addresses import address
 from kptrace.simulate.bpf import socket_lb
 from kptrace.simulate.branching import LIMIT, BranchPoints, ExploredBranch, enumerate_branches
 from kptrace.simulate.ip import bridge, device, ip
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
-from kptrace.simulate.snapshot.network import Link, address
+from kptrace.simulate.snapshot.network import Link
 from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace.simulate.stages import (
     Arrived,

@@ -17,13 +17,14 @@ from collections.abc import Iterable
 import msgspec
 
 from kptrace.model import Branch, Endpoint, Flow, Netns, Outcome, Packet, Value
+from kptrace.model.addresses import network
 from kptrace.simulate.bpf import socket_lb
 from kptrace.simulate.branching import BranchPoints, enumerate_branches
 from kptrace.simulate.ip import ip
 from kptrace.simulate.ip.routing import RouteQuery, lookup
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
-from kptrace.simulate.snapshot.network import InterfaceAddress, Link, Nexthop, Route, network
+from kptrace.simulate.snapshot.network import InterfaceAddress, Link, Nexthop, Route
 from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace.simulate.stages import Arrived, Input, Local, Output, Stage, Terminated, Transmit
 from kptrace.simulate.topology import Topology

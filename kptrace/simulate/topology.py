@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 from kptrace.model import Endpoint, Netns, Value
-from kptrace.simulate.snapshot.network import Link, address, network
+from kptrace.model.addresses import address, network
+from kptrace.simulate.snapshot.network import Link
 from kptrace.simulate.snapshot.snapshot import Snapshot
 
 Port = tuple[Netns, Link]

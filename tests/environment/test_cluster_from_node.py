@@ -86,7 +86,7 @@ def test_only_root_looks_at_its_own_node_without_a_pod(
     root: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
-    monkeypatch.setattr(cluster_from_node, "LocalAgent", Local)
+    monkeypatch.setattr(cluster_from_node, "SubprocessAgent", Local)
     cluster = Cluster({"node-a": "127.0.0.1", "node-b": "192.0.2.1"})
     with ClusterFromNode(cluster) as ground:  # type: ignore[arg-type]
         ground.api()

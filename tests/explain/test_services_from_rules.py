@@ -15,10 +15,11 @@ from kptrace.explain.explain import explain
 from kptrace.explain.services_from_rules import node_behind, own_documents
 from kptrace.kube.objects.cluster_state import ClusterState, read_cluster_state
 from kptrace.model import Pod
+from kptrace.model.addresses import network
 from kptrace.model.errors import NotFoundError
 from kptrace.model.targets import parse_target
 from kptrace.rules.load import load_ruleset
-from kptrace.simulate.snapshot.network import Geneve, Gre, Ipip, Link, Peer, Wireguard, network
+from kptrace.simulate.snapshot.network import Geneve, Gre, Ipip, Link, Peer, Wireguard
 from kptrace.simulate.snapshot.snapshot import Snapshot
 
 

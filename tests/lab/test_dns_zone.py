@@ -3,8 +3,8 @@ from __future__ import annotations
 import dns.rdatatype
 import dns.zone
 
+from kptrace.lab import load_rules
 from kptrace.lab.address_plan import plan
-from kptrace.lab.dataplane import load_rules
 from kptrace.lab.dns_zone import zone
 from kptrace.model import Endpoint, Service, ServicePort
 

@@ -74,14 +74,14 @@ def test_every_own_plugin_can_be_loaded() -> None:
 
 ASK = """
 import json, sys
-from kptrace import cni
-from kptrace.model import Place
-from kptrace.walk.snapshot import read_snapshot
+from kptrace.plugins import registry
+from kptrace.model import Netns
+from kptrace.simulate.snapshot.snapshot import read_snapshot
 
 files = {"ip-link.json": sys.argv[1], "example.txt": "hello\\n"}
-node = Place(node="node-a")
-(told,) = cni.networks({node: read_snapshot(node, files)}, {node: files})
-print(json.dumps([told.name, told.signal, list(told.limits), list(cni.wanted())]))
+node = Netns(node="node-a")
+(told,) = registry.networks({node: read_snapshot(node, files)}, {node: files})
+print(json.dumps([told.name, told.signal, list(told.limits), list(registry.wanted())]))
 """
 
 

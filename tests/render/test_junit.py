@@ -88,7 +88,7 @@ def test_an_error() -> None:
     )
     error = found.find("error")
     assert error is not None
-    assert error.get("type") == "NotFound"
+    assert error.get("type") == "NotFoundError"
     assert error.get("message") == r"no Service \x07"
     assert error.text == "no Service \\x07\ndid you mean web?"
     assert found.get("classname") == r"kptrace.shop.\x1bweb"

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from kptrace.model import Endpoint, Flow, Netns, Outcome, Packet, Prediction
+from kptrace.model.addresses import network
 from kptrace.rules.load import load_ruleset
 from kptrace.simulate.predict import predict
 from kptrace.simulate.snapshot.network import (
@@ -23,7 +24,6 @@ from kptrace.simulate.snapshot.network import (
     Nexthop,
     Route,
     Vxlan,
-    network,
 )
 from kptrace.simulate.snapshot.snapshot import DEFAULT_RULES, Snapshot
 from kptrace.simulate.topology import Topology

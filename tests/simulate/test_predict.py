@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kptrace.model import Branch, Flow, Netns, Outcome, Packet, Prediction
+from kptrace.model.addresses import network
 from kptrace.simulate.predict import predict
-from kptrace.simulate.snapshot.network import FdbEntry, Neighbour, network
+from kptrace.simulate.snapshot.network import FdbEntry, Neighbour
 
 SERVICE, SELF, EMPTY, AWAY = "10.96.0.50", "10.96.0.51", "10.96.0.52", "10.96.0.53"
 NEAR, FAR = "10.244.1.31", "10.244.2.21"

@@ -49,7 +49,7 @@ def test_what_was_not_seen() -> None:
     made = unseen(asked(), AgentError("it died", "look at its log"))
     assert made.status == "error"
     assert made.trouble is not None
-    assert (made.trouble.kind, made.trouble.hint) == ("AgentFailed", "look at its log")
+    assert (made.trouble.kind, made.trouble.hint) == ("AgentError", "look at its log")
     assert unseen(asked(), Inconclusive("who knows")).status == "inconclusive"
 
 

@@ -33,12 +33,13 @@ def source_checksum(root: str) -> str:
     import zlib
 
     checksum = 0
-    for folder in ("", "node", "rules", "wire"):
-        inside = os.path.join(root, folder)
-        for name in sorted(os.listdir(inside)):
-            if name.endswith(".py"):
-                with open(os.path.join(inside, name), "rb") as file:
-                    checksum = zlib.crc32(file.read(), checksum)
+    for package in ("agent", "bpf", "model", "packet", "protocol", "rules"):
+        for folder, folders, names in os.walk(os.path.join(root, package)):
+            folders.sort()
+            for name in sorted(names):
+                if name.endswith(".py"):
+                    with open(os.path.join(folder, name), "rb") as file:
+                        checksum = zlib.crc32(file.read(), checksum)
     return f"{checksum:08x}"
 
 
@@ -49,7 +50,7 @@ import io, json, os, shutil, subprocess, sys, sysconfig, tempfile, zipfile
 from importlib.util import find_spec
 spec = find_spec("kptrace")
 try:
-    found = mark(os.path.dirname(spec.origin)) if spec and spec.origin else ""
+    found = source_checksum(os.path.dirname(spec.origin)) if spec and spec.origin else ""
 except OSError:
     found = "?"
 same = found == sys.argv[1] and find_spec("msgspec") is not None
@@ -57,7 +58,7 @@ word = {{"same": same, "python": "%d.%d" % sys.version_info[:2],
         "abi": str(sysconfig.get_config_var("SOABI")), "msgspec": find_spec("msgspec") is not None}}
 os.write(1, json.dumps(word).encode() + b"\\n")
 if same:
-    from kptrace.node.agent import main
+    from kptrace.agent.server import main
     main()
 size = b""
 while not size.endswith(b"\\n"):

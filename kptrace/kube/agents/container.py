@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from kptrace.kube.agents.manifest import CONTAINER, AgentPodOptions, ephemeral, pod
-from kptrace.kube.client.client import ApiError, Client, decoded, path
+from kptrace.kube.client.client import ApiError, Client, decoded, is_rbac_denial, path
 from kptrace.kube.client.exec_stream import ExecStream
 from kptrace.model.errors import (
     AgentError,
@@ -225,11 +225,6 @@ def admission_error(
             f"no namespace {namespace} to start agents in",
             "name one that there is: --agent-namespace NAME",
         )
-    if refusal.code == 403 and not denied(refusal):
+    if refusal.code == 403 and not is_rbac_denial(refusal):
         return PermissionDeniedError(f"the API server refuses {what}: {refusal}")
     return refusal
-
-
-def denied(error: ObservationError) -> bool:
-    """RBAC (or another authorizer) said no, and not an admission plugin."""
-    return isinstance(error, ApiError) and error.code == 403 and " cannot " in str(error)

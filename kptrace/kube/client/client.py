@@ -163,3 +163,8 @@ def path(kind: str, namespace: str = "", name: str = "", *more: str) -> str:
 def decoded(text: str) -> dict[str, Any]:
     found = msgspec.json.decode(text)
     return found if isinstance(found, dict) else {}
+
+
+def is_rbac_denial(error: ObservationError) -> bool:
+    """RBAC (or another authorizer) said no, and not an admission plugin."""
+    return isinstance(error, ApiError) and error.code == 403 and " cannot " in str(error)

@@ -16,8 +16,7 @@ from typing import Any
 
 import msgspec
 
-from kptrace.kube.agents.container import denied
-from kptrace.kube.client.client import Client, decoded, path
+from kptrace.kube.client.client import Client, decoded, is_rbac_denial, path
 from kptrace.kube.objects.cluster_state import UNREAD, ClusterState, ReadFailure
 from kptrace.model.errors import ObservationError
 
@@ -65,7 +64,7 @@ def related_objects(client: Client, known: ClusterState) -> dict[str, str]:
 
 
 def _unread(what: str, error: ObservationError) -> ReadFailure:
-    if denied(error):
+    if is_rbac_denial(error):
         return ReadFailure(what=what, why="not allowed to read them", remedy=ROLE)
     return ReadFailure(what=what, why=error.in_one_line)
 

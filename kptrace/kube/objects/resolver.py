@@ -16,8 +16,8 @@ from __future__ import annotations
 import re
 
 from kptrace.model import DnsAnswer, Value
+from kptrace.model.addresses import is_address
 from kptrace.protocol import DnsResponse
-from kptrace.simulate.snapshot.network import is_address
 
 # glibc's limits (resolv.h); the defaults when a file does not say
 MAX_SERVERS = 3

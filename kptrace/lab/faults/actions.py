@@ -11,12 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from kptrace.lab import host_commands, servers, topology
+from kptrace.lab import host_commands, load_rules, servers, topology
 from kptrace.lab.address_plan import VXLAN_PORT, NodePlan
-from kptrace.lab.dataplane import load_rules
 from kptrace.lab.dataplane.calico import network
 from kptrace.lab.dataplane.kubeproxy.ipvs import DEVICE
-from kptrace.lab.dataplane.load_rules import ProxyView
+from kptrace.lab.load_rules import ProxyView
 from kptrace.lab.state import Lab
 from kptrace.lab.topology import FDB_FLAGS, tunnel_device
 from kptrace.lab.workloads import Listener

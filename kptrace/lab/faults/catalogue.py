@@ -18,7 +18,6 @@ from kptrace.lab.address_plan import (
     Plan,
     Proxy,
 )
-from kptrace.lab.dataplane.load_rules import ProxyView
 from kptrace.lab.faults.actions import (
     ClosedPort,
     Fdb,
@@ -34,6 +33,7 @@ from kptrace.lab.faults.actions import (
     TunnelPortBlocked,
 )
 from kptrace.lab.faults.policy_actions import DenyPolicy
+from kptrace.lab.load_rules import ProxyView
 from kptrace.lab.network_policy import CLIENT_QUARANTINE, REMOTE_CLOSED
 from kptrace.lab.workloads import HTTP
 from kptrace.model import Value

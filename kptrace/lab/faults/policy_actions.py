@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from kptrace.lab import host_commands, network_policy
+from kptrace.lab import host_commands, load_rules, network_policy
 from kptrace.lab.address_plan import NodePlan
-from kptrace.lab.dataplane import load_rules
 from kptrace.lab.dataplane.calico import policy as felix_policy
 from kptrace.lab.dataplane.calico import rules as felix
 from kptrace.lab.faults.actions import Before

@@ -8,6 +8,7 @@ POSTROUTING. ``receive``: PREROUTING, route, then INPUT or (TTL, FORWARD, POSTRO
 from __future__ import annotations
 
 from kptrace.model import Outcome
+from kptrace.model.addresses import address
 from kptrace.simulate.ip.routing import (
     RouteLookupResult,
     RouteQuery,
@@ -18,7 +19,6 @@ from kptrace.simulate.ip.routing import (
 )
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
-from kptrace.simulate.snapshot.network import address
 from kptrace.simulate.stages import Arrived, Input, Local, Output, Stage, Terminated, Transmit
 
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 import msgspec
 
 from kptrace.model import Flow, Value
-from kptrace.simulate.snapshot.network import InterfaceAddress, Nexthop, Route, RoutingRule, address
+from kptrace.model.addresses import address
+from kptrace.simulate.snapshot.network import InterfaceAddress, Nexthop, Route, RoutingRule
 from kptrace.simulate.snapshot.snapshot import Snapshot
 
 _SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from kptrace.model.addresses import address
 from kptrace.rules.model.expressions import (
     AnonymousMap,
     AnonymousSet,
@@ -58,7 +59,6 @@ from kptrace.simulate.ip.routing import (
 )
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.netfilter.fields import ABSENT, UNKNOWN, Datum, MissingField, read_field
-from kptrace.simulate.snapshot.network import address
 from kptrace.simulate.snapshot.snapshot import Snapshot
 
 Keyed = tuple[str | int | MissingField, ...]

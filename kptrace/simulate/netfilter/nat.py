@@ -13,6 +13,7 @@ guessed.
 
 from __future__ import annotations
 
+from kptrace.model.addresses import address
 from kptrace.rules.model.expressions import (
     Const,
     Dnat,
@@ -28,7 +29,6 @@ from kptrace.simulate.ip.routing import interface_address, masquerade_address
 from kptrace.simulate.netfilter.effects import ACCEPT, Effect, NftBreak, RuleEffects
 from kptrace.simulate.netfilter.expressions import EvalContext, Plain
 from kptrace.simulate.netfilter.fields import ABSENT, UNKNOWN, MissingField
-from kptrace.simulate.snapshot.network import address
 from kptrace.simulate.snapshot.snapshot import Snapshot
 
 _RANDOM = frozenset({"random", "fully-random"})

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
+from kptrace.model.addresses import Network, address, network
 from kptrace.model.errors import ParseError
 from kptrace.simulate.snapshot.iproute2_types import (
     AddrInfo,
@@ -34,13 +35,10 @@ from kptrace.simulate.snapshot.network import (
     Ipip,
     Link,
     Neighbour,
-    Network,
     Nexthop,
     Route,
     RoutingRule,
     Vxlan,
-    address,
-    network,
 )
 
 Raw = TypeVar("Raw")

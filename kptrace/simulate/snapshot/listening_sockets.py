@@ -7,8 +7,8 @@ an IPv6 socket that takes IPv4 too; an interface may stand behind ``%`` (iproute
 from __future__ import annotations
 
 from kptrace.model import Value
-from kptrace.simulate.snapshot.network import address as parsed
-from kptrace.simulate.snapshot.network import is_address
+from kptrace.model.addresses import address as parsed
+from kptrace.model.addresses import is_address
 
 FILE = "ss-listening.txt"
 ANY = ("*", "0.0.0.0", "::")

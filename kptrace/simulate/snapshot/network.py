@@ -6,38 +6,13 @@ Addresses are text as the kernel prints it; networks are parsed once, as they ar
 
 from __future__ import annotations
 
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-
 from kptrace.model import Value
-
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+from kptrace.model.addresses import Network
 
 # What encapsulation adds: an outer IPv4 or IPv6 header; VXLAN and Geneve UDP, 8 and the inner
 # Ethernet header (RFC 7348, 8926); GRE 4, and 4 for a key (RFC 2890); WireGuard UDP, 16 and 16
 _OUTER_IP = {False: 20, True: 40}
 _FRAMED, _GRE, _KEY, _ETHERNET, _WIREGUARD = 30, 4, 4, 14, 40
-
-
-@lru_cache(maxsize=65536)
-def address(text: str) -> Address:
-    """The address behind a text; ValueError when it is none."""
-    return ip_address(text)
-
-
-def is_address(text: str) -> bool:
-    try:
-        address(text)
-    except ValueError:
-        return False
-    return True
-
-
-@lru_cache(maxsize=65536)
-def network(text: str) -> Network:
-    """The network behind ``10.0.0.0/8`` or a bare address."""
-    return ip_network(text, strict=False)
 
 
 class Vxlan(Value):

@@ -14,6 +14,7 @@ from functools import cached_property
 import msgspec
 
 from kptrace.model import Flow, Netns, RuleRef, Value
+from kptrace.model.addresses import address, network
 from kptrace.rules.ipvs.ipvsadm import VirtualService
 from kptrace.rules.load import load_ruleset
 from kptrace.rules.model.ruleset import Rule, Ruleset
@@ -37,8 +38,6 @@ from kptrace.simulate.snapshot.network import (
     Nexthop,
     Route,
     RoutingRule,
-    address,
-    network,
 )
 from kptrace.simulate.snapshot.wg_show import SHOW, read_wireguard
 

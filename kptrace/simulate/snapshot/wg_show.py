@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from kptrace.model.addresses import Network, address, network
 from kptrace.model.errors import ParseError
-from kptrace.simulate.snapshot.network import Network, Peer, Wireguard, address, network
+from kptrace.simulate.snapshot.network import Peer, Wireguard
 
 SHOW = "wg-show.txt"
 

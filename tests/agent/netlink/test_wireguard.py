@@ -7,7 +7,8 @@ from struct import pack
 
 from kptrace.agent.netlink.socket import attribute, nested
 from kptrace.agent.netlink.wireguard import device, told
-from kptrace.simulate.snapshot.network import Peer, Wireguard, network
+from kptrace.model.addresses import network
+from kptrace.simulate.snapshot.network import Peer, Wireguard
 from kptrace.simulate.snapshot.wg_show import read_wireguard
 
 GENERIC = pack("=BBxx", 0, 1)

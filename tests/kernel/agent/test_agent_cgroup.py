@@ -61,7 +61,7 @@ def test_what_is_in_effect(groups: tuple[Path, Path]) -> None:
 LOOK = """
 import socket, sys
 from pathlib import Path
-from kptrace.node import cgroup
+from kptrace.agent import cgroup
 
 def where():
     return cgroup.within_cgroups("/proc/1/ns/cgroup", cgroup._own)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from kptrace.kube.agents.container import AgentPod, admission_error, denied, state
+from kptrace.kube.agents.container import AgentPod, admission_error, state
 from kptrace.kube.agents.manifest import AgentPodOptions
-from kptrace.kube.client.client import ApiError, Client, Status
+from kptrace.kube.client.client import ApiError, Client, Status, is_rbac_denial
 from kptrace.model.errors import (
     AgentError,
     NotFoundError,
@@ -98,8 +98,8 @@ def test_pod_security_with_what_helps() -> None:
 
 
 def test_a_lack_of_permissions_is_known_from_an_admission() -> None:
-    assert denied(ApiError(403, Status(message=RBAC)))
-    assert not denied(ApiError(403, Status(message=SECURITY)))
+    assert is_rbac_denial(ApiError(403, Status(message=RBAC)))
+    assert not is_rbac_denial(ApiError(403, Status(message=SECURITY)))
     quota = ApiError(403, Status(message='pods "x" is forbidden: exceeded quota: few'))
     assert "exceeded quota" in admission_error(quota, TERMS.namespace).message
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kptrace.model import Netns
+from kptrace.model.addresses import network
 from kptrace.model.errors import ParseError
 from kptrace.simulate.snapshot.iproute2 import (
     read_addresses,
@@ -22,7 +23,7 @@ from kptrace.simulate.snapshot.iproute2 import (
     read_rules,
     read_sysctls,
 )
-from kptrace.simulate.snapshot.network import FdbEntry, Neighbour, Nexthop, network
+from kptrace.simulate.snapshot.network import FdbEntry, Neighbour, Nexthop
 from kptrace.simulate.snapshot.snapshot import read_snapshot
 
 NODE = Netns(node="node-a")

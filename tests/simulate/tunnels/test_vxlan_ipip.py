@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from kptrace.model import Branch, Netns, Outcome, Tunnel
+from kptrace.model.addresses import network
 from kptrace.model.errors import ParseError
 from kptrace.simulate.snapshot.iproute2 import read_links
-from kptrace.simulate.snapshot.network import Geneve, Gre, Link, Wireguard, network
+from kptrace.simulate.snapshot.network import Geneve, Gre, Link, Wireguard
 from kptrace.simulate.snapshot.snapshot import read_snapshot
 from kptrace.simulate.snapshot.wg_show import read_wireguard
 

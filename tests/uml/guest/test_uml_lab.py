@@ -11,9 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from kptrace.agent.netns import run_in_netns
-from kptrace.lab import cluster, host_commands
+from kptrace.lab import cluster, host_commands, load_rules
 from kptrace.lab.address_plan import plan
-from kptrace.lab.dataplane import load_rules
 from kptrace.lab.faults import inject
 from kptrace.lab.state import NETNS, Lab
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from kptrace.lab.dataplane.load_rules import chains, with_deletions
+from kptrace.lab.load_rules import chains, with_deletions
 
 BEFORE = """*filter
 :KUBE-SERVICES - [0:0]
