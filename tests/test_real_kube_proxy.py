@@ -2,7 +2,8 @@
 
 The dumps are the state of nodes as kube-proxy left it; every folder of their make is looked at,
 also such as come later. The truth about endpoints is read here from the API's JSON itself, for all
-Services without topology hints; for those with hints it is ``expected_endpoints()``, which the others have
+Services without topology hints; for those with hints it is ``expected_endpoints()``, which the
+others have
 proved. ``traffic.txt`` holds what connections through these very rules did.
 """
 

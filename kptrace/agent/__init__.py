@@ -1,1 +1,3 @@
-"""The program that runs on a node: it reads state, captures packets and sends probes, as told over stdin."""
+"""The program that runs on a node: it reads state, captures packets and sends probes, as told over
+stdin.
+"""

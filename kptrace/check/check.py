@@ -2,8 +2,9 @@
 
 In: where the state comes from (agents, a bundle). Out: a Checkup. Three questions are asked, each
 of what answers it elsewhere too: of every Service, whether a node's rules do what the API says
-(explain/explain.py); of every two nodes, whether a pod's packet gets from one to the other (diagnose/pod_connectivity.py);
-of each node, whether its tables and sysctls let it (diagnose/node_health.py).
+(explain/explain.py); of every two nodes, whether a pod's packet gets from one to the other
+(diagnose/pod_connectivity.py); of each node, whether its tables and sysctls let it
+(diagnose/node_health.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The cluster on the command line: kubectl's connection flags, and how agents are to run in it.
 
-``KubectlFlags`` is for commands that only ask the API, ``ClusterOptions`` for those that start agents. What
-they lead to is imported when a cluster is really wanted: the Kubernetes client costs a quarter of a
-second.
+``KubectlFlags`` is for commands that only ask the API, ``ClusterOptions`` for those that start
+agents. What they lead to is imported when a cluster is really wanted: the Kubernetes client costs a
+quarter of a second.
 """
 
 from __future__ import annotations

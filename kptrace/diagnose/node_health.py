@@ -1,8 +1,8 @@
 """What is wrong with one node by itself, whatever packet comes: sysctls, MTUs, tables that fill up.
 
 In: a node's Snapshot and its files. Out: Findings. Whether packets between pods get through is
-asked of the walk (diagnose/pod_connectivity.py); here stands what no single packet shows, or shows only now and
-then.
+asked of the walk (diagnose/pod_connectivity.py); here stands what no single packet shows, or shows
+only now and then.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The rules of a node against the API: what is missing, stale, doubled or weighed wrongly.
 
 In: a Service port's entries as the node's rules decided them, and what kube-proxy should have
-programmed (rules/kubeproxy/expected_endpoints.py). Out: Findings, one for each endpoint and fault, with the ways in
-where it shows. What a node leaves out on purpose (topology hints, traffic policy Local, endpoints
-that are not ready) is told as right, with its reason.
+programmed (rules/kubeproxy/expected_endpoints.py). Out: Findings, one for each endpoint and fault,
+with the ways in where it shows. What a node leaves out on purpose (topology hints, traffic policy
+Local, endpoints that are not ready) is told as right, with its reason.
 
 Which list a way in uses (proxier.go of each mode): the ClusterIP the internal policy's; from
 outside the external policy's; a pod of the cluster or the node itself goes round an external

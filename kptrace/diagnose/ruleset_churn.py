@@ -1,5 +1,6 @@
-"""Rules that change while they are read (rules/live/consistency.py), and those that are about to change:
-kube-proxy obeys the API a moment later.
+"""Rules that change while they are read (rules/live/consistency.py) or shortly after.
+
+kube-proxy follows the API a moment later.
 """
 
 from __future__ import annotations

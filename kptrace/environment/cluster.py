@@ -1,8 +1,8 @@
 """A real cluster as a ground for a run: the API's documents, and an agent's pod on each node that
 is looked at.
 
-In: how to reach it (kube/client/client_config.py), how agents are to run (agent_pod.Terms), and the question,
-which says what is read. Leaving the context removes the pods.
+In: how to reach it (kube/client/client_config.py), how agents are to run (agent_pod.Terms), and the
+question, which says what is read. Leaving the context removes the pods.
 """
 
 from __future__ import annotations

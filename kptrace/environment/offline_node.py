@@ -1,8 +1,9 @@
 """EDGE: the node that we run on as a ground for a run, without any API server.
 
-In: the question. Out: the documents as the node's own rules tell them (explain/services_from_rules.py), its agent,
-and the question with its source found among what the node has: itself, or a pod by its name,
-address, device or one of its processes. Other nodes are seen up to the wire.
+In: the question. Out: the documents as the node's own rules tell them
+(explain/services_from_rules.py), its agent, and the question with its source found among what the
+node has: itself, or a pod by its name, address, device or one of its processes. Other nodes are
+seen up to the wire.
 
 A pod whose name nobody tells is called by its address, as DNS does: ``10-244-1-10``.
 """

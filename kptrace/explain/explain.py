@@ -2,8 +2,9 @@
 
 In: the target and where the state comes from (a bundle, a lab, this node). Out: an Explanation: for
 each port each way in (ClusterIP, node port, external and load-balancer address, of each family)
-from each kind of sender (explain/sample_clients.py), what the rules do with it, which rules these are, and where
-they differ from what kube-proxy should have written. Neither function reads anything itself.
+from each kind of sender (explain/sample_clients.py), what the rules do with it, which rules these
+are, and where they differ from what kube-proxy should have written. Neither function reads anything
+itself.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
 In: the node's Snapshot and the pods that were found on it. Out: the documents, by file name, in the
 API's own form, so that whoever reads them need not know where they come from; a note in each object
-says it. Services and ports are those that the proxy's rules name (rules/kubeproxy/services_in_rules.py); endpoints are
-the addresses that the rules send to. What no rule tells (a selector, who is ready, pods of other
-nodes) is not there, and ``partial.json`` says that these are no whole lists.
+says it. Services and ports are those that the proxy's rules name
+(rules/kubeproxy/services_in_rules.py); endpoints are the addresses that the rules send to. What no
+rule tells (a selector, who is ready, pods of other nodes) is not there, and ``partial.json`` says
+that these are no whole lists.
 
 A node behind the wire is called by the address that its packets are sent to: the tunnel's far end,
 or the gateway of the route.

@@ -1,7 +1,7 @@
 """Which rules stand on a node, and how they get there.
 
-kube-proxy's part is a function of what a node believes of the cluster: its ``ProxyView``, which is the
-API's word unless a fault says otherwise. Loading is what kube-proxy does: its own chains are
+kube-proxy's part is a function of what a node believes of the cluster: its ``ProxyView``, which is
+the API's word unless a fault says otherwise. Loading is what kube-proxy does: its own chains are
 emptied and filled in one ``iptables-restore --noflush`` and those that it no longer has are deleted
 (the nftables table is replaced in one transaction, of IPVS and ipsets only the difference is), so
 that nobody else's rule is touched and a second loading of the same view changes nothing.

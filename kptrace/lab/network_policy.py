@@ -1,9 +1,10 @@
 """The NetworkPolicies of a Calico lab: who may talk to whom; pure.
 
-Two are there from the start and let every Service work; two more are faults (lab/faults/catalogue.py). Policies
-see a packet as it is at the pod's own veth: on its way out of the client it is translated already,
-on its way into a backend it may come from a node that masqueraded it. So whoever admits peers must
-admit the backends' ports, and the nodes, as people find out in their own clusters.
+Two are there from the start and let every Service work; two more are faults
+(lab/faults/catalogue.py). Policies see a packet as it is at the pod's own veth: on its way out of
+the client it is translated already, on its way into a backend it may come from a node that
+masqueraded it. So whoever admits peers must admit the backends' ports, and the nodes, as people
+find out in their own clusters.
 """
 
 from __future__ import annotations

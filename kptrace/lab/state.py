@@ -167,7 +167,9 @@ def cgroup(plan: Plan, node: str) -> Path:
 
 
 def load(name: str = "default", *, half_made: bool = False) -> Lab:
-    """The lab of that name; ``ClusterUnreachableError`` when there is none or it was never finished."""
+    """The lab of that name; ``ClusterUnreachableError`` when there is none or it was never
+    finished.
+    """
     check_name(name)
     try:
         text = (ROOT / name / "state.json").read_bytes()

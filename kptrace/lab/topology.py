@@ -1,8 +1,9 @@
 """What makes the lab's network: the plan in, lines for ``ip -batch``, sysctls and rules out; pure.
 
-Each network namespace gets a ``NetnsSetup``. The links come in the order underlay, nodes, pods, because
-a veth is made in the node and its other end lands in the pod. What a node holds is what Flannel and
-the bridge plugin leave on one (pkg/backend/vxlan, pkg/trafficmngr/iptables; plugins/main/bridge):
+Each network namespace gets a ``NetnsSetup``. The links come in the order underlay, nodes, pods,
+because a veth is made in the node and its other end lands in the pod. What a node holds is what
+Flannel and the bridge plugin leave on one (pkg/backend/vxlan, pkg/trafficmngr/iptables;
+plugins/main/bridge):
 
 vxlan     flannel.1 with the lease's network address /32 (so that no broadcast route appears), no
           learning, and for each other node a route via *its* network address ``onlink``, a
@@ -15,8 +16,9 @@ ipip      flannel.ipip with the same address as flannel.1 would have, routes via
 
 bridge    the same routes, but an administrator wrote them: no Flannel (lab/dataplane/bridge.py).
 
-Calico's nodes and pods are in lab/dataplane/calico/network.py, Cilium's in lab/dataplane/cilium/network.py, the bridge in lab/dataplane/bridge.py. IPVS needs
-the device kube-ipvs0 and some sysctls.
+Calico's nodes and pods are in lab/dataplane/calico/network.py, Cilium's in
+lab/dataplane/cilium/network.py, the bridge in lab/dataplane/bridge.py. IPVS needs the device
+kube-ipvs0 and some sysctls.
 
 Unknown addresses leave a node by its default route to the underlay, which forwards nothing: as on
 a node whose router drops what it does not know. IPv6 duplicate address detection is off, so that

@@ -11,8 +11,8 @@
     │   └── BadDump         a file that cannot be read as what it says it is
     └── Inconclusive     4  looked, and it stays open
 
-Only ``cli/app.py`` turns them into text and an exit code. Texts may hold hostile names: the renderer
-strips control characters, so messages may quote freely.
+Only ``cli/app.py`` turns them into text and an exit code. Texts may hold hostile names: the
+renderer strips control characters, so messages may quote freely.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The plugin seam: one file a CNI or proxy recognises it and says what kptrace can tell there.
 
-A plugin is an object (a module will do) with the three names of ``CniPlugin``, found through an entry
-point of the group ``kptrace.cni``; a third party ships one in a package of its own. It is pure:
-files of a node in, values out; so it can be tested with a folder of dumps and breaks no node. Where
-packets go next the walk finds from routes, FDB and tunnels; a plugin says it only of what BPF
+A plugin is an object (a module will do) with the three names of ``CniPlugin``, found through an
+entry point of the group ``kptrace.cni``; a third party ships one in a package of its own. It is
+pure: files of a node in, values out; so it can be tested with a folder of dumps and breaks no node.
+Where packets go next the walk finds from routes, FDB and tunnels; a plugin says it only of what BPF
 programs do beside them (simulate/bpf/programs.py).
 
 In: a node's snapshot with its files. Out: the plugin that is surest, as the report names it. One

@@ -1,7 +1,8 @@
 """What is said to an agent and what it answers: one JSON object a line, both ways.
 
 The agent does what it is told and decides nothing. Every request has an ``id``; each reply that
-belongs to one carries it, and the last reply of a request is ``Done`` (also after an ``ErrorReply``).
+belongs to one carries it, and the last reply of a request is ``Done`` (also after an
+``ErrorReply``).
 
     Enter    these places exist here, with the way into each             -> Fact*, Done
              a Fact ``door`` names a place that cannot be entered: there is no process of the
@@ -49,13 +50,13 @@ from kptrace.model import (
 class NetnsHandle(Value):
     """The way into a place: a namespace file (``/run/netns/x``, ``/proc/1/ns/net``).
 
-    pod_uid: where only this is known, the agent looks for a process of the pod (agent/netns_lookup.py),
-    which has the namespace, the resolv.conf and the cgroup.
-    path: the namespace file as another process has to name it, once the agent holds ``netns`` open
-    closed: why there is no way in, where that is known before; ``remedy``: what would open it
-    resolv_conf: the file that its resolver reads; empty: none known.
-    bpffs: where BPF maps are pinned; cgroup: the directory (version 2) that its programs run in,
-    for sockets are made there that the programs on it should meet; empty: the agent's own
+    pod_uid: where only this is known, the agent looks for a process of the pod
+    (agent/netns_lookup.py), which has the namespace, the resolv.conf and the cgroup. path: the
+    namespace file as another process has to name it, once the agent holds ``netns`` open closed:
+    why there is no way in, where that is known before; ``remedy``: what would open it resolv_conf:
+    the file that its resolver reads; empty: none known. bpffs: where BPF maps are pinned; cgroup:
+    the directory (version 2) that its programs run in, for sockets are made there that the programs
+    on it should meet; empty: the agent's own
     """
 
     place: Netns

@@ -1,7 +1,7 @@
 """One run, whole: the question, and every word that the cluster and the agents said.
 
-A report is a pure function of a ``Recording`` (trace.report), so a saved run is replayed by the code that
-made it. Saved, it is a bundle (DESIGN section 6) with one file more::
+A report is a pure function of a ``Recording`` (trace.report), so a saved run is replayed by the
+code that made it. Saved, it is a bundle (DESIGN section 6) with one file more::
 
     api/services.json ...                 the API documents as they were read
     NODE/ip-route.json ...                what was dumped of a node

@@ -87,7 +87,8 @@ def dns(page: TextLayout, answers: Sequence[DnsAnswer], wide: bool) -> None:
             span(_said(answer), "" if answer.records else "bad"),
             span(" "),
             glue(
-                f"({answer.server} over {answer.transport.upper()}, {duration_text(answer.elapsed_us)})"
+                f"({answer.server} over {answer.transport.upper()}, "
+                f"{duration_text(answer.elapsed_us)})"
             ),
             span(f"{tried}."),
             hang=5,

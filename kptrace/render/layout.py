@@ -1,7 +1,7 @@
 """Spans of text -> lines that fit the width, with or without colour. Pure.
 
-Everything printed becomes a ``Span`` by ``span`` or ``glue``, and these clean it (sanitize.py): so no
-text of others reaches a terminal as it came. Widths are counted in terminal cells.
+Everything printed becomes a ``Span`` by ``span`` or ``glue``, and these clean it (sanitize.py): so
+no text of others reaches a terminal as it came. Widths are counted in terminal cells.
 
 Colour only repeats what words already say. The styles use the terminal's own palette, bold where a
 hue alone is hard to read on white (green, magenta) or on black (red), and neither yellow (lost on

@@ -1,8 +1,9 @@
 """Where the kernel chooses by chance, or nobody can know: every way, each with its weight.
 
-A walk is written as one straight story that asks ``BranchPoints.pick`` at each fork. ``enumerate_branches`` tells
-the story again for every sequence of answers, depth first, so nothing has to be copied or undone.
-The cost is the common beginning of the stories, which the ruleset has parsed by then.
+A walk is written as one straight story that asks ``BranchPoints.pick`` at each fork.
+``enumerate_branches`` tells the story again for every sequence of answers, depth first, so nothing
+has to be copied or undone. The cost is the common beginning of the stories, which the ruleset has
+parsed by then.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Story: one straight walk of one packet through the world, and what is noted on the way.
 
 It holds what all stages share: the world, the choices of this walk, each namespace's netfilter
-with its connections, the steps so far. The stages themselves are in ``simulate/ip/ip.py``, ``simulate/ip/device.py``,
-``simulate/ip/bridge.py`` and ``simulate/tunnels/vxlan_ipip.py``.
+with its connections, the steps so far. The stages themselves are in ``simulate/ip/ip.py``,
+``simulate/ip/device.py``, ``simulate/ip/bridge.py`` and ``simulate/tunnels/vxlan_ipip.py``.
 """
 
 from __future__ import annotations

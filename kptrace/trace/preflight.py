@@ -2,8 +2,8 @@
 
 Where an agent costs something (a pod that a cluster must start), the near node's agent first sends
 a scout for each probe: a connection that the node's rules decide on and nobody hears of
-(agent/probe/preflight.py). Conntrack tells the backend; the probe, sent from the scout's port, takes the same.
-So the agents of two nodes do, however many endpoints there are.
+(agent/probe/preflight.py). Conntrack tells the backend; the probe, sent from the scout's port,
+takes the same. So the agents of two nodes do, however many endpoints there are.
 
 The near node's nat chains are asked by the scout and not again by the probe; what their rule trace
 tells is the probe's too (diagnose/probe_evidence.py).

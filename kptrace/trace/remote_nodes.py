@@ -1,8 +1,9 @@
 """The places beyond the source's node that the probes may reach: found, and looked at.
 
 In: what the near node's agent told. Out: the probes as they are to be sent, and the far places,
-each with its state dumped. On a sparing ground scouts (trace/preflight.py) tell which these are; else, and
-where no scout can tell, they are all places that a backend may be at, on at most MOST_NODES nodes.
+each with its state dumped. On a sparing ground scouts (trace/preflight.py) tell which these are;
+else, and where no scout can tell, they are all places that a backend may be at, on at most
+MOST_NODES nodes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What was expected of some Services, and what became of each: ``kptrace verify``. Pure.
 
-In: expectations (verify/expectations_file.py), and for each a trace or the error that there was in its stead.
-Out: ``Verification``, which render tells in each form, and the exit code. A single trace is told to
-CI systems in the same way: as the one result of an expectation.
+In: expectations (verify/expectations_file.py), and for each a trace or the error that there was in
+its stead. Out: ``Verification``, which render tells in each form, and the exit code. A single trace
+is told to CI systems in the same way: as the one result of an expectation.
 """
 
 from __future__ import annotations

@@ -83,7 +83,8 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys; from kptrace.cli.lab import app\n"
         "try: app(['up', '--help'])\n"
         "except SystemExit: pass\n"
-        "print(*(set(sys.modules) & {'dns', 'asyncio', 'msgspec', 'rich', 'kptrace.lab.address_plan'}),"
+        "heavy = {'dns', 'asyncio', 'msgspec', 'rich', 'kptrace.lab.address_plan'}\n"
+        "print(*(set(sys.modules) & heavy),"
         " file=sys.stderr)"
     )
     done = subprocess.run(

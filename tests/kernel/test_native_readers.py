@@ -2,8 +2,8 @@
 
 Rulesets are loaded into a namespace of our own: those that real kube-proxies wrote, and corpora
 with everything that iptables, nft and ipset can say here. What netlink and getsockopt tell, read by
-``LiveSource``, must be what ``iptables-save``, ``nft -j list ruleset`` and ``ipset save`` print, read by
-the text readers: every table, chain, rule, set and element.
+``LiveSource``, must be what ``iptables-save``, ``nft -j list ruleset`` and ``ipset save`` print,
+read by the text readers: every table, chain, rule, set and element.
 """
 
 from __future__ import annotations

@@ -251,7 +251,8 @@ def test_its_commands_run(image: tuple[Path, Path], command: str, said: str) -> 
 def test_its_modules_are_compiled(image: tuple[Path, Path]) -> None:
     """On a read-only root file system each start would compile them anew."""
     code = (
-        "import sys, importlib.util, kptrace.agent.server, kptrace.agent.capture.event_sources, kubernetes\n"
+        "import sys, importlib.util, kubernetes\n"
+        "import kptrace.agent.server, kptrace.agent.capture.event_sources\n"
         "print([m for m in sys.modules.values() if getattr(m, '__spec__', None)"
         " and m.__spec__.cached and not __import__('os').path.exists(m.__spec__.cached)])"
     )

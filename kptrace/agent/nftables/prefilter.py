@@ -1,4 +1,4 @@
-"""Rules and elements that may match, told from the others by their bytes: ``DestinationPrefilter``, ``KeyPrefilter``.
+"""Rules and elements that may match, told from the others by their bytes.
 
 In: a rule or an element as the kernel sends it. Out: whether it is out of the question. To take
 each of 10,000 apart would cost more than all else.

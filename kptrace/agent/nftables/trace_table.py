@@ -9,8 +9,8 @@ honour alike. The kernel clears that bit at veth crossings and on encapsulation,
 and output of every namespace mark anew, the encapsulated packet too: by a look at what it
 carries.
 
-A rule here is a list of conditions, all about fixed places. ``EncapsulationMatch`` says where the IP packet
-that holds the cookie stands, from the transport header of the packet that netfilter sees:
+A rule here is a list of conditions, all about fixed places. ``EncapsulationMatch`` says where the
+IP packet that holds the cookie stands, from the transport header of the packet that netfilter sees:
 
     plain                 the packet itself
     vxlan   UDP, VXLAN or Geneve without options, Ethernet: 8 + 8 + 14 bytes further

@@ -4,10 +4,10 @@ In: a Scout, and the doors of the source and of its node. Out: Scouted for each 
 as it left and what the node's conntrack (or IPVS) made of it.
 
 A scout is an ordinary connect() or datagram that does not arrive: it is dropped where it would
-leave the node (agent/nftables/egress_block.py) or by the router that its TTL ends at. Nothing answers it, so closing
-its socket sends nothing, and its conntrack entry stays unanswered for a while (SYN_SENT 120 s, UDP
-30 s). What is sent from the same port meanwhile goes the same way: nat tables are asked once a
-flow.
+leave the node (agent/nftables/egress_block.py) or by the router that its TTL ends at. Nothing
+answers it, so closing its socket sends nothing, and its conntrack entry stays unanswered for a
+while (SYN_SENT 120 s, UDP 30 s). What is sent from the same port meanwhile goes the same way: nat
+tables are asked once a flow.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Legacy tables by getsockopt(2), without the program: what ``iptables-legacy-save`` reads.
 
-In: a namespace to stand in. Out: the tables' names, and a table as ``rules/iptables/legacy_table.py`` reads
-it. Asking about a table that a namespace lacks would create it (ipt_register_table on demand), so
-``/proc/net/ip_tables_names`` is looked at first.
+In: a namespace to stand in. Out: the tables' names, and a table as
+``rules/iptables/legacy_table.py`` reads it. Asking about a table that a namespace lacks would
+create it (ipt_register_table on demand), so ``/proc/net/ip_tables_names`` is looked at first.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ is set only when the user allows it, and the guard takes it out again, also afte
 stand first in PREROUTING and OUTPUT of ``raw``; the empty table, which the kernel makes for them,
 stays.
 
-What is matched is what agent/nftables/trace_table.py matches, word by word with xt_u32: ``0>>22&0x3C@4&MASK=VALUE``
-reads the word four bytes behind an IPv4 header of any length (iptables-extensions(8)).
+What is matched is what agent/nftables/trace_table.py matches, word by word with xt_u32:
+``0>>22&0x3C@4&MASK=VALUE`` reads the word four bytes behind an IPv4 header of any length
+(iptables-extensions(8)).
 """
 
 from __future__ import annotations

@@ -3,10 +3,11 @@
 In: the word of the Python over there on itself. Out: an archive for its stdin.
 
 ``BOOT`` runs there (``python3 -c``), and first says one line on what it found. If that is the same
-kptrace as here (``source_checksum``), the agent starts at once. Else it reads ``SIZE\\n`` and so many bytes of
-a zip, unpacks them into the container's /tmp (nothing can be executed in /dev/shm) and starts the
-agent from there. Only the standard library and msgspec are needed on a node. msgspec is compiled:
-ours is packed in if it is for that Python, machine and C library; else an image brings its own.
+kptrace as here (``source_checksum``), the agent starts at once. Else it reads ``SIZE\\n`` and so
+many bytes of a zip, unpacks them into the container's /tmp (nothing can be executed in /dev/shm)
+and starts the agent from there. Only the standard library and msgspec are needed on a node. msgspec
+is compiled: ours is packed in if it is for that Python, machine and C library; else an image brings
+its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An agent in a container of the cluster, reached through the API server's exec stream.
 
-In: the container (container.py), and the doors to its places. Out: an ``Agent``. Nothing listens on a
-port: requests are the program's stdin, replies its stdout.
+In: the container (container.py), and the doors to its places. Out: an ``Agent``. Nothing listens on
+a port: requests are the program's stdin, replies its stdout.
 
 The pod is tried as soon as it is made: whether its container runs is known earliest by starting
 something in it, about a second before the kubelet's report of it reaches the API.

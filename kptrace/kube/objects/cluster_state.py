@@ -3,8 +3,8 @@
 In: ``services.json``, ``endpointslices.json``, ``pods.json``, ``nodes.json`` as
 ``kubectl get -o json`` prints them (a List, or a single object), and ``servicecidrs.json`` where
 there is one. A text that is absent is evidence that is missing and is named in ``missing``; one
-that is not what it says it is raises ``ParseError`` with the place inside. ``partial.json`` lists the
-files that hold no more than one question needed.
+that is not what it says it is raises ``ParseError`` with the place inside. ``partial.json`` lists
+the files that hold no more than one question needed.
 
 Out: ``ClusterState``. An EndpointSlice becomes one ``Endpoint`` for each address and port, as
 kube-proxy reads it (endpointslicecache.go): only the first address of an endpoint counts, an

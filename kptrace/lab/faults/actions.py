@@ -1,8 +1,9 @@
 """The ways in which a fault damages a lab, each with the way back.
 
-A ``FaultAction`` looks at what stands there (``before``, kept in the state file, so that another process
-can heal it), does its harm, and undoes it. ``undo`` puts back what was there and nothing else, and
-it may come after an ``inflict`` that was killed half-way: what is in place already is left alone.
+A ``FaultAction`` looks at what stands there (``before``, kept in the state file, so that another
+process can heal it), does its harm, and undoes it. ``undo`` puts back what was there and nothing
+else, and it may come after an ``inflict`` that was killed half-way: what is in place already is
+left alone.
 """
 
 from __future__ import annotations

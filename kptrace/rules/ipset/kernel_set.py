@@ -1,8 +1,8 @@
 """An ipset as the kernel tells it by netlink -> the text of ``ipset save`` for it.
 
-In: the tree of ``agent/netlink/ipset.py``: type, family, options and elements, attributes by the kernel's
-names, values in hexadecimal. Out: a ``create`` and ``add`` lines, which ``save.py`` reads; so
-native and text reading end in the same hands. ValueError or KeyError for what is no such tree.
+In: the tree of ``agent/netlink/ipset.py``: type, family, options and elements, attributes by the
+kernel's names, values in hexadecimal. Out: a ``create`` and ``add`` lines, which ``save.py`` reads;
+so native and text reading end in the same hands. ValueError or KeyError for what is no such tree.
 """
 
 from __future__ import annotations

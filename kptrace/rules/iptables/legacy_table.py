@@ -1,8 +1,9 @@
 """A legacy table as getsockopt(IPT_SO_GET_ENTRIES) gives it: one blob -> the rules of one chain.
 
-In: the entries and where each hook begins and ends. Out: trees like those of ``agent/nftables/attributes.py``,
-so that both backends are told alike. Chains are found by one search for their names; nothing is
-decoded before its chain is asked for: of 300,000 entries a few hundred are looked at.
+In: the entries and where each hook begins and ends. Out: trees like those of
+``agent/nftables/attributes.py``, so that both backends are told alike. Chains are found by one
+search for their names; nothing is decoded before its chain is asked for: of 300,000 entries a few
+hundred are looked at.
 
 Theory (ip_tables.c): entries stand one behind the other, each with the distance to its target and
 to the next. A chain of the user's begins behind an entry whose target is ERROR with the chain's

@@ -1,9 +1,9 @@
 """A rule of iptables-nft: nf_tables' expressions -> the line that iptables-nft-save prints.
 
-In: the expressions as trees (``agent/nftables/attributes.py``). Out: an Entry. iptables-nft writes addresses,
-interfaces, protocols, TCP and UDP ports, marks, limits, NFLOG and TRACE as nft's own expressions,
-all else as ``match`` and ``target`` with the bytes that legacy tables hold (nft-shared.c). What it
-would not write is Foreign: such a rule is nft's own.
+In: the expressions as trees (``agent/nftables/attributes.py``). Out: an Entry. iptables-nft writes
+addresses, interfaces, protocols, TCP and UDP ports, marks, limits, NFLOG and TRACE as nft's own
+expressions, all else as ``match`` and ``target`` with the bytes that legacy tables hold
+(nft-shared.c). What it would not write is Foreign: such a rule is nft's own.
 
 It always loads one register and compares it at once; a load that nothing follows means nothing
 (``-o +``).

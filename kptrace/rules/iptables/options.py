@@ -116,7 +116,9 @@ def masked(key: str, text: str, option: Option) -> Comparison:
 
 
 def protocol(text: str) -> str:
-    """The name that rules/model/expressions.py uses, from iptables' name (/etc/protocols) or number."""
+    """The name that rules/model/expressions.py uses, from iptables' name (/etc/protocols) or
+    number.
+    """
     name = text.lower()
     if name.isdigit():
         return PROTOCOLS.get(int(name), name)

@@ -42,7 +42,9 @@ _COMMIT = re.compile(r"^COMMIT[^\S\n]*\n", re.MULTILINE)
 
 
 class Pages(Protocol):
-    """A text in parts of whole lines: a tuple of one, or those of a big file (kptrace/bundle/paged_file.py)."""
+    """A text in parts of whole lines: a tuple of one, or those of a big file
+    (kptrace/bundle/paged_file.py).
+    """
 
     def __iter__(self) -> Iterator[str]: ...
 

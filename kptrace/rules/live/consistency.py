@@ -1,8 +1,9 @@
 """Whether the rules stayed as they were while one read them: ``spans_generations`` and ``changed``.
 
-In: facts about rules by their names (queries.py), as they were told. kube-proxy writes rules all the
-time, and a walk reads them part by part. Each fact of nf_tables holds the generation of the whole
-ruleset, which each commit raises; a legacy table holds no such number, but is read as a whole.
+In: facts about rules by their names (queries.py), as they were told. kube-proxy writes rules all
+the time, and a walk reads them part by part. Each fact of nf_tables holds the generation of the
+whole ruleset, which each commit raises; a legacy table holds no such number, but is read as a
+whole.
 """
 
 from __future__ import annotations

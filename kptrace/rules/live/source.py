@@ -1,8 +1,8 @@
 """A live node's rules as a Source: each chain, set and element is asked for when it is reached.
 
-Comes in: ``ask``, which gives the facts of some names (rules/live/queries.py); an agent's Dump, or the
-facts of a saved run, which hold what was asked then. Goes out: tables, chains, rules and sets equal
-to those that the text readers make of the same kernel's ``-save`` texts and JSON.
+Comes in: ``ask``, which gives the facts of some names (rules/live/queries.py); an agent's Dump, or
+the facts of a saved run, which hold what was asked then. Goes out: tables, chains, rules and sets
+equal to those that the text readers make of the same kernel's ``-save`` texts and JSON.
 
 A table of iptables-nft's is told from nft's own by its base chains (nft_is_chain_compatible in
 iptables); a rule in it that iptables could not have written is read as nft's own.

@@ -1,8 +1,8 @@
 """What a rule is made of: expressions, matches and statements, one form for every rule language.
 
-Comes in: nothing; the readers (``rules/iptables/save.py``, ``rules/nftables/json_ruleset.py``) build these. Goes out: the ordered
-``body`` of a Rule, which the interpreter runs from left to right: a Match that is false ends the
-rule, a Statement acts at once, a Verdict leaves.
+Comes in: nothing; the readers (``rules/iptables/save.py``, ``rules/nftables/json_ruleset.py``)
+build these. Goes out: the ordered ``body`` of a Rule, which the interpreter runs from left to
+right: a Match that is false ends the rule, a Statement acts at once, a Verdict leaves.
 
 The form is nftables' own, since it is the more general one and since iptables' matches are all
 expressible in it (iptables-translate(8) is the proof); what nftables lacks (``statistic``'s

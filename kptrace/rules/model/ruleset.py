@@ -9,7 +9,8 @@ The kernel runs the base chains of a hook by ascending priority; of two with the
 one registered later runs first (nf_hook_entries_grow inserts before its equals). Registration
 order is known between nft tables only (handles grow); a legacy table counts as the oldest.
 
-What a body is made of is in ``expressions.py``, sets are in ``sets.py``, IPVS services in ``rules/ipvs/ipvsadm.py``.
+What a body is made of is in ``expressions.py``, sets are in ``sets.py``, IPVS services in
+``rules/ipvs/ipvsadm.py``.
 """
 
 from __future__ import annotations

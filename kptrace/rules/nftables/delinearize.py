@@ -1,8 +1,8 @@
 """nf_tables' loads, comparisons and assignments -> the JSON of nft.
 
-In: expressions as trees (``agent/nftables/attributes.py``). Out: ``Delinearizer.out``, the statements so far. This
-is what nft does in netlink_delinearize.c: the kernel knows a small machine with registers, loads
-and comparisons; nft makes words of it.
+In: expressions as trees (``agent/nftables/attributes.py``). Out: ``Delinearizer.out``, the
+statements so far. This is what nft does in netlink_delinearize.c: the kernel knows a small machine
+with registers, loads and comparisons; nft makes words of it.
 
 - A register holds what was loaded last; a key of several parts lies in registers side by side.
 - Which header a load means follows from what was compared before: ``meta l4proto 6`` makes

@@ -1,7 +1,8 @@
 """Expressions of ``nft -j`` JSON -> Expr (libnftables-json(5), "Expressions").
 
 Each has its entry in a table; what is not there becomes OpaqueExpr with its own JSON. Constants are
-turned into rules/model/expressions.py's canonical values by the field that they are compared with (``echo-request``
+turned into rules/model/expressions.py's canonical values by the field that they are compared with
+(``echo-request``
 -> 8, ``syn`` -> 2), elements of named sets by the set's type.
 """
 

@@ -1,9 +1,9 @@
 """A rule of nf_tables as the kernel holds it -> the JSON that ``nft -j`` prints for it.
 
-In: the expressions as trees (``agent/nftables/attributes.py``), the sets that they name, the table's family.
-Out: the statements that ``json_statements.py`` and ``text_format.py`` read, so that native and text
-reading end in the same hands. An expression that is not known here stays as its own tree,
-``{"xfrm": {...}}``, which is opaque to those two.
+In: the expressions as trees (``agent/nftables/attributes.py``), the sets that they name, the
+table's family. Out: the statements that ``json_statements.py`` and ``text_format.py`` read, so that
+native and text reading end in the same hands. An expression that is not known here stays as its own
+tree, ``{"xfrm": {...}}``, which is opaque to those two.
 """
 
 from __future__ import annotations

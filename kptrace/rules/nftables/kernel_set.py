@@ -1,7 +1,7 @@
 """A set or map of nf_tables as the kernel holds it -> the JSON that ``nft -j`` prints for it.
 
-In: the set's tree (``agent/nftables/attributes.py``) with its elements' trees. Out: what a rule has to know of
-it (SetTold), and its elements in nft's JSON, which ``json_ruleset.py`` reads.
+In: the set's tree (``agent/nftables/attributes.py``) with its elements' trees. Out: what a rule has
+to know of it (SetTold), and its elements in nft's JSON, which ``json_ruleset.py`` reads.
 
 Theory: the kernel keeps the intervals of a set with one dimension as their beginnings and, with a
 flag, what comes after their ends; those of a concatenation as a pair of keys (segtree.c in nft).

@@ -1,9 +1,9 @@
 """Handed over: a BPF program takes what comes to a device, and where it goes the program says.
 
 What programs decide is not read here, so nothing after it is certain. But where a network has one
-usual way (``BpfDatapath.tunnel``), that is walked: to a pod of this node by its own device, to one of
-another node by the tunnel device, whose program names the remote node itself (the tunnel's key is
-metadata, no FDB entry). Else the walk ends, and says at which device.
+usual way (``BpfDatapath.tunnel``), that is walked: to a pod of this node by its own device, to one
+of another node by the tunnel device, whose program names the remote node itself (the tunnel's key
+is metadata, no FDB entry). Else the walk ends, and says at which device.
 """
 
 from __future__ import annotations

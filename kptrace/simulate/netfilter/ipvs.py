@@ -1,7 +1,7 @@
 """IPVS in one namespace: it takes packets for its virtual services, and translates their answers.
 
-In: a packet at a hook. Out: ``SentByIpvs`` when IPVS sends the packet on itself, Killed when it refuses
-it, else None. Only masquerading (NAT) is followed, which is all that kube-proxy uses.
+In: a packet at a hook. Out: ``SentByIpvs`` when IPVS sends the packet on itself, Killed when it
+refuses it, else None. Only masquerading (NAT) is followed, which is all that kube-proxy uses.
 
 Theory (ip_vs_core.c, ip_vs_xmit.c). Requests are taken in input (99, just before nat) and in output
 (-98): a packet has to be the node's own to get there, hence the addresses on kube-ipvs0. Its

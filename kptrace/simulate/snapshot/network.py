@@ -7,7 +7,7 @@ Addresses are text as the kernel prints it; networks are parsed once, as they ar
 from __future__ import annotations
 
 from kptrace.model import Value
-from kptrace.model.addresses import Network
+from kptrace.model.addresses import Network, address
 
 # What encapsulation adds: an outer IPv4 or IPv6 header; VXLAN and Geneve UDP, 8 and the inner
 # Ethernet header (RFC 7348, 8926); GRE 4, and 4 for a key (RFC 2890); WireGuard UDP, 16 and 16

@@ -1,4 +1,4 @@
-"""Tunnels: into them and out again; VXLAN and IP in IP here, the others in geneve_gre.py, wireguard.py.
+"""Encapsulation and decapsulation: VXLAN and IPIP; the others: geneve_gre.py, wireguard.py.
 
 A VXLAN device needs two entries to send: the neighbour's link address (``ip neigh``) and where
 that address lives (``bridge fdb``, else the device's own remote). The outer packet is a new packet

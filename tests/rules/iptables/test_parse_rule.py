@@ -100,7 +100,10 @@ MATCHES: list[tuple[str, tuple[Part, ...]]] = [
             ),
         ),
     ),
-    ("-i cali+", (Comparison(left=f("meta iifname"), op="==", right=InterfaceWildcard(start="cali")),)),
+    (
+        "-i cali+",
+        (Comparison(left=f("meta iifname"), op="==", right=InterfaceWildcard(start="cali")),),
+    ),
     ("! -o docker0", (Comparison(left=f("meta oifname"), op="!=", right=c("docker0")),)),
     ("-p ipencap", (equal("meta l4proto", "ipip"),)),
     ("-p 112", (equal("meta l4proto", "vrrp"),)),
@@ -293,9 +296,15 @@ MATCHES: list[tuple[str, tuple[Part, ...]]] = [
     ),
     ("-m socket --transparent", (Socket(transparent=True),)),
     # what is not known keeps its words, as a whole
-    ("-m string --string \"a b\" --algo bm", (UnknownStatement(text='-m string --string "a b" --algo bm'),)),
+    (
+        "-m string --string \"a b\" --algo bm",
+        (UnknownStatement(text='-m string --string "a b" --algo bm'),),
+    ),
     ("-m rpfilter --accept-local", (UnknownStatement(text="-m rpfilter --accept-local"),)),
-    ("-m tcp --dport 80 --tcp-option 4", (UnknownStatement(text="-m tcp --dport 80 --tcp-option 4"),)),
+    (
+        "-m tcp --dport 80 --tcp-option 4",
+        (UnknownStatement(text="-m tcp --dport 80 --tcp-option 4"),),
+    ),
     ("-m set --match-set svc dst --return-nomatch", (
         UnknownStatement(text="-m set --match-set svc dst --return-nomatch"),
     )),

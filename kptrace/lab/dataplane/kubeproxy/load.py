@@ -1,7 +1,8 @@
 """How the proxies' rules get into a node: the mode in, commands with their stdin out.
 
-Nothing runs here: whoever enters the node's namespace runs each ``LoadCommand`` in order. All are one
-transaction a family; ``iptables-restore --noflush`` leaves everybody else's rules where they are.
+Nothing runs here: whoever enters the node's namespace runs each ``LoadCommand`` in order. All are
+one transaction a family; ``iptables-restore --noflush`` leaves everybody else's rules where they
+are.
 """
 
 from __future__ import annotations
