@@ -48,7 +48,7 @@ FAMILIES: tuple[Family, ...] = ("ip", "ip6")
 
 
 class StateSource(Protocol):
-    """Where the state comes from: a Bundle (bundle/folder.py), agents (environment/local_node.py)."""
+    """A source of node state: a bundle (bundle/folder.py) or agents (environment/local_node.py)."""
 
     @property
     def nodes(self) -> tuple[str, ...]: ...

@@ -51,7 +51,7 @@ def probe_ids(first: int, count: int) -> tuple[int, ...]:
 
 
 def preflight_id_of(cookie: int) -> int:
-    """The id of the preflight probe (trace/preflight.py) that precedes this probe on the same 5-tuple.
+    """The id of the preflight probe (trace/preflight.py) sent before this one on its 5-tuple.
 
     It stands in another block, so that no packet of the one is taken for one of the other.
     """
