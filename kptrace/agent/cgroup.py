@@ -52,7 +52,7 @@ def looked_up(id: int, door: NetnsHandle) -> tuple[NetnsHandle, tuple[FileConten
     """The door of a pod with its cgroup, where sockets have to be made there; and why they cannot
     be, if so.
     """
-    process = Path(door.netns).parents[1]  # /proc/PID/ns/net
+    process = Path(door.ns_path).parents[1]  # /proc/PID/ns/net
     try:
         directory = with_programs(process)
         with within_cgroup(directory):

@@ -38,11 +38,11 @@ def keep_open(door: NetnsHandle, at_end: set[Callable[[], None]]) -> NetnsHandle
     """The same with its namespace kept open: a pod may end while one looks at it, and the number of
     its process be another's then. Raises OSError where it has ended already.
     """
-    if door.netns == OWN:
+    if door.ns_path == OWN:
         return door
-    file = os.open(door.netns, os.O_RDONLY | os.O_CLOEXEC)
+    file = os.open(door.ns_path, os.O_RDONLY | os.O_CLOEXEC)
     at_end.add(partial(os.close, file))
-    return msgspec.structs.replace(door, netns=f"/proc/self/fd/{file}", path=door.netns)
+    return msgspec.structs.replace(door, ns_path=f"/proc/self/fd/{file}", path=door.ns_path)
 
 
 def processes_of(uids: set[str], proc: Path = PROC) -> dict[str, list[int]]:

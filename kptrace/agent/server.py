@@ -170,13 +170,13 @@ class AgentServer:
 
     def _door(self, place: Netns) -> NetnsHandle:
         if place not in self._doors:
-            raise RequestError(f"no door to {place.netns} on {place.node}", "send Enter first")
+            raise RequestError(f"no door to {place.name} on {place.node}", "send Enter first")
         return self._doors[place]
 
     def _enter(self, request: OpenNamespaces) -> None:
         self._rights = request.rights
         for door in resolve_netns(request.doors):
-            if not door.netns:
+            if not door.ns_path:
                 why = f"no process of pod {door.place.pod} was found on {door.place.node}"
                 why = door.closed or why
                 self._say(_closed(request, door.place, why, door.remedy))
@@ -189,7 +189,7 @@ class AgentServer:
             self._doors[door.place] = door
             try:
                 self._doors[door.place] = door = keep_open(door, self._at_end)
-                run_in_netns(door.netns, _noop)
+                run_in_netns(door.ns_path, _noop)
             except PermissionError as error:
                 why = f"not permitted to enter the network namespace ({error.strerror})"
                 self._say(_closed(request, door.place, why, self._rights or AS_ROOT))
@@ -199,7 +199,7 @@ class AgentServer:
                     self._say(_closed(request, door.place, why, "trace once more"))
                     continue
                 raise RequestError(
-                    f"{door.netns}: no such namespace file (for {door.place.netns})",
+                    f"{door.ns_path}: no such namespace file (for {door.place.name})",
                     "it may have ended since it was looked up; try again",
                 ) from None
         self._say(Done(id=request.id))
@@ -235,8 +235,8 @@ class AgentServer:
         from kptrace.agent.state.rule_queries import RuleReader
 
         if door.place not in self._rules:
-            ahead = self._ahead if door.netns == OWN else None
-            self._rules[door.place] = RuleReader(door.netns, ahead)
+            ahead = self._ahead if door.ns_path == OWN else None
+            self._rules[door.place] = RuleReader(door.ns_path, ahead)
         return self._rules[door.place]
 
     def _ask(self, request: DnsQuery) -> None:
@@ -245,7 +245,7 @@ class AgentServer:
 
         door = self._door(request.place)
         with within_cgroup(door.cgroup):
-            sock = run_in_netns(door.netns, partial(dns_query.open_socket, request))
+            sock = run_in_netns(door.ns_path, partial(dns_query.open_socket, request))
         task = dns_query.put(request, sock, lambda answer: self._say(answer, Done(id=request.id)))
         self._loop.start(task)
 
@@ -267,7 +267,7 @@ class AgentServer:
 
         door = self._door(request.place)
         with within_cgroup(door.cgroup):
-            opened = run_in_netns(door.netns, partial(_open_all, request.probes))
+            opened = run_in_netns(door.ns_path, partial(_open_all, request.probes))
         left = len(opened)
 
         def returned(result: ProbeResult) -> None:
@@ -307,13 +307,13 @@ class AgentServer:
             )
             return [entry for entry in found if entry]
 
-        self._say(*run_in_netns(door.netns, look), Done(id=request.id))
+        self._say(*run_in_netns(door.ns_path, look), Done(id=request.id))
 
     def _recall(self, request: ListConnections) -> None:
         from kptrace.agent.netlink import conntrack
 
         look = partial(conntrack.recall, request.place, request.flow)
-        found = [one for one in run_in_netns(self._door(request.place).netns, look) if one.lasts]
+        found = [one for one in run_in_netns(self._door(request.place).ns_path, look) if one.lasts]
         entries, more = tuple(found[:MOST_RECALLED]), len(found[MOST_RECALLED:])
         recalled = ConnectionList(id=request.id, place=request.place, entries=entries, more=more)
         self._say(recalled, Done(id=request.id))

@@ -14,7 +14,7 @@ _NAMED = 2
 
 def rules_changed(place: Netns, parts: Sequence[RuleQuery]) -> EvidenceSource:
     """``parts``: those that were other after the probe than when they were read."""
-    whose = place.netns if place.pod else place.node
+    whose = place.name if place.pod else place.node
     named = _some(list(dict.fromkeys(map(_words, parts))))
     return EvidenceSource(
         name=CHANGE,

@@ -267,7 +267,7 @@ def _drop_hop(case: ProbeEvidence) -> Iterator[Hop]:
         drop = next((d for d in case.drops if d.node == passage.place.node), None)
         yield Hop(
             node=passage.place.node,
-            netns=passage.place.netns,
+            netns=passage.place.name,
             interface=met.hit.iif or (last.interface if last else ""),
             direction="",
             action="dropped" if met.drops else "rejected",
@@ -281,7 +281,7 @@ def _drop_hop(case: ProbeEvidence) -> Iterator[Hop]:
         drop = case.drops[0]
         yield Hop(
             node=drop.node,
-            netns=drop.place.netns if drop.place else "host",
+            netns=drop.place.name if drop.place else "host",
             interface=drop.interface,
             direction="",
             action="dropped",

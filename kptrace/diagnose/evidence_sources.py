@@ -108,7 +108,7 @@ def _of(unarmed: Iterable[SourceUnavailable], node: str, name: str) -> list[Sour
 
 def _why(unarmed: Iterable[SourceUnavailable], node: str, name: str) -> str:
     reasons = dict.fromkeys(
-        f"{u.why}" + (f" (in {u.place.netns})" if u.place.pod else "")
+        f"{u.why}" + (f" (in {u.place.name})" if u.place.pod else "")
         for u in _of(unarmed, node, name)
     )
     return "; ".join(reasons)

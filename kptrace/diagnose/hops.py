@@ -72,7 +72,7 @@ def _redirected(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Hop]:
         )
         yield Hop(
             node=last.place.node,
-            netns=last.place.netns,
+            netns=last.place.name,
             interface=last.interface,
             direction=last.direction,
             action="dnat",
@@ -174,7 +174,7 @@ def _nat(
         rule, via = told(case, place.node, rule, by, old.src)
     return Hop(
         node=place.node,
-        netns=place.netns,
+        netns=place.name,
         interface=after.interface,
         direction=after.direction,
         action=action,
@@ -237,7 +237,7 @@ def _route(case: ProbeEvidence, after: CapturedPacket) -> Iterator[Hop]:
     )
     yield Hop(
         node=after.place.node,
-        netns=after.place.netns,
+        netns=after.place.name,
         interface=after.interface,
         direction="",
         action="route",
@@ -259,7 +259,7 @@ def _route_step(case: ProbeEvidence, after: CapturedPacket) -> SimulatedStep | N
 def _encap(case: ProbeEvidence, before: CapturedPacket, after: CapturedPacket) -> Hop:
     return Hop(
         node=after.place.node,
-        netns=after.place.netns,
+        netns=after.place.name,
         interface=before.interface,
         direction="out",
         action="encap",
@@ -273,7 +273,7 @@ def _hop(case: ProbeEvidence, sighting: CapturedPacket, action: HopAction, words
     place = sighting.place
     return Hop(
         node=place.node,
-        netns=place.netns,
+        netns=place.name,
         interface=sighting.interface,
         direction=sighting.direction,
         action=action,

@@ -95,7 +95,7 @@ def rule_hit(passage: ChainTraversal, met: MatchedRuleEvent) -> str:
 
 
 def drop_report(case: ProbeEvidence, drop: DropEvent) -> str:
-    where = f" of {drop.place.netns}" if drop.place and drop.place.pod else ""
+    where = f" of {drop.place.name}" if drop.place and drop.place.pod else ""
     interface = f", {drop.interface}{where}" if drop.interface else ""
     when = case.at(drop.node, drop.time_ns)
     return (

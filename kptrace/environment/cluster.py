@@ -39,7 +39,7 @@ Say = Callable[[str], None]
 def host_door(node: str) -> NetnsHandle:
     return NetnsHandle(
         place=Netns(node=node),
-        netns=HOST_NETNS,
+        ns_path=HOST_NETNS,
         resolv_conf=HOST_RESOLV_CONF,
         bpffs=HOST_BPFFS,
     )
@@ -199,7 +199,7 @@ class ClusterEnvironment:
         closed = f"only pod {source.pod} itself was looked into: {why.in_one_line}"
         doors = (
             NetnsHandle(place=Netns(node=node), closed=closed, remedy=why.hint),
-            NetnsHandle(place=source, netns="/proc/self/ns/net", resolv_conf="/etc/resolv.conf"),
+            NetnsHandle(place=source, ns_path="/proc/self/ns/net", resolv_conf="/etc/resolv.conf"),
         )
         guest = EphemeralAgentContainer(self._client, self._terms, self.run, source.pod)
         agent = ExecAgentClient(node, doors, guest, self._terms.image, self._say)

@@ -99,4 +99,4 @@ def _from_here(door: NetnsHandle) -> NetnsHandle:
     """The node's own is the one that we are in; a pod's is found by its uid as from anywhere."""
     if door.place.pod:
         return door
-    return NetnsHandle(place=door.place, netns=OWN_NETNS, resolv_conf=OWN_RESOLV_CONF)
+    return NetnsHandle(place=door.place, ns_path=OWN_NETNS, resolv_conf=OWN_RESOLV_CONF)

@@ -91,7 +91,7 @@ class InPod(LocalNode):
         why = f"{OWN_ONLY}, and no agent could be started: {self._refusal.in_one_line}"
         doors = (
             NetnsHandle(place=Netns(node=node), closed=why, remedy=self._refusal.hint),
-            NetnsHandle(place=pod, netns="/proc/self/ns/net", resolv_conf=str(RESOLV_CONF)),
+            NetnsHandle(place=pod, ns_path="/proc/self/ns/net", resolv_conf=str(RESOLV_CONF)),
         )
         agent = self._open.enter_context(SubprocessAgent(node, doors))
         agent.wait_until_entered()

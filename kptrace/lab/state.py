@@ -132,13 +132,13 @@ class Lab(Value):
     def _doors(self) -> tuple[NetnsHandle, ...]:
         return (
             *(
-                NetnsHandle(place=one.place, netns=str(NETNS / one.netns))
+                NetnsHandle(place=one.place, ns_path=str(NETNS / one.netns))
                 for one in self.plan.nodes
             ),
             *(
                 NetnsHandle(
                     place=one.place,
-                    netns=str(NETNS / one.netns),
+                    ns_path=str(NETNS / one.netns),
                     resolv_conf=str(ETC / one.netns / "resolv.conf"),
                 )
                 for one in self.plan.pods

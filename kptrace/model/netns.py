@@ -12,6 +12,6 @@ class Netns(Value, order=True):
     pod: str = ""
 
     @property
-    def netns(self) -> str:
+    def name(self) -> str:
         """The name that reports use: ``host`` for the node's own, else ``namespace/pod``."""
         return self.pod or "host"

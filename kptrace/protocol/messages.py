@@ -52,7 +52,7 @@ class NetnsHandle(Value):
 
     pod_uid: where only this is known, the agent looks for a process of the pod
     (agent/netns_lookup.py), which has the namespace, the resolv.conf and the cgroup. path: the
-    namespace file as another process has to name it, once the agent holds ``netns`` open closed:
+    namespace file as another process has to name it, once the agent holds ``ns_path`` open closed:
     why there is no way in, where that is known before; ``remedy``: what would open it resolv_conf:
     the file that its resolver reads; empty: none known. bpffs: where BPF maps are pinned; cgroup:
     the directory (version 2) that its programs run in, for sockets are made there that the programs
@@ -60,7 +60,7 @@ class NetnsHandle(Value):
     """
 
     place: Netns
-    netns: str = ""
+    ns_path: str = ""
     pod_uid: str = ""
     path: str = ""
     closed: str = ""

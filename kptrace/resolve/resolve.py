@@ -48,7 +48,7 @@ def resolve_target(
     servers: tuple[str, ...] = ()
     absent: tuple[EvidenceSource, ...] = ()
     if asking:
-        say(f"asking DNS as {source.place.netns} on {source.place.node} does")
+        say(f"asking DNS as {source.place.name} on {source.place.node} does")
         crew = AgentSession(ground)
         crew.sender(source.place)
         if crew.reachable_netns((source.place,)):

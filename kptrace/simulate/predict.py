@@ -139,7 +139,7 @@ def _start(
         socket_lb.translate(story, skb)
         return Output(skb)
     if source is not None:
-        story.note_missing(f"{source.node}/{source.netns}: its own namespace")
+        story.note_missing(f"{source.node}/{source.name}: its own namespace")
         skb = Skb(place=source, packet=packet)
         socket_lb.translate(story, skb)
         return _from_unseen(story, skb.packet, Netns(node=source.node))

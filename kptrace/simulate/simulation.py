@@ -58,7 +58,7 @@ class Simulation:
             rules = set() if place.pod else rules | {"nft-ruleset.json"}
             lacking = [name for name in snapshot.ruleset.missing if name in rules]
             for name in (*snapshot.missing, *lacking):
-                self.note_missing(f"{place.node}/{place.netns}: {name}")
+                self.note_missing(f"{place.node}/{place.name}: {name}")
             self._netfilter[place] = Netfilter(
                 snapshot, self.choices, self.steps.append, self.remark
             )

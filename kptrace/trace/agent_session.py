@@ -136,7 +136,7 @@ class AgentSession:
         agent = self.require_agent(place.node)
         for one in agent.log:
             if _is_closed(one, place):
-                where = place.netns if place.pod else f"node {place.node}"
+                where = place.name if place.pod else f"node {place.node}"
                 raise PermissionDeniedError(f"{where}: {one.missing}", one.remedy)
         return agent
 
@@ -183,7 +183,7 @@ class AgentSession:
         agent = self.agent_or_none(place.node)
         closed = [one for one in agent.log if _is_closed(one, place)] if agent else []
         for one in closed:
-            layer = _absent(place.netns, place.node, PermissionDeniedError(one.missing, one.remedy))
+            layer = _absent(place.name, place.node, PermissionDeniedError(one.missing, one.remedy))
             if layer not in self.absent:
                 self.absent.append(layer)
         return agent is not None and not closed

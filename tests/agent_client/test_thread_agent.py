@@ -15,7 +15,7 @@ from kptrace.model.errors import ObservationError
 from kptrace.protocol import FileContent, GetConntrack, NetnsHandle, ReadFiles
 
 HERE = Netns(node="a")
-DOORS = (NetnsHandle(place=HERE, netns="/proc/self/ns/net"),)
+DOORS = (NetnsHandle(place=HERE, ns_path="/proc/self/ns/net"),)
 
 
 def dumped(agent: ThreadAgent, id: int, *files: str) -> dict[str, str]:

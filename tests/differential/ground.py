@@ -220,7 +220,7 @@ class Ground:
 
     def saved(self) -> dict[str, str]:
         """The rules as the tools tell them, by their names in a bundle."""
-        door = NetnsHandle(place=self.place, netns=self.path())
+        door = NetnsHandle(place=self.place, ns_path=self.path())
         return {fact.file: fact.text for fact in files.facts(1, door, RULES) if not fact.missing}
 
     # --- what the walk starts from ------------------------------------------------------------
@@ -230,7 +230,7 @@ class Ground:
         return {name: self._state(name) for name in (ROUTER, *ENDS)}
 
     def _state(self, name: str) -> dict[str, str]:
-        door = NetnsHandle(place=place_of(name), netns=self.path(name))
+        door = NetnsHandle(place=place_of(name), ns_path=self.path(name))
         return {fact.file: fact.text for fact in files.facts(1, door, STATE) if not fact.missing}
 
 

@@ -14,7 +14,7 @@ from kptrace.protocol import NetnsHandle
 
 POD = NetnsHandle(place=Netns(node="node-a", pod="shop/web"), pod_uid="u-1")
 HOST = NetnsHandle(
-    place=Netns(node="node-a"), netns="/proc/1/ns/net", bpffs="/proc/1/root/sys/fs/bpf"
+    place=Netns(node="node-a"), ns_path="/proc/1/ns/net", bpffs="/proc/1/root/sys/fs/bpf"
 )
 
 
@@ -97,7 +97,7 @@ def test_only_root_looks_at_its_own_node_without_a_pod(
     asked = ["begin node-b", "agent node-b", "left"]
     if root:
         assert isinstance(own, Local)
-        assert own.doors[0].netns == OWN_NETNS
+        assert own.doors[0].ns_path == OWN_NETNS
         assert own.doors[1] == POD
         assert cluster.asked == asked
     else:

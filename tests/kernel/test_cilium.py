@@ -275,7 +275,7 @@ def test_a_fault_is_named(each_cilium_bench: Any, name: str) -> None:
 def as_client(lab: Lab, work: Callable[[], T]) -> T:
     door = lab.door(CLIENT)
     with within_cgroup(door.cgroup):
-        return run_in_netns(door.netns, work)
+        return run_in_netns(door.ns_path, work)
 
 
 def test_a_plain_client_believes_that_it_talks_to_the_service(each_cilium_bench: Any) -> None:
@@ -408,7 +408,7 @@ def on_the_way_in(lab: Lab, pod: str, *, drop: bool = False) -> Iterator[None]:
     or throws it away.
     """
     to = lab.plan.pod(pod)
-    netns = lab.door(Netns(node=to.node)).netns
+    netns = lab.door(Netns(node=to.node)).ns_path
     index = {name: number for number, name in interfaces(netns).items()}
     device = "cilium_vxlan" if lab.plan.network == "cilium-vxlan" else "eth0"
     code = Code()

@@ -30,7 +30,7 @@ POWERLESS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 def on_node(
     lab: Lab, *args: str, node: str = "node-a", rights: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    netns = lab.door(Netns(node=node)).netns
+    netns = lab.door(Netns(node=node)).ns_path
     command = ["nsenter", f"--net={netns}", *rights, sys.executable, "-m", "kptrace", *args]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

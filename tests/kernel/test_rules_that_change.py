@@ -109,7 +109,7 @@ def test_links_that_come_and_go_while_the_others_are_listed(netns: str) -> None:
 
     lasting = [f"{end}{number}" for number in range(200) for end in "vw"]
     ip(*(f"link add v{number} type veth peer name w{number}" for number in range(200)))
-    over, door = threading.Event(), NetnsHandle(place=Netns(node="n"), netns=netns)
+    over, door = threading.Event(), NetnsHandle(place=Netns(node="n"), ns_path=netns)
     busy = threading.Thread(target=come_and_go)
     busy.start()
     try:
@@ -136,7 +136,7 @@ def proxied(net: int) -> str:
 
 class ThatNode(LocalNode):
     def agent(self, node: str) -> AgentClient:
-        door = NetnsHandle(place=Netns(node=node), netns=f"/run/netns/{NAME}")
+        door = NetnsHandle(place=Netns(node=node), ns_path=f"/run/netns/{NAME}")
         return self._open.enter_context(ThreadAgent(node, (door,)))
 
 
@@ -145,7 +145,9 @@ class Disturbed:
 
     def __init__(self, live: LiveState, disturb: Callable[[], None]) -> None:
         self._live, self._disturb = live, disturb
-        self.nodes, self.api, self.torn, self.later = live.nodes, live.api, live.torn, live.later
+        self.nodes, self.api = live.nodes, live.api
+        self.rules_changed_while_reading = live.rules_changed_while_reading
+        self.refresh_after = live.refresh_after
 
     def node(self, name: str) -> Mapping[str, str]:
         return Files(self._live.node(name), self._disturb)

@@ -71,7 +71,7 @@ def test_doors_lead_to_every_place() -> None:
     doors = {door.place: door for door in lab.doors}
     assert set(doors) >= {Netns(node="node-c"), Netns(node="node-a", pod="shop/client")}
     client = doors[Netns(node="node-a", pod="shop/client")]
-    assert client.netns == "/run/netns/kpt-x-shop.client"
+    assert client.ns_path == "/run/netns/kpt-x-shop.client"
     assert client.resolv_conf == "/etc/netns/kpt-x-shop.client/resolv.conf"
     assert doors[Netns(node="node-c")].resolv_conf == ""
     assert len(doors) == 3 + len(lab.plan.pods)

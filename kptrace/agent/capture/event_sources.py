@@ -110,27 +110,27 @@ class CaptureSession:
 
     def _arm_capture(self, door: NetnsHandle) -> None:
         tcp = any(probe.flow.protocol == "tcp" for probe in self._request.probes)
-        if tcp and not run_in_netns(door.netns, sender.can_mark):
+        if tcp and not run_in_netns(door.ns_path, sender.can_mark):
             raise UnsupportedError(
                 "without CAP_NET_ADMIN a connection cannot be marked to be known again",
                 "grant CAP_NET_ADMIN and CAP_NET_RAW",
             )
         program = capture_filter.program([p.cookie for p in self._request.probes], self._sources)
         self._taps.append(
-            run_in_netns(door.netns, partial(Tap, door.place, capture_filter.assemble(program)))
+            run_in_netns(door.ns_path, partial(Tap, door.place, capture_filter.assemble(program)))
         )
 
     def _arm_rules(self, door: NetnsHandle) -> None:
         try:
-            run_in_netns(door.netns, partial(self._mark, door.place))
+            run_in_netns(door.ns_path, partial(self._mark, door.place))
         except OSError as error:
             if error.errno not in _NO_NFTABLES:
                 raise
             self._trace_by_rule(door)
-        legacy = run_in_netns(door.netns, families)
+        legacy = run_in_netns(door.ns_path, families)
         if legacy:
             before = self._raw[door.place].count if door.place in self._raw else {}
-            tracer = run_in_netns(door.netns, partial(LegacyTracer, door.place, before))
+            tracer = run_in_netns(door.ns_path, partial(LegacyTracer, door.place, before))
             self._tracers.append(tracer)
             tracer.log_to_us(door, legacy, self._guard)
 
@@ -147,7 +147,7 @@ class CaptureSession:
         self._marks.append(mark)
 
     def _trace_by_rule(self, door: NetnsHandle) -> None:
-        if not run_in_netns(door.netns, families):
+        if not run_in_netns(door.ns_path, families):
             return  # no rules, so nothing to be told of
         if not self._request.raw_trace:
             raise UnsupportedError(
@@ -159,7 +159,7 @@ class CaptureSession:
         self._raw[door.place] = made
 
     def _arm_drops(self, doors: list[NetnsHandle], door: NetnsHandle) -> None:
-        places = {inode(d.netns): d.place for d in doors}
+        places = {inode(d.ns_path): d.place for d in doors}
         self._tracers.append(DropTracer(door.place, self._request.probes, places))
 
     # --- reading ------------------------------------------------------------------------------

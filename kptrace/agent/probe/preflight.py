@@ -56,9 +56,9 @@ def begin(
     sockets: list[socket.socket] = []
     try:
         with within_cgroup(source.cgroup):
-            run_in_netns(source.netns, lambda: sockets.extend(map(sender.open_socket, probes)))
+            run_in_netns(source.ns_path, lambda: sockets.extend(map(sender.open_socket, probes)))
         held = (
-            run_in_netns(node.netns, partial(block_egress, probes, request.bridges))
+            run_in_netns(node.ns_path, partial(block_egress, probes, request.bridges))
             if request.hold
             else None
         )
@@ -91,7 +91,7 @@ def _look(node: NetnsHandle, flow: Flow) -> ConntrackEntry | None:
     def find() -> ConntrackEntry | None:
         return conntrack.lookup(node.place, flow) or ipvs_table.lookup(node.place, flow)
 
-    return run_in_netns(node.netns, find)
+    return run_in_netns(node.ns_path, find)
 
 
 def _scout(

@@ -111,7 +111,7 @@ def facts(request_id: int, door: NetnsHandle, files: Iterable[str]) -> Iterator[
             work.append(partial(_ip, option, asked))
     batched = {name for commands in _BATCHES.values() for name in commands}
     work += [partial(_one, name, door) for name in wanted if name not in batched]
-    for found in thread_map((partial(run_in_netns, door.netns, each) for each in work), _PARALLEL):
+    for found in thread_map((partial(run_in_netns, door.ns_path, each) for each in work), _PARALLEL):
         for name, text in found.items():
             yield _fact(request_id, door, name, text)
 

@@ -104,7 +104,7 @@ class LegacyTracer:
         self._guard = guard
         for family in families:
             path = f"{_writable()}/net/netfilter/nf_log/{int(family)}"
-            self._undo.append(guard.change(door.path or door.netns, path, _LOGGER))
+            self._undo.append(guard.change(door.path or door.ns_path, path, _LOGGER))
 
     def fileno(self) -> int:
         return self._conversation.socket.fileno()

@@ -50,9 +50,9 @@ class RawTrace:
     def _set(self, door: NetnsHandle, version: int, rules: list[str]) -> None:
         argv = (PROGRAMS[version], "--noflush", "--wait")
         self._undo.append(
-            self._guard.order(door.path or door.netns, argv, text("-D {chain}", rules))
+            self._guard.order(door.path or door.ns_path, argv, text("-D {chain}", rules))
         )
-        why = run_within(door.netns, argv, text("-I {chain} 1", rules))
+        why = run_within(door.ns_path, argv, text("-I {chain} 1", rules))
         if why:
             self.close()
             raise UnsupportedError(

@@ -86,7 +86,7 @@ class Ground:
             "client": Netns(node="a", pod="t/client"),
             "server": Netns(node="b", pod="t/server"),
         }
-        self.doors = tuple(NetnsHandle(place=p, netns=self.path(n)) for n, p in self.places.items())
+        self.doors = tuple(NetnsHandle(place=p, ns_path=self.path(n)) for n, p in self.places.items())
         self._sockets: list[socket.socket] = []
 
     def name(self, short: str) -> str:

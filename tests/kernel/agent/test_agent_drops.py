@@ -18,7 +18,7 @@ pytestmark = pytest.mark.kernel
 
 def _drops(replies: list[Reply]) -> list[tuple[str, str, str]]:
     return [
-        (r.reason, f"{r.place.node}/{r.place.netns}" if r.place else "", r.interface)
+        (r.reason, f"{r.place.node}/{r.place.name}" if r.place else "", r.interface)
         for r in replies
         if isinstance(r, DropEvent)
     ]

@@ -98,7 +98,7 @@ def test_a_place_without_a_door(agent: SubprocessAgent) -> None:
 
 def test_a_namespace_that_is_gone() -> None:
     place = Netns(node="a")
-    door = NetnsHandle(place=place, netns="/run/netns/kpa-no-such")
+    door = NetnsHandle(place=place, ns_path="/run/netns/kpa-no-such")
     # Agents start side by side, so it is the first wait that tells of it.
     with SubprocessAgent("a", (door,)) as agent:
         agent.send(ReadFiles(id=10, place=place, files=("ip-link.json",)))
@@ -109,8 +109,8 @@ def test_a_namespace_that_is_gone() -> None:
 def test_a_pod_that_has_ended_closes_its_own_door_only() -> None:
     node, pod = Netns(node="a"), Netns(node="a", pod="shop/web")
     doors = (
-        NetnsHandle(place=pod, netns="/proc/4194305/ns/net"),
-        NetnsHandle(place=node, netns=OWN),
+        NetnsHandle(place=pod, ns_path="/proc/4194305/ns/net"),
+        NetnsHandle(place=node, ns_path=OWN),
     )
     with SubprocessAgent("a", doors) as agent:
         agent.wait_until_entered()
@@ -135,7 +135,7 @@ def test_a_pod_that_ends_while_it_is_looked_at_is_looked_at_to_the_end() -> None
             time.sleep(0.01)
         words = ("nsenter", f"--net={path}", "ip", "link", "add", "of-web", "type", "bridge")
         subprocess.run(words, check=True)
-        with SubprocessAgent("a", (NetnsHandle(place=pod, netns=path),)) as agent:
+        with SubprocessAgent("a", (NetnsHandle(place=pod, ns_path=path),)) as agent:
             agent.wait_until_entered()
             process.kill()
             process.wait()

@@ -36,7 +36,7 @@ OTHER = {"in": "out", "out": "in"}
 
 
 def _tap(s: CapturedPacket) -> tuple[str, str, str, str]:
-    return (s.place.node, s.place.netns, s.interface, s.direction)
+    return (s.place.node, s.place.name, s.interface, s.direction)
 
 
 def _taps(sightings: list[CapturedPacket]) -> list[tuple[str, str, str, str]]:

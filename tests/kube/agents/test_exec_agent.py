@@ -23,7 +23,7 @@ from kptrace.model.errors import (
 from kptrace.protocol import FileContent, NetnsHandle, ReadFiles
 
 HERE = Netns(node="a")
-DOOR = NetnsHandle(place=HERE, netns="/proc/self/ns/net")
+DOOR = NetnsHandle(place=HERE, ns_path="/proc/self/ns/net")
 LOST = NetnsHandle(
     place=Netns(node="a", pod="shop/old"), pod_uid="00000000-0000-0000-0000-000000000000"
 )

@@ -12,7 +12,7 @@ import pytest
 from kptrace.lab import network_policy
 from kptrace.lab.address_plan import Plan, plan
 from kptrace.lab.dataplane.calico import rules as felix
-from kptrace.lab.dataplane.calico.policy import NEW, OLD, shape
+from kptrace.lab.dataplane.calico.policy import NEW, OLD, FelixRelease, shape
 from kptrace.lab.network_policy import CLIENT_QUARANTINE, REMOTE_CLOSED
 
 
@@ -77,7 +77,7 @@ def test_tiers_and_kinds_of_a_newer_release() -> None:
 
 
 @pytest.mark.parametrize("made", [OLD, NEW])
-def test_no_bit_means_two_things(made: felix.felix_policy.Shape) -> None:
+def test_no_bit_means_two_things(made: FelixRelease) -> None:
     bits = [made.accept, made.passed, made.drop, made.scratch0, made.scratch1, made.endpoints]
     assert sum(bits) == 0xFFFF0000
     assert made.endpoints % made.stranger == 0
