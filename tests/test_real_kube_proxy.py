@@ -260,14 +260,14 @@ def disagreements(what: str, want: Wanted, entry: ServiceEntrypoint) -> Iterator
     where = f"{what} {entry.kind} {entry.address} from {entry.sender} {entry.source}"
     given = {(one.address, one.port): one.weight for one in entry.backends}
     if entry.outcome not in want.outcomes:
-        yield f"{where}: {entry.outcome} ({entry.words}), not {want.outcomes}"
+        yield f"{where}: {entry.outcome} ({entry.description}), not {want.outcomes}"
     if set(given) != want.ends:
         yield f"{where}: {sorted(given)}, not {sorted(want.ends)}"
     right = 1 / max(len(want.ends), 1)
     if any(abs(weight - right) > 1e-6 * right for weight in given.values()):
         yield f"{where}: weights {given}"
-    if not entry.certain:
-        yield f"{where}: not certain ({entry.words})"
+    if not entry.deterministic:
+        yield f"{where}: not certain ({entry.description})"
 
 
 @every_place
@@ -459,10 +459,10 @@ def contradictions(line: Line, entry: ServiceEntrypoint) -> Iterator[str]:
             yield f"explained as {entry.outcome}"
         return
     if entry.outcome is not Outcome.DELIVERED:
-        yield f"explained as {entry.outcome} ({entry.words})"
+        yield f"explained as {entry.outcome} ({entry.description})"
     ends = {(one.address, one.port) for one in entry.backends}
     pods = {one.pod.rpartition("/")[2] for one in entry.backends}
     if line.pod not in pods if line.pod else (line.local, line.port) not in ends:
         yield f"the backends are {sorted(ends)}"
-    if line.peer not in (entry.becomes or entry.source).split(", "):
-        yield f"the backend should see {entry.becomes or entry.source}"
+    if line.peer not in (entry.snat_source or entry.source).split(", "):
+        yield f"the backend should see {entry.snat_source or entry.source}"

@@ -1,6 +1,6 @@
 """Saved runs of real labs: their reports, anywhere, for ever; and what is said of broken ones.
 
-``tests/cases/replay-*.tar.gz`` were written by ``kptrace ... --save``. What their reports must
+``tests/cases/replay-*`` were written by ``kptrace ... --save``. What their reports must
 say follows from what was done to the labs; the golden pages beside them were read by a person.
 """
 
@@ -38,7 +38,7 @@ NAMES = ("replay-delivered", "replay-tunnel-port-blocked")
 
 
 def saved(cases: Path, name: str) -> Recording:
-    path = cases / f"{name}.tar.gz"
+    path = cases / name
     return unpack(archive.read(path), path.name)
 
 
@@ -56,8 +56,8 @@ def test_delivered(cases: Path) -> None:
     assert made.hops[0].netns == "shop/client"
     (delivered,) = (hop for hop in made.hops if hop.action == "delivered")
     assert (delivered.node, delivered.netns) == ("node-b", "shop/remote-1")
-    assert made.evidence.agreement is not None
-    assert made.evidence.agreement.seen == made.evidence.agreement.predicted == 20
+    assert made.evidence.prediction_match is not None
+    assert made.evidence.prediction_match.seen == made.evidence.prediction_match.predicted == 20
 
 
 def test_blocked(cases: Path) -> None:
@@ -85,7 +85,7 @@ def without(run: Recording, *kinds: type, node: str = "") -> Recording:
 
 
 def _node(reply: Reply) -> str:
-    place = getattr(reply, "place", None)
+    place = getattr(reply, "netns", None)
     return place.node if place else getattr(reply, "node", "")
 
 
@@ -101,7 +101,7 @@ def timed_out(run: Recording) -> Recording:
 
 
 def losing(run: Recording, layer: str, node: str) -> Recording:
-    lost = EventsLost(place=Netns(node=node), layer=layer, count=3)
+    lost = EventsLost(netns=Netns(node=node), source=layer, count=3)
     return msgspec.structs.replace(run, replies=(*run.replies, lost))
 
 
@@ -117,8 +117,8 @@ def test_without_taps_no_place_is_claimed(cases: Path) -> None:
     made = report(without(saved(cases, "replay-delivered"), CapturedPacket))
     assert made.outcome is Outcome.DELIVERED
     assert not [hop for hop in made.hops if hop.action in ("seen", "delivered", "reply")]
-    assert made.evidence.agreement is not None
-    assert made.evidence.agreement.seen == 0
+    assert made.evidence.prediction_match is not None
+    assert made.evidence.prediction_match.seen == 0
 
 
 def test_without_the_sender_nothing_is_claimed(cases: Path) -> None:
@@ -156,13 +156,20 @@ def test_the_drop_report_alone_says_that_a_rule_did_it(cases: Path) -> None:
 # --- broken files ---------------------------------------------------------------------------------
 
 
+def packed(cases: Path, folder: Path) -> bytes:
+    """A saved run as ``--save FILE.tar.gz`` writes it."""
+    path = folder / "whole.tar.gz"
+    archive.write(path, archive.read(cases / NAMES[0]))
+    return path.read_bytes()
+
+
 def replayed(path: Path) -> None:
     report(unpack(archive.read(path), path.name))
 
 
 @pytest.mark.parametrize("kept", [0, 1, 10, 300, 0.5, 0.9, 0.999])
 def test_cut(cases: Path, tmp_path: Path, kept: float) -> None:
-    whole = (cases / f"{NAMES[0]}.tar.gz").read_bytes()
+    whole = packed(cases, tmp_path)
     path = tmp_path / "cut.tar.gz"
     path.write_bytes(whole[: int(kept * len(whole)) if 0 < kept < 1 else int(kept)])
     with pytest.raises(ParseError, match=r"cut\.tar\.gz"):
@@ -171,7 +178,7 @@ def test_cut(cases: Path, tmp_path: Path, kept: float) -> None:
 
 def test_tampered(cases: Path, tmp_path: Path) -> None:
     """A bit here and there: gzip's own sum finds it, whatever was read before."""
-    whole = (cases / f"{NAMES[0]}.tar.gz").read_bytes()
+    whole = packed(cases, tmp_path)
     path = tmp_path / "tampered.tar.gz"
     some = random.Random(4)
     for _ in range(40):
@@ -202,7 +209,7 @@ def test_a_cut_file_in_a_folder(tmp_path: Path) -> None:
 
 def test_words_changed_inside(cases: Path, tmp_path: Path) -> None:
     """Well-formed archives with other contents: a report or an error of ours, nothing else."""
-    files = archive.read(cases / f"{NAMES[0]}.tar.gz")
+    files = archive.read(cases / NAMES[0])
     some = random.Random(5)
     path = tmp_path / "changed.tar.gz"
     for name in sorted(files):

@@ -62,7 +62,7 @@ def looked_up(id: int, door: NetnsHandle) -> tuple[NetnsHandle, tuple[FileConten
     except OSError as error:
         why = f"the pod's cgroup may have programs of its own at connect(): {error.strerror}"
         told = FileContent(
-            id=id, place=door.place, file=CGROUP_UNAVAILABLE, missing=why, remedy=RIGHTS
+            id=id, netns=door.netns, file=CGROUP_UNAVAILABLE, unavailable=why, remedy=RIGHTS
         )
         return door, (told,)
 

@@ -42,7 +42,7 @@ def keep_open(door: NetnsHandle, at_end: set[Callable[[], None]]) -> NetnsHandle
         return door
     file = os.open(door.ns_path, os.O_RDONLY | os.O_CLOEXEC)
     at_end.add(partial(os.close, file))
-    return msgspec.structs.replace(door, ns_path=f"/proc/self/fd/{file}", path=door.ns_path)
+    return msgspec.structs.replace(door, ns_path=f"/proc/self/fd/{file}", held_path=door.ns_path)
 
 
 def processes_of(uids: set[str], proc: Path = PROC) -> dict[str, list[int]]:

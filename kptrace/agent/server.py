@@ -175,42 +175,42 @@ class AgentServer:
 
     def _enter(self, request: OpenNamespaces) -> None:
         self._rights = request.rights
-        for door in resolve_netns(request.doors):
+        for door in resolve_netns(request.namespaces):
             if not door.ns_path:
-                why = f"no process of pod {door.place.pod} was found on {door.place.node}"
+                why = f"no process of pod {door.netns.pod} was found on {door.netns.node}"
                 why = door.closed or why
-                self._say(_closed(request, door.place, why, door.remedy))
+                self._say(_closed(request, door.netns, why, door.remedy))
                 continue
             if door.pod_uid:
                 from kptrace.agent.cgroup import looked_up
 
                 door, told = looked_up(request.id, door)
                 self._say(*told)
-            self._doors[door.place] = door
+            self._doors[door.netns] = door
             try:
-                self._doors[door.place] = door = keep_open(door, self._at_end)
+                self._doors[door.netns] = door = keep_open(door, self._at_end)
                 run_in_netns(door.ns_path, _noop)
             except PermissionError as error:
                 why = f"not permitted to enter the network namespace ({error.strerror})"
-                self._say(_closed(request, door.place, why, self._rights or AS_ROOT))
+                self._say(_closed(request, door.netns, why, self._rights or AS_ROOT))
             except (FileNotFoundError, ProcessLookupError):
-                if door.place.pod:
-                    why = f"pod {door.place.pod} has ended since it was looked up"
-                    self._say(_closed(request, door.place, why, "trace once more"))
+                if door.netns.pod:
+                    why = f"pod {door.netns.pod} has ended since it was looked up"
+                    self._say(_closed(request, door.netns, why, "trace once more"))
                     continue
                 raise RequestError(
-                    f"{door.ns_path}: no such namespace file (for {door.place.name})",
+                    f"{door.ns_path}: no such namespace file (for {door.netns.name})",
                     "it may have ended since it was looked up; try again",
                 ) from None
         self._say(Done(id=request.id))
 
     def _dump(self, request: ReadFiles) -> None:
-        door = self._door(request.place)
+        door = self._door(request.netns)
         rules = [file for file in request.files if is_query(file)]
         rest = [file for file in request.files if not is_query(file)]
         told: list[Iterable[FileContent]] = []
         if rules:
-            told.append(self._rulesets(door).facts(request.id, door.place, rules))
+            told.append(self._rulesets(door).facts(request.id, door.netns, rules))
         if rest:
             from kptrace.agent.state import files  # it imports much that only these need
 
@@ -234,16 +234,16 @@ class AgentServer:
     def _rulesets(self, door: NetnsHandle) -> RuleReader:
         from kptrace.agent.state.rule_queries import RuleReader
 
-        if door.place not in self._rules:
+        if door.netns not in self._rules:
             ahead = self._ahead if door.ns_path == OWN else None
-            self._rules[door.place] = RuleReader(door.ns_path, ahead)
-        return self._rules[door.place]
+            self._rules[door.netns] = RuleReader(door.ns_path, ahead)
+        return self._rules[door.netns]
 
     def _ask(self, request: DnsQuery) -> None:
         from kptrace.agent.cgroup import within_cgroup
         from kptrace.agent.probe import dns_query
 
-        door = self._door(request.place)
+        door = self._door(request.netns)
         with within_cgroup(door.cgroup):
             sock = run_in_netns(door.ns_path, partial(dns_query.open_socket, request))
         task = dns_query.put(request, sock, lambda answer: self._say(answer, Done(id=request.id)))
@@ -254,7 +254,7 @@ class AgentServer:
             CaptureSession,  # taps and tracers: half of what there is to import
         )
 
-        doors = {place: self._door(place) for place in request.places}
+        doors = {place: self._door(place) for place in request.namespaces}
         watching = CaptureSession(request, doors, self._guard, self._rights)
         self._watches[request.id] = watching
         self._stamps.settle()
@@ -265,7 +265,7 @@ class AgentServer:
     def _inject(self, request: SendProbes) -> None:
         from kptrace.agent.cgroup import within_cgroup
 
-        door = self._door(request.place)
+        door = self._door(request.netns)
         with within_cgroup(door.cgroup):
             opened = run_in_netns(door.ns_path, partial(_open_all, request.probes))
         left = len(opened)
@@ -288,8 +288,8 @@ class AgentServer:
     def _scout(self, request: SendPreflight) -> None:
         from kptrace.agent.probe import preflight  # few runs need one
 
-        node = self._door(Netns(node=request.place.node))
-        scouting = preflight.begin(request, self._door(request.place), node, self._say)
+        node = self._door(Netns(node=request.netns.node))
+        scouting = preflight.begin(request, self._door(request.netns), node, self._say)
         self._scouting[request.id] = scouting
         for task in scouting.tasks:
             self._loop.start(task)
@@ -298,11 +298,11 @@ class AgentServer:
         from kptrace.agent.netlink import conntrack
         from kptrace.agent.state import ipvs_table
 
-        door = self._door(request.place)
+        door = self._door(request.netns)
 
         def look() -> list[Reply]:
             found = (
-                conntrack.lookup(request.place, flow) or ipvs_table.lookup(request.place, flow)
+                conntrack.lookup(request.netns, flow) or ipvs_table.lookup(request.netns, flow)
                 for flow in request.flows
             )
             return [entry for entry in found if entry]
@@ -312,10 +312,10 @@ class AgentServer:
     def _recall(self, request: ListConnections) -> None:
         from kptrace.agent.netlink import conntrack
 
-        look = partial(conntrack.recall, request.place, request.flow)
-        found = [one for one in run_in_netns(self._door(request.place).ns_path, look) if one.lasts]
+        look = partial(conntrack.recall, request.netns, request.flow)
+        found = [one for one in run_in_netns(self._door(request.netns).ns_path, look) if one.lasts]
         entries, more = tuple(found[:MOST_RECALLED]), len(found[MOST_RECALLED:])
-        recalled = ConnectionList(id=request.id, place=request.place, entries=entries, more=more)
+        recalled = ConnectionList(id=request.id, netns=request.netns, entries=entries, more=more)
         self._say(recalled, Done(id=request.id))
 
     def _stop(self, request: Stop) -> None:
@@ -336,7 +336,7 @@ class AgentServer:
 
 def _closed(request: OpenNamespaces, place: Netns, why: str, remedy: str) -> FileContent:
     return FileContent(
-        id=request.id, place=place, file=NETNS_UNAVAILABLE, missing=why, remedy=remedy
+        id=request.id, netns=place, file=NETNS_UNAVAILABLE, unavailable=why, remedy=remedy
     )
 
 

@@ -94,7 +94,7 @@ class AgentConnection(ABC):
                 )
 
     def _enter(self) -> OpenNamespaces:
-        return OpenNamespaces(id=ENTER, doors=self._doors, rights=self.rights)
+        return OpenNamespaces(id=ENTER, namespaces=self._doors, rights=self.rights)
 
     def _await(self, id: int, timeout: float) -> bool:
         deadline = time.monotonic() + timeout

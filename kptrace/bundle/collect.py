@@ -97,19 +97,19 @@ def _read(
 ) -> dict[Netns, dict[str, str]]:
     """These files of all places at once; what does not come is put into ``missing``."""
     asked = {
-        place: crew.send(place.node, partial(ReadFiles, place=place, files=files(place)))
+        place: crew.send(place.node, partial(ReadFiles, netns=place, files=files(place)))
         for place in places
     }
     found: dict[Netns, dict[str, str]] = {}
     for place, (agent, id) in asked.items():
         failed = _wait(agent, id, len(files(place)), say)
         facts = [reply for reply in agent.log if isinstance(reply, FileContent) and reply.id == id]
-        found[place] = {fact.file: fact.text for fact in facts if not fact.missing}
-        told = {fact.file: fact.missing for fact in facts}
+        found[place] = {fact.file: fact.text for fact in facts if not fact.unavailable}
+        told = {fact.file: fact.unavailable for fact in facts}
         for name in files(place):
             why = told.get(name, failed or "it was not told")
             if why:
-                missing.append(EvidenceSource(name=name, node=place.node, missing=why))
+                missing.append(EvidenceSource(name=name, node=place.node, unavailable=why))
     return found
 
 

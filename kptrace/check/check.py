@@ -50,7 +50,7 @@ ALIKE = 3  # more Services with the same fault are told together
 SHOWN = 8
 DNS_PORT = 53
 # said once for the node; and what somebody wants so
-ELSEWHERE = ("two-nat-tables", POLICY)
+ELSEWHERE = ("conflicting-nat-tables", POLICY)
 ORDER = ("error", "warning", "info")
 SLICES = {"services.json", "endpointslices.json"}
 
@@ -86,7 +86,9 @@ def check(state: StateSource, names: Iterable[str], say: Say) -> CheckReport:
             looks[name] = _looked_at(name, state, documents, say)
         except KptraceError as error:
             absent.append(
-                EvidenceSource(name="agent", node=name, missing=error.message, remedy=error.hint)
+                EvidenceSource(
+                    name="agent", node=name, unavailable=error.message, remedy=error.hint
+                )
             )
     wrong = [name for name in looks if has_errors(looks[name].behind)]
     if wrong and state.refresh_after(SETTLE_SECONDS):
@@ -108,9 +110,9 @@ def check(state: StateSource, names: Iterable[str], say: Say) -> CheckReport:
     return CheckReport(
         nodes=tuple(nodes),
         services=max((node.services for node in nodes), default=0),
-        ways=ways,
+        paths=ways,
         findings=tuple(_sorted(found)),
-        absent=tuple(absent),
+        unavailable=tuple(absent),
         missing=tuple(f"api/{name}" for name in documents.missing),
     )
 
@@ -231,9 +233,9 @@ def _proxy_mode_mismatch(nodes: Iterable[NodeReport]) -> Iterator[Finding]:
     for node in nodes:
         by_proxy.setdefault(node.proxy, []).append(node.name)
     if len(by_proxy) > 1:
-        entry = cause("proxies-differ")
+        entry = cause("proxy-mode-mismatch")
         yield Finding(
-            cause="proxies-differ",
+            cause="proxy-mode-mismatch",
             severity="warning",
             node="",
             object="kube-proxy's mode",

@@ -43,13 +43,13 @@ def check(
         from kptrace.check.check import check as look_at
 
         made = look_at(there, _chosen(there.nodes, node or []), progress())
-    if not made.nodes and made.absent:
-        raise ObservationError(made.absent[0].missing, made.absent[0].hint)
+    if not made.nodes and made.unavailable:
+        raise ObservationError(made.unavailable[0].unavailable, made.unavailable[0].hint)
     from kptrace.render.check import checkup
 
     print_report(plain(made, look, checkup))
     wrong = any(finding.severity == "error" for finding in made.findings)
-    raise typer.Exit(1 if wrong else Inconclusive.exit_code if made.absent else 0)
+    raise typer.Exit(1 if wrong else Inconclusive.exit_code if made.unavailable else 0)
 
 
 def _state(

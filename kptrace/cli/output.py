@@ -83,7 +83,7 @@ def print_and_exit(run: Recording, save: Path | None, look: OutputOptions, made:
 
         archive.write(save, pack(run))
     print_report(_rendered(made, look, run))
-    raise typer.Exit(_exit_code(made, run.question.expect))
+    raise typer.Exit(_exit_code(made, run.request.expect))
 
 
 def _rendered(made: Trace, look: OutputOptions, run: Recording) -> str:
@@ -120,7 +120,7 @@ def _alone(made: Trace, run: Recording) -> Verification:
     from kptrace.kube.objects.cluster_state import read_cluster_state
     from kptrace.verify.results import Expectation, Verification, about, seen
 
-    result = seen(Expectation(question=run.question), made)
+    result = seen(Expectation(request=run.request), made)
     told = about([made], read_cluster_state(run.api).nodes)
     return Verification(file="", results=(result,), about=told)
 

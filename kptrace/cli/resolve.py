@@ -64,4 +64,4 @@ def resolve(
 
     print_report(plain(made, look, resolved))
     wrong = any(finding.severity == "error" for finding in made.findings)
-    raise typer.Exit(1 if wrong else Inconclusive.exit_code if made.absent else 0)
+    raise typer.Exit(1 if wrong else Inconclusive.exit_code if made.unavailable else 0)

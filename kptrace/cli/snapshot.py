@@ -60,7 +60,7 @@ def snapshot(
         made = collect(there.ground, nodes, progress())
     absent = [layer for layer in made.missing if layer.name == "agent"]
     if len(absent) == len(nodes):
-        raise ObservationError(absent[0].missing, absent[0].hint)
+        raise ObservationError(absent[0].unavailable, absent[0].hint)
     keep(path, made, tuple(name for name in nodes if name not in {one.node for one in absent}))
     print_report(_words(path, made, len(nodes) - len(absent)))
     whole = not any(layer.name in ("agent", TABLES) for layer in made.missing)
@@ -85,7 +85,7 @@ def _words(path: Path, made: CollectedState, nodes: int) -> str:
     page.line(span(f"{many}, readable by you only"), indent=2)
     reasons: dict[tuple[str, str], list[str]] = {}
     for layer in made.needed:
-        reasons.setdefault((layer.node, layer.missing), []).append(layer.name)
+        reasons.setdefault((layer.node, layer.unavailable), []).append(layer.name)
     for (node, why), names in reasons.items():
         page.line(span(f"not had of {node}: {', '.join(names)}: {why}"), indent=2, hang=4)
     page.uncut(span(f"kptrace explain svc/NAME --bundle {path}", "name"), indent=2)

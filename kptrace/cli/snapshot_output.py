@@ -29,7 +29,7 @@ class SnapshotMetadata(Value):
     taken: str
     nodes: tuple[str, ...]
     missing: tuple[EvidenceSource, ...] = ()
-    apiVersion: str = API_VERSION
+    api_version: str = API_VERSION
     kind: str = "Snapshot"
 
 

@@ -77,7 +77,7 @@ def verify(
     interrupt: KeyboardInterrupt | None = None
     try:
         for number, each in enumerate(expected, 1):
-            say(f"{number} of {len(expected)}: {each.question.target.text}")
+            say(f"{number} of {len(expected)}: {each.request.target.text}")
             with suppress(typer.Exit):  # --dry-run: what it would do was shown
                 tried.add(each, lab, here, cluster)
     except KeyboardInterrupt as signal:
@@ -110,7 +110,7 @@ class _VerifyRun:
         self._begun += 1
         try:
             with ExitStack() as stack:
-                where, asked = ground(stack, expected.question, lab, here, cluster)
+                where, asked = ground(stack, expected.request, lab, here, cluster)
                 seed = int.from_bytes(os.urandom(4))
                 run = story.run(asked, where, seed, lambda _: None)
             made = seen(expected, story.report(run))
@@ -147,7 +147,7 @@ class _VerifyRun:
             raise ObservationError(
                 f"{self._save} cannot be made: {error.strerror or error}"
             ) from None
-        name = re.sub(r"[^A-Za-z0-9.-]+", "-", expected.question.target.text)
+        name = re.sub(r"[^A-Za-z0-9.-]+", "-", expected.request.target.text)
         path = self._save / f"{expected.line}-{name}.tar.gz"
         archive.write(path, pack(run))
         return str(path)

@@ -19,13 +19,13 @@ def without_copies(
     sightings: Iterable[CapturedPacket], snapshots: Mapping[Netns, Snapshot]
 ) -> list[CapturedPacket]:
     """The sightings less those of flooded copies, where it can be told which these are."""
-    taken = [s for s in sightings if not (s.other_host and s.place.pod)]
+    taken = [s for s in sightings if not (s.other_host and s.netns.pod)]
     groups: dict[object, list[CapturedPacket]] = defaultdict(list)
     for sighting in taken:
         link = _link(sighting, snapshots)
         if sighting.direction == "out" and link is not None and link.master:
             packet = sighting.packet
-            groups[sighting.place, link.master, packet.flow, packet.ttl, packet.ip_id].append(
+            groups[sighting.netns, link.master, packet.flow, packet.ttl, packet.ip_id].append(
                 sighting
             )
     copies: set[int] = set()
@@ -37,7 +37,7 @@ def without_copies(
 
 
 def _link(sighting: CapturedPacket, snapshots: Mapping[Netns, Snapshot]) -> Link | None:
-    snapshot = snapshots.get(sighting.place)
+    snapshot = snapshots.get(sighting.netns)
     return snapshot.link(sighting.interface) if snapshot else None
 
 
@@ -49,5 +49,5 @@ def _leads_home(sighting: CapturedPacket, snapshots: Mapping[Netns, Snapshot]) -
         snapshot.holds(destination) is not None
         and any(link.index == port.peer and link.peer == port.index for link in snapshot.links)
         for place, snapshot in snapshots.items()
-        if place.pod and place.node == sighting.place.node
+        if place.pod and place.node == sighting.netns.node
     )

@@ -125,9 +125,9 @@ def chain_traversals(
     hits: Iterable[RuleTraceEvent], snapshots: Mapping[Netns, Snapshot]
 ) -> tuple[ChainTraversal, ...]:
     """In the order of time. Hits of a place and backend arrive in order on one socket."""
-    ordered = sorted(hits, key=lambda h: (h.place, h.backend, h.sequence))
+    ordered = sorted(hits, key=lambda h: (h.netns, h.backend, h.sequence))
     found: list[ChainTraversal] = []
-    for (place, _), group in groupby(ordered, key=lambda h: (h.place, h.backend)):
+    for (place, _), group in groupby(ordered, key=lambda h: (h.netns, h.backend)):
         found += _of_place(place, list(group), snapshots.get(place))
     return tuple(sorted(found, key=lambda p: p.met[0].hit.time_ns))
 
@@ -207,6 +207,6 @@ def _met(hit: RuleTraceEvent, snapshot: Snapshot | None) -> MatchedRuleEvent:
         chain=hit.chain,
         number=hit.number if hit.kind == "rule" else 0,
         text=text,
-        words=f"the chain's policy is {hit.verdict.upper()}" if text else "",
+        description=f"the chain's policy is {hit.verdict.upper()}" if text else "",
     )
     return MatchedRuleEvent(hit=hit, ref=ref)

@@ -19,7 +19,7 @@ def rules_changed(place: Netns, parts: Sequence[RuleQuery]) -> EvidenceSource:
     return EvidenceSource(
         name=CHANGE,
         node=place.node,
-        missing=f"the rules of {whose} changed while this ran ({named}); "
+        unavailable=f"the rules of {whose} changed while this ran ({named}); "
         "those that the probe met may be older or newer than those told here",
         remedy="trace once more",
     )
@@ -38,7 +38,7 @@ def endpoints_changed(
         EvidenceSource(
             name=CHANGE,
             node=node,
-            missing=f"the endpoints of {service} changed while this ran ({_some(words)})",
+            unavailable=f"the endpoints of {service} changed while this ran ({_some(words)})",
             remedy="trace once more",
         ),
     )

@@ -25,7 +25,7 @@ def conflicting_proxies(node: str, ruleset: Ruleset) -> Iterator[Finding]:
             continue
         names = [_name(table) for table in tables]
         yield Finding(
-            cause="two-nat-tables",
+            cause="conflicting-nat-tables",
             severity="warning",
             node=node,
             object=" and ".join(names),

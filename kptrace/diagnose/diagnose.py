@@ -76,12 +76,12 @@ OUTCOMES = {
     "endpoint-missing": Outcome.NO_ENDPOINTS,
     "proxy-rules-missing": Outcome.NOT_PROGRAMMED,
     "no-such-port": Outcome.NOT_PROGRAMMED,
-    "nobody-listens": Outcome.REFUSED,
+    "no-listener": Outcome.REFUSED,
     "rule-reject": Outcome.REJECTED,
     "ipvs-weight-zero": Outcome.REJECTED,
     "ipvs-no-server": Outcome.REJECTED,
     "ipvs-address-missing": Outcome.NOT_PROGRAMMED,
-    "not-seen": Outcome.INCONCLUSIVE,
+    "not-observed": Outcome.INCONCLUSIVE,
 }
 
 ANSWERED = ("connected", "replied")
@@ -94,7 +94,7 @@ def diagnose(run: Recording, cases: tuple[ProbeEvidence, ...]) -> Trace:
     undelivered = [each for each in judged if each[1] is not Outcome.DELIVERED]
     case, outcome, findings = undelivered[0] if undelivered else judged[0]
     resolution = run.resolution
-    place = run.source.place
+    place = run.source.netns
     names = tuple(compare(resolution.dns, resolution.service, resolution.endpoints, place))
     unnamed = any(finding.severity == "error" for finding in names)
     if not resolution.address or (unnamed and outcome is Outcome.DELIVERED):
@@ -105,7 +105,7 @@ def diagnose(run: Recording, cases: tuple[ProbeEvidence, ...]) -> Trace:
         findings = (*findings, *(_as_warning(finding) for finding in names))
     findings = (*findings, *stale_connections.diagnose(run), *path_mtu.diagnose(case))
     return Trace(
-        target=run.question.target,
+        target=run.request.target,
         source=run.source,
         outcome=outcome,
         resolution=run.resolution,
@@ -113,13 +113,13 @@ def diagnose(run: Recording, cases: tuple[ProbeEvidence, ...]) -> Trace:
         hops=_hops(case, outcome),
         findings=findings,
         evidence=Evidence(
-            depth=_depth(run),
-            layers=evidence_layers,
+            visibility=_depth(run),
+            sources=evidence_layers,
             conntrack=case.entries,
-            returned=tuple(c.returned for c in cases if c.returned),
+            probe_results=tuple(c.returned for c in cases if c.returned),
             drops=case.drops,
             shares=_shares(judged) if len(cases) > 1 else (),
-            agreement=_agreement(case) if _tapped(case, evidence_layers) else None,
+            prediction_match=_agreement(case) if _tapped(case, evidence_layers) else None,
         ),
         summary=_summary(case, outcome, findings, len(undelivered), len(cases)),
         elapsed_us=_elapsed(case),
@@ -128,8 +128,8 @@ def diagnose(run: Recording, cases: tuple[ProbeEvidence, ...]) -> Trace:
 
 def _depth(run: Recording) -> Literal["node", "pod"]:
     """From a container in the sender's pod nothing of its node is seen."""
-    node = run.source.place.node
-    shut = any(layer.node == node and layer.name == HOST for layer in run.absent)
+    node = run.source.netns.node
+    shut = any(layer.node == node and layer.name == HOST for layer in run.unavailable)
     return "pod" if shut else "node"
 
 
@@ -142,8 +142,8 @@ def _elapsed(case: ProbeEvidence) -> float | None:
     if not _answered(case) or case.returned is None:
         return None
     for sighting in case.journey.back:
-        if sighting.place == case.source.place and sighting.direction == "in":
-            return case.journey.offset_us(sighting.place.node, sighting.time_ns)
+        if sighting.netns == case.source.netns and sighting.direction == "in":
+            return case.journey.offset_us(sighting.netns.node, sighting.time_ns)
     return float(case.returned.elapsed_us)
 
 
@@ -181,12 +181,12 @@ def _at_backend(case: ProbeEvidence) -> bool:
     last, final = case.last, case.final
     if last is None or final is None or last.direction != "in":
         return False
-    snapshot = case.snapshots.get(last.place)
+    snapshot = case.snapshots.get(last.netns)
     return snapshot is not None and snapshot.holds(final.dst) is not None
 
 
 def _no_known_cause(case: ProbeEvidence, known: tuple[EvidenceSource, ...]) -> Iterator[Finding]:
-    node = case.last.place.node if case.last else case.node
+    node = case.last.netns.node if case.last else case.node
     if case.drops:
         drop = case.drops[-1]
         yield Finding(
@@ -198,10 +198,12 @@ def _no_known_cause(case: ProbeEvidence, known: tuple[EvidenceSource, ...]) -> I
             evidence=(drop_report(case, drop), *last_seen(case)),
         )
         return
-    blind = [layer for layer in known if layer.lost or (layer.missing and layer.name != "scout")]
+    blind = [
+        layer for layer in known if layer.lost or (layer.unavailable and layer.name != "scout")
+    ]
     following = next_predicted(case)
-    watched = following is not None and following.place in case.snapshots
-    unseen = "; ".join(f"{b.name} on {b.node}: {b.missing or f'{b.lost} lost'}" for b in blind)
+    watched = following is not None and following.netns in case.snapshots
+    unseen = "; ".join(f"{b.name} on {b.node}: {b.unavailable or f'{b.lost} lost'}" for b in blind)
     between = tuple(underlay.diagnose(case, known))
     if between:
         yield from between
@@ -220,7 +222,7 @@ def _no_known_cause(case: ProbeEvidence, known: tuple[EvidenceSource, ...]) -> I
         hidden = opaque(case, case.last) if case.last else ""
         why = [f"{case.last.interface}: {hidden}"] if case.last and hidden else []
         yield Finding(
-            cause="not-seen",
+            cause="not-observed",
             severity="warning",
             node=node,
             object=unseen or "the next hop",
@@ -273,28 +275,28 @@ def _drop_hop(case: ProbeEvidence) -> Iterator[Hop]:
             action="dropped" if met.drops else "rejected",
             packet=passage.packet or packet,
             rule=met.ref,
-            via=tuple(m.ref for m in passage.rules if m is not met),
+            preceding_rules=tuple(m.ref for m in passage.rules if m is not met),
             offset_us=case.journey.offset_us(drop.node, drop.time_ns) if drop else None,
-            words=met.ref.words or met.ref.text,
+            description=met.ref.description or met.ref.text,
         )
     elif case.drops:
         drop = case.drops[0]
         yield Hop(
             node=drop.node,
-            netns=drop.place.name if drop.place else "host",
+            netns=drop.netns.name if drop.netns else "host",
             interface=drop.interface,
             direction="",
             action="dropped",
             packet=drop.packet or packet,
             offset_us=case.journey.offset_us(drop.node, drop.time_ns),
-            words=f"{drop.reason} in {drop.location}",
+            description=f"{drop.reason} in {drop.location}",
         )
 
 
 def _tapped(case: ProbeEvidence, known: tuple[EvidenceSource, ...]) -> bool:
     """There was a tap that could have seen a crossing."""
     taps = [layer for layer in known if layer.name == "capture"]
-    return any(not layer.missing for layer in taps) or case.last is not None
+    return any(not layer.unavailable for layer in taps) or case.last is not None
 
 
 def _agreement(case: ProbeEvidence) -> PredictionMatch | None:
@@ -310,7 +312,7 @@ def _agreement(case: ProbeEvidence) -> PredictionMatch | None:
         where = f"{missed[0].interface} of {step_place(missed[0])}"
         parted = f"{answer}{where}, going {missed[0].direction}"
     predicted = len(out) + len(back) - len(unseen) + len(missed)
-    return PredictionMatch(predicted=predicted, seen=predicted - len(missed), parted=parted)
+    return PredictionMatch(predicted=predicted, seen=predicted - len(missed), diverged_at=parted)
 
 
 def _crossings(case: ProbeEvidence) -> tuple[list[SimulatedStep], list[SimulatedStep]]:
@@ -329,8 +331,8 @@ def _crossings(case: ProbeEvidence) -> tuple[list[SimulatedStep], list[Simulated
 def _missed(
     steps: list[SimulatedStep], sightings: tuple[CapturedPacket, ...]
 ) -> list[SimulatedStep]:
-    seen = {(s.place, s.interface, s.direction) for s in sightings}
-    return [s for s in steps if (s.place, s.interface, s.direction) not in seen]
+    seen = {(s.netns, s.interface, s.direction) for s in sightings}
+    return [s for s in steps if (s.netns, s.interface, s.direction) not in seen]
 
 
 Judged = tuple[ProbeEvidence, Outcome, tuple[Finding, ...]]
@@ -396,5 +398,5 @@ def _where(case: ProbeEvidence) -> str:
     last = case.last
     if last is None:
         return "the backend (no tap saw it)"
-    node = last.place.node
-    return f"pod {last.place.pod} on {node}" if last.place.pod else f"{node} itself"
+    node = last.netns.node
+    return f"pod {last.netns.pod} on {node}" if last.netns.pod else f"{node} itself"

@@ -33,9 +33,9 @@ _TAKEN_OFF = {"wireguard": "decrypted by WireGuard", "tun": "from a program in u
 
 def opaque(case: ProbeEvidence, sighting: CapturedPacket) -> str:
     """What is to be said of a device that hides the probe; empty: it does not."""
-    link = case.link(sighting.place, sighting.interface)
+    link = case.link(sighting.netns, sighting.interface)
     words = OPAQUE if sighting.direction == "out" else _TAKEN_OFF
-    return words.get(link.kind, "") if link and not sighting.place.pod else ""
+    return words.get(link.kind, "") if link and not sighting.netns.pod else ""
 
 
 def carried(case: ProbeEvidence, before: CapturedPacket, after: CapturedPacket) -> str:
@@ -46,9 +46,9 @@ def _clauses(case: ProbeEvidence, before: CapturedPacket, after: CapturedPacket)
     tunnel = after.packet.tunnel
     assert tunnel is not None
     yield _named(tunnel, after.packet)
-    snapshot = case.snapshots.get(after.place)
+    snapshot = case.snapshots.get(after.netns)
     device = snapshot.link(before.interface) if snapshot else None
-    if snapshot is None or device is None or before.place != after.place:
+    if snapshot is None or device is None or before.netns != after.netns:
         return
     yield from _decided(snapshot, device, before, after)
     yield from _room(device, snapshot.link(after.interface), after.packet)

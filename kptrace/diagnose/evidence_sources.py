@@ -32,20 +32,20 @@ NAMES = ("capture", "rules", "drops", "conntrack")
 def layers(run: Recording) -> tuple[EvidenceSource, ...]:
     """One for each source and node that was looked at, and those that could not be had."""
     facts = [r for r in run.replies if isinstance(r, FileContent)]
-    looked_at = tuple(dict.fromkeys(fact.place for fact in facts if fact.file != NETNS_UNAVAILABLE))
+    looked_at = tuple(dict.fromkeys(fact.netns for fact in facts if fact.file != NETNS_UNAVAILABLE))
     nodes = tuple(dict.fromkeys(place.node for place in looked_at))
     hosts = {place.node for place in looked_at if not place.pod}
     told = _told(run.replies)
     lost = _lost(run.replies)
     unarmed = [u for r in run.replies if isinstance(r, CaptureStarted) for u in r.unarmed]
-    shut = {layer.node: layer for layer in run.absent if layer.name == HOST}
+    shut = {layer.node: layer for layer in run.unavailable if layer.name == HOST}
     found = [
         EvidenceSource(
             name=name,
             node=node,
             reports=told[node, name],
             lost=lost[node, name],
-            missing=_why(unarmed, node, name) or _unseen(name, node in hosts, shut.get(node)),
+            unavailable=_why(unarmed, node, name) or _unseen(name, node in hosts, shut.get(node)),
             remedy=next((u.remedy for u in _of(unarmed, node, name)), ""),
         )
         for node in nodes
@@ -53,13 +53,13 @@ def layers(run: Recording) -> tuple[EvidenceSource, ...]:
     ]
     found += [
         EvidenceSource(
-            name="cgroup", node=fact.place.node, missing=fact.missing, remedy=fact.remedy
+            name="cgroup", node=fact.netns.node, unavailable=fact.unavailable, remedy=fact.remedy
         )
         for fact in facts
-        if fact.file == CGROUP_UNAVAILABLE and fact.place == run.source.place
+        if fact.file == CGROUP_UNAVAILABLE and fact.netns == run.source.netns
     ]
     blind = () if sender_was_there(run) else ("state", *NAMES, "dns")
-    absent = [one for layer in run.absent for one in _taken_along(layer, run, blind)]
+    absent = [one for layer in run.unavailable for one in _taken_along(layer, run, blind)]
     return (*found, *absent)
 
 
@@ -67,7 +67,7 @@ def _taken_along(
     layer: EvidenceSource, run: Recording, names: Iterable[str]
 ) -> Iterable[EvidenceSource]:
     """Without the agent that was to send, every source of evidence is missing for its reason."""
-    if layer.name != AGENT or layer.node != run.source.place.node or not names:
+    if layer.name != AGENT or layer.node != run.source.netns.node or not names:
         return (layer,)
     return (msgspec.structs.replace(layer, name=name) for name in names)
 
@@ -76,7 +76,7 @@ def _unseen(name: str, host: bool, shut: EvidenceSource | None) -> str:
     """Conntrack is asked in nodes' own namespaces; ``shut``: why that could not be entered."""
     if host or name != "conntrack":
         return ""
-    return shut.missing if shut else "the node's own namespace was not looked at"
+    return shut.unavailable if shut else "the node's own namespace was not looked at"
 
 
 def _told(replies: Iterable[Reply]) -> Counter[tuple[str, str]]:
@@ -84,13 +84,13 @@ def _told(replies: Iterable[Reply]) -> Counter[tuple[str, str]]:
     for reply in replies:
         match reply:
             case CapturedPacket():
-                told[reply.place.node, "capture"] += 1
+                told[reply.netns.node, "capture"] += 1
             case RuleTraceEvent():
-                told[reply.place.node, "rules"] += 1
+                told[reply.netns.node, "rules"] += 1
             case DropEvent():
                 told[reply.node, "drops"] += 1
             case ConntrackEntry():
-                told[reply.place.node, "conntrack"] += 1
+                told[reply.netns.node, "conntrack"] += 1
     return told
 
 
@@ -98,17 +98,17 @@ def _lost(replies: Iterable[Reply]) -> Counter[tuple[str, str]]:
     lost: Counter[tuple[str, str]] = Counter()
     for reply in replies:
         if isinstance(reply, EventsLost):
-            lost[reply.place.node, reply.layer] += reply.count
+            lost[reply.netns.node, reply.source] += reply.count
     return lost
 
 
 def _of(unarmed: Iterable[SourceUnavailable], node: str, name: str) -> list[SourceUnavailable]:
-    return [u for u in unarmed if u.place.node == node and u.layer.startswith(name)]
+    return [u for u in unarmed if u.netns.node == node and u.source.startswith(name)]
 
 
 def _why(unarmed: Iterable[SourceUnavailable], node: str, name: str) -> str:
     reasons = dict.fromkeys(
-        f"{u.why}" + (f" (in {u.place.name})" if u.place.pod else "")
+        f"{u.reason}" + (f" (in {u.netns.name})" if u.netns.pod else "")
         for u in _of(unarmed, node, name)
     )
     return "; ".join(reasons)

@@ -38,7 +38,7 @@ def forward_hops(case: ProbeEvidence, delivered: bool) -> tuple[Hop, ...]:
     hops: list[Hop] = []
     previous = _socket(case)
     if previous is not None:
-        whose = "the pod" if previous.place.pod else "the node"
+        whose = "the pod" if previous.netns.pod else "the node"
         hops.append(_hop(case, previous, "sent", f"by a socket of {whose}"))
     last = case.last
     for sighting in case.journey.forward:
@@ -62,7 +62,7 @@ def _redirected(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Hop]:
     """By the receiving pod's own rules, behind its last tap: the sidecar of a service mesh."""
     flow = last.packet.innermost.flow
     for passage in case.passages:
-        found = passage.nat_rule(Redirect) if passage.place == last.place else None
+        found = passage.nat_rule(Redirect) if passage.place == last.netns else None
         if found is None or passage.hook != "prerouting" or not found[0].redirected:
             continue
         met, via = found
@@ -71,16 +71,16 @@ def _redirected(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Hop]:
             last.packet.innermost, flow=msgspec.structs.replace(flow, dport=port)
         )
         yield Hop(
-            node=last.place.node,
-            netns=last.place.name,
+            node=last.netns.node,
+            netns=last.netns.name,
             interface=last.interface,
             direction=last.direction,
             action="dnat",
             packet=packet,
             rule=met.ref,
-            via=tuple(one.ref for one in via),
-            words=f"{_end(flow.dst, flow.dport)} => {_end(flow.dst, port)}",
-            changed=(("dport", str(flow.dport), str(port)),),
+            preceding_rules=tuple(one.ref for one in via),
+            description=f"{_end(flow.dst, flow.dport)} => {_end(flow.dst, port)}",
+            rewrites=(("dport", str(flow.dport), str(port)),),
         )
 
 
@@ -93,24 +93,24 @@ def _socket(case: ProbeEvidence) -> CapturedPacket | None:
     if returned is None or not returned.sent_ns:
         return None
     first = next(iter(case.journey.forward), None)
-    if case.source.place.pod and not (first and _changed_before(first, returned.flow)):
+    if case.source.netns.pod and not (first and _changed_before(first, returned.flow)):
         return None
     bare = Packet(flow=returned.flow, flags="S" if returned.flow.protocol == "tcp" else "")
     packet = first.packet.innermost if first else bare
     return CapturedPacket(
-        place=case.source.place,
+        netns=case.source.netns,
         interface="",
         ifindex=0,
         direction="out",
         packet=msgspec.structs.replace(packet, flow=returned.flow),
         time_ns=first.time_ns if first else returned.sent_ns,
-        cookie=returned.cookie,
+        probe_id=returned.probe_id,
     )
 
 
 def _changed_before(first: CapturedPacket, asked: Flow) -> bool:
     flow = first.packet.innermost.flow
-    return bool(first.place.pod) and (flow.dst, flow.dport) != (asked.dst, asked.dport)
+    return bool(first.netns.pod) and (flow.dst, flow.dport) != (asked.dst, asked.dport)
 
 
 def back_hops(case: ProbeEvidence) -> tuple[Hop, ...]:
@@ -122,7 +122,7 @@ def back_hops(case: ProbeEvidence) -> tuple[Hop, ...]:
         before = previous.packet.innermost.flow if previous else None
         changed = _changes(before, inner.flow) if before else ()
         hop = _hop(case, sighting, "reply", _answer_words(inner))
-        hops.append(msgspec.structs.replace(hop, changed=changed))
+        hops.append(msgspec.structs.replace(hop, rewrites=changed))
         previous = sighting
     return tuple(hops)
 
@@ -145,7 +145,7 @@ def _between(case: ProbeEvidence, before: CapturedPacket, after: CapturedPacket)
     if (old.dst, old.dport) != (new.dst, new.dport):
         yield _nat(case, before, after, "dnat")
     arrived = before.direction == "in" or not before.interface
-    if before.place == after.place and arrived and after.direction == "out":
+    if before.netns == after.netns and arrived and after.direction == "out":
         yield from _route(case, after)
     if (old.src, old.sport) != (new.src, new.sport):
         yield _nat(case, before, after, "snat")
@@ -157,9 +157,9 @@ def _nat(
     case: ProbeEvidence, before: CapturedPacket, after: CapturedPacket, action: HopAction
 ) -> Hop:
     old, new = before.packet.innermost.flow, after.packet.innermost.flow
-    place = after.place if before.direction == "out" and not before.place.pod else before.place
-    if before.place.pod and not after.place.pod:
-        place = after.place
+    place = after.netns if before.direction == "out" and not before.netns.pod else before.netns
+    if before.netns.pod and not after.netns.pod:
+        place = after.netns
     found = _rewriter(case, place.node, DNAT if action == "dnat" else SNAT, old)
     changed = tuple(
         change
@@ -180,9 +180,9 @@ def _nat(
         action=action,
         packet=_rewritten(before.packet, new, action),
         rule=rule,
-        via=via,
-        words=_nat_words(old, new, action),
-        changed=changed,
+        preceding_rules=via,
+        description=_nat_words(old, new, action),
+        rewrites=changed,
         observed=observed,
     )
 
@@ -208,7 +208,7 @@ def _refs(
 def _predicted_rule(case: ProbeEvidence, action: str, node: str) -> RuleRef | None:
     """Without a rule trace: the rule that must have done it, if the branch is the one taken."""
     for step in case.branch.steps if case.branch else ():
-        if step.action == action and step.place.node == node and step.rule:
+        if step.action == action and step.netns.node == node and step.rule:
             return step.rule
     return None
 
@@ -231,19 +231,19 @@ def _route(case: ProbeEvidence, after: CapturedPacket) -> Iterator[Hop]:
     passed = tuple(
         met.ref
         for passage in case.passages
-        if passage.place == after.place and passage.hook == "forward" and not passage.outer
+        if passage.place == after.netns and passage.hook == "forward" and not passage.outer
         if (by := passage.accepted_by) is not None
         for met in (*passage.leading_to(by), by)
     )
     yield Hop(
-        node=after.place.node,
-        netns=after.place.name,
+        node=after.netns.node,
+        netns=after.netns.name,
         interface=after.interface,
         direction="",
         action="route",
         packet=after.packet.innermost,
-        via=passed,
-        words=step.words,
+        preceding_rules=passed,
+        description=step.description,
         observed=False,
     )
 
@@ -251,26 +251,26 @@ def _route(case: ProbeEvidence, after: CapturedPacket) -> Iterator[Hop]:
 def _route_step(case: ProbeEvidence, after: CapturedPacket) -> SimulatedStep | None:
     for step in case.branch.steps if case.branch else ():
         same = step.packet.innermost.flow.dst == after.packet.innermost.flow.dst
-        if step.action == "route" and step.place == after.place and same:
+        if step.action == "route" and step.netns == after.netns and same:
             return step
     return None
 
 
 def _encap(case: ProbeEvidence, before: CapturedPacket, after: CapturedPacket) -> Hop:
     return Hop(
-        node=after.place.node,
-        netns=after.place.name,
+        node=after.netns.node,
+        netns=after.netns.name,
         interface=before.interface,
         direction="out",
         action="encap",
         packet=after.packet,
-        offset_us=case.journey.offset_us(before.place.node, before.time_ns),
-        words=carried(case, before, after),
+        offset_us=case.journey.offset_us(before.netns.node, before.time_ns),
+        description=carried(case, before, after),
     )
 
 
 def _hop(case: ProbeEvidence, sighting: CapturedPacket, action: HopAction, words: str) -> Hop:
-    place = sighting.place
+    place = sighting.netns
     return Hop(
         node=place.node,
         netns=place.name,
@@ -279,7 +279,7 @@ def _hop(case: ProbeEvidence, sighting: CapturedPacket, action: HopAction, words
         action=action,
         packet=sighting.packet,
         offset_us=case.journey.offset_us(place.node, sighting.time_ns),
-        words=words,
+        description=words,
     )
 
 
@@ -289,7 +289,7 @@ def _seen_words(
     action: HopAction,
     previous: CapturedPacket | None,
 ) -> str:
-    link = case.link(sighting.place, sighting.interface)
+    link = case.link(sighting.netns, sighting.interface)
     # A bridge port passes on what is for other MACs; anything else throws it away.
     if sighting.other_host and not (link and link.master):
         return f"addressed to {sighting.dst_mac or 'another MAC'}, which is not this interface's"
@@ -309,14 +309,14 @@ def _handed_past(
     if previous is None:
         return ""
     steps = [step for step in (case.branch.steps if case.branch else ()) if step.action == "seen"]
-    where = [(step.place, step.interface, step.direction) for step in steps]
-    ends = [(s.place, s.interface, s.direction) for s in (previous, sighting)]
+    where = [(step.netns, step.interface, step.direction) for step in steps]
+    ends = [(s.netns, s.interface, s.direction) for s in (previous, sighting)]
     if not all(end in where for end in ends):
         return ""
     passed = steps[where.index(ends[0]) + 1 : where.index(ends[1])]
     if not passed or not all(case.silent(step) for step in passed):
         return ""
-    node = case.snapshots.get(Netns(node=sighting.place.node))
+    node = case.snapshots.get(Netns(node=sighting.netns.node))
     owner = node.programs.owner if node and node.programs else "a program"
     flow = sighting.packet.innermost.flow
     names = ", ".join(dict.fromkeys(step.interface for step in passed))

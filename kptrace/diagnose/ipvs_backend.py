@@ -22,7 +22,7 @@ def confirmed(case: ProbeEvidence, node: str, old: Flow, new: Flow) -> str:
     """Who has it in a table that this packet was sent on so; empty: nobody."""
     for entry in case.entries:
         sent_on = (entry.reply.src, entry.reply.sport) == (new.dst, new.dport)
-        if entry.place.node == node and entry.original == old and sent_on:
+        if entry.netns.node == node and entry.original == old and sent_on:
             return "IPVS' connection table" if "IPVS" in entry.status else "conntrack"
     return ""
 
@@ -35,5 +35,5 @@ def told(
     for service in snapshot.virtual.values() if snapshot else ():
         if named(service) == rule.chain and service.family == rule.family:
             words = taken(service, rule.number, by, client)
-            return replace(rule, words=words), tuple(islice(others(service, rule), MOST))
+            return replace(rule, description=words), tuple(islice(others(service, rule), MOST))
     return rule, ()

@@ -130,7 +130,7 @@ def _tunnel_mtu(node: str, snapshot: Snapshot, link: Link) -> Iterator[Finding]:
     room = below.mtu - overhead
     if link.mtu > room:
         yield Finding(
-            cause="mtu",
+            cause="mtu-exceeded",
             severity="warning",
             node=node,
             object=f"MTU of {link.name}",

@@ -31,7 +31,7 @@ def last_seen(case: ProbeEvidence) -> Iterator[str]:
     if (answer := answered(case)) is not None:
         last, whose = answer, "its answer was "
     where = f"{last.interface} of {place_name(last)}"
-    when = case.at(last.place.node, last.time_ns)
+    when = case.at(last.netns.node, last.time_ns)
     yield f"{whose}last seen going {last.direction} on {where} at {when}"
     following = next_predicted(case)
     if following is not None:
@@ -56,8 +56,8 @@ def next_predicted(case: ProbeEvidence) -> SimulatedStep | None:
         steps = steps[next(replying, len(steps)) :]
     crossings = [step for step in steps if step.action == "seen"]
     for index, step in enumerate(crossings):
-        if last and (step.place, step.interface, step.direction) == (
-            last.place,
+        if last and (step.netns, step.interface, step.direction) == (
+            last.netns,
             last.interface,
             last.direction,
         ):
@@ -66,11 +66,11 @@ def next_predicted(case: ProbeEvidence) -> SimulatedStep | None:
 
 
 def place_name(sighting: CapturedPacket) -> str:
-    return whose(sighting.place)
+    return whose(sighting.netns)
 
 
 def step_place(step: SimulatedStep) -> str:
-    return whose(step.place)
+    return whose(step.netns)
 
 
 def whose(place: Netns) -> str:
@@ -95,7 +95,7 @@ def rule_hit(passage: ChainTraversal, met: MatchedRuleEvent) -> str:
 
 
 def drop_report(case: ProbeEvidence, drop: DropEvent) -> str:
-    where = f" of {drop.place.name}" if drop.place and drop.place.pod else ""
+    where = f" of {drop.netns.name}" if drop.netns and drop.netns.pod else ""
     interface = f", {drop.interface}{where}" if drop.interface else ""
     when = case.at(drop.node, drop.time_ns)
     return (
@@ -112,7 +112,7 @@ def entry_words(entry: ConntrackEntry) -> str:
     state = f", {entry.state}" if entry.state else ""
     silent = "" if ipvs or "SEEN_REPLY" in entry.status else ", no reply seen"
     return (
-        f"{'IPVS connections' if ipvs else 'conntrack'} on {entry.place.node}: "
+        f"{'IPVS connections' if ipvs else 'conntrack'} on {entry.netns.node}: "
         f"{flow_words(entry.original)}, "
         f"reply expected from {end(entry.reply.src, entry.reply.sport)}{state}{silent}"
     )

@@ -65,7 +65,7 @@ def between(
             ways[two] = one.way
         if one.way.outcome not in (Outcome.DELIVERED, Outcome.INCONCLUSIVE):
             branch = one.branch
-            faults.setdefault((branch.cause, _where(branch), branch.blame), []).append(one)
+            faults.setdefault((branch.cause, _where(branch), branch.object), []).append(one)
     return tuple(ways.values()), tuple(
         _finding(*key, some, snapshots) for key, some in faults.items()
     )
@@ -99,19 +99,19 @@ def _walked(start: PodEndpoint, goal: PodEndpoint, world: Topology) -> Simulated
     worst = next((one for one in told.branches if one.outcome is not Outcome.DELIVERED), None)
     branch = worst or told.branches[0]
     way = PodPath(
-        start=start.node,
-        goal=goal.node,
+        source_node=start.node,
+        destination_node=goal.node,
         source=start.address,
         destination=goal.address,
         outcome=branch.outcome,
-        words=branch.words,
+        description=branch.description,
         cause=branch.cause,
     )
     return SimulatedPath(way=way, branch=branch)
 
 
 def _where(branch: Branch) -> str:
-    return branch.steps[-1].place.node if branch.steps else ""
+    return branch.steps[-1].netns.node if branch.steps else ""
 
 
 def _finding(
@@ -122,17 +122,22 @@ def _finding(
     snapshots: Mapping[Netns, Snapshot],
 ) -> Finding:
     way, branch = some[0].way, some[0].branch
-    goal = way.goal or way.destination
-    ways = list(dict.fromkeys(f"{one.way.start} to {one.way.goal or goal}" for one in some))
+    goal = way.destination_node or way.destination
+    ways = list(
+        dict.fromkeys(
+            f"{one.way.source_node} to {one.way.destination_node or goal}" for one in some
+        )
+    )
     shown = ", ".join(ways[:6]) + (f" and {len(ways) - 6} more" if ways[6:] else "")
-    as_elsewhere = () if branch.certain else tuple(_other_way(way, snapshots))
-    sure = branch.certain or bool(as_elsewhere)
+    as_elsewhere = () if branch.deterministic else tuple(_other_way(way, snapshots))
+    sure = branch.deterministic or bool(as_elsewhere)
     return Finding(
         cause=id or "lost-unexplained",
         severity="info" if id == POLICY else "error" if sure else "warning",
         node=node,
         object=blame,
-        summary=f"packets of pods from {way.start} to {goal} end on {node}: {branch.words}",
+        summary=f"packets of pods from {way.source_node} to {goal} end on {node}: "
+        f"{branch.description}",
         evidence=(
             f"what was read there says so: {blame}",
             *as_elsewhere,
@@ -147,7 +152,7 @@ def _other_way(way: PodPath, snapshots: Mapping[Netns, Snapshot]) -> Iterator[st
     """
     source = ip_address(way.source)
     for place, snapshot in sorted(snapshots.items()):
-        routes = snapshot.table("main", source.version) if place.node != way.start else ()
+        routes = snapshot.table("main", source.version) if place.node != way.source_node else ()
         for route in routes:
             if source in route.destination and not route.default:
                 yield f"{place.node} has a route the other way: {route.text}"

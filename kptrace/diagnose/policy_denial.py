@@ -110,14 +110,14 @@ def predicted_denials(
     branch: Branch, ruleset: Ruleset | None, documents: ClusterState
 ) -> DeniedFlow | None:
     """By the rules that were read; ``ruleset``: of the node where the branch ends."""
-    if branch.cause != CAUSE or not branch.certain:
+    if branch.cause != CAUSE or not branch.deterministic:
         return None
     steps = [step for step in branch.steps if step.rule is not None]
     last = branch.steps[-1]
-    refs = [s.rule for s in steps if s.place == last.place and s.hook == steps[-1].hook and s.rule]
+    refs = [s.rule for s in steps if s.netns == last.netns and s.hook == steps[-1].hook and s.rule]
     if not refs:
         return None
-    return denied(last.place, refs, last.packet.innermost.flow, ruleset, documents)
+    return denied(last.netns, refs, last.packet.innermost.flow, ruleset, documents)
 
 
 def _pod(documents: ClusterState, told: PolicyDenial, flow: Flow | None) -> str:

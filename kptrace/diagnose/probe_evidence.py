@@ -66,7 +66,7 @@ class ProbeEvidence(Value):
 
     @property
     def node(self) -> str:
-        return self.source.place.node
+        return self.source.netns.node
 
     @property
     def last(self) -> CapturedPacket | None:
@@ -75,7 +75,7 @@ class ProbeEvidence(Value):
     @property
     def entry(self) -> ConntrackEntry | None:
         """The source node's conntrack entry."""
-        return next((e for e in self.entries if e.place.node == self.node), None)
+        return next((e for e in self.entries if e.netns.node == self.node), None)
 
     @property
     def final(self) -> Flow | None:
@@ -117,7 +117,7 @@ class ProbeEvidence(Value):
             (
                 s
                 for s in self.journey.forward
-                if (s.place, s.interface, s.direction) == (place, interface, direction)
+                if (s.netns, s.interface, s.direction) == (place, interface, direction)
             ),
             None,
         )
@@ -136,8 +136,8 @@ class ProbeEvidence(Value):
         """
         if step.packet.tunnel is not None and step.packet.tunnel.kind == "wireguard":
             return True
-        snapshot = self.snapshots.get(Netns(node=step.place.node))
-        programs = snapshot.programs if snapshot and not step.place.pod else None
+        snapshot = self.snapshots.get(Netns(node=step.netns.node))
+        programs = snapshot.programs if snapshot and not step.netns.pod else None
         return programs is not None and programs.silences(step.interface)
 
     def at(self, node: str, time_ns: int) -> str:
@@ -178,24 +178,24 @@ def probe_evidence(
     """
     sightings = _of(run.replies, CapturedPacket)
     all_passages = chain_traversals(_of(run.replies, RuleTraceEvent), snapshots)
-    probes = run.probes or (Probe(cookie=0, flow=_nowhere(run.resolution)),)
-    scouts = {word.cookie for word in _of(run.replies, PreflightResult) if word.entry is not None}
+    probes = run.probes or (Probe(probe_id=0, flow=_nowhere(run.resolution)),)
+    scouts = {word.probe_id for word in _of(run.replies, PreflightResult) if word.entry is not None}
     found = []
     for probe in probes:
         returned = next(
-            (r for r in _of(run.replies, ProbeResult) if r.cookie == probe.cookie), None
+            (r for r in _of(run.replies, ProbeResult) if r.probe_id == probe.probe_id), None
         )
         sent = returned.flow if returned else None
-        mine = timeline(probe, sightings, snapshots, run.source.place.node, sent)
+        mine = timeline(probe, sightings, snapshots, run.source.netns.node, sent)
         entries = _entries(_of(run.replies, ConntrackEntry), returned, mine)
         out = set(mine.flows) | {e.original for e in entries} | ({sent} if sent else set())
         back = {flow.reverse for flow in out}
         alone = len(probes) == 1
         own = tuple(_own(all_passages, probe, out, mine.carriers, alone))
-        if returned is not None and preflight_id_of(probe.cookie) in scouts:
-            own = _with_scouts(all_passages, own, returned, run.source.place.node, out)
+        if returned is not None and preflight_id_of(probe.probe_id) in scouts:
+            own = _with_scouts(all_passages, own, returned, run.source.netns.node, out)
         case = ProbeEvidence(
-            question=run.question,
+            question=run.request,
             source=run.source,
             resolution=run.resolution,
             documents=documents,
@@ -263,7 +263,7 @@ def _with_scouts(
     """What the probe met, and before that what only its scout met: nat tables are asked once a
     flow, and the scout was the first of it. A datagram's scout is known by its time alone.
     """
-    scout = Probe(cookie=preflight_id_of(probe.cookie), flow=probe.flow)
+    scout = Probe(probe_id=preflight_id_of(probe.probe_id), flow=probe.flow)
     early = [
         passage
         for passage in _own(found, scout, out, frozenset(), alone=False)
@@ -283,7 +283,7 @@ def _is_probe(packet: Packet, probe: Probe, out: set[Flow]) -> bool:
     if packet.icmp is not None or packet.flags not in ("", "S"):
         return False
     if packet.seq is not None:
-        return packet.seq == probe.cookie
+        return packet.seq == probe.probe_id
     return (packet.flow.src, packet.flow.sport) in {(flow.src, flow.sport) for flow in out}
 
 
@@ -296,7 +296,7 @@ def _lost(drop: DropEvent, probe: Probe, out: set[Flow], alone: bool) -> bool:
 def _is_retransmission(drop: DropEvent, mine: Timeline) -> bool:
     """The backend had answered before: what was dropped is the probe as its sender repeats it."""
     return any(
-        answer.place.node == drop.node
+        answer.netns.node == drop.node
         and answer.time_ns <= drop.time_ns
         and answer.packet.innermost.icmp is None
         and "R" not in answer.packet.innermost.flags

@@ -106,7 +106,7 @@ def _faults(
     """(cause, object, summary) of what one way in does wrongly."""
     lists = expected(port, entry)
     given = {(one.address, one.port) for one in entry.backends}
-    if entry.outcome is not Outcome.DELIVERED and not entry.certain:
+    if entry.outcome is not Outcome.DELIVERED and not entry.deterministic:
         return
     wanted = {(one.address, one.port) for one in lists[0]}
     if cause == POLICY and entry.denied_by:
@@ -187,7 +187,7 @@ def _nothing(
     elif entry.outcome is Outcome.NO_ENDPOINTS:
         yield "endpoint-missing", address, f"refuses {port.name} as if it had no endpoints"
     else:
-        words = entry.words or entry.outcome
+        words = entry.description or entry.outcome
         known = cause or ("rule-reject" if entry.outcome is Outcome.REJECTED else "rule-drop")
         yield known, address, f"does not let {port.name} through: {words}"
 
@@ -221,7 +221,7 @@ def _left_out(port: PortCheck) -> Iterator[Finding]:
 
 def _ignored(port: PortCheck) -> Finding:
     return Finding(
-        cause="hints-ignored",
+        cause="topology-hints-ignored",
         severity="info",
         node=port.node,
         object=port.name,

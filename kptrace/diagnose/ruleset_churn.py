@@ -16,7 +16,7 @@ SETTLE_SECONDS = 2.0
 
 def unsteady(node: str) -> Finding:
     return Finding(
-        cause="rules-changing",
+        cause="ruleset-unstable",
         severity="warning",
         node=node,
         object=f"the rules of {node}",

@@ -53,7 +53,7 @@ class Timeline(Value):
         if not self.forward:
             return None
         start = self.forward[0]
-        begun = start.time_ns + self.shifts.get(start.place.node, 0)
+        begun = start.time_ns + self.shifts.get(start.netns.node, 0)
         return round((time_ns + self.shifts.get(node, 0) - begun) / 1000, 1)
 
 
@@ -65,12 +65,12 @@ def timeline(
     sent: Flow | None = None,
 ) -> Timeline:
     """sent: the 5-tuple as the sender had it, which no tap shows when it was a node."""
-    mine = without_copies((s for s in sightings if s.cookie in (probe.cookie, 0)), snapshots)
+    mine = without_copies((s for s in sightings if s.probe_id in (probe.probe_id, 0)), snapshots)
     forward, back = _split(probe, mine, sent)
     shifts = clock_shifts([*forward, *back], source_node)
 
     def moment(sighting: CapturedPacket) -> tuple[int, int, int]:
-        time = sighting.time_ns + shifts.get(sighting.place.node, 0)
+        time = sighting.time_ns + shifts.get(sighting.netns.node, 0)
         return (time, 0 if sighting.direction == "in" else 1, _height(sighting, snapshots))
 
     return Timeline(
@@ -94,7 +94,7 @@ def _split(
 ) -> tuple[list[CapturedPacket], list[CapturedPacket]]:
     if probe.flow.protocol == "tcp":
         forward = [s for s in sightings if s.packet.innermost.flags == "S"]
-        return forward, [s for s in sightings if is_reply(s.packet, probe.cookie)]
+        return forward, [s for s in sightings if is_reply(s.packet, probe.probe_id)]
     return _split_datagrams(probe, sightings, sent)
 
 
@@ -113,7 +113,10 @@ def _split_datagrams(
         inner = sighting.packet.innermost
         if inner.icmp is not None:
             rest.append(sighting)
-        elif sighting.cookie == probe.cookie and (inner.flow.dst, inner.flow.dport) not in origins:
+        elif (
+            sighting.probe_id == probe.probe_id
+            and (inner.flow.dst, inner.flow.dport) not in origins
+        ):
             origins.add((inner.flow.src, inner.flow.sport))
             forward.append(sighting)
         else:
@@ -133,7 +136,7 @@ def _first(sightings: Iterable[CapturedPacket]) -> Iterator[CapturedPacket]:
     for sighting in sorted(sightings, key=lambda s: s.time_ns):
         packet = sighting.packet
         key = (
-            sighting.place,
+            sighting.netns,
             sighting.interface,
             sighting.direction,
             packet.flow.src,
@@ -148,7 +151,7 @@ def _first(sightings: Iterable[CapturedPacket]) -> Iterator[CapturedPacket]:
 
 def _height(sighting: CapturedPacket, snapshots: Mapping[Netns, Snapshot]) -> int:
     """How far above the wire a tap is, as a tie-breaker: rising on the way in, falling out."""
-    snapshot = snapshots.get(sighting.place)
+    snapshot = snapshots.get(sighting.netns)
     link = snapshot.link(sighting.interface) if snapshot else None
     height = 0 if sighting.packet.tunnel else 2
     if link is not None and link.kind == "bridge":
@@ -187,12 +190,12 @@ def _crossings(sightings: tuple[CapturedPacket, ...]) -> Iterator[Crossing]:
     for sighting in sorted(sightings, key=lambda s: s.time_ns):
         if sighting.direction == "out":
             nodes = left.setdefault(_identity(sighting.packet), {})
-            nodes.setdefault(sighting.place.node, sighting)
+            nodes.setdefault(sighting.netns.node, sighting)
     for reached in sightings:
         if reached.direction == "in":
             for start in left.get(_identity(reached.packet), {}).values():
-                if start.place.node != reached.place.node:
-                    yield start.place.node, reached.place.node, start.time_ns, reached.time_ns
+                if start.netns.node != reached.netns.node:
+                    yield start.netns.node, reached.netns.node, start.time_ns, reached.time_ns
 
 
 def _identity(packet: Packet) -> object:

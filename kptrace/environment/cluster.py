@@ -38,7 +38,7 @@ Say = Callable[[str], None]
 
 def host_door(node: str) -> NetnsHandle:
     return NetnsHandle(
-        place=Netns(node=node),
+        netns=Netns(node=node),
         ns_path=HOST_NETNS,
         resolv_conf=HOST_RESOLV_CONF,
         bpffs=HOST_BPFFS,
@@ -198,8 +198,8 @@ class ClusterEnvironment:
         self._say(f"no pod of ours may be made: adding a container to pod {source.pod}")
         closed = f"only pod {source.pod} itself was looked into: {why.in_one_line}"
         doors = (
-            NetnsHandle(place=Netns(node=node), closed=closed, remedy=why.hint),
-            NetnsHandle(place=source, ns_path="/proc/self/ns/net", resolv_conf="/etc/resolv.conf"),
+            NetnsHandle(netns=Netns(node=node), closed=closed, remedy=why.hint),
+            NetnsHandle(netns=source, ns_path="/proc/self/ns/net", resolv_conf="/etc/resolv.conf"),
         )
         guest = EphemeralAgentContainer(self._client, self._terms, self.run, source.pod)
         agent = ExecAgentClient(node, doors, guest, self._terms.image, self._say)
@@ -214,13 +214,13 @@ class ClusterEnvironment:
     def _source(self) -> Netns:
         resolution = resolve(self._question, self._documents)
         backends = [one.pod for one in resolution.endpoints]
-        return choose_source(self._question, self._documents, backends).place
+        return choose_source(self._question, self._documents, backends).netns
 
     def doors(self, node: str) -> tuple[NetnsHandle, ...]:
         """The node itself, and its pods that the question is about."""
         here = [pod for pod in self._documents.pods if pod.node == node and not pod.host_network]
         pods = (
-            NetnsHandle(place=Netns(node=node, pod=pod.key), pod_uid=self._reading.uids[pod.key])
+            NetnsHandle(netns=Netns(node=node, pod=pod.key), pod_uid=self._reading.uids[pod.key])
             for pod in here
         )
         return (host_door(node), *pods)

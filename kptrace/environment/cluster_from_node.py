@@ -97,6 +97,6 @@ class ClusterFromNode:
 
 def _from_here(door: NetnsHandle) -> NetnsHandle:
     """The node's own is the one that we are in; a pod's is found by its uid as from anywhere."""
-    if door.place.pod:
+    if door.netns.pod:
         return door
-    return NetnsHandle(place=door.place, ns_path=OWN_NETNS, resolv_conf=OWN_RESOLV_CONF)
+    return NetnsHandle(netns=door.netns, ns_path=OWN_NETNS, resolv_conf=OWN_RESOLV_CONF)

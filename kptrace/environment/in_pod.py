@@ -90,8 +90,8 @@ class InPod(LocalNode):
         pod = Netns(node=node, pod=f"{self._pod.namespace}/{self._pod.name}")
         why = f"{OWN_ONLY}, and no agent could be started: {self._refusal.in_one_line}"
         doors = (
-            NetnsHandle(place=Netns(node=node), closed=why, remedy=self._refusal.hint),
-            NetnsHandle(place=pod, ns_path="/proc/self/ns/net", resolv_conf=str(RESOLV_CONF)),
+            NetnsHandle(netns=Netns(node=node), closed=why, remedy=self._refusal.hint),
+            NetnsHandle(netns=pod, ns_path="/proc/self/ns/net", resolv_conf=str(RESOLV_CONF)),
         )
         agent = self._open.enter_context(SubprocessAgent(node, doors))
         agent.wait_until_entered()

@@ -52,7 +52,7 @@ class LabEnvironment:
         return self._begun.pop(node, None) or self._started(node)
 
     def _started(self, node: str) -> AgentClient:
-        doors = tuple(door for door in self._lab.doors if door.place.node == node)
+        doors = tuple(door for door in self._lab.doors if door.netns.node == node)
         if not doors:
             raise NotFoundError(
                 f"lab {self._lab.name!r} has no node {node}",

@@ -57,7 +57,7 @@ class LocalNode:
         """It starts when it is asked for: there is no other to wait for."""
 
     def agent(self, node: str) -> AgentClient:
-        door = NetnsHandle(place=Netns(node=node), ns_path=OWN)
+        door = NetnsHandle(netns=Netns(node=node), ns_path=OWN)
         return self._open.enter_context(ThreadAgent(node, (door,), self._ahead))
 
 

@@ -65,11 +65,11 @@ class OfflineNode(LocalNode):
                 "run kptrace on that node too, or here without --offline",
             )
         host = NetnsHandle(
-            place=Netns(node=node), ns_path="/proc/self/ns/net", resolv_conf=OWN_RESOLV_CONF
+            netns=Netns(node=node), ns_path="/proc/self/ns/net", resolv_conf=OWN_RESOLV_CONF
         )
         pods = (
             NetnsHandle(
-                place=Netns(node=node, pod=key), ns_path=one.netns, resolv_conf=one.resolv_conf
+                netns=Netns(node=node, pod=key), ns_path=one.netns, resolv_conf=one.resolv_conf
             )
             for key, one in self._found.items()
         )

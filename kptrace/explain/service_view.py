@@ -214,11 +214,11 @@ class ServiceView:
             sender=origin.sender,
             outcome=_outcome(ways),
             source=_source(origin, ways),
-            becomes=self._snat_source(ways),
+            snat_source=self._snat_source(ways),
             backends=tuple(self._backends(ways)),
             rules=matched_rules((way.branch for way in ways), self._snapshot.ruleset),
-            certain=all(way.branch.certain for way in ways),
-            words="; ".join(dict.fromkeys(filter(None, self._all_words(ways, denials)))),
+            deterministic=all(way.branch.deterministic for way in ways),
+            description="; ".join(dict.fromkeys(filter(None, self._all_words(ways, denials)))),
             pod=self._sender(origin),
             denied_by="; ".join(dict.fromkeys(one.object for one in denials.values())),
         )
@@ -264,7 +264,7 @@ class ServiceView:
             f"it reaches {way.branch.backend.address} on {way.branch.backend.node} with its source "
             "kept, so the answer does not come back through this node"
         )
-        branch = msgspec.structs.replace(way.branch, outcome=Outcome.DROPPED, words=words)
+        branch = msgspec.structs.replace(way.branch, outcome=Outcome.DROPPED, description=words)
         return msgspec.structs.replace(way, branch=branch)
 
     def _all_words(
@@ -289,9 +289,12 @@ class ServiceView:
                 silent_reject_note,
             )  # few Services have none
 
-            reasons = ("the Service has no ready endpoint", silent_reject_note(way.branch.words))
+            reasons = (
+                "the Service has no ready endpoint",
+                silent_reject_note(way.branch.description),
+            )
             return "; ".join(filter(None, reasons))
-        return way.branch.words
+        return way.branch.description
 
     def _snat_source(self, ways: Iterable[WeightedBranch]) -> str:
         """The source that the backends see, where a rule changes it; ``?``: to some own address."""
@@ -331,7 +334,7 @@ def _outcome(ways: Iterable[WeightedBranch]) -> Outcome:
         shares[outcome] = shares.get(outcome, 0.0) + way.branch.weight
     if len(shares) == 1:
         return next(iter(shares))
-    if not all(way.branch.certain for way in ways):
+    if not all(way.branch.deterministic for way in ways):
         return Outcome.INCONCLUSIVE
     shares.pop(Outcome.DELIVERED, None)
     return max(shares, key=lambda outcome: shares[outcome])

@@ -123,7 +123,7 @@ class Lab(Value):
 
     def _with_programs(self, door: NetnsHandle) -> NetnsHandle:
         """Where a node's maps are pinned, and the cgroup that its programs are attached to."""
-        node = door.place.node
+        node = door.netns.node
         return msgspec.structs.replace(
             door, bpffs=str(bpffs(self.plan) / node), cgroup=str(cgroup(self.plan, node))
         )
@@ -132,12 +132,12 @@ class Lab(Value):
     def _doors(self) -> tuple[NetnsHandle, ...]:
         return (
             *(
-                NetnsHandle(place=one.place, ns_path=str(NETNS / one.netns))
+                NetnsHandle(netns=one.place, ns_path=str(NETNS / one.netns))
                 for one in self.plan.nodes
             ),
             *(
                 NetnsHandle(
-                    place=one.place,
+                    netns=one.place,
                     ns_path=str(NETNS / one.netns),
                     resolv_conf=str(ETC / one.netns / "resolv.conf"),
                 )
@@ -146,7 +146,7 @@ class Lab(Value):
         )
 
     def door(self, place: Netns) -> NetnsHandle:
-        return next(door for door in self.doors if door.place == place)
+        return next(door for door in self.doors if door.netns == place)
 
     def with_state(self, state: LabStateFile) -> Lab:
         return msgspec.structs.replace(self, state=state)

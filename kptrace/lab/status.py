@@ -56,7 +56,7 @@ class LabStatus(Value):
     services: tuple[ServiceStatus, ...]
     pods: tuple[PodStatus, ...]
     faults: tuple[FaultStatus, ...]
-    apiVersion: str = API_VERSION
+    api_version: str = API_VERSION
     kind: str = "LabStatus"
 
 

@@ -11,17 +11,19 @@ from kptrace.model.report import EvidenceSource, Finding
 
 
 class PodPath(Value):
-    """The way from a pod of one node to a pod of another (``goal`` empty: which is not known).
+    """The path from a pod of one node to a pod of another.
+
+    destination_node: empty where it is not known which
 
     cause: what ended it; ``policy-drop`` is no fault, somebody wants it so
     """
 
-    start: str
-    goal: str
+    source_node: str
+    destination_node: str
     source: str
     destination: str
     outcome: Outcome
-    words: str = ""
+    description: str = ""
     cause: str = ""
 
 
@@ -43,9 +45,9 @@ class CheckReport(Value):
 
     nodes: tuple[NodeReport, ...]
     services: int = 0
-    ways: tuple[PodPath, ...] = ()
+    paths: tuple[PodPath, ...] = ()
     findings: tuple[Finding, ...] = ()
-    absent: tuple[EvidenceSource, ...] = ()
+    unavailable: tuple[EvidenceSource, ...] = ()
     missing: tuple[str, ...] = ()
-    apiVersion: str = API_VERSION
-    kind: Literal["Checkup"] = "Checkup"
+    api_version: str = API_VERSION
+    kind: Literal["CheckReport"] = "CheckReport"

@@ -18,28 +18,28 @@ class Probe(Value):
     ttl: the initial TTL (0: the kernel's own)
     """
 
-    cookie: int
+    probe_id: int
     flow: Flow
     ttl: int = 0
     payload: bytes = b""
 
 
-class CapturedPacket(Value, tag="sighting"):
+class CapturedPacket(Value, tag="captured-packet"):
     """A packet tap saw the probe or its reply. ``frame``: what was captured, from the IP header."""
 
-    place: Netns
+    netns: Netns
     interface: str
     ifindex: int
     direction: Literal["in", "out"]
     packet: Packet
     time_ns: int
-    cookie: int
+    probe_id: int
     other_host: bool = False
     dst_mac: str = ""
     frame: bytes = b""
 
 
-class RuleTraceEvent(Value, tag="rule-hit"):
+class RuleTraceEvent(Value, tag="rule-trace-event"):
     """The kernel's rule trace: this rule (or policy) was met by the probe.
 
     kind: ``rule``; ``return`` (fell off the end or returned); ``policy``
@@ -48,7 +48,7 @@ class RuleTraceEvent(Value, tag="rule-hit"):
     packet: only on the first event of a base chain's walk (nft) or on every event (legacy)
     """
 
-    place: Netns
+    netns: Netns
     backend: Literal["legacy", "nft"]
     family: str
     table: str
@@ -67,7 +67,7 @@ class RuleTraceEvent(Value, tag="rule-hit"):
     packet: Packet | None = None
 
 
-class DropEvent(Value, tag="drop"):
+class DropEvent(Value, tag="drop-event"):
     """The kernel threw the probe away: reason and function as the kernel names them.
 
     place: where, when the report says it (a BPF report does, tracefs knows only the node)
@@ -77,7 +77,7 @@ class DropEvent(Value, tag="drop"):
     reason: str
     location: str
     time_ns: int
-    place: Netns | None = None
+    netns: Netns | None = None
     interface: str = ""
     packet: Packet | None = None
 
@@ -88,7 +88,7 @@ _PASSING = ("SYN_SENT", "FIN_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "CLOSE_WAI
 class ConntrackEntry(Value, tag="conntrack"):
     """A conntrack entry of the probe: ``reply.src`` tells the DNAT, ``reply.dst`` the SNAT."""
 
-    place: Netns
+    netns: Netns
     original: Flow
     reply: Flow
     status: tuple[str, ...] = ()
@@ -101,21 +101,21 @@ class ConntrackEntry(Value, tag="conntrack"):
         return self.state not in _PASSING and "DYING" not in self.status
 
 
-class EventsLost(Value, tag="lost"):
+class EventsLost(Value, tag="events-lost"):
     """A source of reports lost some: what it did not tell must not be read as "did not happen"."""
 
-    place: Netns
-    layer: str
+    netns: Netns
+    source: str
     count: int
 
 
-class ProbeResult(Value, tag="returned"):
+class ProbeResult(Value, tag="probe-result"):
     """What the sender itself experienced.
 
     result: connected, replied, refused, unreachable, timeout, sent, failed
     """
 
-    cookie: int
+    probe_id: int
     flow: Flow
     result: Literal["connected", "replied", "refused", "unreachable", "timeout", "sent", "failed"]
     sent_ns: int

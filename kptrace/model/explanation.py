@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from kptrace.model.base import API_VERSION, Value
+from kptrace.model.base import API_VERSION, Value, json_key
 from kptrace.model.cluster import Service
 from kptrace.model.prediction import Outcome
 from kptrace.model.report import Finding
@@ -24,7 +24,7 @@ class MatchedRule(Value):
     chain: str
     number: int
     text: str
-    words: str = ""
+    description: str = ""
     hook: str = ""
     backend: Literal["legacy", "nft", "ipvs", "bpf"] = "nft"
     family: str = ""
@@ -42,10 +42,14 @@ class WeightedBackend(Value):
     pod: str = ""
 
 
-class ServiceEntrypoint(Value, rename={"sender": "from"}):
+def _entrypoint_key(field: str) -> str:
+    return "from" if field == "sender" else json_key(field)
+
+
+class ServiceEntrypoint(Value, rename=_entrypoint_key):
     """One way in: what the node's rules do with a packet to this address from such a sender.
 
-    source: the address that the packet was taken to come from, and ``becomes`` what a rule changes
+    source: the address that the packet was taken to come from; ``snat_source`` what a rule changes
     it to (empty: it is kept, ``?``: to an address of the node)
     outcome: ``delivered`` when it is handed to a backend
     certain: false where a rule was met that nobody here can evaluate
@@ -59,11 +63,11 @@ class ServiceEntrypoint(Value, rename={"sender": "from"}):
     sender: ClientKind
     outcome: Outcome
     source: str = ""
-    becomes: str = ""
+    snat_source: str = ""
     backends: tuple[WeightedBackend, ...] = ()
     rules: tuple[MatchedRule, ...] = ()
-    certain: bool = True
-    words: str = ""
+    deterministic: bool = True
+    description: str = ""
     pod: str = ""
     denied_by: str = ""
 
@@ -90,5 +94,5 @@ class Explanation(Value):
     service: Service | None = None
     nodes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    apiVersion: str = API_VERSION
+    api_version: str = API_VERSION
     kind: Literal["Explanation"] = "Explanation"

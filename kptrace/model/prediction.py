@@ -20,7 +20,7 @@ class RuleRef(Value):
     chain: str
     number: int
     text: str
-    words: str = ""
+    description: str = ""
 
 
 class Outcome(StrEnum):
@@ -58,19 +58,19 @@ class SimulatedStep(Value):
     """One thing that the snapshots say will be done to the packet, and the packet afterwards.
 
     ``seen`` is a crossing of ``interface`` in ``direction`` at which a capture would show it.
-    ``certain`` is false from the first match on that nobody here can evaluate, and while the
+    ``deterministic`` is false from the first match on that nobody here can evaluate, and while the
     packet's mark is one that nobody here can compute.
     """
 
-    place: Netns
+    netns: Netns
     action: StepAction
     packet: Packet
     interface: str = ""
     direction: Literal["", "in", "out"] = ""
     hook: str = ""
     rule: RuleRef | None = None
-    words: str = ""
-    certain: bool = True
+    description: str = ""
+    deterministic: bool = True
 
 
 class Branch(Value):
@@ -83,11 +83,11 @@ class Branch(Value):
     weight: float
     steps: tuple[SimulatedStep, ...]
     outcome: Outcome
-    certain: bool = True
+    deterministic: bool = True
     backend: Endpoint | None = None
     cause: str = ""
-    blame: str = ""
-    words: str = ""
+    object: str = ""
+    description: str = ""
 
 
 class Prediction(Value):

@@ -29,7 +29,8 @@ HopAction = Literal[
 class Hop(Value):
     """One place on the path, in causal order. ``offset_us`` counts from the moment of sending.
 
-    rule: the rule that did it; ``via`` the rules that led there; ``words`` in plain English;
+    rule: the rule that did it; ``preceding_rules`` the rules that led there; ``description``: in
+    plain English;
     observed: false where the hop is inferred (from conntrack, from how the packet looks after it)
     """
 
@@ -40,10 +41,10 @@ class Hop(Value):
     action: HopAction
     packet: Packet
     rule: RuleRef | None = None
-    via: tuple[RuleRef, ...] = ()
+    preceding_rules: tuple[RuleRef, ...] = ()
     offset_us: float | None = None
-    words: str = ""
-    changed: tuple[tuple[str, str, str], ...] = ()
+    description: str = ""
+    rewrites: tuple[tuple[str, str, str], ...] = ()
     observed: bool = True
 
 
@@ -69,7 +70,7 @@ class EvidenceSource(Value):
     node: str
     reports: int = 0
     lost: int = 0
-    missing: str = ""
+    unavailable: str = ""
     remedy: str = ""
     manifest: str = ""
 
@@ -96,21 +97,23 @@ class PredictionMatch(Value):
 
     predicted: int
     seen: int
-    parted: str = ""
+    diverged_at: str = ""
 
 
 class Evidence(Value):
-    """What the report rests on. ``depth``: how deep the sender's node was looked into: on the node
+    """What the report rests on.
+
+    visibility: how deep the sender's node was looked into: on the node
     itself, in the sender's pod alone, or not at all, so that the API alone tells
     """
 
-    depth: Literal["node", "pod", "api"] = "node"
-    layers: tuple[EvidenceSource, ...] = ()
+    visibility: Literal["node", "pod", "api"] = "node"
+    sources: tuple[EvidenceSource, ...] = ()
     conntrack: tuple[ConntrackEntry, ...] = ()
-    returned: tuple[ProbeResult, ...] = ()
+    probe_results: tuple[ProbeResult, ...] = ()
     drops: tuple[DropEvent, ...] = ()
     shares: tuple[BackendShare, ...] = ()
-    agreement: PredictionMatch | None = None
+    prediction_match: PredictionMatch | None = None
 
 
 class DetectedNetwork(Value):
@@ -141,5 +144,5 @@ class Trace(Value):
     networks: tuple[DetectedNetwork, ...] = ()
     summary: str = ""
     elapsed_us: float | None = None
-    apiVersion: str = API_VERSION
+    api_version: str = API_VERSION
     kind: Literal["Trace"] = "Trace"

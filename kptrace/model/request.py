@@ -36,10 +36,10 @@ class SourceSpec(Value):
 
 
 class Source(Value):
-    """Where the packet starts: a pod or a node (``place`` says which), or an outside address."""
+    """Where the packet starts: a pod or a node (``netns`` says which), or an outside address."""
 
     kind: Literal["pod", "node", "outside"]
-    place: Netns
+    netns: Netns
     address: str = ""
     why: str = ""
 

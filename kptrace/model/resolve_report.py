@@ -13,7 +13,7 @@ from kptrace.model.request import Source, Target
 class ResolveReport(Value):
     """What the API says that a target is, beside what DNS says: what ``resolve -o json`` prints.
 
-    servers: of the source's resolver; ``why_not``: why they were not asked
+    servers: of the source's resolver; ``dns_skipped_reason``: why they were not asked
     told_by: who told of the Service, where it was not the API
     missing: what the API was not asked for
     absent: why no agent asked DNS, where one should have
@@ -23,10 +23,10 @@ class ResolveReport(Value):
     source: Source
     resolution: Resolution
     servers: tuple[str, ...] = ()
-    why_not: str = ""
-    told_by: str = ""
+    dns_skipped_reason: str = ""
+    service_source: str = ""
     findings: tuple[Finding, ...] = ()
     missing: tuple[str, ...] = ()
-    absent: tuple[EvidenceSource, ...] = ()
-    apiVersion: str = API_VERSION
-    kind: Literal["Resolved"] = "Resolved"
+    unavailable: tuple[EvidenceSource, ...] = ()
+    api_version: str = API_VERSION
+    kind: Literal["ResolveReport"] = "ResolveReport"

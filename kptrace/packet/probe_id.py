@@ -111,17 +111,17 @@ class ProbeMatcher:
 
     def __init__(self, probes: Iterable[Probe]) -> None:
         wanted = tuple(probes)
-        self._cookies = frozenset(p.cookie for p in wanted)
+        self._cookies = frozenset(p.probe_id for p in wanted)
         self._windows = {(c + n) & _U32: c for c in self._cookies for n in range(WINDOW)}
         self._flows: dict[Flow, int] = {}
         self._headers = {
-            _dns_query(p.cookie)[:_DNS_HEADER]: p.cookie
+            _dns_query(p.probe_id)[:_DNS_HEADER]: p.probe_id
             for p in wanted
             if p.flow.protocol == "udp" and p.flow.dport == DNS_PORT
         }
         for probe in wanted:
             if probe.flow.protocol == "udp" and probe.flow.sport:
-                self._learn(probe.flow, probe.cookie)
+                self._learn(probe.flow, probe.probe_id)
 
     def recognise(self, seen: Dissection) -> int | None:
         protocol = seen.core.flow.protocol

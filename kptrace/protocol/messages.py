@@ -48,10 +48,10 @@ from kptrace.model import (
 
 
 class NetnsHandle(Value):
-    """The way into a place: a namespace file (``/run/netns/x``, ``/proc/1/ns/net``).
+    """The way into a netns: a namespace file (``/run/netns/x``, ``/proc/1/ns/net``).
 
     pod_uid: where only this is known, the agent looks for a process of the pod
-    (agent/netns_lookup.py), which has the namespace, the resolv.conf and the cgroup. path: the
+    (agent/netns_lookup.py), which has the namespace, the resolv.conf and the cgroup. held_path: the
     namespace file as another process has to name it, once the agent holds ``ns_path`` open closed:
     why there is no way in, where that is known before; ``remedy``: what would open it resolv_conf:
     the file that its resolver reads; empty: none known. bpffs: where BPF maps are pinned; cgroup:
@@ -59,10 +59,10 @@ class NetnsHandle(Value):
     on it should meet; empty: the agent's own
     """
 
-    place: Netns
+    netns: Netns
     ns_path: str = ""
     pod_uid: str = ""
-    path: str = ""
+    held_path: str = ""
     closed: str = ""
     remedy: str = ""
     resolv_conf: str = ""
@@ -70,27 +70,27 @@ class NetnsHandle(Value):
     cgroup: str = ""
 
 
-class OpenNamespaces(Value, tag="enter"):
+class OpenNamespaces(Value, tag="open-namespaces"):
     """rights: how whoever asks could give the agent more of them, for its hints."""
 
     id: int
-    doors: tuple[NetnsHandle, ...]
+    namespaces: tuple[NetnsHandle, ...]
     rights: str = ""
 
 
-class ReadFiles(Value, tag="dump"):
+class ReadFiles(Value, tag="read-files"):
     """files: names as in a bundle (``ip-route.json``), plus ``resolv.conf``."""
 
     id: int
-    place: Netns
+    netns: Netns
     files: tuple[str, ...]
 
 
-class DnsQuery(Value, tag="ask"):
+class DnsQuery(Value, tag="dns-query"):
     """query: the DNS message in wire format; transport ``udp`` or ``tcp``."""
 
     id: int
-    place: Netns
+    netns: Netns
     server: str
     query: bytes
     transport: str = "udp"
@@ -98,7 +98,7 @@ class DnsQuery(Value, tag="ask"):
     timeout: float = 2.0
 
 
-class StartCapture(Value, tag="watch"):
+class StartCapture(Value, tag="start-capture"):
     """layers: of ``capture``, ``rules``, ``drops``; what cannot be armed is named in Ready.
 
     backends: flows backend -> anywhere whose packets may be UDP replies without our cookie
@@ -107,48 +107,48 @@ class StartCapture(Value, tag="watch"):
     """
 
     id: int
-    places: tuple[Netns, ...]
+    namespaces: tuple[Netns, ...]
     probes: tuple[Probe, ...]
-    layers: tuple[str, ...] = ("capture", "rules", "drops")
+    sources: tuple[str, ...] = ("capture", "rules", "drops")
     backends: tuple[tuple[str, str, int], ...] = ()
     raw_trace: bool = False
 
 
-class SendProbes(Value, tag="inject"):
-    """Send each probe from ``place``: TCP as a real connection, UDP as one datagram."""
+class SendProbes(Value, tag="send-probes"):
+    """Send each probe from ``netns``: TCP as a real connection, UDP as one datagram."""
 
     id: int
-    place: Netns
+    netns: Netns
     probes: tuple[Probe, ...]
     timeout: float = 4.0
 
 
-class SendPreflight(Value, tag="scout"):
-    """Learn from conntrack where the node would send these probes, sent from ``place``.
+class SendPreflight(Value, tag="send-preflight"):
+    """Learn from conntrack where the node would send these probes, sent from ``netns``.
 
     hold: drop them where they would leave the node, so that nobody hears of them; else each goes as
     far as its ``ttl`` lets it. bridges: the node's, which they pass on their way to a port
     """
 
     id: int
-    place: Netns
+    netns: Netns
     probes: tuple[Probe, ...]
-    hold: bool = True
+    block_egress: bool = True
     bridges: tuple[str, ...] = ()
     timeout: float = 1.0
 
 
-class GetConntrack(Value, tag="lookup"):
+class GetConntrack(Value, tag="get-conntrack"):
     id: int
-    place: Netns
+    netns: Netns
     flows: tuple[Flow, ...]
 
 
-class ListConnections(Value, tag="recall"):
+class ListConnections(Value, tag="list-connections"):
     """Connections from ``flow.src``, by any port, to the flow's end: those that last."""
 
     id: int
-    place: Netns
+    netns: Netns
     flow: Flow
 
 
@@ -172,28 +172,30 @@ Request = (
 # --- replies ----------------------------------------------------------------------------------
 
 
-class FileContent(Value, tag="fact"):
-    """One file of a place, text as the bundle has it. ``missing``: why it could not be read, and
+class FileContent(Value, tag="file-content"):
+    """One file of a namespace, text as the bundle has it.
+
+    unavailable: why it could not be read, and
     ``remedy`` what would let it be.
     """
 
     id: int
-    place: Netns
+    netns: Netns
     file: str
     text: str = ""
-    missing: str = ""
+    unavailable: str = ""
     remedy: str = ""
 
 
-NETNS_UNAVAILABLE = "door"  # the file of a Fact that tells of a place that there is no way into
+NETNS_UNAVAILABLE = "netns"  # the file of a Fact that tells of a place that there is no way into
 CGROUP_UNAVAILABLE = "cgroup"  # of one that tells why no socket can be made in the pod's own
 
 
-class DnsResponse(Value, tag="answer"):
+class DnsResponse(Value, tag="dns-response"):
     """The DNS answer in wire format, or why there is none (TIMEOUT, CLOSED, UNREACHABLE)."""
 
     id: int
-    place: Netns
+    netns: Netns
     server: str
     transport: str
     elapsed_us: int
@@ -204,41 +206,41 @@ class DnsResponse(Value, tag="answer"):
 class SourceUnavailable(Value):
     """A layer that could not be armed in a place, why, and what would make it possible."""
 
-    place: Netns
-    layer: str
-    why: str
+    netns: Netns
+    source: str
+    reason: str
     remedy: str = ""
 
 
-class CaptureStarted(Value, tag="ready"):
+class CaptureStarted(Value, tag="capture-started"):
     id: int
     armed: tuple[str, ...]
     unarmed: tuple[SourceUnavailable, ...] = ()
 
 
-class PreflightResult(Value, tag="scouted"):
+class PreflightResult(Value, tag="preflight-result"):
     """What became of a scout. ``flow``: as it left; ``entry``: what it is translated to, None where
     it was not recorded; ``error``: why it was not sent.
     """
 
     id: int
-    place: Netns
-    cookie: int
+    netns: Netns
+    probe_id: int
     flow: Flow
     entry: ConntrackEntry | None = None
     error: str = ""
 
 
-class ConnectionList(Value, tag="recalled"):
+class ConnectionList(Value, tag="connection-list"):
     """more: how many there are beside these"""
 
     id: int
-    place: Netns
+    netns: Netns
     entries: tuple[ConntrackEntry, ...] = ()
     more: int = 0
 
 
-class ErrorReply(Value, tag="oops"):
+class ErrorReply(Value, tag="error"):
     """The request could not be done. ``hint`` as in model/errors.py."""
 
     id: int

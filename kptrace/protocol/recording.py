@@ -33,16 +33,16 @@ class Recording(Value):
     """What was asked, of whom, and what came back.
 
     resolution: what the API and DNS said of the target
-    absent:     sources of evidence that could not be had at all (no agent on a node)
+    unavailable:     sources of evidence that could not be had at all (no agent on a node)
     """
 
-    question: TraceRequest
+    request: TraceRequest
     source: Source
     resolution: Resolution
     api: dict[str, str]
     probes: tuple[Probe, ...] = ()
     replies: tuple[Reply, ...] = ()
-    absent: tuple[EvidenceSource, ...] = ()
+    unavailable: tuple[EvidenceSource, ...] = ()
     version: int = VERSION
 
 
@@ -50,7 +50,7 @@ def sender_was_there(run: Recording) -> bool:
     """An agent looked into the place that the packet starts from, so it could send."""
     return any(
         isinstance(reply, FileContent)
-        and reply.place == run.source.place
+        and reply.netns == run.source.netns
         and reply.file != NETNS_UNAVAILABLE
         for reply in run.replies
     )
@@ -62,12 +62,12 @@ def files_by_netns(replies: Iterable[Reply]) -> dict[Netns, dict[str, str]]:
     """
     found: dict[Netns, dict[str, str]] = {}
     for reply in replies:
-        if not isinstance(reply, FileContent) or reply.missing:
+        if not isinstance(reply, FileContent) or reply.unavailable:
             continue
-        if reply.file == TABLES and TABLES in found.get(reply.place, {}):
-            told = found[reply.place]
-            found[reply.place] = {name: told[name] for name in told if not is_query(name)}
-        found.setdefault(reply.place, {})[reply.file] = reply.text
+        if reply.file == TABLES and TABLES in found.get(reply.netns, {}):
+            told = found[reply.netns]
+            found[reply.netns] = {name: told[name] for name in told if not is_query(name)}
+        found.setdefault(reply.netns, {})[reply.file] = reply.text
     return found
 
 
@@ -76,8 +76,8 @@ def pack(run: Recording) -> dict[str, bytes]:
     files = {f"api/{name}": text.encode() for name, text in run.api.items()}
     kept: list[Reply] = []
     for reply in run.replies:
-        if isinstance(reply, FileContent) and not reply.missing:
-            files[_path(reply.place, reply.file)] = reply.text.encode()
+        if isinstance(reply, FileContent) and not reply.unavailable:
+            files[_path(reply.netns, reply.file)] = reply.text.encode()
             reply = msgspec.structs.replace(reply, text="")
         kept.append(reply)
     rest = msgspec.structs.replace(run, api={}, replies=tuple(kept))
@@ -110,12 +110,12 @@ def unpack(files: Mapping[str, bytes], source: str) -> Recording:
 
 def _filled(replies: Iterable[Reply], files: Mapping[str, bytes], source: str) -> Iterable[Reply]:
     for reply in replies:
-        if isinstance(reply, FileContent) and not reply.missing:
-            path = _path(reply.place, reply.file)
+        if isinstance(reply, FileContent) and not reply.unavailable:
+            path = _path(reply.netns, reply.file)
             if path in files:
                 yield msgspec.structs.replace(reply, text=_text(files[path], source, path))
             else:
-                yield msgspec.structs.replace(reply, missing="not in the saved run")
+                yield msgspec.structs.replace(reply, unavailable="not in the saved run")
         else:
             yield reply
 

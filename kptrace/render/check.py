@@ -17,7 +17,7 @@ def checkup(made: CheckReport, width: int = 80, colour: bool = False, wide: bool
     for finding in made.findings:
         _finding(page, finding)
     _seen(page, made, wide)
-    manifests(page, made.absent)
+    manifests(page, made.unavailable)
     return page.text()
 
 
@@ -37,10 +37,10 @@ def _heading(page: TextLayout, made: CheckReport) -> None:
         proxy = "no proxy" if node.proxy == "none" else f"proxy {node.proxy}"
         words = f"{proxy}, network {node.network}"
         page.line(span(words), label=[span(f"  {pad(node.name, room)}  ")])
-    for layer in made.absent:
+    for layer in made.unavailable:
         page.line(
             span("not looked at: ", "unsure"),
-            span(layer.missing),
+            span(layer.unavailable),
             span(f" ({layer.remedy})" if layer.remedy else ""),
             label=[span(f"  {layer.node}  ")],
         )
@@ -55,7 +55,7 @@ def _answer(made: CheckReport) -> Span:
         return glue(f"{_count(wrong, 'FAULT')}{more}", "bad")
     if odd:
         return glue(f"NOTHING BROKEN, {_count(odd, 'warning')}", "unsure")
-    return glue("NOTHING WRONG FOUND", "unsure" if made.absent else "good")
+    return glue("NOTHING WRONG FOUND", "unsure" if made.unavailable else "good")
 
 
 def _count(number: int, noun: str) -> str:
@@ -97,13 +97,13 @@ def _seen(page: TextLayout, made: CheckReport, wide: bool) -> None:
     elif made.missing:
         names = ", ".join(name.removeprefix("api/") for name in made.missing)
         page.line(span(f"Rules not compared with the API; not there to read: {names}."), hang=2)
-    if made.ways:
+    if made.paths:
         page.line(span(_ways(made)), hang=2)
-    for way in made.ways if wide else ():
-        words = f": {way.words}" if way.words else ""
-        goal = way.goal or "elsewhere"
+    for way in made.paths if wide else ():
+        words = f": {way.description}" if way.description else ""
+        goal = way.destination_node or "elsewhere"
         page.line(
-            span(f"{way.start} to {goal} ({way.source} > {way.destination})  "),
+            span(f"{way.source_node} to {goal} ({way.source} > {way.destination})  "),
             span(f"{way.outcome}{words}", "" if way.outcome is Outcome.DELIVERED else "unsure"),
             indent=2,
             hang=4,
@@ -116,14 +116,14 @@ def _seen(page: TextLayout, made: CheckReport, wide: bool) -> None:
 
 def _ways(made: CheckReport) -> str:
     arrived, open_ = (
-        sum(way.outcome is outcome for way in made.ways)
+        sum(way.outcome is outcome for way in made.paths)
         for outcome in (Outcome.DELIVERED, Outcome.INCONCLUSIVE)
     )
-    denied = sum(way.cause == POLICY for way in made.ways)
-    words = f"Ways of pods' packets between nodes walked: {len(made.ways)}, {arrived} arrive"
+    denied = sum(way.cause == POLICY for way in made.paths)
+    words = f"Ways of pods' packets between nodes walked: {len(made.paths)}, {arrived} arrive"
     if open_:
         words += f", {open_} left what was looked at"
     if denied:
         words += f", {denied} {'are' if denied > 1 else 'is'} denied by policies"
-    ended = len(made.ways) - arrived - open_ - denied
+    ended = len(made.paths) - arrived - open_ - denied
     return f"{words}, {ended} do not." if ended else f"{words}."

@@ -31,12 +31,12 @@ LAYER_WORDS = {
 
 def agreement(page: TextLayout, trace: Trace) -> None:
     """Prediction against observation."""
-    told = trace.evidence.agreement
+    told = trace.evidence.prediction_match
     if told is None:
         return
     counts = f"{told.seen} of {told.predicted} crossings"
-    if told.parted:
-        parted = span(f"at {told.parted}: {counts} seen.")
+    if told.diverged_at:
+        parted = span(f"at {told.diverged_at}: {counts} seen.")
         page.line(span("Predicted and seen part ", "unsure"), parted, hang=2)
     else:
         page.line(span(f"Predicted and seen agree on {counts}."))
@@ -102,7 +102,9 @@ def _said(answer: DnsAnswer) -> str:
 def layers(page: TextLayout, told: Iterable[EvidenceSource], with_missing: bool) -> None:
     """``Watched by: capture, rule trace, conntrack, drop reasons. Nothing lost.``"""
     known, changes = _apart(told)
-    watched = [LAYER_WORDS.get(name, name) for name in _names(x for x in known if not x.missing)]
+    watched = [
+        LAYER_WORDS.get(name, name) for name in _names(x for x in known if not x.unavailable)
+    ]
     lost = [f"{x.lost} reports of {_name(x)} on {x.node}" for x in known if x.lost]
     if watched:
         words = f"Watched by: {', '.join(watched)}."
@@ -118,7 +120,7 @@ def layers(page: TextLayout, told: Iterable[EvidenceSource], with_missing: bool)
             hang=2,
         )
     for one in changes if with_missing else ():
-        what = f"{one.missing}. To be sure: {one.remedy}"
+        what = f"{one.unavailable}. To be sure: {one.remedy}"
         page.line(span("Unsure: ", "unsure"), span(what), hang=2)
     manifests(page, known)
 
@@ -149,7 +151,7 @@ def missing(layers: Iterable[EvidenceSource]) -> list[tuple[str, str]]:
     """
     gaps: dict[str, list[EvidenceSource]] = {}
     for layer in layers:
-        if layer.missing:
+        if layer.unavailable:
             gaps.setdefault(_cause(layer), []).append(layer)
     return [(f"{_where(gap)}: {_reason(cause, gap)}", _remedy(gap)) for cause, gap in gaps.items()]
 
@@ -159,14 +161,14 @@ def _cause(layer: EvidenceSource) -> str:
     all that a capability would give.
     """
     if layer.remedy.startswith("grant CAP_"):
-        place = PLACE.search(layer.missing)
+        place = PLACE.search(layer.unavailable)
         return f"not permitted{place[0] if place else ''}"
-    return layer.missing.partition(": ")[2] or layer.missing
+    return layer.unavailable.partition(": ")[2] or layer.unavailable
 
 
 def _reason(cause: str, gap: Sequence[EvidenceSource]) -> str:
     """In full, where all say the same."""
-    told = {layer.missing for layer in gap}
+    told = {layer.unavailable for layer in gap}
     return (told.pop() if len(told) == 1 else cause).rstrip(".")
 
 
@@ -234,7 +236,7 @@ def shares(page: TextLayout, trace: Trace) -> None:
 def _by_ipvs(page: TextLayout, trace: Trace) -> None:
     """It does not choose by chance, so what was seen need not come near what was predicted."""
     steps = trace.prediction.branches[0].steps if trace.prediction.branches else ()
-    chosen = next((s.words for s in steps if s.rule and s.rule.backend == "ipvs"), "")
+    chosen = next((s.description for s in steps if s.rule and s.rule.backend == "ipvs"), "")
     if chosen:
         page.line(span(f"{chosen}."), indent=2)
 
@@ -263,8 +265,8 @@ def branches(page: TextLayout, trace: Trace) -> None:
     page.line(span("Predicted", "name"))
     for branch in told:
         to = _backend(branch.backend, trace.target.namespace) if branch.backend else ""
-        sure = "" if branch.certain else ", not certain"
-        words = f": {branch.words}" if branch.words else ""
+        sure = "" if branch.deterministic else ", not certain"
+        words = f": {branch.description}" if branch.description else ""
         page.line(
             span(" ".join(x for x in (OUTCOME_WORDS[branch.outcome].lower(), to) if x)),
             span(f"{sure}{words}"),

@@ -163,9 +163,9 @@ def _alike(entries: Iterable[ServiceEntrypoint]) -> dict[Hashable, list[ServiceE
     for one in entries:
         fate = (
             one.outcome,
-            one.becomes,
-            one.words,
-            one.certain,
+            one.snat_source,
+            one.description,
+            one.deterministic,
             one.denied_by,
             frozenset(map(_key, one.backends)),
         )
@@ -175,15 +175,15 @@ def _alike(entries: Iterable[ServiceEntrypoint]) -> dict[Hashable, list[ServiceE
 
 def _fate(page: TextLayout, entries: Sequence[ServiceEntrypoint], room: int) -> None:
     first = entries[0]
-    style = outcome_style(first.outcome) if first.certain else "unsure"
+    style = outcome_style(first.outcome) if first.deterministic else "unsure"
     words = [span(OUTCOME_WORDS[first.outcome], style)]
     if first.denied_by:
         words = [span(f"DENIED by {first.denied_by}", "unsure")]
     if first.outcome is Outcome.DELIVERED:
-        words += [span(f"  {_seen_as(first.becomes)}")]
-    elif first.words:
-        words += [span(f"  {_reason(first.words)}")]
-    if not first.certain:
+        words += [span(f"  {_seen_as(first.snat_source)}")]
+    elif first.description:
+        words += [span(f"  {_reason(first.description)}")]
+    if not first.deterministic:
         words += [span("  (not certain)", "unsure")]
     label = pad(clean(f"from {_senders(entries)}"), room + 5)
     if cells(label) + _LEAST_WORDS > page.width:

@@ -107,10 +107,10 @@ def _told(row: Row, wide: bool) -> list[list[Span]]:
     rule = row.rule
     only = f"({', '.join(row.senders)})" if row.senders else ""
     met = f"{rule.packets} packet{'s' if rule.packets != 1 else ''}" if rule.packets else ""
-    told = [[span(rule.words or _own(rule, wide))]]
+    told = [[span(rule.description or _own(rule, wide))]]
     for each in (only, met):
         told[0] += [span("  "), glue(each, "quiet")] if each else []
-    if rule.words and (own := _own(rule, wide)):
+    if rule.description and (own := _own(rule, wide)):
         told.append([span(own, "quiet")])
     if wide and rule.packets is not None:
         size = f", {rule.bytes} bytes" if rule.bytes is not None else ""

@@ -76,8 +76,8 @@ def _known(page: TextLayout, finding: Finding) -> None:
 
 
 def _open(page: TextLayout, trace: Trace, finding: Finding | None) -> None:
-    lost = [layer for layer in trace.evidence.layers if layer.lost]
-    blind = missing(trace.evidence.layers)
+    lost = [layer for layer in trace.evidence.sources if layer.lost]
+    blind = missing(trace.evidence.sources)
     unknown = [what for what, _ in blind]
     unknown += [f"{layer.lost} reports of {layer.name} on {layer.node} were lost" for layer in lost]
     settle = [remedy for _, remedy in blind if remedy]

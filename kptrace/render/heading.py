@@ -41,7 +41,7 @@ def backend_of(trace: Trace) -> Endpoint | None:
     )
     if final is None:
         ends = [
-            e.reply for e in trace.evidence.conntrack if e.place.node == trace.source.place.node
+            e.reply for e in trace.evidence.conntrack if e.netns.node == trace.source.netns.node
         ]
         final = ends[0].reverse if ends else None
     resolution = trace.resolution

@@ -102,8 +102,8 @@ class _HopTable:
     def summed_up(self, back: Sequence[Hop], number: int) -> None:
         """The answer in one line, if it took the way out in reverse."""
         self._page.line(span("back", "name"))
-        changes = [f"{_change(hop)} on {hop.node}" for hop in back if hop.changed]
-        told = ", ".join([f"{back[0].words or 'answer'} the same way", *changes])
+        changes = [f"{_change(hop)} on {hop.node}" for hop in back if hop.rewrites]
+        told = ", ".join([f"{back[0].description or 'answer'} the same way", *changes])
         label = self._number(number, len(back))
         self._page.row(
             [span(told)], span(offset_words(back[-1].offset_us), "quiet"), label, self._margin
@@ -125,9 +125,9 @@ class _HopTable:
     def _rules_of(self, entry: HopRow) -> None:
         hop, indent = entry.last, self._margin + 2
         if hop.action == "encap" and self._rules:
-            for clause in hop.words.split(CLAUSE)[1:]:
+            for clause in hop.description.split(CLAUSE)[1:]:
                 self._page.line(span(clause, "quiet"), indent=indent)
-        rules = [*hop.via, *([hop.rule] if hop.rule else [])]
+        rules = [*hop.preceding_rules, *([hop.rule] if hop.rule else [])]
         if hop.rule is not None and hop.rule.backend == "ipvs":
             rules.sort(key=lambda server: server.number)  # a list to choose from, not a way
         if self._wide:
@@ -148,14 +148,18 @@ class _HopTable:
 
     def _detail(self, hop: Hop) -> str:
         if hop.action == "reply":
-            return ", ".join(filter(None, (hop.words, _change(hop))))
-        if hop.action in ENDED and hop.rule and hop.words in (hop.rule.words, hop.rule.text):
+            return ", ".join(filter(None, (hop.description, _change(hop))))
+        if (
+            hop.action in ENDED
+            and hop.rule
+            and hop.description in (hop.rule.description, hop.rule.text)
+        ):
             return ""  # the rule stands below
-        if hop.action == "encap" and hop.words:
-            return hop.words.split(CLAUSE)[0]
+        if hop.action == "encap" and hop.description:
+            return hop.description.split(CLAUSE)[0]
         if hop.action == "route" and not self._wide:
-            return ROUTE.sub(r"\1", hop.words)
-        return hop.words or _described(hop)
+            return ROUTE.sub(r"\1", hop.description)
+        return hop.description or _described(hop)
 
     # --- which hops share a line, and what stands in its second column ---
 
@@ -163,7 +167,7 @@ class _HopTable:
         before = run[-1]
         if (before.node, before.netns) != (hop.node, hop.netns) or not _plain(before):
             return False
-        same = hop.action == before.action and hop.words == before.words
+        same = hop.action == before.action and hop.description == before.description
         return _plain(hop) and same and len(self._joined([*run, hop])) <= self._room
 
     def _joined(self, run: Iterable[Hop]) -> str:
@@ -172,7 +176,7 @@ class _HopTable:
 
     def _place(self, run: Sequence[Hop]) -> str:
         hop = run[-1]
-        rule = hop.via[0] if hop.via else hop.rule
+        rule = hop.preceding_rules[0] if hop.preceding_rules else hop.rule
         if hop.action == "dnat" and rule is not None and rule.backend == "bpf":
             return "connect()"
         if rule is not None and rule.backend == "ipvs":
@@ -201,7 +205,7 @@ def _bases(rule: RuleRef) -> tuple[str, str]:
 
 def _plain(hop: Hop) -> bool:
     """A crossing at which nothing was done."""
-    return hop.observed and not hop.changed and hop.action in ("seen", "reply")
+    return hop.observed and not hop.rewrites and hop.action in ("seen", "reply")
 
 
 def _described(hop: Hop) -> str:
@@ -221,8 +225,8 @@ def _described(hop: Hop) -> str:
 
 def _change(hop: Hop) -> str:
     """``10.96.41.7:80 => 10.244.2.21:8080``, made of the changed fields."""
-    old = {field: before for field, before, _ in hop.changed}
-    new = {field: after for field, _, after in hop.changed}
+    old = {field: before for field, before, _ in hop.rewrites}
+    new = {field: after for field, _, after in hop.rewrites}
     flow = hop.packet.innermost.flow
     told = []
     for address, port in (("dst", "dport"), ("src", "sport")):
@@ -232,7 +236,7 @@ def _change(hop: Hop) -> str:
                 old.get(address, getattr(flow, address)), _port(old.get(port), getattr(flow, port))
             )
             told.append(f"{was} => {now}")
-    others = [c for c in hop.changed if c[0] not in ("dst", "dport", "src", "sport")]
+    others = [c for c in hop.rewrites if c[0] not in ("dst", "dport", "src", "sport")]
     return ", ".join([*told, *(f"{field} {was} => {now}" for field, was, now in others)])
 
 
@@ -247,7 +251,7 @@ def _same_way(forward: Iterable[Hop], back: Sequence[Hop]) -> bool:
     out = _crossings(
         h for h in forward if h.observed and h.interface and h.action not in ("dnat", "snat")
     )
-    return _crossings(back) == out[::-1] and len({hop.words for hop in back}) == 1
+    return _crossings(back) == out[::-1] and len({hop.description for hop in back}) == 1
 
 
 def _crossings(hops: Iterable[Hop]) -> list[tuple[str, str, str]]:

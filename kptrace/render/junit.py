@@ -38,7 +38,7 @@ def junit(results: Sequence[Result], about: Mapping[str, str]) -> str:
 
 def _case(result: Result, repeated: bool) -> ElementTree.Element:
     asked, trace = result.expectation, result.trace
-    target = asked.question.target
+    target = asked.request.target
     suite = ".".join(filter(None, ("kptrace", target.namespace, target.name)))
     name = f"{_name(result)} (line {asked.line})" if repeated else _name(result)
     case = ElementTree.Element("testcase", classname=clean(suite), name=clean(name))
@@ -53,21 +53,21 @@ def _case(result: Result, repeated: bool) -> ElementTree.Element:
         found.text = _body(told)
     if trace is not None:
         ElementTree.SubElement(case, "system-out").text = _body(told)
-        if sent := [each.sent_ns for each in trace.evidence.returned]:
+        if sent := [each.sent_ns for each in trace.evidence.probe_results]:
             case.set("timestamp", datetime.fromtimestamp(min(sent) / 1e9, UTC).isoformat())
     return case
 
 
 def _told(result: Result) -> str:
-    if result.trouble is not None:
-        return f"{result.trouble.message}\n{result.trouble.hint}".strip()
+    if result.error is not None:
+        return f"{result.error.message}\n{result.error.hint}".strip()
     assert result.trace is not None
     return text(result.trace)
 
 
 def _type(result: Result) -> str:
-    if result.trouble is not None:
-        return result.trouble.kind
+    if result.error is not None:
+        return result.error.kind
     assert result.trace is not None
     return result.trace.outcome.value
 

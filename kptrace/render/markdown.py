@@ -44,7 +44,7 @@ def _cells(result: Result) -> list[str]:
     reason = "" if result.status == "passed" else why(result)
     return [
         MARKS[result.status],
-        _plain(f"{name}{target_words(asked.question.target)}{via(asked)} {address(result)}"),
+        _plain(f"{name}{target_words(asked.request.target)}{via(asked)} {address(result)}"),
         _plain(start(result)),
         _plain(answer(result)),
         f"{_plain(reason)}{f' (`{found.cause}`)' if found else ''}",
@@ -53,13 +53,13 @@ def _cells(result: Result) -> list[str]:
 
 def _whole(result: Result) -> str:
     if result.trace is None:
-        assert result.trouble is not None
-        told = f"{result.trouble.message}\n{result.trouble.hint}"
+        assert result.error is not None
+        told = f"{result.error.message}\n{result.error.hint}"
     else:
         told = text(result.trace)
     told = "\n".join(clean(line) for line in told.rstrip().split("\n"))
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", told)), 3)
-    title = _plain(f"{target_words(result.expectation.question.target)}: {answer(result)}")
+    title = _plain(f"{target_words(result.expectation.request.target)}: {answer(result)}")
     return f"<details><summary>{title}</summary>\n\n{fence}text\n{told}\n{fence}\n\n</details>\n\n"
 
 

@@ -67,8 +67,8 @@ def target_words(target: Target) -> str:
 def source_words(source: Source, namespace: str) -> str:
     if source.kind == "outside":
         return source.address or "outside"
-    pod = source.place.pod
-    return place_words(source.place.node, pod or "host", namespace)
+    pod = source.netns.pod
+    return place_words(source.netns.node, pod or "host", namespace)
 
 
 def rule_place(rule: AnyRule) -> str:
@@ -88,8 +88,8 @@ def rule_deed(rule: AnyRule) -> str:
     quoted text (a comment) may hold anything. A rule of another form is told whole; a choice of
     IPVS in words.
     """
-    if rule.backend == "ipvs" and rule.words:
-        return rule.words
+    if rule.backend == "ipvs" and rule.description:
+        return rule.description
     for part in re.finditer(r'"(?:[^"\\]|\\.)*"|(?<!\S)-[jg] ', rule.text):
         if part.group()[0] == "-":
             return rule.text[part.end() :]

@@ -24,9 +24,9 @@ def resolved(made: ResolveReport, width: int = 80, colour: bool = False, wide: b
     page.blank()
     _api(page, made, wide)
     _dns(page, made, wide)
-    if made.told_by:
+    if made.service_source:
         page.blank()
-        page.line(span(f"No API server was asked; this is told by {made.told_by}."), hang=2)
+        page.line(span(f"No API server was asked; this is told by {made.service_source}."), hang=2)
     elif made.missing:
         page.blank()
         page.line(span(f"Not there to read: {', '.join(made.missing)}."), hang=2)
@@ -49,7 +49,7 @@ def _heading(page: TextLayout, made: ResolveReport) -> None:
 def _answer(made: ResolveReport) -> Span:
     if any(finding.severity == "error" for finding in made.findings):
         return glue("NOT AS IT SHOULD BE" if _addresses(made) else "UNRESOLVED", "bad")
-    if made.absent or not (made.resolution.address or _addresses(made)):
+    if made.unavailable or not (made.resolution.address or _addresses(made)):
         return glue("NOT ASKED OF DNS", "unsure")
     return glue("RESOLVED", "good")
 
@@ -70,23 +70,25 @@ def _api(page: TextLayout, made: ResolveReport, wide: bool) -> None:
         return
     service = meant.service
     if service is not None:
-        page.line(span(_service_words(service)), label=_label("Rules" if made.told_by else "API"))
+        page.line(
+            span(_service_words(service)), label=_label("Rules" if made.service_source else "API")
+        )
     elif made.target.kind == "name":
         page.line(
             span("no Service of the API has this name"),
-            label=_label("Rules" if made.told_by else "API"),
+            label=_label("Rules" if made.service_source else "API"),
         )
         return
     elif meant.endpoints:
         page.line(
             glue(_endpoint(meant.endpoints[0], made)),
-            label=_label("Rules" if made.told_by else "API"),
+            label=_label("Rules" if made.service_source else "API"),
         )
         return
     else:
         page.line(
             span(f"{meant.address} belongs to nothing that the API knows"),
-            label=_label("Rules" if made.told_by else "API"),
+            label=_label("Rules" if made.service_source else "API"),
         )
         return
     if service.external_name:
@@ -94,7 +96,7 @@ def _api(page: TextLayout, made: ResolveReport, wide: bool) -> None:
     port = meant.service_port
     if port is not None:
         name = f" {port.name}" if port.name else ""
-        known = port.target_port and not made.told_by
+        known = port.target_port and not made.service_source
         target = f" to targetPort {port.target_port}" if known else ""
         node = f", node port {port.node_port}" if port.node_port else ""
         where = f"{end(meant.address, meant.port)}/{meant.protocol.upper()}"
@@ -123,7 +125,7 @@ def _endpoints(page: TextLayout, made: ResolveReport, wide: bool) -> None:
         return
     count = f"{len(known)} endpoint{'s' if len(known) != 1 else ''}"
     style = "" if ready else "bad"
-    words = count if made.told_by else f"{count}, {ready} ready"
+    words = count if made.service_source else f"{count}, {ready} ready"
     page.line(span(words if known else "no endpoint", style), indent=LABEL + 1)
     shown = known if wide or len(known) <= MOST_ENDPOINTS else known[:4]
     for one in shown:
@@ -145,12 +147,12 @@ def _endpoint(one: Endpoint, made: ResolveReport) -> str:
 def _dns(page: TextLayout, made: ResolveReport, wide: bool) -> None:
     page.blank()
     meant = made.resolution
-    if made.why_not:
-        page.line(span(f"not asked: {made.why_not}"), label=_label("DNS"))
-        for layer in made.absent:
+    if made.dns_skipped_reason:
+        page.line(span(f"not asked: {made.dns_skipped_reason}"), label=_label("DNS"))
+        for layer in made.unavailable:
             if layer.remedy:
                 page.line(span(f"To have it: {layer.remedy}"), indent=LABEL + 1)
-        manifests(page, made.absent)
+        manifests(page, made.unavailable)
         return
     page.line(
         span(

@@ -53,9 +53,9 @@ def _told(rule: RuleRef, acting: bool, wide: bool) -> Iterator[Span]:
     """A rule in words; the one that acts in its own, and in the wide form all in both."""
     if wide:
         yield span(rule_text(rule))
-        if rule.words:
-            yield span(rule.words, "quiet")
+        if rule.description:
+            yield span(rule.description, "quiet")
     elif acting:
         yield span(rule_deed(rule))
     else:
-        yield span(rule.words or rule_text(rule))
+        yield span(rule.description or rule_text(rule))

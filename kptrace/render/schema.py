@@ -18,8 +18,8 @@ SCHEMA_FILE = "trace.schema.json"
 SCHEMAS: dict[str, type[Value]] = {
     SCHEMA_FILE: Trace,
     "explanation.schema.json": Explanation,
-    "resolved.schema.json": ResolveReport,
-    "checkup.schema.json": CheckReport,
+    "resolve-report.schema.json": ResolveReport,
+    "check-report.schema.json": CheckReport,
     "verification.schema.json": Verification,
 }
 

@@ -40,7 +40,7 @@ def text(trace: Trace, width: int = 80, colour: bool = False, wide: bool = False
         evidence.choice(page, trace)
     evidence.dns(page, trace.resolution.dns if trace.resolution else (), wide)
     networks(page, trace.networks, wide or trace.outcome is not Outcome.DELIVERED)
-    evidence.layers(page, trace.evidence.layers, trace.outcome is not Outcome.INCONCLUSIVE)
+    evidence.layers(page, trace.evidence.sources, trace.outcome is not Outcome.INCONCLUSIVE)
     if wide:
         evidence.conntrack(page, trace)
         evidence.branches(page, trace)

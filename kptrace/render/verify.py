@@ -56,7 +56,7 @@ def verification(
 def _row(page: TextLayout, result: Result, column: int) -> None:
     asked = result.expectation
     name = [glue(asked.name, "name"), span("  ")] if asked.name else []
-    what = glue(target_words(asked.question.target), "" if asked.name else "name")
+    what = glue(target_words(asked.request.target), "" if asked.name else "name")
     spans = [*name, what, span("  "), span(f"from {start(result)}{via(asked)}")]
     words = shorten(clean(answer(result)), page.width - column)
     style = "good" if result.status == "passed" else STATUS_STYLES[result.status]
@@ -72,7 +72,7 @@ def _row(page: TextLayout, result: Result, column: int) -> None:
 def _told(page: TextLayout, result: Result) -> None:
     asked = result.expectation
     where = f"line {asked.line}" if asked.line else ""
-    named = asked.name or f"{target_words(asked.question.target)} from {start(result)}{via(asked)}"
+    named = asked.name or f"{target_words(asked.request.target)} from {start(result)}{via(asked)}"
     style = outcome_style(result.trace.outcome) if result.trace else "bad"
     page.line(
         span(named, "name"),
@@ -82,7 +82,7 @@ def _told(page: TextLayout, result: Result) -> None:
     )
     if asked.expect != DELIVERED:
         paragraphs(page, "Expected", [expected(asked)])
-    paragraphs(page, "Why", [result.trouble.message if result.trouble else _summary(result)])
+    paragraphs(page, "Why", [result.error.message if result.error else _summary(result)])
     found = cause(result)
     if found is not None:
         paragraphs(page, "Cause", [found.cause])

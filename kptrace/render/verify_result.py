@@ -21,11 +21,11 @@ STATUS_STYLES = {
 
 def subject(result: Result) -> str:
     """``svc/web (shop) from pod/client on node-a``; as it was asked, where nothing was seen."""
-    return f"{target_words(result.expectation.question.target)} from {start(result)}"
+    return f"{target_words(result.expectation.request.target)} from {start(result)}"
 
 
 def start(result: Result) -> str:
-    question = result.expectation.question
+    question = result.expectation.request
     if result.trace is None:
         return question.source or "a chosen source"
     return source_words(result.trace.source, question.target.namespace)
@@ -41,7 +41,7 @@ def address(result: Result) -> str:
 
 def via(expectation: Expectation) -> str:
     """`` via nodePort of node-b``, where it is not the ClusterIP."""
-    question = expectation.question
+    question = expectation.request
     if question.via == "clusterIP":
         return ""
     return f" via {question.via}{f' of {question.node}' if question.node else ''}"
@@ -68,8 +68,8 @@ def expected(expectation: Expectation) -> str:
 
 def why(result: Result) -> str:
     """One sentence; what was expected is said where it is not the usual."""
-    if result.trouble is not None:
-        return result.trouble.message
+    if result.error is not None:
+        return result.error.message
     assert result.trace is not None
     said = result.trace.summary or outcome_words(result.trace)
     if result.status == "failed" and result.expectation.expect != DELIVERED:
@@ -84,7 +84,7 @@ def cause(result: Result) -> Finding | None:
 
 
 def remedies(result: Result) -> tuple[str, ...]:
-    if result.trouble is not None:
-        return (result.trouble.hint,) if result.trouble.hint else ()
+    if result.error is not None:
+        return (result.error.hint,) if result.error.hint else ()
     finding = cause(result)
     return finding.remedy if finding else ()

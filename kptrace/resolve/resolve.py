@@ -48,12 +48,12 @@ def resolve_target(
     servers: tuple[str, ...] = ()
     absent: tuple[EvidenceSource, ...] = ()
     if asking:
-        say(f"asking DNS as {source.place.name} on {source.place.node} does")
+        say(f"asking DNS as {source.netns.name} on {source.netns.node} does")
         crew = AgentSession(ground)
-        crew.sender(source.place)
-        if crew.reachable_netns((source.place,)):
-            crew.dump((source.place,), (RESOLV_CONF,))
-            conf = files_by_netns(crew.words()).get(source.place, {}).get(RESOLV_CONF, "")
+        crew.sender(source.netns)
+        if crew.reachable_netns((source.netns,)):
+            crew.dump((source.netns,), (RESOLV_CONF,))
+            conf = files_by_netns(crew.words()).get(source.netns, {}).get(RESOLV_CONF, "")
             servers = resolver.parse_resolv_conf(conf).servers
             meant = _asked(question, source, meant, crew, seed)
         absent = tuple(crew.absent)
@@ -63,11 +63,15 @@ def resolve_target(
         source=source,
         resolution=meant,
         servers=servers,
-        why_not=_why_not(question, source) if not asking else "" if servers else _unasked(absent),
-        told_by=documents.told_by.by if documents.told_by else "",
-        findings=tuple(_differences(meant, known, source.place)),
+        dns_skipped_reason=_why_not(question, source)
+        if not asking
+        else ""
+        if servers
+        else _unasked(absent),
+        service_source=documents.told_by.by if documents.told_by else "",
+        findings=tuple(_differences(meant, known, source.netns)),
         missing=tuple(f"api/{name}" for name in documents.missing),
-        absent=absent,
+        unavailable=absent,
     )
 
 
@@ -101,7 +105,7 @@ def _differences(meant: Resolution, known: tuple[Endpoint, ...], asker: Netns) -
 
 
 def _unasked(absent: tuple[EvidenceSource, ...]) -> str:
-    return absent[0].missing if absent else NO_SERVERS
+    return absent[0].unavailable if absent else NO_SERVERS
 
 
 def _why_not(question: TraceRequest, source: Source) -> str:

@@ -132,7 +132,7 @@ def _counted(hook: str, ref: RuleRef, ruleset: Ruleset) -> MatchedRule:
         chain=ref.chain,
         number=ref.number,
         text=ref.text,
-        words=ref.words,
+        description=ref.description,
         hook=hook,
         backend=ref.backend,
         family=ref.family,

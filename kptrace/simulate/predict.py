@@ -96,7 +96,11 @@ def _branches(told: list[ExploredBranch[Branch]], left: float) -> tuple[Branch, 
     if left > 0:
         words = "there are more ways than can be told apart"
         rest = Branch(
-            weight=0.0, steps=(), outcome=Outcome.INCONCLUSIVE, certain=False, words=words
+            weight=0.0,
+            steps=(),
+            outcome=Outcome.INCONCLUSIVE,
+            deterministic=False,
+            description=words,
         )
         merged[rest] = left
     total = sum(merged.values())
@@ -259,11 +263,11 @@ def _branch(story: Simulation, end: Terminated) -> Branch:
         weight=1.0,
         steps=tuple(story.steps),
         outcome=end.outcome,
-        certain=story.choices.certain,
+        deterministic=story.choices.certain,
         backend=_backend(story),
         cause=end.cause,
-        blame=end.blame,
-        words=words,
+        object=end.blame,
+        description=words,
     )
 
 

@@ -99,14 +99,14 @@ class Simulation:
     ) -> None:
         self.steps.append(
             SimulatedStep(
-                place=skb.place,
+                netns=skb.place,
                 action=action,
                 packet=skb.packet,
                 interface=interface,
                 direction=direction,  # type: ignore[arg-type]
                 hook=hook,
-                words=words,
-                certain=self.choices.certain and not skb.unknown_mark,
+                description=words,
+                deterministic=self.choices.certain and not skb.unknown_mark,
             )
         )
 

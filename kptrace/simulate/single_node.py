@@ -85,8 +85,8 @@ def simulate_node(
     ]
     if left > 0:
         words = "there are more ways than can be told apart"
-        rest = Branch(weight=left, steps=(), outcome=Outcome.INCONCLUSIVE, certain=False)
-        ways.append(WeightedBranch(branch=msgspec.structs.replace(rest, words=words)))
+        rest = Branch(weight=left, steps=(), outcome=Outcome.INCONCLUSIVE, deterministic=False)
+        ways.append(WeightedBranch(branch=msgspec.structs.replace(rest, description=words)))
     return NodeResult(ways=tuple(ways), missing=tuple(missing))
 
 
@@ -161,11 +161,11 @@ def _tell(story: Simulation, skb: Skb, arrival: IngressInterface | None, socket:
         weight=0.0,
         steps=tuple(story.steps),
         outcome=end.outcome,
-        certain=story.choices.certain,
+        deterministic=story.choices.certain,
         backend=_backend(story, skb),
         cause=end.cause,
-        blame=end.blame,
-        words="; ".join([*([end.words] if end.words else []), *story.remarks]),
+        object=end.blame,
+        description="; ".join([*([end.words] if end.words else []), *story.remarks]),
     )
 
 

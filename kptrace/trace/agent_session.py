@@ -137,7 +137,7 @@ class AgentSession:
         for one in agent.log:
             if _is_closed(one, place):
                 where = place.name if place.pod else f"node {place.node}"
-                raise PermissionDeniedError(f"{where}: {one.missing}", one.remedy)
+                raise PermissionDeniedError(f"{where}: {one.unavailable}", one.remedy)
         return agent
 
     def can_inspect_node(self, node: str) -> bool:
@@ -183,7 +183,9 @@ class AgentSession:
         agent = self.agent_or_none(place.node)
         closed = [one for one in agent.log if _is_closed(one, place)] if agent else []
         for one in closed:
-            layer = _absent(place.name, place.node, PermissionDeniedError(one.missing, one.remedy))
+            layer = _absent(
+                place.name, place.node, PermissionDeniedError(one.unavailable, one.remedy)
+            )
             if layer not in self.absent:
                 self.absent.append(layer)
         return agent is not None and not closed
@@ -203,7 +205,7 @@ class AgentSession:
         """
         self.require_agent(place.node)
         for files in some:
-            sent = self.send(place.node, partial(ReadFiles, place=place, files=tuple(files)))
+            sent = self.send(place.node, partial(ReadFiles, netns=place, files=tuple(files)))
             self._expected.setdefault(place, {}).update(dict.fromkeys(files, sent))
 
     def dump(self, places: Iterable[Netns], files: tuple[str, ...]) -> None:
@@ -212,7 +214,7 @@ class AgentSession:
             if self.agent_or_none(place.node):
                 coming = self._expected.pop(place, {})
                 rest = tuple(file for file in files if file not in coming)
-                sent.append(self.send(place.node, partial(ReadFiles, place=place, files=rest)))
+                sent.append(self.send(place.node, partial(ReadFiles, netns=place, files=rest)))
                 sent += unique(coming.values())
         wait_all(sent, DUMP_SECONDS, "dump")
 
@@ -220,8 +222,10 @@ class AgentSession:
         """After a dump of it. Raises why they could not be read."""
         wanted = Netns(node=node), TABLES
         for one in self.words():
-            if isinstance(one, FileContent) and one.missing and (one.place, one.file) == wanted:
-                raise PermissionDeniedError(f"the rules of node {node}: {one.missing}", one.remedy)
+            if isinstance(one, FileContent) and one.unavailable and (one.netns, one.file) == wanted:
+                raise PermissionDeniedError(
+                    f"the rules of node {node}: {one.unavailable}", one.remedy
+                )
 
     def texts(self) -> dict[Netns, Mapping[str, str]]:
         """The files of each place that was dumped; those about rules come when they are read."""
@@ -232,12 +236,12 @@ class AgentSession:
 
     def ask(self, place: Netns, files: Sequence[str]) -> dict[str, str | None]:
         """These files, however often they are asked for; None: it cannot be had."""
-        agent, id = self.send(place.node, partial(ReadFiles, place=place, files=tuple(files)))
+        agent, id = self.send(place.node, partial(ReadFiles, netns=place, files=tuple(files)))
         wait_all([(agent, id)], DUMP_SECONDS, "dump")
         found: dict[str, str | None] = dict.fromkeys(files)
         for reply in reversed(agent.log):
             if isinstance(reply, FileContent) and reply.id == id:
-                found[reply.file] = None if reply.missing else reply.text
+                found[reply.file] = None if reply.unavailable else reply.text
             elif isinstance(reply, FileContent) and reply.id < id:
                 break
         return found
@@ -268,12 +272,12 @@ class AgentSession:
         own -= Counter(place for id in refused for place in self._writing.get(id, ()))
         ready = (reply for reply in self.words() if isinstance(reply, CaptureStarted))
         unarmed = (one for reply in ready for one in reply.unarmed)
-        return own - Counter(one.place for one in unarmed if one.layer == RULES)
+        return own - Counter(one.netns for one in unarmed if one.source == RULES)
 
     def _ask_all(self, files: Mapping[Netns, Sequence[str]]) -> dict[Netns, Mapping[str, str]]:
         """At all places at a time."""
         sent = [
-            self.send(place.node, partial(ReadFiles, place=place, files=tuple(files[place])))
+            self.send(place.node, partial(ReadFiles, netns=place, files=tuple(files[place])))
             for place in files
         ]
         wait_all(sent, DUMP_SECONDS, "dump")
@@ -337,10 +341,10 @@ def wait_all(sent: Iterable[tuple[AgentClient, int]], seconds: float, what: str)
 def _written(request: Request) -> Sequence[Netns]:
     """Where it has a table written: one that marks what is to be traced, or holds scouts back."""
     match request:
-        case StartCapture(layers=layers, places=places) if RULES in layers:
-            return places
-        case SendPreflight(hold=True, place=place):
-            return (Netns(node=place.node),)
+        case StartCapture(sources=sources, namespaces=namespaces) if RULES in sources:
+            return namespaces
+        case SendPreflight(block_egress=True, netns=netns):
+            return (Netns(node=netns.node),)
     return ()
 
 
@@ -351,13 +355,13 @@ def _rules(files: Iterable[str]) -> list[str]:
 def _absent(name: str, node: str, why: KptraceError) -> EvidenceSource:
     remedy, manifest = why.advice
     return EvidenceSource(
-        name=name, node=node, missing=why.in_one_line, remedy=remedy, manifest=manifest
+        name=name, node=node, unavailable=why.in_one_line, remedy=remedy, manifest=manifest
     )
 
 
 def _is_closed(reply: Reply, place: Netns) -> TypeGuard[FileContent]:
     return (
-        isinstance(reply, FileContent) and reply.place == place and reply.file == NETNS_UNAVAILABLE
+        isinstance(reply, FileContent) and reply.netns == place and reply.file == NETNS_UNAVAILABLE
     )
 
 

@@ -29,7 +29,7 @@ def with_dns(
 
     Asked as the source's resolver would ask: each search name in turn until one has an answer.
     """
-    conf = files_by_netns(crew.words()).get(source.place, {}).get(RESOLV_CONF, "")
+    conf = files_by_netns(crew.words()).get(source.netns, {}).get(RESOLV_CONF, "")
     resolver = dns.parse_resolv_conf(conf)
     name = name_to_ask(question, source, resolution)
     if not name or not resolver.servers:
@@ -37,7 +37,7 @@ def with_dns(
     kind = "AAAA" if question.family == 6 or ":" in resolution.address else "A"
     asked: list[DnsAnswer] = []
     for candidate in dns.questions(name, resolver):
-        asked.append(_ask(crew, source.place, resolver, candidate, kind, seed))
+        asked.append(_ask(crew, source.netns, resolver, candidate, kind, seed))
         if asked[-1].records or asked[-1].status not in ("NXDOMAIN", "NOERROR"):
             break
     found = [text for type, text in asked[-1].records if type == kind]
@@ -62,7 +62,7 @@ def name_to_ask(question: TraceRequest, source: Source, resolution: Resolution) 
         return ""
     if source.kind != "pod" and not service.external_name:
         return ""
-    if source.place.pod.startswith(f"{service.namespace}/"):
+    if source.netns.pod.startswith(f"{service.namespace}/"):
         return service.name
     return f"{service.name}.{service.namespace}"
 
@@ -80,7 +80,7 @@ def _ask(
                 break
             ask = partial(
                 DnsQuery,
-                place=place,
+                netns=place,
                 server=server,
                 query=query,
                 transport=transport,

@@ -23,7 +23,7 @@ MOST_BACKEND_PODS = 16
 
 def flow_of(source: Source, resolution: Resolution, documents: ClusterState) -> Flow:
     """The probe's 5-tuple as the sender sees it. From a node the kernel chooses the address."""
-    pod = documents.pod(source.place.pod)
+    pod = documents.pod(source.netns.pod)
     family = ip_address(resolution.address).version
     own = [a for a in (pod.ips if pod else ()) if ip_address(a).version == family]
     return Flow(
@@ -56,7 +56,7 @@ def backend_netns(
     wanted = [Netns(node=node) for node in nodes if node]
     wanted += [Netns(node=e.node, pod=e.pod) for e in endpoints if e.node and e.pod]
     hosted = {pod.key for pod in documents.pods if pod.host_network}
-    near = (Netns(node=source.place.node), source.place)
+    near = (Netns(node=source.netns.node), source.netns)
     return unique(p for p in wanted if p not in near and p.pod not in hosted)
 
 
@@ -94,7 +94,7 @@ def predicted_for(
         return Prediction()
     flow = flow_of(source, resolution, documents)
     packet = Packet(flow=flow, flags="S" if flow.protocol == "tcp" else "")
-    return predict(packet, source.place, _world(documents, snapshots))
+    return predict(packet, source.netns, _world(documents, snapshots))
 
 
 def _world(documents: ClusterState, snapshots: Mapping[Netns, Snapshot]) -> Topology:

@@ -68,11 +68,15 @@ class PreflightProbes:
 
     def send(self, probes: tuple[Probe, ...], documents: ClusterState) -> PreflightOutcome:
         """One for each probe, all at once."""
-        node = self._source.place.node
+        node = self._source.netns.node
         scouts = tuple(_scout(probe) for probe in probes)
-        places = unique((Netns(node=node), self._source.place))
+        places = unique((Netns(node=node), self._source.netns))
         watch = partial(
-            StartCapture, places=places, probes=scouts, layers=("rules",), raw_trace=self._raw_trace
+            StartCapture,
+            namespaces=places,
+            probes=scouts,
+            sources=("rules",),
+            raw_trace=self._raw_trace,
         )
         watching = self._crew.send(node, watch)
         wait_all([watching], SECONDS, "arming")
@@ -86,16 +90,20 @@ class PreflightProbes:
     def _ask(self, scouts: tuple[Probe, ...], hold: bool) -> list[PreflightResult]:
         bridges = tuple(link.name for link in self._near.links if link.kind == "bridge")
         request = partial(
-            SendPreflight, place=self._source.place, probes=scouts, hold=hold, bridges=bridges
+            SendPreflight,
+            netns=self._source.netns,
+            probes=scouts,
+            block_egress=hold,
+            bridges=bridges,
         )
-        agent, id = self._crew.send(self._source.place.node, request)
+        agent, id = self._crew.send(self._source.netns.node, request)
         self._sent.append(id)
         wait_all([(agent, id)], SECONDS, "scouting")
         return [word for word in agent.log if isinstance(word, PreflightResult) and word.id == id]
 
     def dismiss(self) -> None:
         """The probes are through: what may still wait in a neighbour's queue was theirs to wait."""
-        node = self._source.place.node
+        node = self._source.netns.node
         stops = [self._crew.send(node, partial(Stop, of=id)) for id in self._sent]
         wait_all(stops, SECONDS, "dismissal of scouts")
         self._sent.clear()
@@ -105,17 +113,17 @@ class PreflightProbes:
         router that a packet's TTL can end at.
         """
         owners = [documents.pod_at(address) for address in self._expected]
-        near = self._source.place.node
+        near = self._source.netns.node
         return bool(owners) and all(pod is not None and pod.node != near for pod in owners)
 
     def _with_short_ttl(self, scouts: tuple[Probe, ...]) -> tuple[Probe, ...]:
         """Their TTL is used up at the backend's node: the source's own node lowers a pod's once."""
-        ttl = 2 if self._source.place.pod else 1
+        ttl = 2 if self._source.netns.pod else 1
         return tuple(msgspec.structs.replace(scout, ttl=ttl) for scout in scouts)
 
     def _found(self, probes: tuple[Probe, ...], told: list[PreflightResult]) -> PreflightOutcome:
         why = next((f"a scout could not be sent: {w.error}" for w in told if w.error), "")
-        known = {word.cookie: word for word in told if word.entry is not None}
+        known = {word.probe_id: word for word in told if word.entry is not None}
         if why or not known:
             lost = not why and not self._near.virtual
             return PreflightOutcome(
@@ -125,7 +133,7 @@ class PreflightProbes:
         if len(known) < len(told):
             why = "the node let only some of the scouts out"
         following = tuple(
-            _after(probe, known.get(preflight_id_of(probe.cookie))) for probe in probes
+            _after(probe, known.get(preflight_id_of(probe.probe_id))) for probe in probes
         )
         return PreflightOutcome(probes=following, backends=backends, why=why)
 
@@ -141,9 +149,9 @@ def without_unprobed_pods(prediction: Prediction, run: Recording) -> Prediction:
 
 
 def _scout(probe: Probe) -> Probe:
-    cookie, flow = preflight_id_of(probe.cookie), probe.flow
+    cookie, flow = preflight_id_of(probe.probe_id), probe.flow
     data = payload(cookie, flow.dport) if flow.protocol == "udp" else b""
-    return msgspec.structs.replace(probe, cookie=cookie, payload=data)
+    return msgspec.structs.replace(probe, probe_id=cookie, payload=data)
 
 
 def _after(probe: Probe, scouted: PreflightResult | None) -> Probe:

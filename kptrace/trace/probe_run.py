@@ -39,7 +39,7 @@ def probes_for(flow: Flow, seed: int, count: int) -> tuple[Probe, ...]:
     """Each with a source port of the kernel's choice: nat tables are asked once for a 5-tuple."""
     udp = flow.protocol == "udp"
     return tuple(
-        Probe(cookie=cookie, flow=flow, payload=payload(cookie, flow.dport) if udp else b"")
+        Probe(probe_id=cookie, flow=flow, payload=payload(cookie, flow.dport) if udp else b"")
         for cookie in probe_ids(seed, count)
     )
 
@@ -59,17 +59,17 @@ def capture_and_send(
     for node in crew.nodes:
         there = tuple(place for place in places if place.node == node)
         watch = partial(
-            StartCapture, places=there, probes=probes, backends=backends, raw_trace=raw_trace
+            StartCapture, namespaces=there, probes=probes, backends=backends, raw_trace=raw_trace
         )
         watches.append(crew.send(node, watch))
     wait_all(watches, ARM_SECONDS, "arming")
     near, sending = crew.send(
-        source.place.node, partial(SendProbes, place=source.place, probes=probes, timeout=timeout)
+        source.netns.node, partial(SendProbes, netns=source.netns, probes=probes, timeout=timeout)
     )
     far = [agent for agent, _ in watches if agent is not near]
     _wait_for_result(crew, near, far, sending, len(probes), timeout)
-    _look_up(crew, source.place.node, places)
-    _list_older_connections(crew, source.place.node, places)
+    _look_up(crew, source.netns.node, places)
+    _list_older_connections(crew, source.netns.node, places)
     _who_listens(crew, resolution, places)
     stops = [crew.send(agent.node, partial(Stop, of=id)) for agent, id in watches]
     wait_all(stops, DRAIN_SECONDS, "draining")
@@ -120,7 +120,7 @@ def _look_up(crew: AgentSession, near: str, places: tuple[Netns, ...]) -> None:
             continue
         entries = [r for r in crew.words() if isinstance(r, ConntrackEntry)]
         asked = unique((*flows, *(entry.reply.reverse for entry in entries)))
-        lookup = partial(GetConntrack, place=Netns(node=node), flows=asked)
+        lookup = partial(GetConntrack, netns=Netns(node=node), flows=asked)
         wait_all([crew.send(node, lookup)], ARM_SECONDS, "conntrack lookup")
 
 
@@ -128,7 +128,7 @@ def _list_older_connections(crew: AgentSession, near: str, places: tuple[Netns, 
     """Ask which other connections the sender has to the same end: each keeps its own backend."""
     sent = next((r.flow for r in crew.words() if isinstance(r, ProbeResult) and r.flow.src), None)
     if sent is not None and Netns(node=near) in places:
-        recall = partial(ListConnections, place=Netns(node=near), flow=sent)
+        recall = partial(ListConnections, netns=Netns(node=near), flow=sent)
         wait_all([crew.send(near, recall)], ARM_SECONDS, "conntrack lookup")
 
 

@@ -36,7 +36,7 @@ class RemoteNodes:
         near = snapshots_of(crew.texts())
         self._prediction = predicted_for(source, resolution, documents, near)
         self._behind = partial(backend_netns, source, resolution, documents)
-        node = near[Netns(node=source.place.node)]
+        node = near[Netns(node=source.netns.node)]
         self._scouts = PreflightProbes(crew, source, node, self._prediction, question.trace_rule)
         self._looked_at: tuple[Netns, ...] = ()
 
@@ -51,7 +51,7 @@ class RemoteNodes:
         for _ in range(_ROUNDS if not why else 0):
             found = self._scouts.send(probes, self._documents)
             if found.lost:
-                self._say(f"{self._source.place.node} lets no probe out")
+                self._say(f"{self._source.netns.node} lets no probe out")
                 return found.probes, self._look_at(self._likeliest())
             why = found.why or self._chosen_elsewhere(found.backends)
             if why:
@@ -71,7 +71,7 @@ class RemoteNodes:
     def _fall_back_to_all_nodes(
         self, probes: tuple[Probe, ...], why: str
     ) -> tuple[tuple[Probe, ...], tuple[Netns, ...]]:
-        layer = EvidenceSource(name="scout", node=self._source.place.node, missing=why)
+        layer = EvidenceSource(name="scout", node=self._source.netns.node, unavailable=why)
         self._crew.absent.append(layer)
         self._say(f"no scout can tell the backend ({why}); every node that has one is looked at")
         return probes, self.all_backend_netns()
@@ -90,7 +90,7 @@ class RemoteNodes:
 
     def _look_at(self, wanted: Iterable[Netns]) -> tuple[Netns, ...]:
         """All of it that can be looked at, with what was looked at before."""
-        near = self._source.place.node
+        near = self._source.netns.node
         places = enter_netns(near, unique((*self._looked_at, *wanted)), self._crew)
         new = [place for place in places if place not in self._looked_at]
         if new:

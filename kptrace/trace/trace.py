@@ -46,20 +46,20 @@ def trace_and_report(
     resolution = resolve(question, documents)
     source = choose_source(question, documents, (e.pod for e in resolution.endpoints))
     crew = AgentSession(ground)
-    say(f"looking at {source.place.node}")
+    say(f"looking at {source.netns.node}")
     behind = unique(e.node for e in resolution.endpoints if e.node)
     if ground.sparing and len(behind) == 1:  # no scout is needed to know that it is looked at
-        crew.begin((source.place.node, *behind))
-    alone = crew.sender(source.place)
+        crew.begin((source.netns.node, *behind))
+    alone = crew.sender(source.netns)
     api = dict(alone) if alone is not None else api
     if not ground.sparing:
         crew.begin(behind[:MOST_NODES])
-    near = crew.reachable_netns(unique((Netns(node=source.place.node), source.place)))
+    near = crew.reachable_netns(unique((Netns(node=source.netns.node), source.netns)))
     crew.dump(near, (*FILES, RESOLV_CONF))
     crew.dump((place for place in near if not place.pod), registry.wanted())
     resolution = with_dns(question, source, resolution, crew, seed)
     probes: tuple[Probe, ...] = ()
-    if resolution.address and source.place in near:
+    if resolution.address and source.netns in near:
         probes = probes_for(flow_of(source, resolution, documents), seed, question.count)
         beyond, far = None, tuple[Netns, ...]()
         if any(
@@ -77,27 +77,27 @@ def trace_and_report(
         if beyond is not None:
             beyond.done()
     told = Recording(
-        question=question,
+        request=question,
         source=source,
         resolution=resolution,
         api=api,
         probes=probes,
         replies=crew.words(),
-        absent=tuple(crew.absent),
+        unavailable=tuple(crew.absent),
     )
     made = _reported(told, crew.texts())  # which asks for the rules that it reaches
     told = msgspec.structs.replace(told, replies=crew.words())
     changed = () if _is_unremarkable(made) else _changed(crew, ground, told, documents)
     if changed:
-        told = msgspec.structs.replace(told, absent=(*told.absent, *changed))
+        told = msgspec.structs.replace(told, unavailable=(*told.unavailable, *changed))
         made = report(told)
     return told, made
 
 
 def _is_unremarkable(made: Trace) -> bool:
     """It came where it was foreseen to come, so nothing hangs on what else changed."""
-    agreement = made.evidence.agreement
-    parted = agreement is not None and agreement.parted
+    agreement = made.evidence.prediction_match
+    parted = agreement is not None and agreement.diverged_at
     return made.outcome is Outcome.DELIVERED and not made.findings and not parted
 
 
@@ -107,7 +107,7 @@ def _changed(
     """Since the rules were read and the API was asked. Of a Service that is being rolled out, an
     endpoint may go with the probe on its way to it.
     """
-    service, node = run.resolution.service, run.source.place.node
+    service, node = run.resolution.service, run.source.netns.node
     rules = tuple[EvidenceSource, ...]()
     try:
         found = crew.changed_rules().items()
@@ -133,7 +133,7 @@ def _reported(run: Recording, texts: Mapping[Netns, Mapping[str, str]]) -> Trace
     )
     if documents.told_by is not None:
         run = msgspec.structs.replace(
-            run, absent=(*run.absent, _api_not_asked(run, documents.told_by))
+            run, unavailable=(*run.unavailable, _api_not_asked(run, documents.told_by))
         )
     if not sender_was_there(run):
         from kptrace.diagnose.api_only.diagnose import diagnose_from_api  # few need it
@@ -145,7 +145,7 @@ def _reported(run: Recording, texts: Mapping[Netns, Mapping[str, str]]) -> Trace
 
 def _api_not_asked(run: Recording, told: NonApiSource) -> EvidenceSource:
     """Where the rules name the endpoints, no rule can be seen to be stale."""
-    node = run.source.place.node
+    node = run.source.netns.node
     return EvidenceSource(
-        name="the API", node=node, missing=told.why, remedy=told.remedy, manifest=told.manifest
+        name="the API", node=node, unavailable=told.why, remedy=told.remedy, manifest=told.manifest
     )

@@ -183,7 +183,7 @@ def _check(reader: _Reader, node: yaml.Node, usual: Mapping[str, Any]) -> Expect
         reader.wrong(given["node"], "node says whose node port is used", "add `via: nodePort`")
     name = reader.text(given["name"], "name") if "name" in given else ""
     line = node.start_mark.line + 1
-    return Expectation(question=TraceRequest(target=target, **fields), name=name, line=line)
+    return Expectation(request=TraceRequest(target=target, **fields), name=name, line=line)
 
 
 def _fields(reader: _Reader, given: Mapping[str, yaml.Node]) -> dict[str, Any]:

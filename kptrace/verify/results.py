@@ -24,13 +24,13 @@ DELIVERED = (Outcome.DELIVERED,)
 class Expectation(Value):
     """``question.expect`` names the outcomes that pass. ``line``: where it stands in its file."""
 
-    question: TraceRequest
+    request: TraceRequest
     name: str = ""
     line: int = 0
 
     @property
     def expect(self) -> tuple[Outcome, ...]:
-        return self.question.expect or DELIVERED
+        return self.request.expect or DELIVERED
 
 
 class ErrorInfo(Value):
@@ -47,7 +47,7 @@ class Result(Value):
     expectation: Expectation
     status: Status
     trace: Trace | None = None
-    trouble: ErrorInfo | None = None
+    error: ErrorInfo | None = None
     saved: str = ""
 
 
@@ -57,7 +57,7 @@ class Verification(Value):
     file: str
     results: tuple[Result, ...]
     about: dict[str, str] = msgspec.field(default_factory=dict)
-    apiVersion: str = API_VERSION
+    api_version: str = API_VERSION
     kind: Literal["Verification"] = "Verification"
 
     def having(self, *status: Status) -> tuple[Result, ...]:
@@ -74,13 +74,13 @@ def unseen(expectation: Expectation, error: KptraceError) -> Result:
     trouble = ErrorInfo(kind=type(error).__name__, message=error.message, hint=error.hint)
     # looked, and it stays open: as a trace that says so
     status: Status = "inconclusive" if error.exit_code == 4 else "error"
-    return Result(expectation=expectation, status=status, trouble=trouble)
+    return Result(expectation=expectation, status=status, error=trouble)
 
 
 def untried(expectation: Expectation, why: str) -> Result:
     """The run was interrupted; of this one nothing is claimed."""
     trouble = ErrorInfo(kind="Interrupted", message=why)
-    return Result(expectation=expectation, status="untried", trouble=trouble)
+    return Result(expectation=expectation, status="untried", error=trouble)
 
 
 def exit_code(results: Sequence[Result]) -> int:

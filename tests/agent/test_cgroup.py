@@ -78,7 +78,7 @@ def test_where_a_process_is(tmp_path: Path, text: str, path: str) -> None:
 
 def test_one_that_has_ended(tmp_path: Path) -> None:
     door = NetnsHandle(
-        place=Netns(node="a", pod="shop/client"), ns_path=f"{tmp_path}/9/ns/net", pod_uid="x"
+        netns=Netns(node="a", pod="shop/client"), ns_path=f"{tmp_path}/9/ns/net", pod_uid="x"
     )
     assert looked_up(1, door) == (door, ())
 
@@ -94,9 +94,9 @@ def test_one_that_may_not_be_entered_is_told(
 
     monkeypatch.setattr(cgroup, "with_programs", refuse)
     door = NetnsHandle(
-        place=Netns(node="a", pod="shop/client"), ns_path="/proc/9/ns/net", pod_uid="x"
+        netns=Netns(node="a", pod="shop/client"), ns_path="/proc/9/ns/net", pod_uid="x"
     )
     same, (told,) = looked_up(7, door)
     assert (same, told.id, told.file) == (door, 7, CGROUP_UNAVAILABLE)
-    assert told.missing.endswith(f"at connect(): {error.strerror}")
+    assert told.unavailable.endswith(f"at connect(): {error.strerror}")
     assert "CAP_SYS_ADMIN" in told.remedy

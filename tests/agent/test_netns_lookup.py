@@ -55,9 +55,9 @@ def test_a_static_pod_by_the_hash_of_its_file(tmp_path: Path) -> None:
 def test_the_way_in(tmp_path: Path) -> None:
     _process(tmp_path, 9, CGROUPFS)
     _process(tmp_path, 10, CGROUPFS, "nameserver 10.96.0.10\n")
-    host = NetnsHandle(place=Netns(node="a"), ns_path="/proc/1/ns/net")
-    pod = NetnsHandle(place=Netns(node="a", pod="shop/web"), pod_uid=UID)
-    ended = NetnsHandle(place=Netns(node="a", pod="shop/old"), pod_uid=UID.replace("6", "7"))
+    host = NetnsHandle(netns=Netns(node="a"), ns_path="/proc/1/ns/net")
+    pod = NetnsHandle(netns=Netns(node="a", pod="shop/web"), pod_uid=UID)
+    ended = NetnsHandle(netns=Netns(node="a", pod="shop/old"), pod_uid=UID.replace("6", "7"))
     same, found, closed = resolve_netns((host, pod, ended), tmp_path)
     assert same == host
     assert found.ns_path == str(tmp_path / "9/ns/net")

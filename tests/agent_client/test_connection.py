@@ -35,7 +35,7 @@ def talk() -> Dumb:
 
 
 def asked(id: int) -> GetConntrack:
-    return GetConntrack(id=id, place=Netns(node="node-a"), flows=())
+    return GetConntrack(id=id, netns=Netns(node="node-a"), flows=())
 
 
 def test_a_wait_ends_with_its_own_done(talk: Dumb) -> None:

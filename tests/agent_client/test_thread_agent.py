@@ -15,11 +15,11 @@ from kptrace.model.errors import ObservationError
 from kptrace.protocol import FileContent, GetConntrack, NetnsHandle, ReadFiles
 
 HERE = Netns(node="a")
-DOORS = (NetnsHandle(place=HERE, ns_path="/proc/self/ns/net"),)
+DOORS = (NetnsHandle(netns=HERE, ns_path="/proc/self/ns/net"),)
 
 
 def dumped(agent: ThreadAgent, id: int, *files: str) -> dict[str, str]:
-    agent.send(ReadFiles(id=id, place=HERE, files=files))
+    agent.send(ReadFiles(id=id, netns=HERE, files=files))
     assert agent.wait(id, 20)
     return {
         one.file: one.text for one in agent.log if isinstance(one, FileContent) and one.id == id
@@ -67,7 +67,7 @@ def test_nothing_of_it_stays() -> None:
 
 def test_what_it_cannot_do_it_says() -> None:
     with ThreadAgent("a", DOORS) as agent:
-        agent.send(GetConntrack(id=7, place=Netns(node="b"), flows=()))
+        agent.send(GetConntrack(id=7, netns=Netns(node="b"), flows=()))
         with pytest.raises(ObservationError, match="no door"):
             agent.wait(7, 5)
 
@@ -76,4 +76,4 @@ def test_one_that_has_left_takes_no_requests() -> None:
     with ThreadAgent("a", DOORS) as agent:
         agent.close()
         with pytest.raises(ObservationError, match="it has left"):
-            agent.send(GetConntrack(id=7, place=HERE, flows=()))
+            agent.send(GetConntrack(id=7, netns=HERE, flows=()))

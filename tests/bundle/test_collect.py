@@ -49,7 +49,7 @@ class Node:
             if file == self._dies:
                 return
             told = {"text": self._files[file]} if file in self._files else {"missing": "not here"}
-            self.log.append(FileContent(id=request.id, place=request.place, file=file, **told))
+            self.log.append(FileContent(id=request.id, netns=request.netns, file=file, **told))
         self.log.append(Done(id=request.id))
 
     def wait(self, id: int, timeout: float) -> bool:
@@ -127,7 +127,7 @@ def test_an_outline_tells_in_which_order_tables_were_loaded() -> None:
 
 def test_what_was_not_told_is_named() -> None:
     made = taken(Node("a", {TABLES: index(), **dict.fromkeys(STATE[1:], "")}))
-    assert [(one.node, one.name, one.missing) for one in made.needed] == [
+    assert [(one.node, one.name, one.unavailable) for one in made.needed] == [
         ("a", STATE[0], "not here")
     ]
 
@@ -136,13 +136,13 @@ def test_a_node_without_an_agent_takes_no_other_with_it() -> None:
     made = taken(Node("a", {TABLES: index()}), nodes=("a", "b"))
     assert "a/iptables-nft-save.txt" in made.files
     (absent,) = (one for one in made.missing if one.name == "agent")
-    assert (absent.node, absent.missing, absent.remedy) == ("b", "no agent on b", "try again")
+    assert (absent.node, absent.unavailable, absent.remedy) == ("b", "no agent on b", "try again")
 
 
 def test_what_came_before_an_agent_died_is_kept() -> None:
     whole = {TABLES: index(), **dict.fromkeys(STATE, "x")}
     made = taken(Node("a", whole, dies=STATE[3]))
     assert f"a/{STATE[2]}" in made.files
-    assert {one.name: one.missing for one in made.needed} == dict.fromkeys(
+    assert {one.name: one.unavailable for one in made.needed} == dict.fromkeys(
         STATE[3:], "the agent on a is gone"
     )

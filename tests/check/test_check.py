@@ -59,7 +59,7 @@ def test_a_node_where_no_proxy_wrote(bundle: Path) -> None:
     made = checked(bundle)
     wrong = [one for one in made.findings if one.severity == "error"]
     assert [(one.cause, one.node) for one in wrong] == [("proxy-rules-missing", "node-b")]
-    (differ,) = (one for one in made.findings if one.cause == "proxies-differ")
+    (differ,) = (one for one in made.findings if one.cause == "proxy-mode-mismatch")
     assert "nftables on node-a; none on node-b" in differ.summary
 
 
@@ -108,7 +108,7 @@ class Half:
 def test_a_node_that_cannot_be_had_is_said(bundle: Path) -> None:
     made = check(Half(Bundle(bundle)), ("node-a", "node-b"), lambda _: None)
     assert [one.name for one in made.nodes] == ["node-a"]
-    assert [(one.node, one.missing) for one in made.absent] == [
+    assert [(one.node, one.unavailable) for one in made.unavailable] == [
         ("node-b", "the agent on node-b is gone")
     ]
     text = checkup(made)
@@ -138,11 +138,11 @@ def test_it_fits_and_needs_no_colour(bundle: Path, width: int, broken: bool) -> 
 def test_the_document_keeps_to_its_schema(bundle: Path) -> None:
     without_rules(bundle)
     folder = Path(kptrace.render.schema.__file__).parent
-    schema = json.loads((folder / "checkup.schema.json").read_text())
+    schema = json.loads((folder / "check-report.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     document = json.loads(rendered(checked(bundle)))
     jsonschema.Draft202012Validator(schema).validate(document)
-    assert (document["kind"], document["nodes"][1]["proxy"]) == ("Checkup", "none")
+    assert (document["kind"], document["nodes"][1]["proxy"]) == ("CheckReport", "none")
 
 
 def test_exit_codes(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -187,7 +187,7 @@ def test_hostile_words_reach_no_terminal(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def blocked(cases: Path) -> Path:
-    return cases / "replay-tunnel-port-blocked.tar.gz"
+    return cases / "replay-tunnel-port-blocked"
 
 
 def test_another_outcome_exits_1_and_the_expected_one_0(blocked: Path, tmp_path: Path) -> None:
@@ -198,9 +198,9 @@ def test_another_outcome_exits_1_and_the_expected_one_0(blocked: Path, tmp_path:
         ((Outcome.REFUSED, Outcome.DROPPED), 0),
         ((Outcome.REFUSED,), 1),
     ):
-        question = msgspec.structs.replace(saved.question, expect=expect)
+        question = msgspec.structs.replace(saved.request, expect=expect)
         path = tmp_path / "run.tar.gz"
-        archive.write(path, pack(msgspec.structs.replace(saved, question=question)))
+        archive.write(path, pack(msgspec.structs.replace(saved, request=question)))
         assert run("replay", str(path)).returncode == code
 
 

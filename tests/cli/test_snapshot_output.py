@@ -15,7 +15,7 @@ from kptrace.model.errors import ObservationError, UsageError
 
 FILES = {"node-a/ip-addr.json": b"[]", "api/services.json": b'{"items": []}'}
 MADE = CollectedState(
-    files=FILES, missing=(EvidenceSource(name="ipset-save.txt", node="node-a", missing="why"),)
+    files=FILES, missing=(EvidenceSource(name="ipset-save.txt", node="node-a", unavailable="why"),)
 )
 
 
@@ -37,7 +37,7 @@ def test_what_is_missing_goes_with_it(tmp_path: Path) -> None:
     paper = json.loads((tmp_path / "x" / "snapshot.json").read_text())
     assert paper["kind"] == "Snapshot"
     assert paper["nodes"] == ["node-a"]
-    assert paper["missing"][0]["missing"] == "why"
+    assert paper["missing"][0]["unavailable"] == "why"
 
 
 @pytest.mark.parametrize("name", ["x.tar.gz", "x"])

@@ -14,7 +14,7 @@ import pytest
 
 from kptrace import __version__
 
-BLOCKED = "replay-tunnel-port-blocked.tar.gz"
+BLOCKED = "replay-tunnel-port-blocked"
 
 
 def run(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:

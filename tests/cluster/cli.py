@@ -35,7 +35,7 @@ class Told(NamedTuple):
     @property
     def unwatched(self) -> list[dict[str, Any]]:
         """Of a trace: the sources of evidence on nodes that were missing."""
-        layers = self.trace["evidence"]["layers"]
+        layers = self.trace["evidence"]["sources"]
         return [one for one in layers if one["missing"] and one["node"]]
 
 

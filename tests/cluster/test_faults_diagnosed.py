@@ -128,7 +128,7 @@ def test_a_wrong_target_port(cluster: Cluster, cli: Cli) -> None:
 
         trace = until(told, "the rules to follow")
         assert trace["outcome"] == "refused"
-        assert trace["findings"][0]["cause"] == "nobody-listens"
+        assert trace["findings"][0]["cause"] == "no-listener"
         assert "8099" in trace["findings"][0]["summary"]
     finally:
         aim("http")

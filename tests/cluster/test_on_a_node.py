@@ -36,7 +36,7 @@ def test_it_says_what_is_said_from_a_workstation(cli: Cli) -> None:
     here, there = cli.on_node("node-a", *REMOTE, "-o", "json"), cli(*REMOTE, "-o", "json")
     assert (here.code, there.code) == (0, 0), here.err or there.err
     for trace in (here.trace, there.trace):
-        assert [one for one in trace["evidence"]["layers"] if one["missing"]] == []
+        assert [one for one in trace["evidence"]["sources"] if one["unavailable"]] == []
     assert way(here.trace) == way(there.trace)
     assert cli.left() == []
 
@@ -73,7 +73,7 @@ def test_without_an_api_server_names_come_from_the_rules(proxied: Cluster) -> No
     assert trace["resolution"]["service"]["name"] == "remote"
     address = proxied.kubectl.json("get", "pod", met.pod, "-n", "shop")["status"]["podIP"]
     assert [one["address"] for one in trace["resolution"]["endpoints"]] == [address]
-    assert "agent" in {one["name"] for one in trace["evidence"]["layers"] if one["missing"]}
+    assert "agent" in {one["name"] for one in trace["evidence"]["sources"] if one["unavailable"]}
 
 
 def test_while_the_api_server_is_stopped(cluster: Cluster, cli: Cli) -> None:

@@ -64,7 +64,7 @@ def test_the_probe_meets_what_the_pod_meets(cluster: Cluster, client: str) -> No
     assert told.code == 0, told.err
     trace = told.trace
     assert trace["outcome"] == "delivered"
-    assert not [one for one in trace["evidence"]["layers"] if one["missing"]]
+    assert not [one for one in trace["evidence"]["sources"] if one["unavailable"]]
     other = Cli(cluster)(
         *(f"{NOWHERE}:80", "-n", "shop", "--from", "pod/client", "--timeout", "1"), "-o", "json"
     )

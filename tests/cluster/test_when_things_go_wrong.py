@@ -275,7 +275,7 @@ def test_a_node_that_is_not_ready(cluster: Cluster, cli: Cli) -> None:
         assert "node node-b is NotReady, so no agent can start there" in " ".join(told.out.split())
         # the near half can be seen all the same
         told = cli(*WEB, "-o", "json")
-        absent = [one for one in told.trace["evidence"]["layers"] if one["node"] == "node-b"]
+        absent = [one for one in told.trace["evidence"]["sources"] if one["node"] == "node-b"]
         assert absent
         assert "NotReady" in absent[0]["missing"]
     finally:

@@ -136,7 +136,7 @@ def test_a_node_that_is_not_there_is_told_and_the_rest_looked_at(
 
         made = until(looked, "one node to be found wanting")
         assert [one["name"] for one in made["nodes"]] == ["node-a"]
-        assert [one["node"] for one in made["absent"]] == ["node-b"]
+        assert [one["node"] for one in made["unavailable"]] == ["node-b"]
     finally:
         node.start("kubelet")
     until(lambda: ready(cluster, "node-b"), "the kubelet to report")

@@ -115,13 +115,13 @@ def sighting(
     dst_mac: str = "02:00:00:00:00:02",
 ) -> CapturedPacket:
     return CapturedPacket(
-        place=place,
+        netns=place,
         interface=interface,
         ifindex=2,
         direction=direction,  # type: ignore[arg-type]
         packet=packet,
         time_ns=1_000_000 + index * 10_000,
-        cookie=COOKIE,
+        probe_id=COOKIE,
         dst_mac=dst_mac,
     )
 
@@ -155,16 +155,16 @@ class Builder:
         replies += told
         if entry is not None:
             replies.append(
-                ConntrackEntry(place=A, original=VIP, reply=entry.reverse, state="SYN_SENT")
+                ConntrackEntry(netns=A, original=VIP, reply=entry.reverse, state="SYN_SENT")
             )
         replies.append(
-            ProbeResult(cookie=COOKIE, flow=VIP, result=result, sent_ns=1_000_000, elapsed_us=400)  # type: ignore[arg-type]
+            ProbeResult(probe_id=COOKIE, flow=VIP, result=result, sent_ns=1_000_000, elapsed_us=400)  # type: ignore[arg-type]
         )
         run = Recording(
-            question=TraceRequest(
+            request=TraceRequest(
                 target=Target(kind="service", text="svc/web", name="web", namespace="shop")
             ),
-            source=Source(kind="pod", place=CLIENT),
+            source=Source(kind="pod", netns=CLIENT),
             resolution=Resolution(
                 address=VIP.dst,
                 port=80,
@@ -174,7 +174,7 @@ class Builder:
                 endpoints=endpoints,
             ),
             api={},
-            probes=(Probe(cookie=COOKIE, flow=VIP),),
+            probes=(Probe(probe_id=COOKIE, flow=VIP),),
             replies=tuple(replies),
         )
         branches = (branch,) if branch else ()
@@ -194,7 +194,7 @@ class Builder:
             reason=reason,
             location="somewhere+0x1/0x2",
             time_ns=1_500_000,
-            place=Netns(node=node),
+            netns=Netns(node=node),
             interface=interface,
             packet=packet,
         )
@@ -205,7 +205,7 @@ class Builder:
         """steps: (table, chain, number, verdict); number 0 is the chain's policy."""
         return [
             RuleTraceEvent(
-                place=place,
+                netns=place,
                 backend=backend,  # type: ignore[arg-type]
                 family="ip",
                 table=table,
@@ -233,7 +233,9 @@ class Builder:
         return sighting(95, place, interface, direction, packet)
 
     def branch(self, cause: str, outcome: Outcome = Outcome.DROPPED, blame: str = "") -> Branch:
-        return Branch(weight=1.0, steps=(), outcome=outcome, cause=cause, blame=blame, words="so")
+        return Branch(
+            weight=1.0, steps=(), outcome=outcome, cause=cause, object=blame, description="so"
+        )
 
 
 def service() -> Service:

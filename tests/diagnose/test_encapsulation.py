@@ -150,18 +150,18 @@ def test_wireguard_is_named_and_its_inside_is_not_visible(probe: Any, way: Any) 
     case = probe(behind(way), files=HIDDEN)
     told = {(hop.node, hop.interface): hop for hop in forward_hops(case, True)}
     sent, taken = told["a", WG], told["b", WG]
-    assert sent.words == (
+    assert sent.description == (
         "WireGuard: encrypted from here on, the inside is not visible on the wire"
     )
     assert (sent.action, sent.observed) == ("seen", True)
-    assert taken.words == "decrypted by WireGuard"
+    assert taken.description == "decrypted by WireGuard"
 
 
 def test_what_is_foretold_on_the_wire_need_not_be_seen(probe: Any) -> None:
     outer = Flow(protocol="udp", src="172.30.0.11", sport=51820, dst=FAR, dport=51820)
     case = probe(4)
     crossing = SimulatedStep(
-        place=A,
+        netns=A,
         action="seen",
         interface="eth0",
         direction="out",
@@ -175,22 +175,22 @@ def test_what_is_foretold_on_the_wire_need_not_be_seen(probe: Any) -> None:
 def test_what_is_lost_behind_wireguard_is_not_called_dropped(probe: Any, way: Any) -> None:
     case = probe(behind(way)[:4], files=HIDDEN)
     outcome, (found,) = _diagnose_probe(case, ())
-    assert (outcome, found.cause) == (Outcome.INCONCLUSIVE, "not-seen")
+    assert (outcome, found.cause) == (Outcome.INCONCLUSIVE, "not-observed")
     assert any("wireguard.cali: WireGuard: encrypted" in line for line in found.evidence)
 
 
 def test_a_peer_that_may_not_carry_it_is_named(probe: Any, way: Any) -> None:
     taps = behind(way)[:4]
     dnated = packet("wireguard", Flow(protocol="udp", src="", dst=FAR)).innermost
-    crossing = SimulatedStep(place=A, action="seen", interface=WG, direction="out", packet=dnated)
-    end = SimulatedStep(place=A, action="rejected", interface=WG, packet=dnated)
+    crossing = SimulatedStep(netns=A, action="seen", interface=WG, direction="out", packet=dnated)
+    end = SimulatedStep(netns=A, action="rejected", interface=WG, packet=dnated)
     branch = Branch(
         weight=1.0,
         steps=(crossing, end),
         outcome=Outcome.REJECTED,
         cause="wireguard-peer-missing",
-        blame=f"a: {WG}",
-        words=f"no peer of {WG} has 10.244.2.20 among its allowed IPs",
+        object=f"a: {WG}",
+        description=f"no peer of {WG} has 10.244.2.20 among its allowed IPs",
         backend=Endpoint(address="10.244.2.20", port=8080),
     )
     _, (found,) = _diagnose_probe(probe(taps, files=HIDDEN, branch=branch), ())

@@ -14,12 +14,12 @@ HOST = Netns(node="node-a")
 
 def run(*facts: FileContent, absent: tuple[EvidenceSource, ...] = ()) -> Recording:
     return Recording(
-        question=TraceRequest(target=parse_target("web", "shop")),
-        source=Source(kind="pod", place=POD),
+        request=TraceRequest(target=parse_target("web", "shop")),
+        source=Source(kind="pod", netns=POD),
         resolution=Resolution(address="10.96.0.1", port=80, protocol="tcp"),
         api={},
         replies=facts,
-        absent=absent,
+        unavailable=absent,
     )
 
 
@@ -30,29 +30,29 @@ def conntrack(made: Recording) -> EvidenceSource:
 
 def test_conntrack_is_asked_in_the_nodes_own_namespace() -> None:
     inside, outside = (
-        FileContent(id=1, place=POD, file="links"),
-        FileContent(id=1, place=HOST, file="links"),
+        FileContent(id=1, netns=POD, file="links"),
+        FileContent(id=1, netns=HOST, file="links"),
     )
-    assert conntrack(run(inside, outside)).missing == ""
-    assert conntrack(run(inside)).missing == "the node's own namespace was not looked at"
+    assert conntrack(run(inside, outside)).unavailable == ""
+    assert conntrack(run(inside)).unavailable == "the node's own namespace was not looked at"
 
 
 def test_it_lacks_for_the_reason_that_shut_the_node() -> None:
-    door = FileContent(id=1, place=HOST, file=NETNS_UNAVAILABLE, missing="only this pod")
-    shut = EvidenceSource(name="host", node="node-a", missing="only this pod")
-    made = run(FileContent(id=1, place=POD, file="links"), door, absent=(shut,))
-    assert conntrack(made).missing == "only this pod"
+    door = FileContent(id=1, netns=HOST, file=NETNS_UNAVAILABLE, unavailable="only this pod")
+    shut = EvidenceSource(name="host", node="node-a", unavailable="only this pod")
+    made = run(FileContent(id=1, netns=POD, file="links"), door, absent=(shut,))
+    assert conntrack(made).unavailable == "only this pod"
 
 
 def test_the_senders_own_cgroup_could_not_be_entered() -> None:
     told = FileContent(
-        id=1, place=POD, file=CGROUP_UNAVAILABLE, missing="not permitted", remedy="more rights"
+        id=1, netns=POD, file=CGROUP_UNAVAILABLE, unavailable="not permitted", remedy="more rights"
     )
     other = FileContent(
-        id=1, place=Netns(node="node-a", pod="shop/web"), file=CGROUP_UNAVAILABLE, missing="no"
+        id=1, netns=Netns(node="node-a", pod="shop/web"), file=CGROUP_UNAVAILABLE, unavailable="no"
     )
-    made = run(FileContent(id=1, place=POD, file="links"), told, other)
+    made = run(FileContent(id=1, netns=POD, file="links"), told, other)
     (found,) = (layer for layer in layers(made) if layer.name == "cgroup")
     assert found == EvidenceSource(
-        name="cgroup", node="node-a", missing="not permitted", remedy="more rights"
+        name="cgroup", node="node-a", unavailable="not permitted", remedy="more rights"
     )

@@ -83,7 +83,7 @@ def test_a_tunnels_packets_fit_the_device_below(mtu: int, fits: bool) -> None:
         msgspec.structs.replace(link, mtu=mtu) if link.name == "flannel.1" else link
         for link in node(1).links
     )
-    assert causes(found(links=links)) == ([] if fits else [("mtu", "warning")])
+    assert causes(found(links=links)) == ([] if fits else [("mtu-exceeded", "warning")])
 
 
 PEER = Peer(key="x", endpoint=("172.30.0.12", 51820))
@@ -101,7 +101,7 @@ PEER = Peer(key="x", endpoint=("172.30.0.12", 51820))
     ],
 )
 def test_what_other_tunnels_add(parts: dict[str, Any], most: int) -> None:
-    for mtu, wanted in ((most, []), (most + 1, [("mtu", "warning")])):
+    for mtu, wanted in ((most, []), (most + 1, [("mtu-exceeded", "warning")])):
         links = tuple(
             Link(index=link.index, name=link.name, mtu=mtu, **parts)
             if link.name == "flannel.1"

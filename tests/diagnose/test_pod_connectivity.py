@@ -44,7 +44,7 @@ def walked(
 def test_a_sound_cluster() -> None:
     ways, findings = walked()
     assert findings == ()
-    assert {(way.start, way.goal, way.outcome) for way in ways} == {
+    assert {(way.source_node, way.destination_node, way.outcome) for way in ways} == {
         ("node-a", "node-b", Outcome.DELIVERED),
         ("node-b", "node-a", Outcome.DELIVERED),
     }
@@ -132,7 +132,7 @@ def test_pods_with_devices_of_their_own(cause: str) -> None:
 def test_without_an_api_the_nodes_own_bridge_stands_for_pods() -> None:
     ways, findings = walked(documents=ClusterState(), nodes=1)
     (way,) = ways
-    assert (way.source, way.destination, way.goal) == ("10.244.1.2", "10.244.2.2", "")
+    assert (way.source, way.destination, way.destination_node) == ("10.244.1.2", "10.244.2.2", "")
     assert way.outcome is Outcome.INCONCLUSIVE
     assert findings == ()
     _, findings = walked(FAULTS["fdb-missing"], ClusterState(), 1)
@@ -155,4 +155,6 @@ def test_a_policy_is_no_fault_and_does_not_speak_for_the_node() -> None:
     everybody = CLOSED.replace("-s 10.244.1.10/32 ", "-s 10.244.1.0/24 ")
     ways, findings = walked(_rules(everybody))
     assert {one.severity for one in findings} == {"info"}
-    assert [(way.start, way.cause) for way in ways if way.cause] == [("node-a", "policy-drop")]
+    assert [(way.source_node, way.cause) for way in ways if way.cause] == [
+        ("node-a", "policy-drop")
+    ]

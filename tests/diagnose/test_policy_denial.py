@@ -70,8 +70,8 @@ def test_who_asks_for_one_sender_asks_why() -> None:
 def test_it_is_said_for_which_backends() -> None:
     """Another node's backends have their policies there."""
     made = explained("web", denying("10.244.1.11"))
-    assert ways(made)["pod"].words == "for 1 of 3 backends: 10.244.1.11:8080"
-    assert ways(explained("web", denying(*BACKENDS)))["pod"].words == ""
+    assert ways(made)["pod"].description == "for 1 of 3 backends: 10.244.1.11:8080"
+    assert ways(explained("web", denying(*BACKENDS)))["pod"].description == ""
 
 
 def test_a_policy_hides_no_fault() -> None:

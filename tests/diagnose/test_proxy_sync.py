@@ -179,4 +179,4 @@ def test_a_remembered_client_is_no_fault() -> None:
 
 
 def test_what_is_not_certain_is_not_called_wrong() -> None:
-    assert found(entry(outcome=Outcome.INCONCLUSIVE, certain=False)) == []
+    assert found(entry(outcome=Outcome.INCONCLUSIVE, deterministic=False)) == []

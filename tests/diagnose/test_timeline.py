@@ -53,13 +53,13 @@ def seen(
     if carried:
         packet = Packet(flow=CARRIER, tunnel=Tunnel(kind="vxlan", vni=1), inner=packet)
     return CapturedPacket(
-        place=place,
+        netns=place,
         interface=interface,
         ifindex=1,
         direction=direction,  # type: ignore[arg-type]
         packet=packet,
         time_ns=time,
-        cookie=cookie,
+        probe_id=cookie,
     )
 
 
@@ -78,10 +78,10 @@ ACROSS = (
 
 
 def names(sightings: tuple[CapturedPacket, ...]) -> list[tuple[str, str, str]]:
-    return [(s.place.node, s.place.pod, s.interface) for s in sightings]
+    return [(s.netns.node, s.netns.pod, s.interface) for s in sightings]
 
 
-PROBE = Probe(cookie=COOKIE, flow=OUT)
+PROBE = Probe(probe_id=COOKIE, flow=OUT)
 
 
 def test_equal_stamps_climb_the_devices() -> None:
@@ -93,7 +93,7 @@ def test_equal_stamps_climb_the_devices() -> None:
 def test_a_clock_that_is_ahead_or_behind_changes_nothing() -> None:
     for error in (-10_000_000, 10_000_000):
         skewed = [
-            msgspec.structs.replace(s, time_ns=s.time_ns + (error if s.place.node == "b" else 0))
+            msgspec.structs.replace(s, time_ns=s.time_ns + (error if s.netns.node == "b" else 0))
             for s in ACROSS
         ]
         found = timeline(PROBE, skewed[::-1], SNAPSHOTS, "a")
@@ -134,7 +134,7 @@ def test_a_datagram_against_the_flow_is_an_answer_even_with_the_cookie() -> None
         seen(A, "cni0", "out", 8, ask.reverse, flags=""),
         seen(CLIENT, "eth0", "in", 9, ask.reverse, flags=""),
     )
-    found = timeline(Probe(cookie=COOKIE, flow=ask), sightings, SNAPSHOTS, "a")
+    found = timeline(Probe(probe_id=COOKIE, flow=ask), sightings, SNAPSHOTS, "a")
     assert [s.time_ns for s in found.forward] == [1, 2, 2]
     assert [s.time_ns for s in found.back] == [8, 9]
 
@@ -152,7 +152,7 @@ def test_an_answer_that_is_half_translated_back_is_an_answer() -> None:
         seen(A, "veth1", "in", 8, on.reverse, flags=""),
         seen(A, "cni0", "in", 9, half, flags=""),
     )
-    found = timeline(Probe(cookie=COOKIE, flow=sent), sightings, SNAPSHOTS, "a", sent)
+    found = timeline(Probe(probe_id=COOKIE, flow=sent), sightings, SNAPSHOTS, "a", sent)
     assert [s.time_ns for s in found.forward] == [1, 2]
     assert [s.time_ns for s in found.back] == [8, 9]
 

@@ -105,7 +105,7 @@ class Asking(Mapping[str, str]):
 
     def get_many(self, names: Sequence[str]) -> Mapping[str, str]:
         facts = self._rules.facts(1, self._place, names)
-        return {fact.file: fact.text for fact in facts if not fact.missing}
+        return {fact.file: fact.text for fact in facts if not fact.unavailable}
 
     def __getitem__(self, name: str) -> str:
         return self.get_many([name])[name]

@@ -220,8 +220,10 @@ class Ground:
 
     def saved(self) -> dict[str, str]:
         """The rules as the tools tell them, by their names in a bundle."""
-        door = NetnsHandle(place=self.place, ns_path=self.path())
-        return {fact.file: fact.text for fact in files.facts(1, door, RULES) if not fact.missing}
+        door = NetnsHandle(netns=self.place, ns_path=self.path())
+        return {
+            fact.file: fact.text for fact in files.facts(1, door, RULES) if not fact.unavailable
+        }
 
     # --- what the walk starts from ------------------------------------------------------------
 
@@ -230,8 +232,10 @@ class Ground:
         return {name: self._state(name) for name in (ROUTER, *ENDS)}
 
     def _state(self, name: str) -> dict[str, str]:
-        door = NetnsHandle(place=place_of(name), ns_path=self.path(name))
-        return {fact.file: fact.text for fact in files.facts(1, door, STATE) if not fact.missing}
+        door = NetnsHandle(netns=place_of(name), ns_path=self.path(name))
+        return {
+            fact.file: fact.text for fact in files.facts(1, door, STATE) if not fact.unavailable
+        }
 
 
 _REFUSALS = 12

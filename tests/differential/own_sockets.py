@@ -23,7 +23,7 @@ def send_own(sent: Sent, cookie: int) -> socket.socket:
     """Send it from a socket of the router's; the socket."""
     flow = sent.flow
     if sent.protocol == "tcp":
-        sock = sender.open_socket(Probe(cookie=cookie, flow=flow, ttl=sent.ttl))
+        sock = sender.open_socket(Probe(probe_id=cookie, flow=flow, ttl=sent.ttl))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
         sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, sent.mark)
         sock.connect_ex((flow.dst, flow.dport))

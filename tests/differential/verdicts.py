@@ -73,19 +73,19 @@ def _way(branch: Branch, ruleset: Ruleset) -> Way:
     steps = list(branch.steps)
     turn = next((n for n, step in enumerate(steps) if step.action == "reply"), len(steps))
     there, back = steps[:turn], steps[turn:]
-    stayed = [s.packet.flow for s in there if s.action == "delivered" and s.place == _ROUTER]
+    stayed = [s.packet.flow for s in there if s.action == "delivered" and s.netns == _ROUTER]
     return Way(
         weight=branch.weight,
-        certain=branch.certain,
+        certain=branch.deterministic,
         there=_seen(there, stayed[-1] if stayed else None),
-        refusal="?" if ENDED in branch.words else _refusal(there, ruleset),
+        refusal="?" if ENDED in branch.description else _refusal(there, ruleset),
         back=_seen(back) if back else None,
-        words=f"{branch.outcome}: {branch.words}",
+        words=f"{branch.outcome}: {branch.description}",
     )
 
 
 def _seen(steps: Sequence[SimulatedStep], stayed: Flow | None = None) -> Seen:
-    here = [step for step in steps if step.place == _ROUTER]
+    here = [step for step in steps if step.netns == _ROUTER]
     legacy, nft = [], []
     marks: list[int | None] = []
     for step in here:
@@ -97,7 +97,7 @@ def _seen(steps: Sequence[SimulatedStep], stayed: Flow | None = None) -> Seen:
             legacy.append(told)
         else:
             nft.append(told)
-            marks.append(step.packet.mark if step.certain else None)
+            marks.append(step.packet.mark if step.deterministic else None)
     out = [s for s in here if s.action == "seen" and s.direction == "out" and s.interface in _PORTS]
     left = None
     if out:
@@ -107,7 +107,7 @@ def _seen(steps: Sequence[SimulatedStep], stayed: Flow | None = None) -> Seen:
 
 
 def _refusal(steps: Sequence[SimulatedStep], ruleset: Ruleset) -> str:
-    refused = [s for s in steps if s.action == "rejected" and s.place == _ROUTER]
+    refused = [s for s in steps if s.action == "rejected" and s.netns == _ROUTER]
     if not refused:
         return ""
     ref = refused[-1].rule

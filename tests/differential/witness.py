@@ -88,7 +88,7 @@ class Witness:
     def _mark(self) -> NetlinkSocket:
         probe = Flow(protocol="tcp", src="", dst="", dport=1)
         datagram = Flow(protocol="udp", src="", dst="", dport=1)
-        probes = [Probe(cookie=n, flow=f) for n in self._numbers for f in (probe, datagram)]
+        probes = [Probe(probe_id=n, flow=f) for n in self._numbers for f in (probe, datagram)]
         owner = NetlinkSocket()
         owner.apply(trace_table.SUBSYSTEM, trace_table.table(OWN_TABLES[0], probes))
         return owner

@@ -90,16 +90,16 @@ def traced(client: Client, source: str = "pod/client") -> Trace:
 def test_who_may_only_read_is_told_what_the_api_tells(reader: Any, client: Client) -> None:
     made = traced(client)
     assert made.outcome is Outcome.INCONCLUSIVE
-    layer = made.evidence.layers[0]
-    assert layer.missing.startswith("jane is not allowed to: create pods in namespace shop")
-    assert "not allowed to patch pods/ephemeralcontainers" in layer.missing
+    layer = made.evidence.sources[0]
+    assert layer.unavailable.startswith("jane is not allowed to: create pods in namespace shop")
+    assert "not allowed to patch pods/ephemeralcontainers" in layer.unavailable
     assert "kind: Role" in layer.manifest
     assert reader.paths("PATCH") == [GUESTS]  # which was tried, and is the least
 
 
 def test_a_node_has_no_pod_to_put_a_container_into(reader: Any, client: Client) -> None:
-    layer = traced(client, "node/a").evidence.layers[0]
-    assert "ephemeralcontainers" not in layer.missing
+    layer = traced(client, "node/a").evidence.sources[0]
+    assert "ephemeralcontainers" not in layer.unavailable
     assert GUESTS not in reader.paths("PATCH")
 
 
@@ -115,9 +115,9 @@ def test_who_sends_nothing_puts_no_container_into_a_pod(reader: Any, client: Cli
 def test_pod_security_refuses_both(shop: Any, client: Client) -> None:
     shop.refuse("POST", PODS, 403, RESTRICTED, "Forbidden")
     shop.refuse("PATCH", GUESTS, 403, RESTRICTED, "Forbidden")
-    layer = traced(client).evidence.layers[0]
-    assert layer.missing.startswith("Pod Security of namespace shop refuses the agent's pod")
-    assert "refuses a container in pod shop/client" in layer.missing
+    layer = traced(client).evidence.sources[0]
+    assert layer.unavailable.startswith("Pod Security of namespace shop refuses the agent's pod")
+    assert "refuses a container in pod shop/client" in layer.unavailable
     assert "kubectl label namespace shop" in layer.remedy
     assert layer.manifest == ""
 
@@ -129,8 +129,8 @@ def test_no_right_for_nodes(shop: Any, client: Client) -> None:
     shop.allowed = lambda asked: asked["resource"] != "nodes"
     made = traced(client)
     assert made.outcome is Outcome.INCONCLUSIVE
-    layers = {layer.name: layer for layer in made.evidence.layers}
-    assert layers["capture"].missing == "jane is not allowed to: get nodes, list nodes"
+    layers = {layer.name: layer for layer in made.evidence.sources}
+    assert layers["capture"].unavailable == "jane is not allowed to: get nodes, list nodes"
     assert "the API's nodes" in layers
     assert shop.paths("POST").count(PODS) == 0  # what is missing is told, and nothing is started
 
@@ -165,8 +165,8 @@ def test_a_name_is_resolved_by_the_api_alone(reader: Any, client: Client) -> Non
         made = resolve_target(question, where, 1, lambda _: None)
     assert made.resolution.address == "10.96.1.1"
     assert made.servers == ()
-    assert made.why_not.startswith("jane is not allowed to: create pods")
-    assert [layer.node for layer in made.absent] == ["a"]
+    assert made.dns_skipped_reason.startswith("jane is not allowed to: create pods")
+    assert [layer.node for layer in made.unavailable] == ["a"]
 
 
 # --- what stands around ---------------------------------------------------------------------------
@@ -186,9 +186,9 @@ def test_what_stands_around_is_read_only_then(shop: Any, client: Client) -> None
 def test_what_may_not_be_read_is_told(reader: Any, client: Client) -> None:
     words = 'networkpolicies is forbidden: User "jane" cannot list resource "networkpolicies"'
     reader.refuse("GET", POLICIES, 403, words, "Forbidden")
-    layers = {layer.name: layer for layer in traced(client).evidence.layers}
+    layers = {layer.name: layer for layer in traced(client).evidence.sources}
     told = layers["NetworkPolicies of namespace shop"]
-    assert (told.missing, told.node) == ("not allowed to read them", "")
+    assert (told.unavailable, told.node) == ("not allowed to read them", "")
     assert "kptrace-read" in told.remedy
 
 

@@ -12,9 +12,9 @@ from kptrace.environment.cluster_from_node import OWN_NETNS, ClusterFromNode, no
 from kptrace.model import Netns, Node
 from kptrace.protocol import NetnsHandle
 
-POD = NetnsHandle(place=Netns(node="node-a", pod="shop/web"), pod_uid="u-1")
+POD = NetnsHandle(netns=Netns(node="node-a", pod="shop/web"), pod_uid="u-1")
 HOST = NetnsHandle(
-    place=Netns(node="node-a"), ns_path="/proc/1/ns/net", bpffs="/proc/1/root/sys/fs/bpf"
+    netns=Netns(node="node-a"), ns_path="/proc/1/ns/net", bpffs="/proc/1/root/sys/fs/bpf"
 )
 
 

@@ -89,7 +89,7 @@ def test_only_the_nodes_themselves_are_entered() -> None:
     cluster = whole(Paged({"pods": pods, "nodes": NODES}))
     cluster.api()
     (door,) = cluster.doors("node-a")
-    assert (door.place, door.ns_path) == (Netns(node="node-a"), HOST_NETNS)
+    assert (door.netns, door.ns_path) == (Netns(node="node-a"), HOST_NETNS)
 
 
 @pytest.fixture

@@ -108,14 +108,14 @@ def test_delivered(each_cilium_bench: Any, source: str, way: Way) -> None:
     made: Trace = each_cilium_bench.trace(way.target, source, way.namespace, **dict(way.asked))
 
     assert (made.outcome, made.findings) == (Outcome.DELIVERED, ())
-    agreement = made.evidence.agreement
+    agreement = made.evidence.prediction_match
     assert agreement is not None
-    assert (agreement.seen, agreement.parted) == (agreement.predicted, "")
+    assert (agreement.seen, agreement.diverged_at) == (agreement.predicted, "")
     (last,) = of(made, "delivered")
     pod = plan.pod(last.netns)
     assert pod.key in way.pods
     assert last.packet.flow.dst in pod.addresses
-    (returned,) = made.evidence.returned
+    (returned,) = made.evidence.probe_results
     if not way.mute:
         assert pod.name.encode() in returned.data
     the_address_is_on_no_wire(made, returned.flow.dst, way.direct)
@@ -243,7 +243,7 @@ FAULTS = {
     "fdb-stale": (Outcome.DROPPED, "node-a", "to 172.30.0.99"),
     "fdb-missing": (Outcome.DROPPED, "node-a", "has no entry for 02:00:00:00:00:02"),
     "pod-route-missing": (Outcome.DROPPED, "node-a", "the routes of node-a have none to"),
-    "nobody-listens": (Outcome.REFUSED, "node-b", "RST"),
+    "no-listener": (Outcome.REFUSED, "node-b", "RST"),
     "rp-filter": (Outcome.DROPPED, "node-b", "the route of node-b back to 10.244.1.10"),
 }
 
@@ -443,21 +443,21 @@ def test_what_is_handed_past_a_device_is_no_drop(each_cilium_bench: Any) -> None
     assert (made.outcome, made.findings) == (Outcome.DELIVERED, ())
     assert [hop for hop in made.hops if hop.interface == device and hop.action == "seen"] == []
     (last,) = of(made, "delivered")
-    assert last.words.endswith(f"handed past {device} by Cilium's program")
+    assert last.description.endswith(f"handed past {device} by Cilium's program")
     assert made.evidence.agreement is not None
     assert made.evidence.agreement.parted == ""
 
 
 def test_nor_is_it_to_blame_where_the_packet_died_elsewhere(each_cilium_bench: Any) -> None:
     lab = each_cilium_bench.lab
-    inject.inject(lab.name, inject.find("nobody-listens"))
+    inject.inject(lab.name, inject.find("no-listener"))
     try:
         with on_the_way_in(lab, "shop/remote-1"):
             made = each_cilium_bench.trace("svc/remote", "pod/client")
     finally:
-        inject.heal(lab.name, "nobody-listens")
+        inject.heal(lab.name, "no-listener")
     assert made.outcome is Outcome.REFUSED
-    assert made.findings[0].cause == "nobody-listens"
+    assert made.findings[0].cause == "no-listener"
     assert lab.plan.pod("shop/remote-1").interface not in str(made.findings)
 
 

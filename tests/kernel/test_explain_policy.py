@@ -52,7 +52,7 @@ def test_a_sound_lab_has_no_fault_though_policies_deny(lab: Any) -> None:
     code, made = explained(lab.name, "svc/web")
     wanted = ("info", "node-a", "NetworkPolicy shop/web-from-shop, tier default")
     assert (code, set(denials(made))) == (0, {wanted})
-    by_sender = {one["from"]: one["denied_by"] for one in made["ports"][0]["entries"]}
+    by_sender = {one["from"]: one["deniedBy"] for one in made["ports"][0]["entries"]}
     assert by_sender == {"pod": "", "node": "", "outside": wanted[2]}
 
 

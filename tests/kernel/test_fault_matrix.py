@@ -114,7 +114,7 @@ PROOFS = {
             r"conntrack on node-a: .*10\.244\.2\.21:8080.*no reply seen",
         ),
     ),
-    "nobody-listens": Proof(
+    "no-listener": Proof(
         "node-b",
         "shop/remote-1 port 8080",
         ("TCP RST seen leaving eth0 of pod shop/remote-1", "NO_SOCKET in tcp_v4_rcv"),
@@ -186,9 +186,9 @@ def it_is_named(made: Trace, fault: Fault, proof: Proof) -> None:
 
 def nothing_was_made_up(made: Trace, proof: Proof) -> None:
     """The sender's own experience, and taps that watched the whole time."""
-    (returned,) = made.evidence.returned
+    (returned,) = made.evidence.probe_results
     assert returned.result == proof.told
-    assert [layer for layer in made.evidence.layers if layer.lost or layer.missing] == []
+    assert [layer for layer in made.evidence.sources if layer.lost or layer.unavailable] == []
     assert made.hops[0].action == "sent"
     assert any(hop.action == "delivered" for hop in made.hops) == proof.arrives
 

@@ -232,7 +232,7 @@ def test_what_a_backend_listens_on_instead(
     with run_in_netns(netns, partial(socket.create_server, listens)):
         seen: Trace = vxlan_bench.trace("pod/near-1:9999", "pod/client")
     (found,) = seen.findings
-    assert (seen.outcome, found.cause) == (Outcome.REFUSED, "nobody-listens")
+    assert (seen.outcome, found.cause) == (Outcome.REFUSED, "no-listener")
     assert f"{listens[0]}:{listens[1]}/tcp" in found.evidence[-1]
     assert words in " ".join((found.summary, *found.remedy))
 
@@ -249,11 +249,11 @@ def test_a_refusal_that_its_own_node_throws_away(vxlan_bench: Any) -> None:
         vxlan_bench.renew()
     found = seen.findings[0]
     assert (seen.outcome, found.cause) == (Outcome.NO_ENDPOINTS, "no-endpoints")
-    assert [one.result for one in seen.evidence.returned] == ["timeout"]
+    assert [one.result for one in seen.evidence.probe_results] == ["timeout"]
     (told,) = [one for one in found.evidence if "may hear of nothing" in one]
     assert "of node-a ends the refusal" in told
     seen = vxlan_bench.trace("svc/empty", "pod/client")
-    assert [one.result for one in seen.evidence.returned] == ["refused"]
+    assert [one.result for one in seen.evidence.probe_results] == ["refused"]
 
 
 def test_a_program_that_drops_before_any_tap(vxlan_bench: Any) -> None:
@@ -347,7 +347,9 @@ def test_larger_packets_than_the_probe(vxlan_bench: Any, fault: Fault, said: lis
         seen: Trace = vxlan_bench.trace("svc/remote", "pod/client")
     vxlan_bench.renew()
     assert seen.outcome is Outcome.DELIVERED
-    assert {(found.cause, found.severity) for found in seen.findings} == {("mtu", "warning")}
+    assert {(found.cause, found.severity) for found in seen.findings} == {
+        ("mtu-exceeded", "warning")
+    }
     assert [found.summary for found in seen.findings] == [one.format(veth=veth) for one in said]
     assert not vxlan_bench.trace("svc/remote", "pod/client").findings
 

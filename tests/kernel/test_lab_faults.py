@@ -25,7 +25,7 @@ pytestmark = pytest.mark.kernel
 
 ADDRESS = {"svc/remote": "10.96.1.2", "svc/near": "10.96.1.3"}
 # what the client sees, by hand from the facts about each fault
-REFUSED = {"no-endpoints", "nobody-listens"}
+REFUSED = {"no-endpoints", "no-listener"}
 SYSCTLS = (
     "net.ipv4.ip_forward",
     "net.ipv4.conf.all.accept_redirects",

@@ -106,10 +106,10 @@ def test_two_labs_side_by_side(name: str) -> None:
 
 def test_doors_open(name: str) -> None:
     lab = cluster.up(plan(name, 3))
-    assert {door.place.node for door in lab.doors} == {"node-a", "node-b", "node-c"}
+    assert {door.netns.node for door in lab.doors} == {"node-a", "node-b", "node-c"}
     for door in lab.doors:
         assert namespace.inode(door.ns_path) != namespace.inode("")
-        if door.place.pod:
+        if door.netns.pod:
             assert "nameserver 10.96.0.10\n" in Path(door.resolv_conf).read_text()
     assert "eth0" in namespace.interfaces(lab.door(Netns(node="node-c")).ns_path).values()
 

@@ -110,7 +110,7 @@ def test_a_sidecar_that_is_down_is_named(vxlan_bench: Any) -> None:
         made = vxlan_bench.trace("svc/remote", "pod/client")
     assert made.outcome is Outcome.REFUSED
     first, second = made.findings
-    assert (first.cause, first.node) == ("nobody-listens", "node-a")
+    assert (first.cause, first.node) == ("no-listener", "node-a")
     assert "15001" in first.object
     assert second.cause == "sidecar"
 

@@ -53,7 +53,9 @@ def test_each_mode_up_to_the_wire(each_proxy_bench: Any) -> None:
     assert by_action["dnat"]["packet"]["flow"]["dst"] == "10.244.2.21"
     assert by_action["encap"]["node"] == HERE
     assert {hop["node"] for hop in made["hops"]} == {HERE}
-    missing = {layer["name"]: layer for layer in made["evidence"]["layers"] if layer["missing"]}
+    missing = {
+        layer["name"]: layer for layer in made["evidence"]["sources"] if layer["unavailable"]
+    }
     assert "up to the wire" in missing["agent"]["missing"]
     assert missing["agent"]["node"] == "172.30.0.12"
     assert "not asked" in missing["the API"]["missing"]
@@ -88,10 +90,10 @@ def test_who_the_source_can_be(vxlan_bench: Any) -> None:
     pods = run_in_netns(lab.door(Netns(node="node-a")).netns, local_pods)
     (device,) = (pod.device for pod in pods if CLIENT in pod.addresses)
     for word in (CLIENT, device, f"pod/{CLIENT}", "pod/10-244-1-10"):
-        assert traced(lab, "svc/near", "--from", word)["source"]["place"]["pod"] == (
+        assert traced(lab, "svc/near", "--from", word)["source"]["netns"]["pod"] == (
             "shop/10-244-1-10"
         ), word
-    assert traced(lab, "svc/near", "--from", f"node/{HERE}")["source"]["place"] == {
+    assert traced(lab, "svc/near", "--from", f"node/{HERE}")["source"]["netns"] == {
         "node": HERE,
         "pod": "",
     }
@@ -105,7 +107,7 @@ def test_a_process_of_the_pod(vxlan_bench: Any) -> None:
             made = traced(lab, "svc/near", "--from", f"pid/{sleeper.pid}")
         finally:
             sleeper.kill()
-    assert made["source"]["place"]["pod"] == "shop/10-244-1-10"
+    assert made["source"]["netns"]["pod"] == "shop/10-244-1-10"
 
 
 @pytest.mark.parametrize(

@@ -48,19 +48,19 @@ def traced(lab: Lab, *args: str, rights: tuple[str, ...] = NOTHING) -> dict[str,
 
 
 def missing(made: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    layers = made["evidence"]["layers"]
+    layers = made["evidence"]["sources"]
     return {one["name"]: (one["missing"], one["remedy"]) for one in layers if one["missing"]}
 
 
 def test_it_resolves_and_connects(vxlan_bench: Any) -> None:
     made = traced(vxlan_bench.lab, "svc/remote")
     assert made["outcome"] == "delivered"
-    assert made["source"]["place"]["pod"] == "shop/client"
+    assert made["source"]["netns"]["pod"] == "shop/client"
     assert made["resolution"]["dns"][-1]["records"] == [["A", "10.96.1.2"]]
-    assert made["evidence"]["returned"][0]["result"] == "connected"
+    assert made["evidence"]["probeResults"][0]["result"] == "connected"
     assert made["hops"] == []
-    assert made["evidence"]["agreement"] is None
-    assert made["evidence"]["depth"] == "pod"
+    assert made["evidence"]["predictionMatch"] is None
+    assert made["evidence"]["visibility"] == "pod"
 
 
 def test_what_it_could_not_see_and_what_would_show_it(vxlan_bench: Any) -> None:
@@ -81,12 +81,15 @@ def test_a_failure_stays_open(vxlan_bench: Any, target: str, told: str) -> None:
     """Refused by a rule, or by the backend: from here they look alike."""
     made = traced(vxlan_bench.lab, target)
     assert made["outcome"] == "inconclusive"
-    assert made["evidence"]["returned"][0]["result"] == told
+    assert made["evidence"]["probeResults"][0]["result"] == told
 
 
 def test_udp_needs_no_right_to_be_marked(vxlan_bench: Any) -> None:
     made = traced(vxlan_bench.lab, "svc/echo:7/udp")
-    assert (made["outcome"], made["evidence"]["returned"][0]["result"]) == ("delivered", "replied")
+    assert (made["outcome"], made["evidence"]["probeResults"][0]["result"]) == (
+        "delivered",
+        "replied",
+    )
 
 
 def test_with_net_admin_and_net_raw_its_own_device_is_watched(vxlan_bench: Any) -> None:

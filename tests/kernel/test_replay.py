@@ -75,7 +75,7 @@ def test_text_says_the_answer_first_in_80_columns(vxlan_bench: Any) -> None:
     [
         ("tunnel-port-blocked", "dropped"),
         ("no-endpoints", "no-endpoints"),
-        ("nobody-listens", "refused"),
+        ("no-listener", "refused"),
     ],
 )
 def test_exit_codes(vxlan_bench: Any, fault: str, outcome: str) -> None:

@@ -109,7 +109,7 @@ def test_links_that_come_and_go_while_the_others_are_listed(netns: str) -> None:
 
     lasting = [f"{end}{number}" for number in range(200) for end in "vw"]
     ip(*(f"link add v{number} type veth peer name w{number}" for number in range(200)))
-    over, door = threading.Event(), NetnsHandle(place=Netns(node="n"), ns_path=netns)
+    over, door = threading.Event(), NetnsHandle(netns=Netns(node="n"), ns_path=netns)
     busy = threading.Thread(target=come_and_go)
     busy.start()
     try:
@@ -117,7 +117,7 @@ def test_links_that_come_and_go_while_the_others_are_listed(netns: str) -> None:
     finally:
         over.set()
         busy.join()
-    assert all("faster than" in fact.missing for fact in told if fact.missing)
+    assert all("faster than" in fact.unavailable for fact in told if fact.unavailable)
     lists = [[link["ifname"] for link in json.loads(one.text)] for one in told if one.text]
     assert lists
     for names in lists:
@@ -136,7 +136,7 @@ def proxied(net: int) -> str:
 
 class ThatNode(LocalNode):
     def agent(self, node: str) -> AgentClient:
-        door = NetnsHandle(place=Netns(node=node), ns_path=f"/run/netns/{NAME}")
+        door = NetnsHandle(netns=Netns(node=node), ns_path=f"/run/netns/{NAME}")
         return self._open.enter_context(ThreadAgent(node, (door,)))
 
 
@@ -193,14 +193,14 @@ def test_who_looks_again_sees_the_newer_rules_alone(netns: str, count: int) -> N
     load(proxied(1))
     made = explained(after(count, partial(load, proxied(2))))
     assert backends(made) in ({f"10.244.{net}.{n}" for n in range(2, 5)} for net in (1, 2))
-    assert "rules-changing" not in {one.cause for one in made.findings}
+    assert "ruleset-unstable" not in {one.cause for one in made.findings}
 
 
 def test_rules_that_never_rest_are_said_to_be(netns: str) -> None:
     load(proxied(1))
     turns = iter(range(1000))
     made = explained(lambda: load(proxied(1 + next(turns) % 2)))
-    (told,) = (one for one in made.findings if one.cause == "rules-changing")
+    (told,) = (one for one in made.findings if one.cause == "ruleset-unstable")
     assert told.severity == "warning"
     assert "mix older and newer" in told.summary
 
@@ -232,7 +232,9 @@ def test_a_change_while_a_trace_runs_is_told(
             say = changing(netns, program, word, "FORWARD", *rule)
             made = report(standing.run("svc/remote", "pod/client", say=say))
             assert made.outcome == "dropped"
-            told = [(one.node, one.missing) for one in made.evidence.layers if one.name == CHANGE]
+            told = [
+                (one.node, one.unavailable) for one in made.evidence.sources if one.name == CHANGE
+            ]
             assert [node for node, _ in told] == ["node-a"] * changes
             words = "the rules of node-a changed while this ran (chain FORWARD of ip filter)"
             assert all(why.startswith(words) for _, why in told)
@@ -244,7 +246,7 @@ def test_nothing_hangs_on_a_change_where_the_packet_came_as_foreseen(vxlan_bench
         say = changing(netns, "iptables-nft", word, "FORWARD", "-s", "192.0.2.1", "-j", "ACCEPT")
         made = report(vxlan_bench.run("svc/remote", "pod/client", say=say))
         assert made.outcome == "delivered"
-        assert CHANGE not in {one.name for one in made.evidence.layers}
+        assert CHANGE not in {one.name for one in made.evidence.sources}
 
 
 @pytest.mark.parametrize("target", ["svc/remote", "pod/remote-1"])
@@ -276,7 +278,7 @@ def test_endpoints_that_changed_while_a_probe_was_lost(
         made = report(vxlan_bench.run("svc/remote", "pod/client"))
         monkeypatch.undo()
     assert made.outcome == "dropped"
-    why = [one.missing for one in made.evidence.layers if one.name == CHANGE]
+    why = [one.unavailable for one in made.evidence.sources if one.name == CHANGE]
     changed = "the endpoints of shop/remote changed while this ran "
     changed += "(10.244.2.21:8080 went, 10.244.2.77:8080 came)"
     assert why == [changed] * rolled_out

@@ -137,14 +137,14 @@ class Blunt:
         return [*self._agent.log, *self._said]
 
     def send(self, request: Request) -> None:
-        if not isinstance(request, SendPreflight) or not request.hold:
+        if not isinstance(request, SendPreflight) or not request.block_egress:
             self._agent.send(request)
             return
         why = os.strerror(95)
         place = Netns(node=self.node)
         for one in request.probes:
             word = PreflightResult(
-                id=request.id, place=place, cookie=one.cookie, flow=one.flow, error=why
+                id=request.id, netns=place, probe_id=one.probe_id, flow=one.flow, error=why
             )
             self._said.append(word)
         self._answered.add(request.id)
@@ -188,18 +188,18 @@ def scouted(run: Recording) -> dict[Flow, str]:
 
 def went(run: Recording) -> dict[Flow, str]:
     """Where the probes went, as the near node's conntrack says."""
-    near = run.source.place.node
-    entries = [r for r in run.replies if isinstance(r, ConntrackEntry) and r.place.node == near]
+    near = run.source.netns.node
+    entries = [r for r in run.replies if isinstance(r, ConntrackEntry) and r.netns.node == near]
     sent = {reply.flow for reply in run.replies if isinstance(reply, ProbeResult)}
     return {entry.original: entry.reply.src for entry in entries if entry.original in sent}
 
 
 def whole(made: Trace) -> bool:
     """Nothing that was predicted went unseen, and a rule is told for each translation."""
-    agreement = made.evidence.agreement
+    agreement = made.evidence.prediction_match
     assert agreement is not None
     told = all(hop.observed for hop in made.hops if hop.action in ("dnat", "snat"))
-    return told and not agreement.parted
+    return told and not agreement.diverged_at
 
 
 WAYS = (
@@ -232,13 +232,13 @@ def test_two_agents_do(wide: Lab, target: str, source: str) -> None:
     assert made.outcome is Outcome.DELIVERED
     assert made.findings == ()
     backend = next(pod for pod in wide.plan.pods if set(went(told).values()) & set(pod.addresses))
-    near = told.source.place.node
+    near = told.source.netns.node
     assert asked == ([near, backend.node] if backend.node != near else [near])
     assert scouted(told) == went(told)
     last = next(hop for hop in made.hops if hop.action == "delivered")
     assert (last.node, last.netns) == (backend.node, backend.key)
     assert whole(made)
-    assert [layer for layer in made.evidence.layers if layer.missing or layer.lost] == []
+    assert [layer for layer in made.evidence.sources if layer.unavailable or layer.lost] == []
     assert made.prediction.missing == ()
     assert trace.report(unpack(pack(told), "saved")) == made
 
@@ -265,7 +265,7 @@ def test_a_backend_at_hand_would_hear_of_such_a_scout(wide: Lab) -> None:
     told, asked = run(wide, "svc/web", "pod/client", blunt=True)
     assert scouted(told) == {}
     assert sorted(asked) == [node.name for node in wide.plan.nodes]
-    [why] = [layer.missing for layer in told.absent]
+    [why] = [layer.unavailable for layer in told.unavailable]
     assert "could not be sent" in why
 
 
@@ -273,7 +273,7 @@ def test_another_node_chooses(wide: Lab) -> None:
     told, asked = run(wide, "svc/nodeport", "pod/client", via="nodePort", node="node-e")
     assert trace.report(told).outcome is Outcome.DELIVERED
     assert len(asked) == NODES
-    assert [layer.missing for layer in told.absent] == ["it is chosen on node-e"]
+    assert [layer.unavailable for layer in told.unavailable] == ["it is chosen on node-e"]
 
 
 def test_what_the_node_keeps_for_itself_costs_no_fleet(wide: Lab) -> None:
@@ -324,5 +324,7 @@ def test_programs_choose_before_a_scout_could_tell() -> None:
         stack.callback(answerers.close)
         told, asked = run(lab, "svc/web", "pod/client")
     assert trace.report(told).outcome is Outcome.DELIVERED
-    assert [layer.missing for layer in told.absent] == ["BPF programs translate there, not rules"]
+    assert [layer.unavailable for layer in told.unavailable] == [
+        "BPF programs translate there, not rules"
+    ]
     assert asked == ["node-a", "node-b", "node-c"]

@@ -179,24 +179,24 @@ def place_of(plan: Plan, source: str) -> tuple[str, str]:
 def everything_was_told(made: Trace) -> None:
     """Every source of evidence spoke, nothing was lost, every crossing was predicted and seen."""
     evidence = made.evidence
-    assert {layer.name for layer in evidence.layers} == {"capture", "rules", "drops", "conntrack"}
-    assert [layer for layer in evidence.layers if layer.lost or layer.missing] == []
-    told = {(layer.node, layer.name): layer.reports for layer in evidence.layers}
+    assert {layer.name for layer in evidence.sources} == {"capture", "rules", "drops", "conntrack"}
+    assert [layer for layer in evidence.sources if layer.lost or layer.unavailable] == []
+    told = {(layer.node, layer.name): layer.reports for layer in evidence.sources}
     crossed = [hop for hop in made.hops if hop.action in ("seen", "decap", "delivered", "reply")]
     for node in {hop.node for hop in made.hops}:
         assert told[node, "capture"] >= sum(hop.node == node for hop in crossed) > 0
         assert told[node, "rules"] >= 2
         assert told[node, "conntrack"] >= 1
-    agreement = evidence.agreement
+    agreement = evidence.prediction_match
     assert agreement is not None
-    assert (agreement.seen, agreement.parted) == (agreement.predicted, "")
+    assert (agreement.seen, agreement.diverged_at) == (agreement.predicted, "")
     # the shortest way there is, from a node to a pod on it: its veth (a bridge before it), the pod
     assert agreement.seen >= 4
 
 
 def the_backend_agrees(made: Trace, last: Hop, pod: PodPlan, mute: bool) -> None:
     """It says who it is, and whom it saw."""
-    (returned,) = made.evidence.returned
+    (returned,) = made.evidence.probe_results
     assert returned.result == ("connected" if returned.flow.protocol == "tcp" else "replied")
     if mute:
         return
@@ -224,8 +224,8 @@ def the_rule_is_real(plan: Plan, hop: Hop, last: Hop) -> None:
     assert re.fullmatch(REAL_CHAINS[plan.proxy], hop.rule.chain)
     assert last.packet.flow.dst in hop.rule.text
     assert hop.rule.text in listed(plan, hop)
-    assert hop.via, "how the packet came to that rule"
-    assert all(rule.number for rule in hop.via)
+    assert hop.preceding_rules, "how the packet came to that rule"
+    assert all(rule.number for rule in hop.preceding_rules)
 
 
 def listed(plan: Plan, hop: Hop) -> str:
@@ -248,7 +248,7 @@ def listed(plan: Plan, hop: Hop) -> str:
 
 
 def the_source_changed_where_it_is_said(plan: Plan, made: Trace, last: Hop) -> None:
-    (returned,) = made.evidence.returned
+    (returned,) = made.evidence.probe_results
     masquerades = of(made, "snat")
     sent, arrived = returned.flow, last.packet.flow
     # a node may be masqueraded as itself: then only the port is another
@@ -261,8 +261,8 @@ def the_source_changed_where_it_is_said(plan: Plan, made: Trace, last: Hop) -> N
 
 def conntrack_agrees(made: Trace, start: str, entry: str, last: Hop) -> None:
     """Where it started the connection is known; where it was translated, to the right backend."""
-    (returned,) = made.evidence.returned
-    known = {(e.place.node, e.original): e for e in made.evidence.conntrack}
+    (returned,) = made.evidence.probe_results
+    known = {(e.netns.node, e.original): e for e in made.evidence.conntrack}
     assert "SEEN_REPLY" in known[start, returned.flow].status
     to = (last.packet.flow.dst, last.packet.flow.dport)
     assert to in [(e.reply.src, e.reply.sport) for (node, _), e in known.items() if node == entry]
@@ -333,7 +333,7 @@ def test_no_endpoints(each_proxy_bench: Any, source: str) -> None:
     (rejected,) = of(made, "rejected")
     assert rejected.rule is not None
     assert re.search("reject|REJECT", listed(plan, rejected))
-    (returned,) = made.evidence.returned
+    (returned,) = made.evidence.probe_results
     assert returned.result == "refused"
     assert [hop for hop in of(made, "reply") if hop.packet.innermost.icmp == (3, 3)]
 
@@ -367,7 +367,7 @@ def test_no_local_endpoints(
         assert re.search(f'comment "shop/{target[4:]}" : drop', re.sub(r"\s+", " ", listing))
     else:
         assert rule.endswith("-j DROP")
-    (returned,) = made.evidence.returned
+    (returned,) = made.evidence.probe_results
     assert returned.result == "timeout"
 
 
@@ -384,11 +384,11 @@ def test_a_third_node_is_traced_like_the_second(each_wide_bench: Any) -> None:
 def test_shares_of_forty_flows(each_proxy_bench: Any) -> None:
     made: Trace = each_proxy_bench.trace("svc/web", "pod/client", count=40)
     assert made.outcome is Outcome.DELIVERED
-    assert [layer for layer in made.evidence.layers if layer.lost] == []
+    assert [layer for layer in made.evidence.sources if layer.lost] == []
     shares = made.evidence.shares
     assert sorted(share.pod for share in shares) == list(WEB)
     assert [share.weight for share in shares] == pytest.approx([1 / 3] * 3, abs=1e-5)
-    said = [r.data.decode().rpartition("\r\n\r\n")[2].strip() for r in made.evidence.returned]
+    said = [r.data.decode().rpartition("\r\n\r\n")[2].strip() for r in made.evidence.probe_results]
     assert len(said) == 40
     for share in shares:
         # a backend that gets none of 40 comes once in three million runs

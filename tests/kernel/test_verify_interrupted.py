@@ -112,7 +112,7 @@ def test_as_json(lab: Lab, tmp_path: Path) -> None:
     jsonschema.validate(made, schema(Verification))
     told = [one["status"] for one in made["results"]]
     assert told == ["passed", "failed", "untried", "untried"]
-    assert [one["trouble"]["message"] for one in made["results"][2:]] == [
+    assert [one["error"]["message"] for one in made["results"][2:]] == [
         "interrupted",
         "not tried",
     ]

@@ -41,7 +41,7 @@ checks:
 @pytest.fixture(scope="module")
 def broken(vxlan_bench: Any) -> Iterator[str]:
     """The name of a lab in which nothing listens behind one Service."""
-    with vxlan_bench.broken("nobody-listens"):
+    with vxlan_bench.broken("no-listener"):
         yield vxlan_bench.lab.name
 
 
@@ -65,9 +65,9 @@ def test_results(broken: str, tmp_path: Path) -> None:
     near, remote, empty, lost, wrong, _ = made["results"]
     assert near["status"] == "passed"
     assert (remote["status"], remote["trace"]["outcome"]) == ("failed", "refused")
-    assert remote["trace"]["findings"][0]["cause"] == "nobody-listens"
+    assert remote["trace"]["findings"][0]["cause"] == "no-listener"
     assert empty["status"] == "passed"
-    assert (lost["status"], lost["trouble"]["kind"]) == ("error", "NotFound")
+    assert (lost["status"], lost["error"]["kind"]) == ("error", "NotFoundError")
     assert (wrong["status"], wrong["expectation"]["question"]["expect"]) == ("failed", ["dropped"])
     assert made["about"]["proxy"] == "iptables"
     assert [near["saved"], empty["saved"], lost["saved"]] == ["", "", ""]
@@ -77,7 +77,7 @@ def test_results(broken: str, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert (kept.returncode, "nobody-listens" in kept.stdout) == (1, True)
+    assert (kept.returncode, "no-listener" in kept.stdout) == (1, True)
 
 
 def test_the_last_lines_say_what_failed_and_why(broken: str, tmp_path: Path) -> None:
@@ -85,6 +85,6 @@ def test_the_last_lines_say_what_failed_and_why(broken: str, tmp_path: Path) -> 
     assert (done.returncode, done.stderr) == (1, "")
     _, _, rest = done.stdout.partition("Not as expected:\n")
     assert "line 7   the other node is reached  REFUSED by the backend\n" in rest
-    assert "  Cause    nobody-listens\n" in rest
+    assert "  Cause    no-listener\n" in rest
     assert "  Why      no Service lost in namespace shop\n" in rest
     assert "svc/near (shop)" not in rest  # it passed

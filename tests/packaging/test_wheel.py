@@ -98,7 +98,7 @@ def test_shells_find_its_completions(installed: Path) -> None:
 @pytest.mark.slow
 def test_a_saved_run_is_told_from_it(installed: Path, tmp_path: Path) -> None:
     """The whole pure half at work, from the installed files alone, plugins and all."""
-    saved = ROOT / "tests" / "cases" / "replay-delivered.tar.gz"
+    saved = ROOT / "tests" / "cases" / "replay-delivered"
     done = subprocess.run(
         [installed / "bin" / "kptrace", "replay", saved],
         cwd=tmp_path,

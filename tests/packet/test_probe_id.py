@@ -84,9 +84,9 @@ def test_no_payload_raises(data: bytes) -> None:
 
 ETHER = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")  # else scapy asks the network
 COOKIE, OTHER = probe_ids(0x12345678, 2)
-TCP_PROBE = Probe(cookie=COOKIE, flow=Flow(protocol="tcp", src="", dst="10.96.0.50", dport=80))
+TCP_PROBE = Probe(probe_id=COOKIE, flow=Flow(protocol="tcp", src="", dst="10.96.0.50", dport=80))
 UDP_PROBE = Probe(
-    cookie=OTHER,
+    probe_id=OTHER,
     flow=Flow(protocol="udp", src="", dst="10.96.0.50", dport=81),
     payload=payload(OTHER, 81),
 )
@@ -142,7 +142,7 @@ def test_a_udp_answer_without_the_cookie_is_known_once_the_probe_was_seen() -> N
 
 def test_a_udp_flow_with_a_chosen_port_is_known_from_the_start() -> None:
     flow = Flow(protocol="udp", src="10.244.1.10", dst="10.96.0.50", sport=7, dport=81)
-    recogniser = ProbeMatcher((Probe(cookie=OTHER, flow=flow),))
+    recogniser = ProbeMatcher((Probe(probe_id=OTHER, flow=flow),))
     back = IP(src="10.96.0.50", dst="10.244.1.10") / UDP(sport=81, dport=7) / Raw(b"answer")
     assert _whose(back, recogniser) == OTHER
 

@@ -18,13 +18,13 @@ def shown(data: bytes, flow: Flow = ASK) -> Dissection:
 
 
 def test_a_dns_probe_is_known_by_its_header_before_any_tap_saw_it() -> None:
-    recogniser = ProbeMatcher([Probe(cookie=COOKIE, flow=OPEN)])
+    recogniser = ProbeMatcher([Probe(probe_id=COOKIE, flow=OPEN)])
     assert recogniser.recognise(shown(payload(COOKIE, 53))) == COOKIE
     assert recogniser.recognise(shown(b"", ASK.reverse)) == COOKIE
 
 
 def test_another_question_is_not_taken_for_it() -> None:
-    recogniser = ProbeMatcher([Probe(cookie=COOKIE, flow=OPEN)])
+    recogniser = ProbeMatcher([Probe(probe_id=COOKIE, flow=OPEN)])
     assert recogniser.recognise(shown(payload(COOKIE + 16, 53))) is None
     # the same id in an answer, which has other flags
     answer = payload(COOKIE, 53)[:2] + bytes.fromhex("8180 0001 0001 0000 0000")
@@ -33,5 +33,5 @@ def test_another_question_is_not_taken_for_it() -> None:
 
 def test_other_datagrams_show_the_whole_cookie() -> None:
     echo = Flow(protocol="udp", src="172.30.0.11", sport=5000, dst="10.96.1.5", dport=7)
-    recogniser = ProbeMatcher([Probe(cookie=COOKIE, flow=echo)])
+    recogniser = ProbeMatcher([Probe(probe_id=COOKIE, flow=echo)])
     assert recogniser.recognise(shown(payload(COOKIE, 7), echo)) == COOKIE

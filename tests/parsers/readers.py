@@ -240,7 +240,7 @@ _TEXTS: Mapping[str, bytes] = {
     "target": b"svc/web:http/tcp",
     "wanted": b"rules/nft/ip/nat/chain/KUBE-SERVICES/toward/10.96.0.10.json",
     "reply": b'{"type":"done","id":1}',
-    "request": b'{"type":"dump","id":2,"place":{"node":"a"},"files":["iptables-save.txt"]}',
+    "request": b'{"type":"read-files","id":2,"netns":{"node":"a"},"files":["iptables-save.txt"]}',
     "headers": bytes.fromhex(
         "4500003c000140004006000a0a0100020a6000010fa0005000000007000000005002fa0000000000"
     ),

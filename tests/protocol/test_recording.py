@@ -16,19 +16,21 @@ from kptrace.protocol.recording import RUN_FILE, Recording, files_by_netns, pack
 NODE, POD = Netns(node="node-a"), Netns(node="node-a", pod="shop/client")
 FLOW = Flow(protocol="tcp", src="10.0.0.1", sport=1, dst="10.0.0.2", dport=2)
 RUN = Recording(
-    question=TraceRequest(
+    request=TraceRequest(
         target=Target(kind="service", text="svc/web", name="web", namespace="shop")
     ),
-    source=Source(kind="pod", place=POD),
+    source=Source(kind="pod", netns=POD),
     resolution=Resolution(address="10.0.0.2", port=2, protocol="tcp"),
     api={"services.json": '{"items": []}'},
-    probes=(Probe(cookie=5, flow=FLOW, payload=b"\x00\xff"),),
+    probes=(Probe(probe_id=5, flow=FLOW, payload=b"\x00\xff"),),
     replies=(
-        FileContent(id=1, place=NODE, file="ip-addr.json", text="[1]"),
-        FileContent(id=1, place=POD, file="ip-addr.json", text="[2]"),
-        FileContent(id=1, place=POD, file="ipset-save.txt", missing="no ipset here"),
+        FileContent(id=1, netns=NODE, file="ip-addr.json", text="[1]"),
+        FileContent(id=1, netns=POD, file="ip-addr.json", text="[2]"),
+        FileContent(id=1, netns=POD, file="ipset-save.txt", unavailable="no ipset here"),
         Done(id=1),
-        ProbeResult(cookie=5, flow=FLOW, result="connected", sent_ns=1, elapsed_us=2, data=b"x\n"),
+        ProbeResult(
+            probe_id=5, flow=FLOW, result="connected", sent_ns=1, elapsed_us=2, data=b"x\n"
+        ),
     ),
 )
 

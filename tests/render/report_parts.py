@@ -38,7 +38,7 @@ def rule(table: str, chain: str, number: int, text: str, words: str = "") -> Rul
         chain=chain,
         number=number,
         text=f"-A {chain} {text}" if text.startswith("-") else text,
-        words=words,
+        description=words,
     )
 
 
@@ -131,9 +131,9 @@ def over_the_tunnel() -> list[Hop]:
             "dnat",
             SENT_ON,
             rule=REMOTE_DNAT,
-            via=REMOTE_VIA,
-            words="10.96.41.7:80 => 10.244.2.21:8080",
-            changed=changed(SENT, SENT_ON),
+            preceding_rules=REMOTE_VIA,
+            description="10.96.41.7:80 => 10.244.2.21:8080",
+            rewrites=changed(SENT, SENT_ON),
         ),
         hop("node-a", "cni0 in", "seen", SENT_ON, offset_us=12.0),
         hop(
@@ -141,8 +141,8 @@ def over_the_tunnel() -> list[Hop]:
             "flannel.1",
             "route",
             SENT_ON,
-            via=FORWARD_VIA,
-            words="10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink",
+            preceding_rules=FORWARD_VIA,
+            description="10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink",
             observed=False,
         ),
         hop(
@@ -151,7 +151,7 @@ def over_the_tunnel() -> list[Hop]:
             "encap",
             CARRIED,
             offset_us=29.0,
-            words="VXLAN 1, 172.30.0.11 > 172.30.0.12:8472",
+            description="VXLAN 1, 172.30.0.11 > 172.30.0.12:8472",
         ),
         hop("node-a", "eth0 out", "seen", CARRIED, offset_us=36.0),
         hop("node-b", "eth0 in", "seen", CARRIED, offset_us=58.0),
@@ -160,14 +160,21 @@ def over_the_tunnel() -> list[Hop]:
 
 def to_the_pod() -> list[Hop]:
     return [
-        hop("node-b", "flannel.1 in", "decap", SENT_ON, offset_us=58.0, words="VXLAN 1 taken off"),
+        hop(
+            "node-b",
+            "flannel.1 in",
+            "decap",
+            SENT_ON,
+            offset_us=58.0,
+            description="VXLAN 1 taken off",
+        ),
         hop(
             "node-b",
             "cni0",
             "route",
             SENT_ON,
-            via=FORWARD_VIA[1:],
-            words="10.244.2.0/24 dev cni0 proto kernel scope link src 10.244.2.1",
+            preceding_rules=FORWARD_VIA[1:],
+            description="10.244.2.0/24 dev cni0 proto kernel scope link src 10.244.2.1",
             observed=False,
         ),
         hop("node-b", "cni0 out", "seen", SENT_ON, offset_us=70.0),
@@ -189,7 +196,9 @@ def answers(forward: list[Hop], words: str = "SYN-ACK", flags: str = "SA") -> li
         where = f"{one.node} {one.netns}" if one.netns != "host" else one.node
         at = f"{one.interface} {turned}"
         offset = 120.0 + 9 * step
-        found.append(hop(where, at, "reply", packet, words=words, changed=more, offset_us=offset))
+        found.append(
+            hop(where, at, "reply", packet, description=words, rewrites=more, offset_us=offset)
+        )
         before = packet
     return found
 
@@ -234,7 +243,7 @@ def resolution(name: str, address: str, *ends: Endpoint, **more: object) -> Reso
 
 def layers(*nodes: str, **missing: str) -> tuple[EvidenceSource, ...]:
     return tuple(
-        EvidenceSource(name=name, node=node, reports=8, missing=missing.get(name, ""))
+        EvidenceSource(name=name, node=node, reports=8, unavailable=missing.get(name, ""))
         for node in nodes
         for name in ("capture", "rules", "drops", "conntrack")
     )
@@ -242,14 +251,14 @@ def layers(*nodes: str, **missing: str) -> tuple[EvidenceSource, ...]:
 
 BOTH = layers("node-a", "node-b")
 TRACKED = ConntrackEntry(
-    place=Netns(node="node-a"),
+    netns=Netns(node="node-a"),
     original=SENT.flow,
     reply=SENT_ON.flow.reverse,
     status=("seen-reply", "confirmed", "dst-nat"),
     state="ESTABLISHED",
 )
 CONNECTED = ProbeResult(
-    cookie=COOKIE,
+    probe_id=COOKIE,
     flow=SENT.flow,
     result="connected",
     sent_ns=1_790_000_000_000_000_000,
@@ -258,7 +267,7 @@ CONNECTED = ProbeResult(
 
 
 def branch(weight: float, outcome: Outcome, end: Endpoint | None, words: str = "") -> Branch:
-    return Branch(weight=weight, steps=(), outcome=outcome, backend=end, words=words)
+    return Branch(weight=weight, steps=(), outcome=outcome, backend=end, description=words)
 
 
 def trace(name: str, outcome: Outcome, **more: object) -> Trace:
@@ -267,7 +276,7 @@ def trace(name: str, outcome: Outcome, **more: object) -> Trace:
             "target",
             Target(kind="service", text=f"svc/{name}", name=name, namespace="shop"),
         ),
-        source=more.pop("source", Source(kind="pod", place=CLIENT, address="10.244.1.10")),
+        source=more.pop("source", Source(kind="pod", netns=CLIENT, address="10.244.1.10")),
         outcome=outcome,
         **more,
     )

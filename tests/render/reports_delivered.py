@@ -49,10 +49,10 @@ def delivered_vxlan() -> Trace:
         prediction=Prediction(branches=(branch(1.0, Outcome.DELIVERED, REMOTE_1),)),
         hops=(*forward, *answers(forward)),
         evidence=Evidence(
-            layers=BOTH,
+            sources=BOTH,
             conntrack=(TRACKED,),
-            returned=(CONNECTED,),
-            agreement=PredictionMatch(predicted=10, seen=10),
+            probe_results=(CONNECTED,),
+            prediction_match=PredictionMatch(predicted=10, seen=10),
         ),
         summary="delivered to pod shop/remote-1 on node-b",
         elapsed_us=410.0,
@@ -91,16 +91,16 @@ def delivered_same_node() -> Trace:
             "dnat",
             there,
             rule=deed,
-            via=via,
-            words="10.96.1.1:80 => 10.244.1.11:8080",
-            changed=changed(start, there),
+            preceding_rules=via,
+            description="10.96.1.1:80 => 10.244.1.11:8080",
+            rewrites=changed(start, there),
         ),
         hop(
             "node-a",
             "cni0",
             "route",
             there,
-            words="10.244.1.0/24 dev cni0 proto kernel scope link src 10.244.1.1",
+            description="10.244.1.0/24 dev cni0 proto kernel scope link src 10.244.1.1",
             observed=False,
         ),
         hop("node-a", "cni0 out", "seen", there, offset_us=31.0),
@@ -133,7 +133,9 @@ def delivered_same_node() -> Trace:
                 remedy=("sysctl -w net.ipv4.conf.cni0.rp_filter=2  # on node-a",),
             ),
         ),
-        evidence=Evidence(layers=layers("node-a"), agreement=PredictionMatch(predicted=6, seen=6)),
+        evidence=Evidence(
+            sources=layers("node-a"), prediction_match=PredictionMatch(predicted=6, seen=6)
+        ),
         elapsed_us=96.4,
     )
 
@@ -162,8 +164,8 @@ def delivered_hairpin() -> Trace:
             "dnat",
             there,
             rule=deed,
-            via=(PREROUTING,),
-            changed=changed(start, there),
+            preceding_rules=(PREROUTING,),
+            rewrites=changed(start, there),
         ),
         hop(
             "node-a",
@@ -171,7 +173,7 @@ def delivered_hairpin() -> Trace:
             "snat",
             masked,
             rule=masquerade,
-            changed=changed(there, masked),
+            rewrites=changed(there, masked),
         ),
         hop("node-a", "vethc1a2b3c4 out", "seen", masked, offset_us=22.0),
         hop("node-a shop/client", "eth0 in", "delivered", masked, offset_us=24.0),
@@ -181,7 +183,9 @@ def delivered_hairpin() -> Trace:
         Outcome.DELIVERED,
         resolution=resolution("self", "10.96.77.1", endpoint("10.244.1.10", "node-a", "client")),
         hops=(*forward, *answers(forward)),
-        evidence=Evidence(layers=layers("node-a"), agreement=PredictionMatch(predicted=4, seen=4)),
+        evidence=Evidence(
+            sources=layers("node-a"), prediction_match=PredictionMatch(predicted=4, seen=4)
+        ),
         elapsed_us=61.0,
     )
 
@@ -201,8 +205,8 @@ def delivered_udp() -> Trace:
             "dnat",
             there,
             rule=deed,
-            via=(output,),
-            changed=changed(start, there),
+            preceding_rules=(output,),
+            rewrites=changed(start, there),
         ),
         hop("node-a", "eth0 out", "sent", there, offset_us=0.0),
         hop("node-b", "eth0 in", "seen", there, offset_us=24.0),
@@ -234,10 +238,10 @@ def delivered_udp() -> Trace:
         target=Target(
             kind="address", text="10.96.0.10:53/udp", name="10.96.0.10", port="53", protocol="udp"
         ),
-        source=Source(kind="node", place=Netns(node="node-a"), why="as asked"),
+        source=Source(kind="node", netns=Netns(node="node-a"), why="as asked"),
         resolution=made,
         hops=(*forward, *answers(forward[1:], "answer", "")[:3]),
-        evidence=Evidence(layers=BOTH, agreement=PredictionMatch(predicted=5, seen=5)),
+        evidence=Evidence(sources=BOTH, prediction_match=PredictionMatch(predicted=5, seen=5)),
         elapsed_us=88.0,
     )
 
@@ -260,8 +264,8 @@ def delivered_ipv6() -> Trace:
             "dnat",
             there,
             rule=deed,
-            via=(PREROUTING,),
-            changed=changed(start, there),
+            preceding_rules=(PREROUTING,),
+            rewrites=changed(start, there),
         ),
         hop("node-a", "cni0 in", "seen", there, offset_us=1240.0),
         hop(
@@ -269,7 +273,7 @@ def delivered_ipv6() -> Trace:
             "eth0",
             "route",
             there,
-            words="fd00:10:244:2::/64 via fd00:30::12 dev eth0 metric 1024 pref medium",
+            description="fd00:10:244:2::/64 via fd00:30::12 dev eth0 metric 1024 pref medium",
             observed=False,
         ),
         hop("node-a", "eth0 out", "seen", there, offset_us=1251.0),
@@ -284,9 +288,9 @@ def delivered_ipv6() -> Trace:
         resolution=resolution(
             "web6", "fd00:10:96::6", endpoint("fd00:10:244:2::11", "node-b", "web6-1")
         ),
-        source=Source(kind="pod", place=CLIENT, address="fd00:10:244:1::99"),
+        source=Source(kind="pod", netns=CLIENT, address="fd00:10:244:1::99"),
         hops=(*forward, *answers(forward)),
-        evidence=Evidence(layers=BOTH, agreement=PredictionMatch(predicted=8, seen=8)),
+        evidence=Evidence(sources=BOTH, prediction_match=PredictionMatch(predicted=8, seen=8)),
         elapsed_us=3_020_000.0,
     )
 
@@ -302,8 +306,8 @@ def delivered_count() -> Trace:
         prediction=whole.prediction,
         hops=whole.hops,
         evidence=Evidence(
-            layers=BOTH,
-            agreement=PredictionMatch(predicted=6, seen=6),
+            sources=BOTH,
+            prediction_match=PredictionMatch(predicted=6, seen=6),
             shares=tuple(
                 BackendShare(
                     address=end.address,

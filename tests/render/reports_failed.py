@@ -42,7 +42,7 @@ def dropped_tunnel_port() -> Trace:
         CARRIED,
         rule=BLOCKED,
         offset_us=63.0,
-        words="drops it",
+        description="drops it",
     )
     return trace(
         "remote",
@@ -72,7 +72,7 @@ def dropped_tunnel_port() -> Trace:
                 ),
             ),
         ),
-        evidence=Evidence(layers=BOTH, agreement=PredictionMatch(predicted=6, seen=6)),
+        evidence=Evidence(sources=BOTH, prediction_match=PredictionMatch(predicted=6, seen=6)),
         summary="the VXLAN packet reached node-b and was thrown away there",
     )
 
@@ -111,13 +111,13 @@ def rejected_no_endpoints() -> Trace:
             "rejected",
             start,
             rule=reject,
-            via=(portals,),
+            preceding_rules=(portals,),
             offset_us=14.0,
-            words=reject.words,
+            description=reject.description,
         ),
-        hop("node-a", "cni0 out", "reply", refusal, words=words, offset_us=16.0),
-        hop("node-a", "vethc1a2b3c4 out", "reply", refusal, words=words, offset_us=17.0),
-        hop("node-a shop/client", "eth0 in", "reply", refusal, words=words, offset_us=18.0),
+        hop("node-a", "cni0 out", "reply", refusal, description=words, offset_us=16.0),
+        hop("node-a", "vethc1a2b3c4 out", "reply", refusal, description=words, offset_us=17.0),
+        hop("node-a shop/client", "eth0 in", "reply", refusal, description=words, offset_us=18.0),
     )
     return trace(
         "empty",
@@ -142,7 +142,9 @@ def rejected_no_endpoints() -> Trace:
                 ),
             ),
         ),
-        evidence=Evidence(layers=layers("node-a"), agreement=PredictionMatch(predicted=3, seen=3)),
+        evidence=Evidence(
+            sources=layers("node-a"), prediction_match=PredictionMatch(predicted=3, seen=3)
+        ),
         summary="Service shop/empty has no ready endpoint",
     )
 
@@ -158,7 +160,7 @@ def not_programmed() -> Trace:
             "eth0",
             "route",
             start,
-            words="default via 172.30.0.1 dev eth0",
+            description="default via 172.30.0.1 dev eth0",
             observed=False,
         ),
         hop("node-a", "eth0 out", "seen", start, offset_us=15.0),
@@ -186,7 +188,7 @@ def not_programmed() -> Trace:
                 ),
             ),
             Finding(
-                cause="mtu",
+                cause="mtu-exceeded",
                 severity="info",
                 node="node-b",
                 object="flannel.1",
@@ -194,9 +196,9 @@ def not_programmed() -> Trace:
             ),
         ),
         evidence=Evidence(
-            layers=layers("node-a", drops="tracefs is not mounted"),
-            agreement=PredictionMatch(
-                predicted=10, seen=4, parted="flannel.1 of node-a, going out"
+            sources=layers("node-a", drops="tracefs is not mounted"),
+            prediction_match=PredictionMatch(
+                predicted=10, seen=4, diverged_at="flannel.1 of node-a, going out"
             ),
         ),
         summary="node-a has no rule for it",
@@ -213,7 +215,7 @@ def refused() -> Trace:
         hops=(*forward, *answers(forward, "RST", "RA")),
         findings=(
             Finding(
-                cause="nobody-listens",
+                cause="no-listener",
                 severity="error",
                 node="node-b",
                 object="port 8080/tcp of pod shop/remote-1",
@@ -221,7 +223,7 @@ def refused() -> Trace:
                 evidence=("a RST left eth0 of pod shop/remote-1 at +120 us",),
             ),
         ),
-        evidence=Evidence(layers=BOTH, agreement=PredictionMatch(predicted=10, seen=10)),
+        evidence=Evidence(sources=BOTH, prediction_match=PredictionMatch(predicted=10, seen=10)),
         summary="pod shop/remote-1 refused it",
     )
 
@@ -235,7 +237,7 @@ def inconclusive() -> Trace:
         EvidenceSource(
             name=name,
             node="node-b",
-            missing=why,
+            unavailable=why,
             remedy="kubectl apply -f rbac.yaml, or run kptrace on node-b itself",
         )
         for name in ("capture", "rules")
@@ -247,7 +249,7 @@ def inconclusive() -> Trace:
         hops=tuple(over_the_tunnel()[:-1]),
         findings=(
             Finding(
-                cause="not-seen",
+                cause="not-observed",
                 severity="warning",
                 node="node-a",
                 object="the next hop",
@@ -259,8 +261,10 @@ def inconclusive() -> Trace:
             ),
         ),
         evidence=Evidence(
-            layers=(*layers("node-a"), *blind),
-            agreement=PredictionMatch(predicted=10, seen=5, parted="eth0 of node-b, going in"),
+            sources=(*layers("node-a"), *blind),
+            prediction_match=PredictionMatch(
+                predicted=10, seen=5, diverged_at="eth0 of node-b, going in"
+            ),
         ),
         summary="what became of the packet was not observed",
     )
@@ -296,5 +300,5 @@ def unresolved() -> Trace:
                 ),
             ),
         ),
-        evidence=Evidence(layers=layers("node-a")),
+        evidence=Evidence(sources=layers("node-a")),
     )

@@ -47,9 +47,9 @@ def hostile() -> Trace:
             "dnat",
             there,
             rule=deed,
-            via=(PREROUTING, chain),
-            words=HOSTILE,
-            changed=changed(start, there),
+            preceding_rules=(PREROUTING, chain),
+            description=HOSTILE,
+            rewrites=changed(start, there),
         ),
         hop(
             LONG_NODE,
@@ -58,7 +58,7 @@ def hostile() -> Trace:
             there,
             rule=chain,
             offset_us=12_345_678.0,
-            words=HOSTILE,
+            description=HOSTILE,
         ),
     )
     end = Endpoint(
@@ -71,7 +71,7 @@ def hostile() -> Trace:
     return trace(
         LONG,
         Outcome.DROPPED,
-        source=Source(kind="pod", place=Netns(node=LONG_NODE, pod=pod)),
+        source=Source(kind="pod", netns=Netns(node=LONG_NODE, pod=pod)),
         resolution=made,
         prediction=Prediction(
             branches=(branch(1.0, Outcome.DELIVERED, end, HOSTILE),), missing=(HOSTILE,)
@@ -88,7 +88,7 @@ def hostile() -> Trace:
                 remedy=(f"kubectl {HOSTILE} {LONG_NODE}", HOSTILE),
             ),
             Finding(
-                cause="mtu",
+                cause="mtu-exceeded",
                 severity="info",
                 node=HOSTILE,
                 object="",
@@ -97,11 +97,11 @@ def hostile() -> Trace:
             ),
         ),
         evidence=Evidence(
-            layers=(
-                EvidenceSource(name=HOSTILE, node=HOSTILE, missing=HOSTILE, remedy=HOSTILE),
+            sources=(
+                EvidenceSource(name=HOSTILE, node=HOSTILE, unavailable=HOSTILE, remedy=HOSTILE),
                 EvidenceSource(name="capture", node=LONG_NODE, lost=7),
             ),
-            agreement=PredictionMatch(predicted=4, seen=2, parted=HOSTILE),
+            prediction_match=PredictionMatch(predicted=4, seen=2, diverged_at=HOSTILE),
             shares=(share, share),
         ),
         summary=HOSTILE,

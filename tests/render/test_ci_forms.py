@@ -24,7 +24,7 @@ EVIL = "svc/x\x1b[2J\n::error::owned %0A | `a` <b>@root</b> ![x](y) $z$"
 
 def asked(trace: Trace, line: int, *expect: Outcome, name: str = "") -> Expectation:
     return Expectation(
-        question=TraceRequest(target=trace.target, expect=expect), line=line, name=name
+        request=TraceRequest(target=trace.target, expect=expect), line=line, name=name
     )
 
 
@@ -43,7 +43,7 @@ def made(samples: dict[str, Trace]) -> Verification:
             seen(asked(dropped, 4), dropped, "runs/4-svc-remote.tar.gz"),
             seen(closed, delivered),
             seen(asked(samples["inconclusive"], 9), samples["inconclusive"]),
-            unseen(Expectation(question=question, line=11), missing),
+            unseen(Expectation(request=question, line=11), missing),
         ),
         about=ABOUT,
     )
@@ -123,7 +123,7 @@ def test_markdown(made: Verification, golden: Callable[[Path, str], None]) -> No
 def test_no_name_is_markdown(evil: Result) -> None:
     page = markdown(Verification(file="f", results=(evil,)))
     table, _, whole = page.partition("<details>")
-    assert not set(table.replace("`nobody-listens`", "")) & set("\x1b`<>@[]$~")
+    assert not set(table.replace("`no-listener`", "")) & set("\x1b`<>@[]$~")
     row = table.splitlines()[4]
     assert row.count("|") == 6
     assert EVIL.replace("\x1b", "\\x1b").replace("\n", "\\n") in html.unescape(row)

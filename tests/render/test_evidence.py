@@ -35,7 +35,7 @@ def layer(name: str, node: str, **more: object) -> EvidenceSource:
 
 def test_agreement(samples: dict[str, Trace]) -> None:
     def told(parted: str) -> str:
-        found = Evidence(agreement=PredictionMatch(predicted=12, seen=9, parted=parted))
+        found = Evidence(prediction_match=PredictionMatch(predicted=12, seen=9, diverged_at=parted))
         trace = msgspec.structs.replace(
             samples["delivered-vxlan"],
             evidence=found,
@@ -63,8 +63,8 @@ def test_watched_and_lost() -> None:
 def test_a_layer_that_is_missing_on_one_node_only_watched_on_the_other() -> None:
     known = (
         layer("drops", "node-a"),
-        layer("drops", "node-b", missing="no tracefs.", remedy="mount -t tracefs"),
-        layer("rules", "node-b", missing="no tracefs.", remedy="mount -t tracefs"),
+        layer("drops", "node-b", unavailable="no tracefs.", remedy="mount -t tracefs"),
+        layer("rules", "node-b", unavailable="no tracefs.", remedy="mount -t tracefs"),
     )
     assert shown(lambda page: evidence.layers(page, known, with_missing=True)) == (
         "Watched by: drop reasons. Nothing lost.\n"
@@ -81,17 +81,17 @@ def test_one_cause_is_told_once() -> None:
         layer(
             "capture",
             "node-a",
-            missing="without CAP_NET_ADMIN nothing can be marked (in shop/client)",
+            unavailable="without CAP_NET_ADMIN nothing can be marked (in shop/client)",
             remedy="grant CAP_NET_ADMIN and CAP_NET_RAW",
         ),
         layer(
             "drops",
             "node-a",
-            missing="bpf: Operation not permitted (in shop/client)",
+            unavailable="bpf: Operation not permitted (in shop/client)",
             remedy="grant CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN",
         ),
-        layer("conntrack", "node-a", missing=f"no agent could be started: {refusal}"),
-        layer("the API", "node-a", missing=f"not asked: {refusal}", remedy="apply this"),
+        layer("conntrack", "node-a", unavailable=f"no agent could be started: {refusal}"),
+        layer("the API", "node-a", unavailable=f"not asked: {refusal}", remedy="apply this"),
     )
     assert evidence.missing(known) == [
         (
@@ -104,9 +104,9 @@ def test_one_cause_is_told_once() -> None:
 
 def test_what_is_alone_is_told_in_full() -> None:
     known = (
-        layer("capture", "node-a", missing="bpf: no.", remedy="grant CAP_BPF"),
-        layer("capture", "node-b", missing="bpf: no.", remedy="grant CAP_BPF"),
-        layer("host", "node-c", missing="no way in: shut"),
+        layer("capture", "node-a", unavailable="bpf: no.", remedy="grant CAP_BPF"),
+        layer("capture", "node-b", unavailable="bpf: no.", remedy="grant CAP_BPF"),
+        layer("host", "node-c", unavailable="no way in: shut"),
     )
     assert evidence.missing(known) == [
         ("capture on node-a, node-b: bpf: no", "grant CAP_BPF"),
@@ -116,9 +116,9 @@ def test_what_is_alone_is_told_in_full() -> None:
 
 def test_each_name_stands_with_its_own_nodes() -> None:
     known = (
-        layer("rules", "node-a", missing="none"),
-        layer("capture", "node-b", missing="none"),
-        layer("rules", "node-c", missing="none"),
+        layer("rules", "node-a", unavailable="none"),
+        layer("capture", "node-b", unavailable="none"),
+        layer("rules", "node-c", unavailable="none"),
     )
     assert evidence.missing(known) == [
         ("rule trace on node-a, node-c; capture on node-b: none", "")

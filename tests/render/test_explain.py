@@ -25,7 +25,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def met(chain: str, number: int, text: str, words: str, **more: object) -> MatchedRule:
-    rule = MatchedRule(table="nat", chain=chain, number=number, text=text, words=words)
+    rule = MatchedRule(table="nat", chain=chain, number=number, text=text, description=words)
     return msgspec.structs.replace(rule, hook="prerouting", **more)
 
 
@@ -66,10 +66,10 @@ NODE_PORT = ServiceEntrypoint(
     port=30080,
     sender="outside",
     source="192.0.2.7",
-    becomes="10.244.1.1",
+    snat_source="10.244.1.1",
     outcome=Outcome.DROPPED,
-    certain=False,
-    words="no endpoint is on this node",
+    deterministic=False,
+    description="no endpoint is on this node",
 )
 WEB = Explanation(
     target=Target(kind="service", text="svc/web", name="web", namespace="default"),
@@ -115,7 +115,7 @@ def test_every_line_fits() -> None:
 
 
 def test_hostile_text_is_escaped() -> None:
-    rule = msgspec.structs.replace(RULES[0], text="\x1b[2J", words="\u202e", chain="\x07")
+    rule = msgspec.structs.replace(RULES[0], text="\x1b[2J", description="\u202e", chain="\x07")
     port = msgspec.structs.replace(
         WEB.ports[0], entries=(msgspec.structs.replace(ENTRY, rules=(rule,)),)
     )

@@ -20,7 +20,7 @@ COMMITTED = Path(kptrace.render.schema.__file__).parent / "explanation.schema.js
 # the documented names; others may stand beside them
 PROMISED = {"apiVersion", "kind", "target", "node", "proxy", "ports", "findings"}
 PORT = {"name", "port", "protocol", "entries"}
-ENTRY = {"kind", "address", "port", "from", "outcome", "backends", "rules", "certain"}
+ENTRY = {"kind", "address", "port", "from", "outcome", "backends", "rules", "deterministic"}
 BACKEND = {"address", "port", "weight", "node", "pod"}
 RULE = {"table", "chain", "number", "text", "words"}
 

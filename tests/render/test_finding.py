@@ -39,7 +39,7 @@ def test_the_parts_in_order(samples: dict[str, Trace]) -> None:
 
 
 def test_a_known_cause_tells_its_effect_and_mends_itself(samples: dict[str, Trace]) -> None:
-    known = msgspec.structs.replace(DROPPED, cause="mtu", remedy=())
+    known = msgspec.structs.replace(DROPPED, cause="mtu-exceeded", remedy=())
     text = shown(samples["dropped-tunnel-port"], findings=(known,))
     assert "  So       handshakes work; large requests and answers hang\n" in text
     assert "  Mend     set the CNI's MTU" in text
@@ -73,14 +73,14 @@ def test_the_first_error_is_the_reason_and_the_others_come_after(
 
 def test_what_is_open(samples: dict[str, Trace]) -> None:
     layers = (
-        EvidenceSource(name="drops", node="node-a", missing="no tracefs", remedy="mount it"),
+        EvidenceSource(name="drops", node="node-a", unavailable="no tracefs", remedy="mount it"),
         EvidenceSource(name="capture", node="node-a", lost=3),
     )
     text = shown(
         samples["inconclusive"],
         findings=(),
         summary="last seen on eth0",
-        evidence=Evidence(layers=layers),
+        evidence=Evidence(sources=layers),
     )
     assert text == (
         "  Known    last seen on eth0\n"

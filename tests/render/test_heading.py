@@ -24,7 +24,7 @@ def test_names_and_answer_on_one_line(samples: dict[str, Trace]) -> None:
 
 def test_names_that_leave_no_room_stand_below(samples: dict[str, Trace]) -> None:
     node = "ip-10-0-12-34.eu-central-1.compute.internal"
-    source = Source(kind="pod", place=Netns(node=node, pod="shop/client"))
+    source = Source(kind="pod", netns=Netns(node=node, pod="shop/client"))
     lines = shown(msgspec.structs.replace(samples["delivered-vxlan"], source=source))
     assert lines[0] == "DELIVERED in 410 us"
     assert lines[1] == "svc/remote (shop)"

@@ -104,7 +104,9 @@ def test_a_drop_of_the_kernel_names_the_kernel(samples: dict[str, Trace]) -> Non
         if hop.action != "dropped":
             return hop
         words = "NO_SOCKET in __udp4_lib_rcv+0x1"
-        return msgspec.structs.replace(hop, rule=None, via=(), interface="", words=words)
+        return msgspec.structs.replace(
+            hop, rule=None, preceding_rules=(), interface="", description=words
+        )
 
     lines: Any = shown(with_hops(samples["dropped-tunnel-port"], kernel))
     assert any("kernel" in line and "DROPPED NO_SOCKET in __udp4_lib_rcv" in line for line in lines)

@@ -50,7 +50,7 @@ def test_the_contract_stands_in_order(sample: tuple[str, Trace]) -> None:
 def test_a_hop_has_the_promised_fields(samples: dict[str, Trace]) -> None:
     hop = stdlib.loads(json(samples["delivered-vxlan"]))["hops"][2]
     assert hop["action"] == "dnat"
-    assert {"node", "netns", "interface", "direction", "packet", "rule", "offset_us"} <= set(hop)
+    assert {"node", "netns", "interface", "direction", "packet", "rule", "offsetUs"} <= set(hop)
     assert hop["rule"]["chain"] == "KUBE-SEP-M7Q2ZL3WAUDYV6GF"
 
 

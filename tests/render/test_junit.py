@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def result(trace: Trace, *expect: Outcome, name: str = "", line: int = 0) -> Result:
     question = TraceRequest(target=trace.target, expect=expect)
-    return seen(Expectation(question=question, name=name, line=line), trace)
+    return seen(Expectation(request=question, name=name, line=line), trace)
 
 
 def junit(*traces: Trace, expect: tuple[Outcome, ...] = ()) -> str:
@@ -82,7 +82,7 @@ def test_inconclusive_is_skipped_unless_expected(samples: dict[str, Trace]) -> N
 
 def test_an_error() -> None:
     target = Target(kind="service", text="svc/\x1bweb", name="\x1bweb", namespace="shop")
-    asked = Expectation(question=TraceRequest(target=target))
+    asked = Expectation(request=TraceRequest(target=target))
     found = case(
         junit_of([unseen(asked, NotFoundError("no Service \x07", "did you mean web?"))], {})
     )

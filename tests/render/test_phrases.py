@@ -78,9 +78,9 @@ def test_targets() -> None:
 
 def test_sources() -> None:
     node, pod = Netns(node="node-a"), Netns(node="node-a", pod="shop/client")
-    assert source_words(Source(kind="node", place=node), "shop") == "node-a"
-    assert source_words(Source(kind="pod", place=pod), "shop") == "pod/client on node-a"
-    assert source_words(Source(kind="outside", place=node, address="192.0.2.7"), "") == "192.0.2.7"
+    assert source_words(Source(kind="node", netns=node), "shop") == "node-a"
+    assert source_words(Source(kind="pod", netns=pod), "shop") == "pod/client on node-a"
+    assert source_words(Source(kind="outside", netns=node, address="192.0.2.7"), "") == "192.0.2.7"
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_every_rule_is_in_the_wide_form(samples: dict[str, Trace]) -> None:
     for trace in samples.values():
         shown = bare(text(trace, wide=True))
         for hop in trace.hops:
-            for rule in (*hop.via, *((hop.rule,) if hop.rule else ())):
+            for rule in (*hop.preceding_rules, *((hop.rule,) if hop.rule else ())):
                 assert bare(rule.text.removeprefix(f"-A {rule.chain} ")) in shown
                 assert bare(rule.chain) in shown
 

@@ -79,7 +79,7 @@ class Resolver:
         if isinstance(request, ReadFiles):
             for file in request.files:
                 self.log.append(
-                    FileContent(id=request.id, place=request.place, file=file, text=self._conf)
+                    FileContent(id=request.id, netns=request.netns, file=file, text=self._conf)
                 )
         elif isinstance(request, DnsQuery):
             self.log.append(self._answer(request))
@@ -98,7 +98,7 @@ class Resolver:
             answer.answer.append(dns.rrset.from_text(asked.name, 5, "IN", kind, found))
         return DnsResponse(
             id=ask.id,
-            place=ask.place,
+            netns=ask.netns,
             server=ask.server,
             transport=ask.transport,
             elapsed_us=700,
@@ -146,7 +146,7 @@ def test_both_families_that_the_service_has() -> None:
     assert made.findings == ()
     assert made.resolution.address == "10.96.1.1"
     assert made.servers == ("10.96.0.10",)
-    assert made.source.place == Netns(node="node-a", pod="shop/client")
+    assert made.source.netns == Netns(node="node-a", pod="shop/client")
 
 
 def test_only_the_family_that_was_asked_for() -> None:
@@ -184,7 +184,7 @@ def test_an_alias_is_what_dns_says() -> None:
 )
 def test_what_dns_is_not_asked(target: str, source: str, conf: str, why: str) -> None:
     made, asked = told(target, WEB, source, conf)
-    assert (made.why_not, list(asked)) == (why, [])
+    assert (made.dns_skipped_reason, list(asked)) == (why, [])
     assert f"not asked: {why[:20]}" in resolved(made)
 
 
@@ -207,8 +207,8 @@ def test_it_fits(width: int) -> None:
 def test_the_document_keeps_to_its_schema() -> None:
     made, _ = told("svc/web", {})
     folder = Path(kptrace.render.schema.__file__).parent
-    schema = json.loads((folder / "resolved.schema.json").read_text())
+    schema = json.loads((folder / "resolve-report.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     document = json.loads(rendered(made))
     jsonschema.Draft202012Validator(schema).validate(document)
-    assert (document["apiVersion"], document["kind"]) == ("kptrace.io/v1alpha1", "Resolved")
+    assert (document["apiVersion"], document["kind"]) == ("kptrace.io/v1alpha1", "ResolveReport")

@@ -35,7 +35,7 @@ def crossings(branch: Branch, *, back: bool = False) -> list[str]:
     forward = list(takewhile(lambda step: step.action != "reply", steps))
     chosen = steps[len(forward) :] if back else forward
     return [
-        f"{s.place.pod or s.place.node} {s.interface} {s.direction}"
+        f"{s.netns.pod or s.netns.node} {s.interface} {s.direction}"
         for s in chosen
         if s.action == "seen"
     ]
@@ -53,7 +53,7 @@ def test_service_with_two_backends(cluster: Any) -> None:
     assert [b.outcome for b in found.branches] == [Outcome.DELIVERED] * 2
     assert [b.weight for b in found.branches] == [0.5, 0.5]
     assert {b.backend.pod for b in found.branches} == {"shop/near", "shop/far"}
-    assert all(b.certain for b in found.branches)
+    assert all(b.deterministic for b in found.branches)
     assert found.missing == ()
 
 
@@ -79,7 +79,7 @@ def test_over_the_tunnel_and_back(cluster: Any) -> None:
 
 def test_what_the_packet_looks_like_on_the_way(cluster: Any) -> None:
     branch = branch_to(cluster.ask(SERVICE), FAR)
-    seen = {(s.place, s.interface, s.direction): s.packet for s in branch.steps
+    seen = {(s.netns, s.interface, s.direction): s.packet for s in branch.steps
             if s.action == "seen"}  # fmt: skip
     assert seen[cluster.a, "veth10", "in"].flow.dst == SERVICE
     at_bridge = seen[cluster.a, "cni0", "in"]  # br_netfilter ran PREROUTING at the port
@@ -145,7 +145,7 @@ def test_without_br_netfilter_the_answer_comes_from_a_stranger(cluster: Any) -> 
     found = cluster.ask(SERVICE)
     near = branch_to(found, NEAR)
     assert (near.outcome, near.cause) == (Outcome.DROPPED, "bridge-nf-off")
-    assert near.blame == "node-a: net.bridge.bridge-nf-call-iptables=0"
+    assert near.object == "node-a: net.bridge.bridge-nf-call-iptables=0"
     assert near.steps[-1].packet.flow.src == NEAR
     assert "node-a cni0 in" in crossings(near)  # it is routed now, on its way out
     assert branch_to(found, FAR).outcome is Outcome.DELIVERED
@@ -232,7 +232,7 @@ def test_host_network_backend(cluster: Any) -> None:
     branch = branch_to(cluster.ask(SERVICE), "172.30.0.12")
     assert branch.outcome is Outcome.DELIVERED
     delivered = next(s for s in branch.steps if s.action == "delivered")
-    assert delivered.place == cluster.b
+    assert delivered.netns == cluster.b
     assert "encap" not in actions(branch)[: actions(branch).index("delivered")]
 
 
@@ -267,11 +267,11 @@ def test_stale_rules(cluster: Any) -> None:
     cluster.edit(cluster.a, "10.244.2.21:8080", "10.244.2.99:8080")
     branch = branch_to(cluster.ask(SERVICE), "10.244.2.99")
     assert (branch.outcome, branch.cause) == (Outcome.DROPPED, "stale-dnat")
-    assert branch.blame == "node-b: 10.244.2.99 dev cni0"
+    assert branch.object == "node-b: 10.244.2.99 dev cni0"
     cluster.edit(cluster.a, "10.244.1.31:8080", "10.244.1.99:8080")
     branch = branch_to(cluster.ask(SERVICE), "10.244.1.99")
     assert (branch.outcome, branch.cause) == (Outcome.DROPPED, "stale-dnat")
-    assert branch.blame == "node-a: 10.244.1.99 dev cni0"
+    assert branch.object == "node-a: 10.244.1.99 dev cni0"
 
 
 def test_forward_policy(cluster: Any) -> None:
@@ -288,7 +288,7 @@ def test_forward_policy_on_the_far_node(cluster: Any) -> None:
     found = cluster.ask(SERVICE)
     far = branch_to(found, FAR)
     assert (far.outcome, far.cause) == (Outcome.DROPPED, "forward-policy-drop")
-    assert far.steps[-1].place == cluster.b
+    assert far.steps[-1].netns == cluster.b
     assert branch_to(found, NEAR).outcome is Outcome.DELIVERED
 
 
@@ -297,7 +297,7 @@ def test_tunnel_port_blocked(cluster: Any) -> None:
     cluster.edit(cluster.b, "-A FORWARD -m comment", rule)
     far = branch_to(cluster.ask(SERVICE), FAR)
     assert (far.outcome, far.cause) == (Outcome.DROPPED, "tunnel-port-blocked")
-    assert far.blame == "filter INPUT 1: -p udp -m udp --dport 8472 -j DROP"
+    assert far.object == "filter INPUT 1: -p udp -m udp --dport 8472 -j DROP"
     assert crossings(far)[-1] == "node-b eth0 in"
 
 
@@ -312,7 +312,7 @@ def test_ip_forward(cluster: Any) -> None:
 def test_forwarding_off_on_one_interface(cluster: Any) -> None:
     cluster.sysctl(cluster.b, "net.ipv4.conf.flannel/1.forwarding", "0")
     far = branch_to(cluster.ask(SERVICE), FAR)
-    assert (far.cause, far.blame) == (
+    assert (far.cause, far.object) == (
         "ip-forward-off",
         "node-b: net.ipv4.conf.flannel.1.forwarding=0",
     )
@@ -348,11 +348,15 @@ def test_route_to_the_other_node_missing(cluster: Any) -> None:
     cluster.drop_routes(cluster.a, "10.244.2.0/24")
     far = branch_to(cluster.ask(SERVICE), FAR)
     assert (far.outcome, far.cause) == (Outcome.DROPPED, "pod-route-missing")
-    assert far.blame == "node-a: 0.0.0.0/0 via 172.30.0.1 dev eth0"
-    assert not far.certain  # the gateway might know the way
+    assert far.object == "node-a: 0.0.0.0/0 via 172.30.0.1 dev eth0"
+    assert not far.deterministic  # the gateway might know the way
     cluster.drop_routes(cluster.a, "0.0.0.0/0")
     far = branch_to(cluster.ask(SERVICE), FAR)
-    assert (far.outcome, far.cause, far.certain) == (Outcome.REJECTED, "pod-route-missing", True)
+    assert (far.outcome, far.cause, far.deterministic) == (
+        Outcome.REJECTED,
+        "pod-route-missing",
+        True,
+    )
 
 
 def test_the_way_back_missing(cluster: Any) -> None:
@@ -361,7 +365,7 @@ def test_the_way_back_missing(cluster: Any) -> None:
     far = branch_to(cluster.ask(SERVICE), FAR)
     assert (far.outcome, far.cause) == (Outcome.DROPPED, "pod-route-missing")
     assert "delivered" in actions(far)
-    assert far.words.startswith("the packet arrives, but its answer does not")
+    assert far.description.startswith("the packet arrives, but its answer does not")
 
 
 @pytest.mark.parametrize(
@@ -403,7 +407,7 @@ def test_links_down(cluster: Any) -> None:
     assert branch_to(cluster.ask(SERVICE), FAR).cause == "link-down"
     cluster.link(cluster.a, "eth0", up=False)
     far = branch_to(cluster.ask(SERVICE), FAR)
-    assert (far.cause, far.blame) == ("link-down", "eth0")
+    assert (far.cause, far.object) == ("link-down", "eth0")
 
 
 def test_named_rules_that_drop_or_reject(cluster: Any) -> None:
@@ -458,8 +462,8 @@ def test_far_node_not_looked_at(cluster: Any) -> None:
         del cluster.snapshots[place]
     found = cluster.ask(SERVICE)
     far = branch_to(found, FAR)
-    assert (far.outcome, far.certain) == (Outcome.INCONCLUSIVE, False)
-    assert "172.30.0.12, which was not looked at" in far.words
+    assert (far.outcome, far.deterministic) == (Outcome.INCONCLUSIVE, False)
+    assert "172.30.0.12, which was not looked at" in far.description
     assert crossings(far)[-1] == "node-a eth0 out"
     assert branch_to(found, NEAR).outcome is Outcome.DELIVERED
 
@@ -523,8 +527,8 @@ def test_a_walk_always_ends_and_its_weights_sum_to_one(
     assert sum(b.weight for b in found.branches) == pytest.approx(1)
     assert found == made.ask(dst, port, source=place, src=src, protocol=protocol)
     for branch in found.branches:
-        assert branch.outcome is not Outcome.INCONCLUSIVE or not branch.certain
-        assert branch.outcome is Outcome.DELIVERED or branch.words
+        assert branch.outcome is not Outcome.INCONCLUSIVE or not branch.deterministic
+        assert branch.outcome is Outcome.DELIVERED or branch.description
 
 
 def test_the_order_of_snapshots_does_not_matter(cluster: Any) -> None:

@@ -127,7 +127,10 @@ def check(
     assert set(weights) == {(one.address, one.port) for one in wanted}, what
     assert weights == pytest.approx(dict.fromkeys(weights, 1 / len(wanted))), what
     for branch in found.branches:
-        assert branch.outcome is Outcome.DELIVERED or unseen(branch.words), (what, branch.words)
+        assert branch.outcome is Outcome.DELIVERED or unseen(branch.description), (
+            what,
+            branch.description,
+        )
 
 
 def unseen(words: str) -> bool:

@@ -31,9 +31,9 @@ class Agent:
         self.log: list[Any] = [
             FileContent(
                 id=1,
-                place=place,
+                netns=place,
                 file=NETNS_UNAVAILABLE,
-                missing="not permitted",
+                unavailable="not permitted",
                 remedy="more rights\nkind: A",
             )
             for place in closed
@@ -71,7 +71,11 @@ def test_a_sender_that_can_send() -> None:
     assert crew.reachable_netns((NODE, POD)) == (POD,)
     assert crew.absent == [
         EvidenceSource(
-            name="host", node="a", missing="not permitted", remedy="more rights", manifest="kind: A"
+            name="host",
+            node="a",
+            unavailable="not permitted",
+            remedy="more rights",
+            manifest="kind: A",
         )
     ]
 
@@ -100,7 +104,9 @@ def test_who_is_not_there_is_asked_for_once() -> None:
     assert crew.reachable_netns((NODE, POD)) == ()
     assert ground.asked == 1
     missing = "one is missing: this, that"
-    assert crew.absent == [EvidenceSource(name="agent", node="a", missing=missing, remedy="hint")]
+    assert crew.absent == [
+        EvidenceSource(name="agent", node="a", unavailable=missing, remedy="hint")
+    ]
 
 
 def test_a_node_that_may_not_be_entered_cannot_be_looked_at() -> None:

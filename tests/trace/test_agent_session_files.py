@@ -37,7 +37,7 @@ class Told:
             text = HELD.get(file, "")
             self.log.append(
                 FileContent(
-                    id=request.id, place=request.place, file=file, text=text, missing=missing
+                    id=request.id, netns=request.netns, file=file, text=text, unavailable=missing
                 )
             )
 

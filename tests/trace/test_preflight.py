@@ -32,10 +32,10 @@ from kptrace.trace.prediction import backend_netns
 from kptrace.trace.preflight import PreflightOutcome, PreflightProbes
 
 NODE = Netns(node="a")
-SOURCE = Source(kind="pod", place=Netns(node="a", pod="shop/client"))
+SOURCE = Source(kind="pod", netns=Netns(node="a", pod="shop/client"))
 FLOW = Flow(protocol="tcp", src="10.244.1.10", dst="10.96.1.1", dport=80)
 BACKENDS = ("10.244.2.12", "10.244.3.13")
-PROBES = tuple(Probe(cookie=cookie, flow=FLOW) for cookie in probe_ids(7 << 20, 2))
+PROBES = tuple(Probe(probe_id=cookie, flow=FLOW) for cookie in probe_ids(7 << 20, 2))
 PODS = tuple(
     Pod(namespace="shop", name=f"web-{n}", node=f"node-{n}", ips=(address,))
     for n, address in enumerate(BACKENDS)
@@ -102,15 +102,17 @@ def scouts(answer: Answer, near: Snapshot = NEAR) -> tuple[PreflightProbes, Near
 
 
 def recorded(request: SendPreflight, probe: Probe, backend: str = BACKENDS[1]) -> PreflightResult:
-    port = 40000 + probe.cookie % 1000
+    port = 40000 + probe.probe_id % 1000
     flow = msgspec.structs.replace(probe.flow, sport=port)
     back = Flow(protocol="tcp", src=backend, sport=8080, dst=flow.src, dport=port)
-    entry = ConntrackEntry(place=NODE, original=flow, reply=back)
-    return PreflightResult(id=request.id, place=NODE, cookie=probe.cookie, flow=flow, entry=entry)
+    entry = ConntrackEntry(netns=NODE, original=flow, reply=back)
+    return PreflightResult(
+        id=request.id, netns=NODE, probe_id=probe.probe_id, flow=flow, entry=entry
+    )
 
 
 def unrecorded(request: SendPreflight, probe: Probe) -> PreflightResult:
-    return PreflightResult(id=request.id, place=NODE, cookie=probe.cookie, flow=probe.flow)
+    return PreflightResult(id=request.id, netns=NODE, probe_id=probe.probe_id, flow=probe.flow)
 
 
 def unsent(request: SendPreflight, probe: Probe) -> PreflightResult:
@@ -134,16 +136,20 @@ def test_the_probes_follow_from_the_scouts_ports() -> None:
     found = send(sent)
     assert (found.backends, found.why, found.lost) == ((BACKENDS[1],), "", False)
     [request] = agent.asked
-    assert (request.hold, request.bridges) == (True, ("cni0",))
-    assert [p.cookie for p in request.probes] == [preflight_id_of(p.cookie) for p in PROBES]
-    assert [p.cookie for p in found.probes] == [p.cookie for p in PROBES]
-    by_cookie = {word.cookie: word.flow for word in agent.log if isinstance(word, PreflightResult)}
-    assert [p.flow for p in found.probes] == [by_cookie[preflight_id_of(p.cookie)] for p in PROBES]
+    assert (request.block_egress, request.bridges) == (True, ("cni0",))
+    assert [p.probe_id for p in request.probes] == [preflight_id_of(p.probe_id) for p in PROBES]
+    assert [p.probe_id for p in found.probes] == [p.probe_id for p in PROBES]
+    by_cookie = {
+        word.probe_id: word.flow for word in agent.log if isinstance(word, PreflightResult)
+    }
+    assert [p.flow for p in found.probes] == [
+        by_cookie[preflight_id_of(p.probe_id)] for p in PROBES
+    ]
 
 
 def test_without_the_hook_they_end_at_the_next_router() -> None:
     def answer(request: SendPreflight, probe: Probe) -> PreflightResult:
-        return unsent(request, probe) if request.hold else recorded(request, probe)
+        return unsent(request, probe) if request.block_egress else recorded(request, probe)
 
     sent, agent = scouts(answer)
     assert send(sent).backends == (BACKENDS[1],)
@@ -165,7 +171,7 @@ def test_nobody_is_to_hear_of_them(pods: Sequence[Pod]) -> None:
     sent, agent = scouts(unsent)
     found = send(sent, ClusterState(pods=tuple(pods)))
     assert found == PreflightOutcome(probes=PROBES, why="a scout could not be sent: no such hook")
-    assert [request.hold for request in agent.asked] == [True]
+    assert [request.block_egress for request in agent.asked] == [True]
 
 
 def test_what_is_not_recorded_was_not_let_out() -> None:
@@ -175,7 +181,7 @@ def test_what_is_not_recorded_was_not_let_out() -> None:
 
 def test_some_that_were_not_let_out_leave_the_backends_open() -> None:
     def answer(request: SendPreflight, probe: Probe) -> PreflightResult:
-        first = probe.cookie == preflight_id_of(PROBES[0].cookie)
+        first = probe.probe_id == preflight_id_of(PROBES[0].probe_id)
         return recorded(request, probe) if first else unrecorded(request, probe)
 
     found = send(scouts(answer)[0])

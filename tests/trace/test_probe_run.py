@@ -72,9 +72,9 @@ def test_a_far_agent_that_dies_is_noticed_while_the_probe_is_out() -> None:
     crew = AgentSession(Ground(near, far))
     for place in (NEAR, FAR):
         crew.require_agent(place.node)
-    probe = Probe(cookie=16, flow=FLOW)
+    probe = Probe(probe_id=16, flow=FLOW)
     with pytest.raises(AgentError, match="on b died"):
         capture_and_send(
-            crew, Source(kind="node", place=NEAR), RESOLUTION, (NEAR, FAR), (probe,), timeout=60.0
+            crew, Source(kind="node", netns=NEAR), RESOLUTION, (NEAR, FAR), (probe,), timeout=60.0
         )
     assert near.waited.count(SLICE_SECONDS) == 1, "not only when the time was up"

@@ -52,7 +52,7 @@ class Barren:
 def test_agents_that_are_needed_in_any_case_start_together(
     cases: Path, sparing: bool, name: str, begun: list[str]
 ) -> None:
-    file = cases / "replay-delivered.tar.gz"
+    file = cases / "replay-delivered"
     ground = Barren(unpack(archive.read(file), str(file)).api, sparing)
     target = parse_target(f"svc/{name}", "shop")
     question = TraceRequest(target=target, source="pod/client", namespace="shop")

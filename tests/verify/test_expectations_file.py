@@ -38,31 +38,31 @@ checks:
 
 def test_a_whole_file() -> None:
     first, second, third = read_expectations(WHOLE, "f", "default")
-    asked = first.question
+    asked = first.request
     assert (asked.target.text, asked.target.namespace) == ("svc/web", "shop")
     assert (asked.source, asked.namespace, asked.timeout) == ("pod/client", "shop", 2.0)
     assert (asked.expect, asked.count, asked.family, asked.via) == ((), 1, 0, "clusterIP")
     assert (first.name, first.line, first.expect) == ("", 8, (Outcome.DELIVERED,))
-    asked = second.question
+    asked = second.request
     assert (asked.target.port, asked.target.namespace) == ("metrics", "other")
     assert (asked.source, asked.via, asked.node) == ("node/node-a", "nodePort", "node-b")
     assert (asked.family, asked.count, asked.timeout) == (6, 3, 0.5)
     assert (second.name, second.line) == ("metrics are closed", 9)
     assert second.expect == (Outcome.DROPPED, Outcome.REJECTED)
-    assert third.question.target.kind == "address"
+    assert third.request.target.kind == "address"
     assert third.line == 19
 
 
 def test_the_namespace_of_the_command_line_is_the_last() -> None:
     (one,) = read_expectations("checks: [{target: svc/web}]", "f", "shop")
-    assert (one.question.namespace, one.question.target.namespace) == ("shop", "shop")
+    assert (one.request.namespace, one.request.target.namespace) == ("shop", "shop")
 
 
 def test_words_are_what_was_typed() -> None:
     """YAML reads ``on`` as true and ``1.10`` as a number."""
     text = "checks:\n- {target: svc/on, name: 1.10, namespace: off}"
     (one,) = read_expectations(text, "f", "default")
-    assert (one.question.target.name, one.name, one.question.namespace) == ("on", "1.10", "off")
+    assert (one.request.target.name, one.name, one.request.namespace) == ("on", "1.10", "off")
 
 
 @pytest.mark.parametrize(

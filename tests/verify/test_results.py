@@ -22,11 +22,11 @@ TARGET = Target(kind="service", text="svc/web", name="web", namespace="shop")
 
 
 def asked(*expect: Outcome) -> Expectation:
-    return Expectation(question=TraceRequest(target=TARGET, expect=expect))
+    return Expectation(request=TraceRequest(target=TARGET, expect=expect))
 
 
 def traced(outcome: Outcome, *networks: DetectedNetwork) -> Trace:
-    source = Source(kind="node", place=Netns(node="node-a"))
+    source = Source(kind="node", netns=Netns(node="node-a"))
     return Trace(target=TARGET, source=source, outcome=outcome, networks=networks)
 
 
@@ -48,8 +48,8 @@ def test_status(expect: tuple[Outcome, ...], outcome: Outcome, status: Status) -
 def test_what_was_not_seen() -> None:
     made = unseen(asked(), AgentError("it died", "look at its log"))
     assert made.status == "error"
-    assert made.trouble is not None
-    assert (made.trouble.kind, made.trouble.hint) == ("AgentError", "look at its log")
+    assert made.error is not None
+    assert (made.error.kind, made.error.hint) == ("AgentError", "look at its log")
     assert unseen(asked(), Inconclusive("who knows")).status == "inconclusive"
 
 

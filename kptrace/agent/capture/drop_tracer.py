@@ -72,7 +72,7 @@ class DropTracer:
         code = drop_program.program(
             btf,
             drop_program.Maps(ring=self._ring, record=self._record, format=format_map),
-            blocks(p.cookie for p in probes),
+            blocks(p.probe_id for p in probes),
             text=any(p.flow.dport == DNS_PORT for p in probes),
         )
         self._consumer = self._map(mmap.PAGESIZE, 0, mmap.PROT_READ | mmap.PROT_WRITE)
@@ -110,7 +110,7 @@ class DropTracer:
                 reason=self._reason(report.reason),
                 location=report.symbol,
                 time_ns=report.time + self._clock,
-                place=self._places.get(where),
+                netns=self._places.get(where),
                 interface=report.device,
                 packet=seen.packet,
             )

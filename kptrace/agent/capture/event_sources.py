@@ -67,7 +67,7 @@ class CaptureSession:
         self._unknown: list[Frame] = []
         self._open = True
         try:
-            self._arm([doors[place] for place in request.places])
+            self._arm([doors[place] for place in request.namespaces])
         except BaseException:
             self.close()
             raise
@@ -83,7 +83,7 @@ class CaptureSession:
     # --- arming -------------------------------------------------------------------------------
 
     def _arm(self, doors: list[NetnsHandle]) -> None:
-        layers = self._request.layers
+        layers = self._request.sources
         for door in doors:
             if "capture" in layers:
                 self._try(door, "capture", self._arm_capture)
@@ -96,17 +96,19 @@ class CaptureSession:
         try:
             arm(door)
         except ObservationError as error:
-            self._refuse(door.place, layer, error.message, error.hint)
+            self._refuse(door.netns, layer, error.message, error.hint)
         except PermissionError:
             remedy = f"grant {_NEEDS[layer]}, and CAP_SYS_ADMIN to enter a namespace"
-            self._refuse(door.place, layer, "not permitted", remedy)
+            self._refuse(door.netns, layer, "not permitted", remedy)
         except OSError as error:
-            self._refuse(door.place, layer, str(error.strerror or error), "")
+            self._refuse(door.netns, layer, str(error.strerror or error), "")
 
     def _refuse(self, place: Netns, layer: str, why: str, remedy: str) -> None:
         if remedy.startswith("grant ") and self._rights:
             remedy = f"{remedy}: {self._rights}"
-        self._unarmed.append(SourceUnavailable(place=place, layer=layer, why=why, remedy=remedy))
+        self._unarmed.append(
+            SourceUnavailable(netns=place, source=layer, reason=why, remedy=remedy)
+        )
 
     def _arm_capture(self, door: NetnsHandle) -> None:
         tcp = any(probe.flow.protocol == "tcp" for probe in self._request.probes)
@@ -115,22 +117,22 @@ class CaptureSession:
                 "without CAP_NET_ADMIN a connection cannot be marked to be known again",
                 "grant CAP_NET_ADMIN and CAP_NET_RAW",
             )
-        program = capture_filter.program([p.cookie for p in self._request.probes], self._sources)
+        program = capture_filter.program([p.probe_id for p in self._request.probes], self._sources)
         self._taps.append(
-            run_in_netns(door.ns_path, partial(Tap, door.place, capture_filter.assemble(program)))
+            run_in_netns(door.ns_path, partial(Tap, door.netns, capture_filter.assemble(program)))
         )
 
     def _arm_rules(self, door: NetnsHandle) -> None:
         try:
-            run_in_netns(door.ns_path, partial(self._mark, door.place))
+            run_in_netns(door.ns_path, partial(self._mark, door.netns))
         except OSError as error:
             if error.errno not in _NO_NFTABLES:
                 raise
             self._trace_by_rule(door)
         legacy = run_in_netns(door.ns_path, families)
         if legacy:
-            before = self._raw[door.place].count if door.place in self._raw else {}
-            tracer = run_in_netns(door.ns_path, partial(LegacyTracer, door.place, before))
+            before = self._raw[door.netns].count if door.netns in self._raw else {}
+            tracer = run_in_netns(door.ns_path, partial(LegacyTracer, door.netns, before))
             self._tracers.append(tracer)
             tracer.log_to_us(door, legacy, self._guard)
 
@@ -156,11 +158,11 @@ class CaptureSession:
                 " for the time of the trace",
             )
         made = RawTrace(door, self._request.probes, self._sources, self._guard)
-        self._raw[door.place] = made
+        self._raw[door.netns] = made
 
     def _arm_drops(self, doors: list[NetnsHandle], door: NetnsHandle) -> None:
-        places = {inode(d.ns_path): d.place for d in doors}
-        self._tracers.append(DropTracer(door.place, self._request.probes, places))
+        places = {inode(d.ns_path): d.netns for d in doors}
+        self._tracers.append(DropTracer(door.netns, self._request.probes, places))
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -194,13 +196,13 @@ class CaptureSession:
         if seen is None or cookie is None:
             return None
         return CapturedPacket(
-            place=frame.place,
+            netns=frame.place,
             interface=frame.interface,
             ifindex=frame.ifindex,
             direction="out" if frame.outgoing else "in",
             packet=seen.packet,
             time_ns=frame.time_ns,
-            cookie=cookie,
+            probe_id=cookie,
             other_host=frame.other_host,
             dst_mac=frame.dst_mac,
             frame=frame.data,
@@ -220,7 +222,7 @@ class CaptureSession:
             lost[source.place, source.layer] += source.lost()
         for (place, layer), count in lost.items():
             if count:
-                yield EventsLost(place=place, layer=layer, count=count)
+                yield EventsLost(netns=place, source=layer, count=count)
 
     def close(self) -> None:
         self._open = False

@@ -104,7 +104,7 @@ def entry(place: Netns, data: bytes) -> ConntrackEntry:
     tcp = attributes(attributes(attrs.get(_PROTOINFO, b"")).get(1, b""))
     state = number(tcp.get(1))
     return ConntrackEntry(
-        place=place,
+        netns=place,
         original=_flow(attrs.get(_TUPLE_ORIG, b"")),
         reply=_flow(attrs.get(_TUPLE_REPLY, b"")),
         status=tuple(word for bit, word in _STATUS_WORDS.items() if status >> bit & 1),

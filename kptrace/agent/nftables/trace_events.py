@@ -136,7 +136,7 @@ class NftTracer:
         verdict = attributes(attrs.get(5, b""))
         code = number(attrs.get(16)) if 16 in attrs else number(verdict.get(1))
         return RuleTraceEvent(
-            place=self.place,
+            netns=self.place,
             backend="nft",
             family=_FAMILIES.get(family, str(family)),
             table=table,

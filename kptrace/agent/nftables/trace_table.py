@@ -128,8 +128,8 @@ Match = tuple[EncapsulationMatch, tuple[Condition, ...]]
 
 def matches(probes: tuple[Probe, ...], sources: tuple[Source, ...]) -> Iterator[Match]:
     """What makes a packet one of ours: all conditions of one of these."""
-    tcp = blocks(p.cookie for p in probes if p.flow.protocol == "tcp")
-    udp = blocks(p.cookie for p in probes if p.flow.protocol == "udp")
+    tcp = blocks(p.probe_id for p in probes if p.flow.protocol == "tcp")
+    udp = blocks(p.probe_id for p in probes if p.flow.protocol == "udp")
     dns = udp if any(p.flow.dport == DNS_PORT for p in probes) else ()
     for carrier in CARRIERS:
         for block in tcp:

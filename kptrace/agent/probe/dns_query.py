@@ -42,7 +42,7 @@ def put(ask: DnsQuery, sock: socket.socket, answer: Callable[[DnsResponse], None
     answer(
         DnsResponse(
             id=ask.id,
-            place=ask.place,
+            netns=ask.netns,
             server=ask.server,
             transport=ask.transport,
             elapsed_us=int((time.monotonic() - began) * 1e6),

@@ -52,14 +52,14 @@ class PreflightRun:
 def begin(
     request: SendPreflight, source: NetnsHandle, node: NetnsHandle, say: Callable[..., None]
 ) -> PreflightRun:
-    probes, place, id = request.probes, node.place, request.id
+    probes, place, id = request.probes, node.netns, request.id
     sockets: list[socket.socket] = []
     try:
         with within_cgroup(source.cgroup):
             run_in_netns(source.ns_path, lambda: sockets.extend(map(sender.open_socket, probes)))
         held = (
             run_in_netns(node.ns_path, partial(block_egress, probes, request.bridges))
-            if request.hold
+            if request.block_egress
             else None
         )
     except OSError as error:
@@ -67,7 +67,7 @@ def begin(
             sock.close()
         why = error.strerror or str(error)
         said = (
-            PreflightResult(id=id, place=place, cookie=p.cookie, flow=p.flow, error=why)
+            PreflightResult(id=id, netns=place, probe_id=p.probe_id, flow=p.flow, error=why)
             for p in probes
         )
         say(*said, Done(id=id))
@@ -89,7 +89,7 @@ def begin(
 
 def _look(node: NetnsHandle, flow: Flow) -> ConntrackEntry | None:
     def find() -> ConntrackEntry | None:
-        return conntrack.lookup(node.place, flow) or ipvs_table.lookup(node.place, flow)
+        return conntrack.lookup(node.netns, flow) or ipvs_table.lookup(node.netns, flow)
 
     return run_in_netns(node.ns_path, find)
 
@@ -117,5 +117,7 @@ def _scout(
         pass  # a rule refused it, or no route leads there: then there is no entry
     finally:
         sock.close()
-    place = Netns(node=request.place.node)
-    tell(PreflightResult(id=request.id, place=place, cookie=probe.cookie, flow=flow, entry=entry))
+    place = Netns(node=request.netns.node)
+    tell(
+        PreflightResult(id=request.id, netns=place, probe_id=probe.probe_id, flow=flow, entry=entry)
+    )

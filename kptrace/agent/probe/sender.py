@@ -50,7 +50,7 @@ def open_socket(probe: Probe) -> socket.socket:
             _set_ttl(sock, probe.ttl)
         if flow.protocol == "tcp":
             with suppress(PermissionError):  # an ordinary connection then, which no tap knows again
-                _set_sequence(sock, probe.cookie)
+                _set_sequence(sock, probe.probe_id)
     except OSError:
         sock.close()
         raise
@@ -127,7 +127,7 @@ class _ProbeAttempt:
     def tell(self, result: _Kind, error: str = "", data: bytes = b"") -> None:
         self._result(
             ProbeResult(
-                cookie=self.probe.cookie,
+                probe_id=self.probe.probe_id,
                 flow=self.flow,
                 result=result,
                 sent_ns=self.sent_ns,

@@ -111,7 +111,9 @@ def facts(request_id: int, door: NetnsHandle, files: Iterable[str]) -> Iterator[
             work.append(partial(_ip, option, asked))
     batched = {name for commands in _BATCHES.values() for name in commands}
     work += [partial(_one, name, door) for name in wanted if name not in batched]
-    for found in thread_map((partial(run_in_netns, door.ns_path, each) for each in work), _PARALLEL):
+    for found in thread_map(
+        (partial(run_in_netns, door.ns_path, each) for each in work), _PARALLEL
+    ):
         for name, text in found.items():
             yield _fact(request_id, door, name, text)
 
@@ -120,8 +122,8 @@ def _fact(
     request_id: int, door: NetnsHandle, name: str, text: str | FileUnavailable
 ) -> FileContent:
     if isinstance(text, FileUnavailable):
-        return FileContent(id=request_id, place=door.place, file=name, missing=str(text))
-    return FileContent(id=request_id, place=door.place, file=name, text=text)
+        return FileContent(id=request_id, netns=door.netns, file=name, unavailable=str(text))
+    return FileContent(id=request_id, netns=door.netns, file=name, text=text)
 
 
 def _one(name: str, door: NetnsHandle) -> dict[str, str | FileUnavailable]:

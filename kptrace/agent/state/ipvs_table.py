@@ -60,7 +60,7 @@ def find(text: str, place: Netns, flow: Flow) -> ConntrackEntry | None:
                 dport=flow.sport,
             )
             return ConntrackEntry(
-                place=place, original=flow, reply=reply, status=("IPVS",), state=words[6]
+                netns=place, original=flow, reply=reply, status=("IPVS",), state=words[6]
             )
     return None
 

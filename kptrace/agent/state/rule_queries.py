@@ -77,10 +77,10 @@ class RuleReader:
         for file, text in self.read(files).items():
             if isinstance(text, ReadError):
                 yield FileContent(
-                    id=id, place=place, file=file, missing=str(text), remedy=text.remedy
+                    id=id, netns=place, file=file, unavailable=str(text), remedy=text.remedy
                 )
             else:
-                yield FileContent(id=id, place=place, file=file, text=text)
+                yield FileContent(id=id, netns=place, file=file, text=text)
 
     def close(self) -> None:
         if self._nft:

@@ -104,7 +104,7 @@ class LegacyTracer:
         self._guard = guard
         for family in families:
             path = f"{_writable()}/net/netfilter/nf_log/{int(family)}"
-            self._undo.append(guard.change(door.path or door.ns_path, path, _LOGGER))
+            self._undo.append(guard.change(door.held_path or door.ns_path, path, _LOGGER))
 
     def fileno(self) -> int:
         return self._conversation.socket.fileno()
@@ -142,7 +142,7 @@ class LegacyTracer:
         family = _FAMILIES.get(body[0], (str(body[0]), ""))[0]
         ours = self._before.get(family, 0) if told[1] == "raw" and told[2] in CHAINS else 0
         return RuleTraceEvent(
-            place=self.place,
+            netns=self.place,
             backend="legacy",
             family=family,
             table=told[1],

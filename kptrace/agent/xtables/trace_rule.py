@@ -50,7 +50,7 @@ class RawTrace:
     def _set(self, door: NetnsHandle, version: int, rules: list[str]) -> None:
         argv = (PROGRAMS[version], "--noflush", "--wait")
         self._undo.append(
-            self._guard.order(door.path or door.ns_path, argv, text("-D {chain}", rules))
+            self._guard.order(door.held_path or door.ns_path, argv, text("-D {chain}", rules))
         )
         why = run_within(door.ns_path, argv, text("-I {chain} 1", rules))
         if why:

@@ -42,18 +42,18 @@ def diagnose_from_api(run: Recording, documents: ClusterState) -> Trace:
         source=run.source,
         resolution=run.resolution,
         documents=documents,
-        via=run.question.via,
+        via=run.request.via,
         matched=tuple(selected(run.resolution.service, documents)),
     )
     proven = _proven(told)
     main = proven or _open(told)
     return Trace(
-        target=run.question.target,
+        target=run.request.target,
         source=run.source,
         outcome=_outcome(proven) if proven else Outcome.INCONCLUSIVE,
         resolution=run.resolution,
         findings=(main, *_maybe(told)),
-        evidence=Evidence(depth="api", layers=(*layers(run), *_unread(documents))),
+        evidence=Evidence(visibility="api", sources=(*layers(run), *_unread(documents))),
         networks=tuple(_networks(told)),
         summary=main.summary,
     )
@@ -68,9 +68,11 @@ def _outcome(proven: Finding) -> Outcome:
 def _unread(documents: ClusterState) -> Iterator[EvidenceSource]:
     for file in documents.missing:
         kind = file.removesuffix(".json")
-        yield EvidenceSource(name=f"the API's {kind}", node="", missing="not allowed to read them")
+        yield EvidenceSource(
+            name=f"the API's {kind}", node="", unavailable="not allowed to read them"
+        )
     for one in documents.unread:
-        yield EvidenceSource(name=one.what, node="", missing=one.why, remedy=one.remedy)
+        yield EvidenceSource(name=one.what, node="", unavailable=one.why, remedy=one.remedy)
 
 
 def _networks(told: ApiFacts) -> Iterator[DetectedNetwork]:
@@ -106,7 +108,7 @@ def _no_such_port(told: ApiFacts) -> Finding | None:
     return Finding(
         cause="no-such-port",
         severity="error",
-        node=told.source.place.node,
+        node=told.source.netns.node,
         object=f"Service {service.key} port {asked}",
         summary=f"{resolution.address} is Service {service.key}, which has no port {asked}",
         evidence=(f"the API says that {service.key} has: {offered}", DEPTH),
@@ -141,7 +143,7 @@ def _nobody(told: ApiFacts) -> Finding | None:
 
 
 def _nobody_here(told: ApiFacts) -> Finding | None:
-    service, node = told.service, told.source.place.node
+    service, node = told.service, told.source.netns.node
     if service is None or service.internal_policy != "Local" or told.via != "clusterIP":
         return None
     if service.headless or service.proxy_name or any(one.node == node for one in told.usable):
@@ -169,9 +171,9 @@ def _nobody_here(told: ApiFacts) -> Finding | None:
 
 def _open(told: ApiFacts) -> Finding:
     return Finding(
-        cause="not-seen",
+        cause="not-observed",
         severity="warning",
-        node=told.source.place.node,
+        node=told.source.netns.node,
         object="the packet",
         summary=NOWHERE,
         evidence=(DEPTH, *facts(told), *policy_facts(told)),
@@ -196,7 +198,7 @@ def _maybe(told: ApiFacts) -> Iterator[Finding]:
     missed, service = undeclared(told), told.service
     if missed and service is not None and by_number(told) and told.usable:
         yield Finding(
-            cause="nobody-listens",
+            cause="no-listener",
             severity="warning",
             node="",
             object=f"targetPort of Service {service.key}",
@@ -207,7 +209,7 @@ def _maybe(told: ApiFacts) -> Iterator[Finding]:
 
 def _proxies(told: ApiFacts) -> Iterator[Finding]:
     """Without kube-proxy the node's rules stay as they are: right until something changes."""
-    node = told.source.place.node
+    node = told.source.netns.node
     for pod in told.documents.daemons:
         if pod.node == node and not pod.ready:
             yield Finding(

@@ -45,7 +45,7 @@ class ApiFacts(Value):
     @property
     def namespace(self) -> str:
         """Whose pods are called by their names alone."""
-        return self.service.namespace if self.service else self.source.place.pod.partition("/")[0]
+        return self.service.namespace if self.service else self.source.netns.pod.partition("/")[0]
 
     def knows(self, kind: str) -> bool:
         return f"{kind}.json" not in self.documents.missing
@@ -76,7 +76,7 @@ def facts(told: ApiFacts) -> Iterator[str]:
         yield from (_behind(told, one) for one in told.behind)
     elif told.resolution.address:
         yield f"{told.resolution.address} belongs to nothing that the API knows"
-    sender = told.documents.pod(told.source.place.pod)
+    sender = told.documents.pod(told.source.netns.pod)
     if sender is not None and not sender.ready:
         yield f"the sender, {unready_words(sender)}"
     yield from _nodes(told)
@@ -97,7 +97,7 @@ def hosts(told: ApiFacts) -> Iterable[str]:
     """The sender's, that of a node port, and those behind."""
     address, nodes = told.resolution.address, told.documents.nodes
     entrance = (node.name for node in nodes if address in node.addresses)
-    names = (told.source.place.node, *entrance, *(one.node for one in told.usable))
+    names = (told.source.netns.node, *entrance, *(one.node for one in told.usable))
     return dict.fromkeys(name for name in names if name)
 
 

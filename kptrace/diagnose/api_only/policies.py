@@ -56,7 +56,7 @@ def _passages(told: ApiFacts) -> list[PolicyVerdict] | None:
     """None: it does not go from pod to pod, as far as is known. What leaves the sender is told once
     where it holds for each backend.
     """
-    sender = told.documents.pod(told.source.place.pod)
+    sender = told.documents.pod(told.source.netns.pod)
     packets = [
         PodFlow(source=sender, target=pod, port=one.port, protocol=one.protocol)
         for one in told.usable

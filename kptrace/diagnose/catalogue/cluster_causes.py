@@ -98,7 +98,7 @@ SERVICE = catalogue(
         "nothing is broken; change the policy or hints where this is not wanted",
     ),
     (
-        "hints-ignored",
+        "topology-hints-ignored",
         "this node does not obey the topology hints",
         "the EndpointSlices carry hints for this node or its zone, and its rules use all ready "
         "endpoints: kube-proxy before 1.31 obeys hints only where the Service asks for them by "
@@ -115,7 +115,7 @@ SERVICE = catalogue(
         "nothing is broken; trace the name or a pod instead",
     ),
     (
-        "two-nat-tables",
+        "conflicting-nat-tables",
         "two nat tables translate for Services",
         "rules for Services stand in more than one of iptables-legacy, iptables-nft and the table "
         "of nftables mode; the one that was loaded last decides, the counters of the other stay "
@@ -124,7 +124,7 @@ SERVICE = catalogue(
         "clear the rules of the one that is not in use, and let all tools use the same one",
     ),
     (
-        "rules-changing",
+        "ruleset-unstable",
         "the rules changed each time while they were read",
         "rules are read part by part, and each part says which generation of the whole it is of; "
         "looked at several times in a row, the parts were never of one: kube-proxy is busy, or two "
@@ -159,7 +159,7 @@ SERVICE = catalogue(
         "run a backend on that node (a DaemonSet), or set the traffic policy to Cluster",
     ),
     (
-        "nobody-listens",
+        "no-listener",
         "nothing listens on the target port",
         "the packet reached the backend's namespace and the pod's own kernel refused it: a RST, "
         "or port unreachable for UDP, that comes from the pod and not from a rule",
@@ -294,7 +294,7 @@ OPEN = catalogue(
         "look at the two devices' error counters (ip -s link) and at what joins them",
     ),
     (
-        "not-seen",
+        "not-observed",
         "what became of the packet was not observed",
         "a source of evidence was missing or lost reports just where it mattered, so nothing is "
         "claimed",

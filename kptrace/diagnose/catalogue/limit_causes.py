@@ -34,7 +34,7 @@ LIMITS = catalogue(
         "raise net.ipv4.neigh.default.gc_thresh1, 2 and 3",
     ),
     (
-        "proxies-differ",
+        "proxy-mode-mismatch",
         "nodes translate Services in different ways",
         "kube-proxy runs in different modes on different nodes, or on one of them nothing "
         "translates at all: a change of its mode did not reach every node",

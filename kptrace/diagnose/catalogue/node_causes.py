@@ -154,7 +154,7 @@ FORWARDING = catalogue(
         "written; look for a second owner of the address",
     ),
     (
-        "mtu",
+        "mtu-exceeded",
         "the packet is larger than a link on the way allows",
         "small packets pass and large ones do not: the tunnel's overhead does not fit the link "
         "below it, or the message that says so is filtered",

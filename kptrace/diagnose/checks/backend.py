@@ -22,7 +22,7 @@ def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
     refusal = refused_by(case)
     if refusal is None:
         return
-    place = refusal.place
+    place = refusal.netns
     final = case.final
     assert final is not None
     inner = refusal.packet.innermost
@@ -40,7 +40,7 @@ def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
     if listeners is not None:
         evidence.append(f"what listens {there(place)}: {_named(listeners)}")
     yield Finding(
-        cause="nobody-listens",
+        cause="no-listener",
         severity="error",
         node=place.node,
         object=f"{what} port {port}",
@@ -56,12 +56,12 @@ def refused_by(case: ProbeEvidence) -> CapturedPacket | None:
     for sighting in case.journey.back:
         inner = sighting.packet.innermost
         refuses = "R" in inner.flags or inner.icmp in ((3, 3), (1, 4))
-        snapshot = case.snapshots.get(sighting.place)
+        snapshot = case.snapshots.get(sighting.netns)
         held = snapshot.holds(final.dst) if snapshot is not None and final is not None else None
         owns = held is not None and held.interface != SERVICE_DEVICE
-        if refuses and owns and sighting.direction == "out" and sighting.place != case.source.place:
+        if refuses and owns and sighting.direction == "out" and sighting.netns != case.source.netns:
             return sighting
-        hairpin = sighting.place == case.source.place and owns and sighting.direction == "out"
+        hairpin = sighting.netns == case.source.netns and owns and sighting.direction == "out"
         if refuses and hairpin:
             return sighting
     return None

@@ -29,7 +29,7 @@ def _stray_answer(case: ProbeEvidence) -> CapturedPacket | None:
     backend = case.backend
     for sighting in case.journey.back:
         flow = sighting.packet.innermost.flow
-        arrived = sighting.place == case.source.place and sighting.direction == "in"
+        arrived = sighting.netns == case.source.netns and sighting.direction == "in"
         if arrived and backend and (flow.src, flow.sport) == backend:
             return sighting
     return None
@@ -72,7 +72,7 @@ def _hairpin(case: ProbeEvidence) -> Iterator[Finding]:
     branch = case.branch
     if branch is None:
         return
-    port = branch.blame or "the pod's bridge port"
+    port = branch.object or "the pod's bridge port"
     yield Finding(
         cause="hairpin-off",
         severity="error",
@@ -80,6 +80,6 @@ def _hairpin(case: ProbeEvidence) -> Iterator[Finding]:
         object=port,
         summary="the pod is its own backend, and its bridge port may not send a frame back where "
         "it came from",
-        evidence=(*last_seen(case), branch.words),
+        evidence=(*last_seen(case), branch.description),
         remedy=("bridge link set dev VETH hairpin on  # or hairpinMode: true in the CNI's config",),
     )

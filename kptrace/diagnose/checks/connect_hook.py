@@ -29,11 +29,11 @@ def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
         cause="endpoint-missing" if ready else "no-endpoints",
         severity="error",
         node=case.node,
-        object=f"{programs.table}: {branch.blame}" if programs.table else branch.blame,
+        object=f"{programs.table}: {branch.object}" if programs.table else branch.object,
         summary=f"{programs.owner} on {case.node} has no backend for {name}: it refuses connect()",
         evidence=(
             f"connect() failed with {returned.error} at once, and nothing was sent",
-            f"the map says: {branch.blame}, no backend",
+            f"the map says: {branch.object}, no backend",
             f"the API has {len(ready)} ready endpoints for it",
         ),
         remedy=programs.mend if ready else (),

@@ -59,7 +59,7 @@ def blocked(place: Netns, ref: RuleRef, hook: str, drops: bool, evidence: list[s
         severity="error",
         node=node,
         object=name,
-        summary=f"{name} {there(place)} {verb} it: {ref.text or ref.words}",
+        summary=f"{name} {there(place)} {verb} it: {ref.text or ref.description}",
         evidence=tuple(evidence),
         remedy=_removal(ref, place),
     )
@@ -97,7 +97,7 @@ def _blocked(case: ProbeEvidence, drop: DropEvent) -> Finding:
     evidence = [drop_report(case, drop), *last_seen(case), "no rule trace tells which rule it was"]
     if drop.packet is not None and drop.packet.tunnel is not None:
         return tunnel_blocked(drop.packet, Netns(node=drop.node), "", None, evidence)
-    predicted = case.branch.blame if case.branch and case.branch.cause else ""
+    predicted = case.branch.object if case.branch and case.branch.cause else ""
     return Finding(
         cause=case.branch.cause if case.branch and predicted else "rule-drop",
         severity="error",

@@ -24,7 +24,7 @@ def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
         return
     ends = (last, *case.journey.back[-1:])
     for seen in ends:
-        if seen.direction == "in" and not seen.place.pod:
+        if seen.direction == "in" and not seen.netns.pod:
             yield from _off(case, seen)
             break
     yield from _route_missing(case, last)
@@ -36,7 +36,7 @@ def _off(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Finding]:
 
     Under IPVS the node sends the packet itself, so it is the answer that is not forwarded.
     """
-    snapshot = case.snapshots.get(last.place)
+    snapshot = case.snapshots.get(last.netns)
     final = last.packet.innermost.flow
     if snapshot is None or snapshot.holds(final.dst):
         return
@@ -48,7 +48,7 @@ def _off(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Finding]:
     everywhere = snapshot.sysctl(whole) == 0
     device = last.interface.replace(".", "/")  # as sysctl(8) writes it
     name = whole if everywhere else f"net.ipv{family}.conf.{device}.forwarding"
-    node = last.place.node
+    node = last.netns.node
     evidence = [f"sysctl {name} = 0 on {node}", *last_seen(case)]
     if last is not case.last:
         evidence.append(f"its answer was last seen going in on {last.interface} of {node}")
@@ -118,7 +118,7 @@ def _where_lost(case: ProbeEvidence, last: CapturedPacket) -> Netns | None:
     """The node that had to route the packet when it was lost."""
     if last.packet.tunnel is not None:
         return None
-    return Netns(node=last.place.node)
+    return Netns(node=last.netns.node)
 
 
 def _pod_range(case: ProbeEvidence, address: str) -> tuple[Node, str] | None:
@@ -135,7 +135,7 @@ def _too_big(case: ProbeEvidence) -> Iterator[Finding]:
     if drop is None:
         return
     yield Finding(
-        cause="mtu",
+        cause="mtu-exceeded",
         severity="error",
         node=drop.node,
         object=f"MTU of {drop.interface}" if drop.interface else "MTU",

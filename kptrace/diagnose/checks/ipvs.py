@@ -48,14 +48,19 @@ def _untracked(case: ProbeEvidence) -> Iterator[Finding]:
     branch = case.branch
     steps = branch.steps if branch else ()
     taken = next((s for s in steps if s.rule is not None and s.rule.backend == "ipvs"), None)
-    if branch is None or taken is None or not branch.certain or next_predicted(case) is not None:
+    if (
+        branch is None
+        or taken is None
+        or not branch.deterministic
+        or next_predicted(case) is not None
+    ):
         return
-    snapshot = case.snapshots.get(taken.place)
+    snapshot = case.snapshots.get(taken.netns)
     returns = any(step.action == "reply" for step in steps)
     typical = branch.cause in _FORGED or (returns and branch.cause in _STRAYS)
     if snapshot is None or snapshot.sysctl(CONNTRACK) != 0 or not typical:
         return
-    node = taken.place.node
+    node = taken.netns.node
     yield Finding(
         cause="ipvs-conntrack-off",
         severity="error",
@@ -66,7 +71,7 @@ def _untracked(case: ProbeEvidence) -> Iterator[Finding]:
         evidence=(
             f"sysctl {CONNTRACK} = 0 on {node}",
             *last_seen(case),
-            f"what ends it there: {branch.words}",
+            f"what ends it there: {branch.description}",
             *((entry_words(case.entry),) if case.entry else ()),
         ),
         remedy=(

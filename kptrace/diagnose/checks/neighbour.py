@@ -77,17 +77,17 @@ def _down_device(case: ProbeEvidence) -> tuple[Netns, Link] | None:
     for place, snapshot in case.snapshots.items():
         held = snapshot.holds(final.dst) if place.pod else None
         link = snapshot.link(held.interface) if held else None
-        if link is not None and not link.up and place.node == last.place.node:
+        if link is not None and not link.up and place.node == last.netns.node:
             return place, link
     return None
 
 
 def _gateway(case: ProbeEvidence) -> Iterator[Finding]:
     """Nothing left the sender's own device, and its own kernel says that it found nobody there."""
-    place = case.source.place
+    place = case.source.netns
     snapshot = case.snapshots.get(place)
     error = next(
-        (s for s in case.journey.back if s.packet.icmp in ((3, 1), (1, 3)) and s.place == place),
+        (s for s in case.journey.back if s.packet.icmp in ((3, 1), (1, 3)) and s.netns == place),
         None,
     )
     known = case.branch.cause if case.branch else ""
@@ -140,17 +140,17 @@ def _stale(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Finding]:
     """
     drop = case.dropped_for("OTHERHOST")
     mac = last.dst_mac
-    if drop is None or not mac or drop.place is None:
+    if drop is None or not mac or drop.netns is None:
         return
     found = _entry(case, mac, last)
-    taking = case.snapshots.get(drop.place)
+    taking = case.snapshots.get(drop.netns)
     if found is None or taking is None or not taking.holds(found[1].address):
         return  # a frame that was sent to all: this one threw it away rightly
     place, entry = found
     link = taking.link(drop.interface)
     if link is None or link.mac == mac:
         return
-    taker = f"{drop.interface} of {whose(drop.place)}"
+    taker = f"{drop.interface} of {whose(drop.netns)}"
     evidence = [
         f"neighbours of {whose(place)}: {entry.address} dev {entry.interface} lladdr {mac} "
         + " ".join(entry.states),
@@ -175,14 +175,14 @@ def _entry(case: ProbeEvidence, mac: str, last: CapturedPacket) -> tuple[Netns, 
     """The neighbour entry with this link address, of whoever sent the packet on with it."""
     final = last.packet.innermost.flow
     for sighting in reversed(case.journey.forward):
-        snapshot = case.snapshots.get(sighting.place)
+        snapshot = case.snapshots.get(sighting.netns)
         if snapshot is None:
             continue
         hops = lookup(snapshot, RouteQuery(flow=final, mark=None)).nexthops
         wanted = {final.dst, *(hop.gateway for hop in hops if hop.gateway)}
         for entry in snapshot.neighbours:
             if entry.mac == mac and entry.address in wanted:
-                return sighting.place, entry
+                return sighting.netns, entry
     return None
 
 

@@ -33,8 +33,8 @@ def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
     branch = case.branch
     if branch is None or branch.cause != CAUSE or next_predicted(case) is not None:
         return
-    place = branch.steps[-1].place
-    if case.last is None or case.last.place != place:
+    place = branch.steps[-1].netns
+    if case.last is None or case.last.netns != place:
         return
     one = predicted_denials(branch, _ruleset(case, place), case.documents)
     if one is not None:

@@ -32,10 +32,10 @@ def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
     split = next((n for n, step in enumerate(steps) if step.action == "reply"), len(steps))
     for way in (steps[:split], steps[split:]):
         crossings = [step for step in way if step.action == "seen"]
-        first = case.link(crossings[0].place, crossings[0].interface) if crossings else None
+        first = case.link(crossings[0].netns, crossings[0].interface) if crossings else None
         tight = _silent_link(case, crossings)
         if first is not None and tight is not None:
-            yield _finding(crossings[0].place, first, tight)
+            yield _finding(crossings[0].netns, first, tight)
 
 
 def _silent_link(case: ProbeEvidence, crossings: Iterable[SimulatedStep]) -> MtuBottleneck | None:
@@ -44,7 +44,7 @@ def _silent_link(case: ProbeEvidence, crossings: Iterable[SimulatedStep]) -> Mtu
     tunnel: Link | None = None
     previous: tuple[SimulatedStep, Link] | None = None
     for step in crossings:
-        link = case.link(step.place, step.interface)
+        link = case.link(step.netns, step.interface)
         if link is None:
             previous = None
             continue
@@ -62,18 +62,18 @@ def _as_a_frame(previous: tuple[SimulatedStep, Link], step: SimulatedStep, link:
     """Whether the packet came here so, and not by a route."""
     before, other = previous
     from_bridge = other.kind == "bridge" and link.master == other.name
-    return before.place != step.place or (from_bridge and step.direction == "out")
+    return before.netns != step.netns or (from_bridge and step.direction == "out")
 
 
 def _finding(sender: Netns, first: Link, tight: MtuBottleneck) -> Finding:
     step, link, room = tight.step, tight.link, tight.room
-    where = f"{link.name} of {whose(step.place)}"
+    where = f"{link.name} of {whose(step.netns)}"
     carried = f" less {link.mtu - room} for the tunnel" if room != link.mtu else ""
     return Finding(
-        cause="mtu",
+        cause="mtu-exceeded",
         severity="warning",
-        node=step.place.node,
-        object=f"MTU of {link.name} {there(step.place)}",
+        node=step.netns.node,
+        object=f"MTU of {link.name} {there(step.netns)}",
         summary=f"packets of more than {room} bytes from {whose(sender)} do not fit {where}, and "
         "nobody tells their sender when they are lost",
         evidence=(

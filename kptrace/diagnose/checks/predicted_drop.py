@@ -31,20 +31,27 @@ _MENDS = {
 
 def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
     branch = case.branch
-    if branch is None or not branch.cause or not branch.certain or next_predicted(case) is not None:
+    if (
+        branch is None
+        or not branch.cause
+        or not branch.deterministic
+        or next_predicted(case) is not None
+    ):
         return
     last = branch.steps[-1] if branch.steps else None
     if last is not None and last.rule is not None and branch.cause in _BY_RULES:
         yield _by_rule(case, branch.cause, last, last.rule)
         return
-    node = last.place.node if last else case.node
+    node = last.netns.node if last else case.node
     about = [*nobody_words(case), *refusal(case)] if branch.cause in _FOR_WANT else []
     yield Finding(
         cause=branch.cause,
         severity="error",
         node=node,
-        object=branch.blame.removeprefix(f"{node}: "),
-        summary=branch.words if node in branch.words else f"{node}: {branch.words}",
+        object=branch.object.removeprefix(f"{node}: "),
+        summary=branch.description
+        if node in branch.description
+        else f"{node}: {branch.description}",
         evidence=(*(drop_report(case, d) for d in case.drops[:1]), *last_seen(case), *about, READ),
         remedy=tuple(_mends(case, branch.cause, last.interface if last else "", node)),
     )
@@ -62,7 +69,7 @@ def _mends(case: ProbeEvidence, id: str, interface: str, node: str) -> Iterator[
 
 
 def _by_rule(case: ProbeEvidence, id: str, step: SimulatedStep, ref: RuleRef) -> Finding:
-    node, name = step.place.node, rule_name(ref)
+    node, name = step.netns.node, rule_name(ref)
     text = f": {ref.text}" if ref.text and ref.number else ""
     evidence = [
         *last_seen(case),
@@ -70,5 +77,5 @@ def _by_rule(case: ProbeEvidence, id: str, step: SimulatedStep, ref: RuleRef) ->
         "no rule trace and no drop report was to be had that would confirm it",
     ]
     if id == "tunnel-port-blocked" and case.last is not None:
-        return tunnel_blocked(case.last.packet, step.place, name, ref, evidence)
-    return blocked(step.place, ref, step.hook, step.action == "dropped", evidence)
+        return tunnel_blocked(case.last.packet, step.netns, name, ref, evidence)
+    return blocked(step.netns, ref, step.hook, step.action == "dropped", evidence)

@@ -31,7 +31,7 @@ def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
     if drop is not None:
         yield _by_kernel(case, drop.node, drop.interface, [drop_report(case, drop)])
     elif _predicted(case) and last is not None:
-        yield _by_kernel(case, last.place.node, last.interface, [])
+        yield _by_kernel(case, last.netns.node, last.interface, [])
 
 
 def _predicted(case: ProbeEvidence) -> bool:
@@ -40,9 +40,9 @@ def _predicted(case: ProbeEvidence) -> bool:
     return (
         branch is not None
         and branch.cause == "rp-filter"
-        and branch.certain
+        and branch.deterministic
         and last is not None
-        and branch.steps[-1].place == last.place
+        and branch.steps[-1].netns == last.netns
         and next_predicted(case) is None
         and answered(case) is None
     )

@@ -144,7 +144,7 @@ def refusal(case: ProbeEvidence) -> list[str]:
         inner = sighting.packet.innermost
         if inner.icmp is not None:
             return [f"the sender received an ICMP error from {inner.flow.src}"]
-    told = silent_reject_note(case.branch.words) if case.branch else ""
+    told = silent_reject_note(case.branch.description) if case.branch else ""
     return [told] if told else []
 
 
@@ -159,7 +159,7 @@ def _untranslated(case: ProbeEvidence) -> Iterator[Finding]:
     node = proxy_node(case)
     branch = case.branch
     predicted = branch is not None and branch.cause == "proxy-rules-missing"
-    left = case.last is not None and case.last.direction == "out" and not case.last.place.pod
+    left = case.last is not None and case.last.direction == "out" and not case.last.netns.pod
     guard = case.ended_by if case.ended_by and case.ended_by[1].ref.chain == UNKNOWN_PORT else None
     if not predicted and not left and guard is None:
         return
@@ -170,8 +170,8 @@ def _untranslated(case: ProbeEvidence) -> Iterator[Finding]:
         evidence.append(f"it still went to {address}: {flow_words(case.final)}")
     if case.entry is not None:
         evidence.append(entry_words(case.entry))
-    if predicted and branch is not None and branch.words:
-        evidence.append(branch.words)
+    if predicted and branch is not None and branch.description:
+        evidence.append(branch.description)
     evidence.append(endpoints_words(case))
     yield Finding(
         cause="proxy-rules-missing",

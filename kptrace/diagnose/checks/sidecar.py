@@ -43,9 +43,9 @@ def _redirects(case: ProbeEvidence) -> Iterator[tuple[Netns, RuleRef, Flow, int]
     if told or case.branch is None:
         return
     for step in case.branch.steps:
-        if step.action == "dnat" and step.place.pod and step.rule and step.rule.backend != "bpf":
+        if step.action == "dnat" and step.netns.pod and step.rule and step.rule.backend != "bpf":
             flow = step.packet.innermost.flow
-            yield step.place, step.rule, flow, flow.dport
+            yield step.netns, step.rule, flow, flow.dport
 
 
 def _sidecar(case: ProbeEvidence, place: Netns, ref: RuleRef, flow: Flow, port: int) -> Finding:
@@ -54,7 +54,7 @@ def _sidecar(case: ProbeEvidence, place: Netns, ref: RuleRef, flow: Flow, port: 
     )
     namespace, _, pod = place.pod.partition("/")
     whose = f"{mesh}'s sidecar" if mesh else "a proxy in the pod"
-    if place == case.source.place:
+    if place == case.source.netns:
         to = end(case.final.dst, case.final.dport) if case.final else "a port of its own"
         summary = (
             f"pod {place.pod} hands what it sends to {whose} ({to}), which opens a connection of "

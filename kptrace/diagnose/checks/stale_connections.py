@@ -37,7 +37,7 @@ def diagnose(run: Recording) -> Iterator[Finding]:
 
 def _finding(backend: str, entries: Sequence[ConntrackEntry], whole: bool) -> Finding:
     first = entries[0]
-    node, flow = first.place.node, first.original
+    node, flow = first.netns.node, first.original
     target = f"{end(flow.dst, flow.dport)}/{flow.protocol}"
     number = f"{len(entries)}" if whole else f"at least {len(entries)}"
     many = f"{number} connections" if len(entries) > 1 else "a connection"
@@ -66,6 +66,6 @@ def _line(entry: ConntrackEntry) -> str:
     silent = "" if "SEEN_REPLY" in entry.status else ", never answered"
     state = f" {entry.state}" if entry.state else ""
     return (
-        f"conntrack on {entry.place.node}:{state} {flow_words(entry.original)}, "
+        f"conntrack on {entry.netns.node}:{state} {flow_words(entry.original)}, "
         f"answered by {end(entry.reply.src, entry.reply.sport)}{silent}"
     )

@@ -19,11 +19,11 @@ from kptrace.simulate.snapshot.snapshot import Snapshot
 
 def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
     last = case.last
-    if last is None or last.place.pod or last.direction != "out":
+    if last is None or last.netns.pod or last.direction != "out":
         return
     if last.packet.tunnel is not None:
         yield from _stale(case, last, last.packet.flow.dst)
-    elif (device := case.link(last.place, last.interface)) and device.vxlan is not None:
+    elif (device := case.link(last.netns, last.interface)) and device.vxlan is not None:
         known = _known(case, last)
         if known:
             yield from _stale(case, last, known[0].destination)
@@ -39,7 +39,7 @@ def _stale(case: ProbeEvidence, last: CapturedPacket, destination: str) -> Itera
     meant = _meant_node(case)
     if meant is None and "nodes.json" in case.documents.partial:
         return  # it may be one that nobody told us of
-    node = last.place.node
+    node = last.netns.node
     device = _device(case, last)
     carried = last.packet.tunnel is not None
     evidence = [
@@ -72,7 +72,7 @@ def _stale(case: ProbeEvidence, last: CapturedPacket, destination: str) -> Itera
 
 def _missing(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Finding]:
     """The frame is on the tunnel device and nothing left the node."""
-    node = last.place.node
+    node = last.netns.node
     device = last.interface
     drop = case.dropped_for("NO_TX_TARGET")
     if drop is None and not last.dst_mac:
@@ -101,7 +101,7 @@ def _missing(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Finding]:
 
 def _known(case: ProbeEvidence, last: CapturedPacket) -> tuple[FdbEntry, ...]:
     """The FDB entries for the MAC that the frame on the tunnel device is for."""
-    snapshot = case.snapshots.get(last.place)
+    snapshot = case.snapshots.get(last.netns)
     if snapshot is None or not last.dst_mac:
         return ()
     return snapshot.tunnel_entries(last.interface, last.dst_mac)
@@ -110,13 +110,13 @@ def _known(case: ProbeEvidence, last: CapturedPacket) -> tuple[FdbEntry, ...]:
 def _device(case: ProbeEvidence, last: CapturedPacket) -> str:
     """The tunnel device that the encapsulated packet came from."""
     for sighting in reversed(case.journey.forward):
-        if sighting.place == last.place and case.is_tunnel(sighting.place, sighting.interface):
+        if sighting.netns == last.netns and case.is_tunnel(sighting.netns, sighting.interface):
             return sighting.interface
     return "the tunnel device"
 
 
 def _macs(case: ProbeEvidence, last: CapturedPacket, destination: str) -> tuple[str, ...]:
-    snapshot: Snapshot | None = case.snapshots.get(last.place)
+    snapshot: Snapshot | None = case.snapshots.get(last.netns)
     device = _device(case, last)
     if snapshot is None:
         return ()

@@ -24,21 +24,21 @@ def diagnose(case: ProbeEvidence, known: tuple[EvidenceSource, ...]) -> Iterator
     last, following = answered(case) or case.last, next_predicted(case)
     if last is None or following is None or not _between_nodes(case, last, following):
         return
-    if not (_tapped(known, last.place.node) and _tapped(known, following.place.node)):
+    if not (_tapped(known, last.netns.node) and _tapped(known, following.netns.node)):
         return
-    end = case.link(following.place, following.interface)
+    end = case.link(following.netns, following.interface)
     if end is not None and end.xdp:
         yield xdp.perhaps(case, following, end.xdp)
         return
-    flow, other = last.packet.flow, following.place.node
+    flow, other = last.packet.flow, following.netns.node
     what = "the answer" if answered(case) else "it"
-    evidence = [*last_seen(case), *_nor_reported(known, last.place.node, other)]
+    evidence = [*last_seen(case), *_nor_reported(known, last.netns.node, other)]
     yield Finding(
         cause="lost-between-nodes",
         severity="error",
         node="",
-        object=f"between {last.place.node} and {other}",
-        summary=f"{what} left {last.interface} of {last.place.node} "
+        object=f"between {last.netns.node} and {other}",
+        summary=f"{what} left {last.interface} of {last.netns.node} "
         f"{_as(last.packet)} and never came to {following.interface} of {other}",
         evidence=tuple(evidence),
         remedy=tuple(_mends(last.packet, flow, following)),
@@ -47,21 +47,21 @@ def diagnose(case: ProbeEvidence, known: tuple[EvidenceSource, ...]) -> Iterator
 
 def _tapped(known: tuple[EvidenceSource, ...], node: str) -> bool:
     taps = [layer for layer in known if (layer.name, layer.node) == ("capture", node)]
-    return bool(taps) and not any(layer.missing or layer.lost for layer in taps)
+    return bool(taps) and not any(layer.unavailable or layer.lost for layer in taps)
 
 
 def _nor_reported(known: tuple[EvidenceSource, ...], *nodes: str) -> Iterator[str]:
     asked = [layer for layer in known if layer.name == "drops" and layer.node in nodes]
-    if len(asked) == len(nodes) and not any(layer.missing or layer.lost for layer in asked):
+    if len(asked) == len(nodes) and not any(layer.unavailable or layer.lost for layer in asked):
         yield "neither kernel reported that it threw the packet away"
 
 
 def _between_nodes(case: ProbeEvidence, last: CapturedPacket, following: SimulatedStep) -> bool:
     """From one node's own link to another's: a tunnel device, too, hands over to such a link."""
-    out = last.direction == "out" and not last.place.pod
-    into = following.direction == "in" and not following.place.pod
-    apart = last.place.node != following.place.node
-    return out and into and apart and not case.is_tunnel(last.place, last.interface)
+    out = last.direction == "out" and not last.netns.pod
+    into = following.direction == "in" and not following.netns.pod
+    apart = last.netns.node != following.netns.node
+    return out and into and apart and not case.is_tunnel(last.netns, last.interface)
 
 
 def _as(packet: Packet) -> str:
@@ -72,7 +72,7 @@ def _as(packet: Packet) -> str:
 
 
 def _mends(packet: Packet, flow: Flow, following: SimulatedStep) -> Iterator[str]:
-    where = f"  # on {following.place.node}: does any come in?"
+    where = f"  # on {following.netns.node}: does any come in?"
     if packet.tunnel is None:
         yield (
             f"let packets from {flow.src} to {flow.dst} pass between the nodes: they carry pods' "

@@ -16,11 +16,11 @@ from kptrace.model import DropEvent, Finding, SimulatedStep
 
 def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
     drop = next((one for one in case.drops if _by_program(one)), None)
-    if drop is None or drop.place is None or not drop.interface:
+    if drop is None or drop.netns is None or not drop.interface:
         return
-    link = case.link(drop.place, drop.interface)
+    link = case.link(drop.netns, drop.interface)
     named = f" {link.xdp}" if link is not None and link.xdp else ""
-    where = f"{drop.interface} of {whose(drop.place)}"
+    where = f"{drop.interface} of {whose(drop.netns)}"
     yield Finding(
         cause="xdp-drop",
         severity="error",
@@ -38,7 +38,7 @@ def _by_program(drop: DropEvent) -> bool:
 
 def perhaps(case: ProbeEvidence, following: SimulatedStep, program: str) -> Finding:
     """It was never seen on a device with a program: that, or the wire, lost it."""
-    node, interface = following.place.node, following.interface
+    node, interface = following.netns.node, following.interface
     return Finding(
         cause="lost-unexplained",
         severity="error",

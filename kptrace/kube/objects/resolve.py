@@ -70,7 +70,7 @@ def choose_source(
             raise NotFoundError(
                 f"no node {name}", suggestion(name, (one.name for one in documents.nodes))
             )
-        return Source(kind="node", place=Netns(node=name), why="as asked")
+        return Source(kind="node", netns=Netns(node=name), why="as asked")
     raise UsageError(
         f"--from {question.source}: a packet can be sent from a pod or a node only",
         "give --from pod/NAME or --from node/NAME",
@@ -89,17 +89,17 @@ def _pod_source(name: str, question: TraceRequest, documents: ClusterState) -> S
     if not pod.node:
         raise NotFoundError(f"pod {key} runs on no node yet (phase {pod.phase or 'unknown'})")
     place = Netns(node=pod.node, pod="" if pod.host_network else pod.key)
-    return Source(kind="pod", place=place, why="as asked")
+    return Source(kind="pod", netns=place, why="as asked")
 
 
 def _chosen(question: TraceRequest, documents: ClusterState, backends: frozenset[str]) -> Source:
     namespace = question.target.namespace or question.namespace
     for pod in candidate_source_pods(documents.pods, namespace, backends):
         why = f"chosen: a ready pod of {namespace} that is no backend"
-        return Source(kind="pod", place=Netns(node=pod.node, pod=pod.key), why=why)
+        return Source(kind="pod", netns=Netns(node=pod.node, pod=pod.key), why=why)
     for node in sorted(documents.nodes, key=lambda node: not node.ready):
         why = f"chosen: no pod of {namespace} is ready and no backend"
-        return Source(kind="node", place=Netns(node=node.name), why=why)
+        return Source(kind="node", netns=Netns(node=node.name), why=why)
     raise NotFoundError(
         "no pod and no node to send from", "name one: --from pod/NAME or --from node/NAME"
     )

@@ -194,7 +194,7 @@ FAULTS = (
         damage=Route(to="node-b"),
     ),
     Fault(
-        name="nobody-listens",
+        name="no-listener",
         words="the pod runs, but nothing listens on its port",
         node="node-b",
         object=f"shop/remote-1 port {HTTP.port}",

@@ -65,7 +65,7 @@ class Rule(Value):
             chain=self.chain,
             number=self.number,
             text=self.text,
-            words=words,
+            description=words,
         )
 
 

@@ -42,13 +42,13 @@ def translate(story: Simulation, skb: Skb) -> None:
     story.sent_flow = skb.flow
     story.steps.append(
         SimulatedStep(
-            place=skb.place,
+            netns=skb.place,
             action="dnat",
             packet=skb.packet,
             hook="connect",
             rule=_rule(skb, programs, found, chosen + 1),
-            words=f"{programs.owner} puts a backend in its place at connect()",
-            certain=story.choices.certain,
+            description=f"{programs.owner} puts a backend in its place at connect()",
+            deterministic=story.choices.certain,
         )
     )
 
@@ -94,5 +94,5 @@ def _rule(skb: Skb, programs: BpfDatapath, found: Frontend, slot: int) -> RuleRe
         chain=found.text.split(" ")[0],
         number=slot,
         text=f"{found.text} slot {slot} -> {where}",
-        words=f"backend {slot} of {len(found.backends)}, chosen at connect()",
+        description=f"backend {slot} of {len(found.backends)}, chosen at connect()",
     )

@@ -206,7 +206,7 @@ def leave_known_topology(story: Simulation, skb: Skb, link: Link) -> Arrived:
 
 
 def _route_words(story: Simulation) -> str:
-    routes = [step.words for step in story.steps if step.action == "route"]
+    routes = [step.description for step in story.steps if step.action == "route"]
     return routes[-1] if routes else ""
 
 

@@ -137,4 +137,4 @@ def _check_mtu(story: Simulation, skb: Skb, found: RouteLookupResult) -> None:
     mtu = (found.route.mtu if found.route else 0) or (link.mtu if link else 0)
     if mtu and skb.packet.length > mtu:
         words = f"{skb.packet.length} bytes do not fit the {mtu} of {skb.oif}"
-        raise story.end(skb, Outcome.REJECTED, "mtu", skb.oif, words, skb.oif)
+        raise story.end(skb, Outcome.REJECTED, "mtu-exceeded", skb.oif, words, skb.oif)

@@ -21,7 +21,7 @@ def drop_cause(killed: PacketDropped, skb: Skb) -> Terminated:
     if ref.backend == "ipvs":
         return _by_ipvs(killed)
     blame = f"{ref.table} {ref.chain} {ref.number or 'policy'}: {ref.text}"
-    words = f"{ref.words or ref.text} ({ref.table} {ref.chain})"
+    words = f"{ref.description or ref.text} ({ref.table} {ref.chain})"
     outcome, cause = _classify(killed, skb)
     return Terminated(outcome, cause, blame, words)
 
@@ -29,8 +29,10 @@ def drop_cause(killed: PacketDropped, skb: Skb) -> Terminated:
 def _by_ipvs(killed: PacketDropped) -> Terminated:
     ref = killed.ref
     if ref.text == NO_SERVER:
-        return Terminated(Outcome.NO_ENDPOINTS, "no-endpoints", f"IPVS {ref.chain}", ref.words)
-    return Terminated(Outcome.REJECTED, "ipvs-weight-zero", f"IPVS {ref.chain}", ref.words)
+        return Terminated(
+            Outcome.NO_ENDPOINTS, "no-endpoints", f"IPVS {ref.chain}", ref.description
+        )
+    return Terminated(Outcome.REJECTED, "ipvs-weight-zero", f"IPVS {ref.chain}", ref.description)
 
 
 def _classify(killed: PacketDropped, skb: Skb) -> tuple[Outcome, str]:

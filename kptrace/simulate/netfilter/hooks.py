@@ -318,14 +318,14 @@ class Netfilter:
     ) -> None:
         self._note(
             SimulatedStep(
-                place=skb.place,
+                netns=skb.place,
                 action=action,  # type: ignore[arg-type]
                 packet=skb.packet,
                 interface=skb.oif if hook in ("output", "postrouting") else skb.iif,
                 hook=hook,
                 rule=rule,
-                words=words or (rule.words if rule else ""),
-                certain=self._choices.certain and not skb.unknown_mark,
+                description=words or (rule.description if rule else ""),
+                deterministic=self._choices.certain and not skb.unknown_mark,
             )
         )
 
@@ -352,7 +352,7 @@ def _policy_ref(chain: Chain) -> RuleRef:
         chain=chain.name,
         number=0,
         text=f"policy {chain.policy}",
-        words=f"the chain's policy is {chain.policy.upper()}",
+        description=f"the chain's policy is {chain.policy.upper()}",
     )
 
 

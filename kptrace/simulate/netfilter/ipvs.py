@@ -176,14 +176,14 @@ class Ipvs(msgspec.Struct):
     ) -> None:
         self.note(
             SimulatedStep(
-                place=skb.place,
+                netns=skb.place,
                 action=action,
                 packet=skb.packet,
                 interface=skb.oif if hook == "output" else skb.iif,
                 hook=hook,
                 rule=ref,
-                words=words,
-                certain=self.choices.certain,
+                description=words,
+                deterministic=self.choices.certain,
             )
         )
 
@@ -254,7 +254,7 @@ def _ref(service: VirtualService, server: RealServer | None, words: str = "") ->
         chain=named(service),
         number=number,
         text=text,
-        words=words or (f"{load(server)}: {chosen(service)}" if server else chosen(service)),
+        description=words or (f"{load(server)}: {chosen(service)}" if server else chosen(service)),
     )
 
 

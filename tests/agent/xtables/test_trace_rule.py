@@ -8,8 +8,8 @@ from kptrace.agent.xtables.trace_rule import lines, text
 from kptrace.model import Flow, Probe
 
 COOKIE = 0x11223300
-TCP = Probe(cookie=COOKIE, flow=Flow(protocol="tcp", src="10.0.0.1", dst="10.0.0.2", dport=80))
-TCP6 = Probe(cookie=COOKIE, flow=Flow(protocol="tcp", src="fd00::1", dst="fd00::2", dport=80))
+TCP = Probe(probe_id=COOKIE, flow=Flow(protocol="tcp", src="10.0.0.1", dst="10.0.0.2", dport=80))
+TCP6 = Probe(probe_id=COOKIE, flow=Flow(protocol="tcp", src="fd00::1", dst="fd00::2", dport=80))
 
 
 def matches(rule: str, packet: bytes) -> bool:

@@ -72,13 +72,13 @@ class Shop:
             target=parse_target(target, "shop"), source="pod/client", namespace="shop", **asked
         )
         return Recording(
-            question=question,
+            request=question,
             source=choose_source(question, told, ()),
             resolution=resolve(question, told),
             api={**texts, **self.more},
-            absent=(
+            unavailable=(
                 EvidenceSource(
-                    name=AGENT, node="a", missing=WHY, remedy="ask", manifest="kind: Role"
+                    name=AGENT, node="a", unavailable=WHY, remedy="ask", manifest="kind: Role"
                 ),
             ),
         )
@@ -116,8 +116,8 @@ def known(made: Trace) -> str:
 def test_nothing_wrong_stays_open(shop: Shop) -> None:
     made = shop.traced()
     assert made.outcome is Outcome.INCONCLUSIVE
-    assert [finding.cause for finding in made.findings] == ["not-seen"]
-    assert (made.hops, made.evidence.depth) == ((), "api")
+    assert [finding.cause for finding in made.findings] == ["not-observed"]
+    assert (made.hops, made.evidence.visibility) == ((), "api")
     for words in (
         "only the API was asked",
         "Service shop/web: ClusterIP 10.96.1.1; port 80/TCP to targetPort http",
@@ -131,10 +131,10 @@ def test_nothing_wrong_stays_open(shop: Shop) -> None:
 
 
 def test_every_source_of_evidence_is_missing_for_the_agents_reason(shop: Shop) -> None:
-    layers = shop.traced().evidence.layers
+    layers = shop.traced().evidence.sources
     names = ["state", "capture", "rules", "drops", "conntrack", "dns"]
     assert [layer.name for layer in layers] == names
-    assert {(one.node, one.missing, one.remedy, one.manifest) for one in layers} == {
+    assert {(one.node, one.unavailable, one.remedy, one.manifest) for one in layers} == {
         ("a", WHY, "ask", "kind: Role")
     }
 
@@ -236,7 +236,7 @@ def test_endpoints_that_may_not_be_read_prove_nothing(shop: Shop) -> None:
     shop.endpoints = []
     made = shop.traced(missing=("endpointslices.json", "nodes.json"))
     assert made.outcome is Outcome.INCONCLUSIVE
-    unread = [one.name for one in made.evidence.layers if one.node == ""]
+    unread = [one.name for one in made.evidence.sources if one.node == ""]
     assert unread == ["the API's endpointslices", "the API's nodes"]
 
 
@@ -253,7 +253,7 @@ def test_a_number_need_not_be_declared(shop: Shop, number: int, told: bool) -> N
     shop.service["ports"] = [{"port": 80, "targetPort": number}]
     made = shop.traced()
     assert made.outcome is Outcome.INCONCLUSIVE
-    assert [one.cause for one in made.findings[1:]] == ["nobody-listens"] * told
+    assert [one.cause for one in made.findings[1:]] == ["no-listener"] * told
 
 
 def test_kube_proxy_that_is_not_ready(shop: Shop) -> None:
@@ -305,8 +305,8 @@ def test_policies_that_may_not_be_read_are_missing(shop: Shop) -> None:
     shop.more = {"networkpolicies.json": policies(), UNREAD: json.dumps(unread)}
     made = shop.traced()
     assert "NetworkPolicy" not in known(made)
-    assert made.evidence.layers[-1] == EvidenceSource(
-        name="NetworkPolicies of namespace shop", node="", missing="not allowed", remedy="ask"
+    assert made.evidence.sources[-1] == EvidenceSource(
+        name="NetworkPolicies of namespace shop", node="", unavailable="not allowed", remedy="ask"
     )
 
 

@@ -23,7 +23,7 @@ PROMISED = [
     "fdb-missing",
     "vtep-neighbour-missing",
     "pod-route-missing",
-    "nobody-listens",
+    "no-listener",
     "rule-drop",
     "rule-reject",
     "rp-filter",

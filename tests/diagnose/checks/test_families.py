@@ -266,7 +266,7 @@ def test_no_route_to_the_other_nodes_pods(probe: Any, way: Any) -> None:
 
 @pytest.mark.parametrize(
     ("reason", "cause", "family"),
-    [("NEIGH_FAILED", "neighbour-failed", neighbour), ("PKT_TOO_BIG", "mtu", forwarding)],
+    [("NEIGH_FAILED", "neighbour-failed", neighbour), ("PKT_TOO_BIG", "mtu-exceeded", forwarding)],
 )
 def test_what_the_kernel_names_itself(probe: Any, reason: str, cause: str, family: Any) -> None:
     drop = probe.drop("b", reason, SYN, "cni0")
@@ -293,7 +293,7 @@ def test_with_the_sysctl_on_it_is_something_else(probe: Any) -> None:
 def test_the_backend_says_no(probe: Any) -> None:
     reset = probe.answer(BACKEND, "eth0", "out", DNATED.reverse, "RA")
     found = only(backend.diagnose(probe(10, told=[reset], result="refused")))
-    assert (found.cause, found.node) == ("nobody-listens", "b")
+    assert (found.cause, found.node) == ("no-listener", "b")
     assert found.object == "pod shop/web-1 port 8080/tcp"
 
 
@@ -360,7 +360,7 @@ def test_the_kernel_names_a_function_of_xdp(probe: Any) -> None:
 def _never_came() -> Branch:
     packet = Packet(flow=VIP, flags="S")
     steps = tuple(
-        SimulatedStep(place=place, action="seen", interface="eth0", direction=way, packet=packet)
+        SimulatedStep(netns=place, action="seen", interface="eth0", direction=way, packet=packet)
         for place, way in ((A, "out"), (B, "in"))
     )
     backend = Endpoint(address="10.244.2.20", port=8080)
@@ -369,7 +369,7 @@ def _never_came() -> Branch:
 
 def _layers(*broken: str) -> tuple[EvidenceSource, ...]:
     return tuple(
-        EvidenceSource(name=name, node=node, missing="no right" if name in broken else "")
+        EvidenceSource(name=name, node=node, unavailable="no right" if name in broken else "")
         for node in ("a", "b")
         for name in ("capture", "drops")
     )

@@ -19,7 +19,7 @@ REFUSED = Branch(
     steps=(),
     outcome=Outcome.NO_ENDPOINTS,
     cause="no-endpoints",
-    blame="10.96.1.1:80/TCP [ClusterIP]",
+    object="10.96.1.1:80/TCP [ClusterIP]",
 )
 
 
@@ -67,7 +67,7 @@ def test_a_tap_that_may_be_passed_by_is_not_where_it_was_lost(probe: Any, way: A
     """The next crossing after the pod's own device is one that a program may skip."""
     steps = tuple(
         SimulatedStep(
-            place=place,
+            netns=place,
             action="seen",
             packet=Packet(flow=flow),
             interface=interface,

@@ -201,7 +201,7 @@ def test_the_rules_that_were_read_say_it_too(probe: Any) -> None:
     own = [text for text in texts if text]
     steps = [
         SimulatedStep(
-            place=B,
+            netns=B,
             action="rule",
             packet=SYN,
             hook="forward",
@@ -211,7 +211,7 @@ def test_the_rules_that_were_read_say_it_too(probe: Any) -> None:
         )
         for n in (2, 3, 4, 5)
     ]
-    end = SimulatedStep(place=B, action="dropped", packet=SYN)
+    end = SimulatedStep(netns=B, action="dropped", packet=SYN)
     branch = Branch(
         weight=1.0,
         steps=(*steps, end),

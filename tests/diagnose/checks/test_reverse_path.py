@@ -43,10 +43,10 @@ def test_the_kernel_says_so(probe: Any, everywhere: str, setting: str) -> None:
 
 
 def test_without_drop_reports_what_was_read_says_so(probe: Any) -> None:
-    seen = SimulatedStep(place=B, action="seen", packet=SYN, interface="flannel.1", direction="in")
+    seen = SimulatedStep(netns=B, action="seen", packet=SYN, interface="flannel.1", direction="in")
     branch = Branch(
         weight=1.0,
-        steps=(seen, SimulatedStep(place=B, action="dropped", packet=SYN)),
+        steps=(seen, SimulatedStep(netns=B, action="dropped", packet=SYN)),
         outcome=Outcome.DROPPED,
         cause="rp-filter",
         backend=Endpoint(address="10.244.2.20", port=8080),

@@ -28,7 +28,7 @@ ALIVE, GONE, VIP = "10.244.2.20", "10.244.2.99", "10.96.0.10"
 def entry(port: int, backend: str, state: str = "", protocol: str = "udp") -> ConntrackEntry:
     original = Flow(protocol=protocol, src="10.244.1.10", dst=VIP, sport=port, dport=53)
     reply = Flow(protocol=protocol, src=backend, dst="10.244.1.10", sport=53, dport=port)
-    return ConntrackEntry(place=A, original=original, reply=reply, state=state)
+    return ConntrackEntry(netns=A, original=original, reply=reply, state=state)
 
 
 def findings(
@@ -38,15 +38,15 @@ def findings(
     known = tuple(Endpoint(address=one, port=53, protocol="udp") for one in endpoints)
     sent = entry(40000, GONE).original
     run = Recording(
-        question=TraceRequest(target=Target(kind="service", text="svc/dns", name="dns")),
-        source=Source(kind="pod", place=Netns(node="a", pod="shop/client")),
+        request=TraceRequest(target=Target(kind="service", text="svc/dns", name="dns")),
+        source=Source(kind="pod", netns=Netns(node="a", pod="shop/client")),
         resolution=Resolution(
             address=VIP, port=53, protocol="udp", service=service, endpoints=known
         ),
         api={},
         replies=(
-            ProbeResult(cookie=1, flow=sent, result="replied", sent_ns=1, elapsed_us=1),
-            ConnectionList(id=1, place=A, entries=entries, more=more),
+            ProbeResult(probe_id=1, flow=sent, result="replied", sent_ns=1, elapsed_us=1),
+            ConnectionList(id=1, netns=A, entries=entries, more=more),
         ),
     )
     return list(diagnose(run))

@@ -86,7 +86,9 @@ class Ground:
             "client": Netns(node="a", pod="t/client"),
             "server": Netns(node="b", pod="t/server"),
         }
-        self.doors = tuple(NetnsHandle(place=p, ns_path=self.path(n)) for n, p in self.places.items())
+        self.doors = tuple(
+            NetnsHandle(netns=p, ns_path=self.path(n)) for n, p in self.places.items()
+        )
         self._sockets: list[socket.socket] = []
 
     def name(self, short: str) -> str:
@@ -237,14 +239,16 @@ class Observe:
         places = tuple(self._ground.places.values())
         probes = self._probe_to(dst, port, protocol, count=count)
         backends = ((protocol, backend, UDP_PORT),) if backend else ()
-        watch = StartCapture(id=next(self._ids), places=places, probes=probes, backends=backends)
+        watch = StartCapture(
+            id=next(self._ids), namespaces=places, probes=probes, backends=backends
+        )
         ready = self.ask(watch)
         assert isinstance(ready, CaptureStarted)
         assert ready.armed == ("capture", "rules", "drops"), ready
         self.ask(
             SendProbes(
                 id=next(self._ids),
-                place=self._ground.places[source],
+                netns=self._ground.places[source],
                 probes=probes,
                 timeout=timeout,
             )
@@ -275,7 +279,7 @@ class ProbeTo:
         self._first += 1 << 16
         return tuple(
             Probe(
-                cookie=cookie,
+                probe_id=cookie,
                 flow=Flow(protocol=protocol, src=src, dst=dst, dport=port),
                 payload=payload(cookie, port) if protocol == "udp" else b"",
             )

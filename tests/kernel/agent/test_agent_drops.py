@@ -18,7 +18,7 @@ pytestmark = pytest.mark.kernel
 
 def _drops(replies: list[Reply]) -> list[tuple[str, str, str]]:
     return [
-        (r.reason, f"{r.place.node}/{r.place.name}" if r.place else "", r.interface)
+        (r.reason, f"{r.netns.node}/{r.netns.name}" if r.netns else "", r.interface)
         for r in replies
         if isinstance(r, DropEvent)
     ]
@@ -71,9 +71,11 @@ def test_what_is_dropped_elsewhere_is_not_told(
     ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo
 ) -> None:
     probes = probe_to("10.244.2.20", 9999)
-    agent.send(StartCapture(id=20, places=(ground.places["a"],), probes=probes, layers=("drops",)))
+    agent.send(
+        StartCapture(id=20, namespaces=(ground.places["a"],), probes=probes, sources=("drops",))
+    )
     assert agent.wait(20, 10)
-    agent.send(SendProbes(id=21, place=ground.places["client"], probes=probes))
+    agent.send(SendProbes(id=21, netns=ground.places["client"], probes=probes))
     assert agent.wait(21, 10)
     agent.send(Stop(id=22, of=20))
     assert agent.wait(22, 10)

@@ -66,7 +66,7 @@ def before(ground: Ground) -> dict[str, str]:
 
 def _watch(ground: Ground, probe_to: ProbeTo) -> StartCapture:
     return StartCapture(
-        id=10, places=tuple(ground.places.values()), probes=probe_to("10.96.0.50", 80)
+        id=10, namespaces=tuple(ground.places.values()), probes=probe_to("10.96.0.50", 80)
     )
 
 
@@ -113,7 +113,7 @@ def test_after_a_signal_all_is_as_before(
     with SubprocessAgent("a", ground.doors) as agent:
         _armed(ground, agent, watch)
         [guard] = _guards_of(agent.pid)
-        agent.send(SendProbes(id=11, place=ground.places["client"], probes=watch.probes))
+        agent.send(SendProbes(id=11, netns=ground.places["client"], probes=watch.probes))
         os.killpg(agent.pid, number)
         with pytest.raises(AgentError):
             agent.wait(999, 10)
@@ -129,8 +129,8 @@ def test_killed_at_any_moment(
     watch = _watch(ground, probe_to)
     with SubprocessAgent("a", ground.doors) as agent:
         agent.send(watch)
-        agent.send(SendProbes(id=11, place=ground.places["client"], probes=watch.probes))
-        agent.send(ReadFiles(id=12, place=ground.places["a"], files=("iptables-legacy-save.txt",)))
+        agent.send(SendProbes(id=11, netns=ground.places["client"], probes=watch.probes))
+        agent.send(ReadFiles(id=12, netns=ground.places["a"], files=("iptables-legacy-save.txt",)))
         agent.send(Stop(id=13, of=10))
         _wait_until(lambda: len(agent.log) > replies or Done(id=13) in agent.log)
         os.kill(agent.pid, signal.SIGKILL)
@@ -168,10 +168,10 @@ def test_descriptors_and_threads_do_not_pile_up(
     sizes = []
     for round_ in range(3):
         watch = StartCapture(
-            id=100 + round_, places=(Netns(node="a"),), probes=probe_to("10.244.2.20", 8080)
+            id=100 + round_, namespaces=(Netns(node="a"),), probes=probe_to("10.244.2.20", 8080)
         )
         agent.send(watch)
-        agent.send(SendProbes(id=200 + round_, place=ground.places["client"], probes=watch.probes))
+        agent.send(SendProbes(id=200 + round_, netns=ground.places["client"], probes=watch.probes))
         assert agent.wait(200 + round_, 10)
         agent.send(Stop(id=300 + round_, of=watch.id))
         assert agent.wait(300 + round_, 10)
@@ -187,7 +187,7 @@ def test_a_dump_that_takes_long_does_not_outlive_the_agent(
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with SubprocessAgent("a", ground.doors) as agent:
-        agent.send(ReadFiles(id=5, place=Netns(node="a"), files=("ipset-save.txt",)))
+        agent.send(ReadFiles(id=5, netns=Netns(node="a"), files=("ipset-save.txt",)))
         _wait_until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text() != "")
         pid = int((tmp_path / "pid").read_text())
     assert agent.ended == 0, "it left by itself"

@@ -62,17 +62,20 @@ def test_lines_that_are_no_requests_are_answered_and_it_goes_on() -> None:
         b"null",
         b"\xff\xfe\x00",
         b'{"type": "reboot", "id": 1}',
-        b'{"type": "enter"}',
-        b'{"type": "enter", "id": "1", "doors": []}',
+        b'{"type": "open-namespaces"}',
+        b'{"type": "open-namespaces", "id": "1", "namespaces": []}',
         b"[" * 100_000,
-        b'{"type": "dump", "id": 7, "place": {"node": "../../x"}, "files": ["../../etc/passwd"]}',
-        b'{"type": "lookup", "id": 9, "place": {"node": "x"}, "flows": [{"protocol": "tcp"}]}',
-        b'{"type": "enter", "id": 8, "doors": []}',
+        b'{"type": "read-files", "id": 7, "netns": {"node": "../../x"}, "files": ["../../etc/passwd"]}',  # noqa: E501
+        b'{"type": "get-conntrack", "id": 9, "netns": {"node": "x"}, "flows": [{"protocol": "tcp"}]}',  # noqa: E501
+        b'{"type": "open-namespaces", "id": 8, "namespaces": []}',
     ]
     replies, stderr = _say(*hostile)
-    assert [(r["type"], r["id"]) for r in replies if r["id"] == 0] == [("oops", 0), ("done", 0)] * 9
+    assert [(r["type"], r["id"]) for r in replies if r["id"] == 0] == [
+        ("error", 0),
+        ("done", 0),
+    ] * 9
     assert [(r["type"], r["id"]) for r in replies if r["id"]] == [
-        ("oops", 7),
+        ("error", 7),
         ("done", 7),
         ("done", 8),
     ]
@@ -83,25 +86,25 @@ def test_a_flow_that_is_none_is_an_oops(ground: Ground, agent: SubprocessAgent) 
     bad = msgspec.json.decode(
         b'{"protocol":"carrier pigeon","src":"here","dst":"there"}', type=dict[str, str]
     )
-    agent.send(GetConntrack(id=5, place=ground.places["a"], flows=(Flow(**bad),)))
+    agent.send(GetConntrack(id=5, netns=ground.places["a"], flows=(Flow(**bad),)))
     with pytest.raises(AgentError):
         agent.wait(5, 10)
-    agent.send(GetConntrack(id=6, place=ground.places["a"], flows=()))
+    agent.send(GetConntrack(id=6, netns=ground.places["a"], flows=()))
     assert agent.wait(6, 10)
 
 
 def test_a_place_without_a_door(agent: SubprocessAgent) -> None:
-    agent.send(ReadFiles(id=5, place=Netns(node="a", pod="no/such"), files=("ip-addr.json",)))
+    agent.send(ReadFiles(id=5, netns=Netns(node="a", pod="no/such"), files=("ip-addr.json",)))
     with pytest.raises(AgentError, match="no door to no/such"):
         agent.wait(5, 10)
 
 
 def test_a_namespace_that_is_gone() -> None:
     place = Netns(node="a")
-    door = NetnsHandle(place=place, ns_path="/run/netns/kpa-no-such")
+    door = NetnsHandle(netns=place, ns_path="/run/netns/kpa-no-such")
     # Agents start side by side, so it is the first wait that tells of it.
     with SubprocessAgent("a", (door,)) as agent:
-        agent.send(ReadFiles(id=10, place=place, files=("ip-link.json",)))
+        agent.send(ReadFiles(id=10, netns=place, files=("ip-link.json",)))
         with pytest.raises(AgentError, match="no such namespace file"):
             agent.wait(10, 10)
 
@@ -109,19 +112,19 @@ def test_a_namespace_that_is_gone() -> None:
 def test_a_pod_that_has_ended_closes_its_own_door_only() -> None:
     node, pod = Netns(node="a"), Netns(node="a", pod="shop/web")
     doors = (
-        NetnsHandle(place=pod, ns_path="/proc/4194305/ns/net"),
-        NetnsHandle(place=node, ns_path=OWN),
+        NetnsHandle(netns=pod, ns_path="/proc/4194305/ns/net"),
+        NetnsHandle(netns=node, ns_path=OWN),
     )
     with SubprocessAgent("a", doors) as agent:
         agent.wait_until_entered()
         (closed,) = (
             r for r in agent.log if isinstance(r, FileContent) and r.file == NETNS_UNAVAILABLE
         )
-        assert (closed.place, closed.missing) == (
+        assert (closed.netns, closed.unavailable) == (
             pod,
             "pod shop/web has ended since it was looked up",
         )
-        agent.send(ReadFiles(id=10, place=node, files=("ip-link.json",)))
+        agent.send(ReadFiles(id=10, netns=node, files=("ip-link.json",)))
         assert agent.wait(10, 10)
 
 
@@ -135,16 +138,20 @@ def test_a_pod_that_ends_while_it_is_looked_at_is_looked_at_to_the_end() -> None
             time.sleep(0.01)
         words = ("nsenter", f"--net={path}", "ip", "link", "add", "of-web", "type", "bridge")
         subprocess.run(words, check=True)
-        with SubprocessAgent("a", (NetnsHandle(place=pod, ns_path=path),)) as agent:
+        with SubprocessAgent("a", (NetnsHandle(netns=pod, ns_path=path),)) as agent:
             agent.wait_until_entered()
             process.kill()
             process.wait()
-            agent.send(ReadFiles(id=10, place=pod, files=("ip-link.json", TABLES)))
+            agent.send(ReadFiles(id=10, netns=pod, files=("ip-link.json", TABLES)))
             assert agent.wait(10, 10)
-            agent.send(StartCapture(id=11, places=(pod,), probes=(), layers=("capture", "rules")))
+            agent.send(
+                StartCapture(id=11, namespaces=(pod,), probes=(), sources=("capture", "rules"))
+            )
             assert agent.wait(11, 10)
             told = {
-                r.file: r.text for r in agent.log if isinstance(r, FileContent) and not r.missing
+                r.file: r.text
+                for r in agent.log
+                if isinstance(r, FileContent) and not r.unavailable
             }
             assert [link["ifname"] for link in json.loads(told["ip-link.json"])] == ["lo", "of-web"]
             assert "of-web" in json.loads(told[TABLES])["interfaces"].values()
@@ -157,13 +164,13 @@ def test_a_pod_that_ends_while_it_is_looked_at_is_looked_at_to_the_end() -> None
 def test_without_capabilities_it_says_what_is_missing(ground: Ground) -> None:
     lines = [
         {
-            "type": "enter",
+            "type": "open-namespaces",
             "id": 1,
-            "doors": [{"place": {"node": "a"}, "netns": ground.path("a")}],
+            "namespaces": [{"netns": {"node": "a"}, "nsPath": ground.path("a")}],
             "rights": "ask for --profile x",
         },
-        {"type": "watch", "id": 2, "places": [{"node": "a"}], "probes": []},
-        {"type": "lookup", "id": 3, "place": {"node": "a"}, "flows": []},
+        {"type": "start-capture", "id": 2, "namespaces": [{"node": "a"}], "probes": []},
+        {"type": "get-conntrack", "id": 3, "netns": {"node": "a"}, "flows": []},
     ]
     without = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
     run = subprocess.run(
@@ -174,15 +181,15 @@ def test_without_capabilities_it_says_what_is_missing(ground: Ground) -> None:
         timeout=20,
     )
     replies = [json.loads(line) for line in run.stdout.splitlines()]
-    door = next(r for r in replies if r["type"] == "fact" and r["file"] == "door")
-    assert (door["place"]["node"], door["remedy"]) == ("a", "ask for --profile x")
-    assert "not permitted to enter" in door["missing"]
-    ready = next(r for r in replies if r["type"] == "ready")
+    door = next(r for r in replies if r["type"] == "file-content" and r["file"] == "netns")
+    assert (door["netns"]["node"], door["remedy"]) == ("a", "ask for --profile x")
+    assert "not permitted to enter" in door["unavailable"]
+    ready = next(r for r in replies if r["type"] == "capture-started")
     assert ready["armed"] == []
     assert [u["layer"] for u in ready["unarmed"]] == ["capture", "rules", "drops"]
     assert all("CAP_" in u["remedy"] for u in ready["unarmed"])
     assert all(u["remedy"].endswith(": ask for --profile x") for u in ready["unarmed"])
-    oops = next(r for r in replies if r["type"] == "oops")
+    oops = next(r for r in replies if r["type"] == "error")
     assert oops["hint"] == "ask for --profile x"
     assert run.stderr == ""
 
@@ -201,7 +208,7 @@ def test_a_dump_is_what_the_tool_prints(ground: Ground, agent: SubprocessAgent, 
         "ip-route.json": "ip -j -4 route show table all",
         "bridge-fdb.json": "bridge -j fdb show",
     }
-    agent.send(ReadFiles(id=5, place=ground.places["a"], files=(name,)))
+    agent.send(ReadFiles(id=5, netns=ground.places["a"], files=(name,)))
     assert agent.wait(5, 20)
     [fact] = [r for r in agent.log if isinstance(r, FileContent)]
     printed = ground.run("a", *commands[name].split())
@@ -222,10 +229,13 @@ def test_a_dump_of_everything(ground: Ground, agent: SubprocessAgent, tmp_path: 
 
     every = (*FILES, *ON_DEMAND, "resolv.conf", "no-such.txt")
     ground.run("a", "iptables-nft-restore", text="*nat\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n")
-    agent.send(ReadFiles(id=5, place=ground.places["a"], files=every))
+    agent.send(ReadFiles(id=5, netns=ground.places["a"], files=every))
     assert agent.wait(5, 30)
     facts = {r.file: r for r in agent.log if isinstance(r, FileContent)}
-    assert {name for name, fact in facts.items() if fact.missing} == {"resolv.conf", "no-such.txt"}
+    assert {name for name, fact in facts.items() if fact.unavailable} == {
+        "resolv.conf",
+        "no-such.txt",
+    }
     assert set(facts) == set(every)
     for name, fact in facts.items():
         if name.endswith(".json"):
@@ -243,10 +253,10 @@ def test_a_program_that_is_missing_is_named(
     monkeypatch.setenv("PATH", "/nonexistent")
     with SubprocessAgent("a", ground.doors) as agent:
         agent.send(
-            ReadFiles(id=5, place=ground.places["a"], files=("ip-addr.json", "ipset-save.txt"))
+            ReadFiles(id=5, netns=ground.places["a"], files=("ip-addr.json", "ipset-save.txt"))
         )
         assert agent.wait(5, 20)
-    missing = {r.file: r.missing for r in agent.log if isinstance(r, FileContent)}
+    missing = {r.file: r.unavailable for r in agent.log if isinstance(r, FileContent)}
     assert missing["ip-addr.json"] == "ip is not installed here"
     assert missing["ipset-save.txt"] == "ipset is not installed here"
 
@@ -272,7 +282,7 @@ def test_a_question_and_its_answer(ground: Ground, agent: SubprocessAgent, trans
     thread.start()
     ask = DnsQuery(
         id=5,
-        place=ground.places["client"],
+        netns=ground.places["client"],
         server="10.244.2.20",
         query=query.to_wire(),
         transport=transport,
@@ -315,7 +325,7 @@ def test_no_answer(
     agent.send(
         DnsQuery(
             id=5,
-            place=ground.places["client"],
+            netns=ground.places["client"],
             server=server,
             query=bytes(12),
             transport=transport,
@@ -331,9 +341,9 @@ def test_a_send_can_be_given_up_while_it_waits(
     ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo
 ) -> None:
     probes = probe_to("10.244.2.99", 8080, count=3)
-    watch = StartCapture(id=4, places=(ground.places["a"],), probes=probes)
+    watch = StartCapture(id=4, namespaces=(ground.places["a"],), probes=probes)
     agent.send(watch)
-    agent.send(SendProbes(id=5, place=ground.places["client"], probes=probes, timeout=60))
+    agent.send(SendProbes(id=5, netns=ground.places["client"], probes=probes, timeout=60))
     assert agent.wait(4, 10)
     assert not agent.wait(5, 0.1)
     agent.send(Stop(id=6, of=5))
@@ -341,7 +351,7 @@ def test_a_send_can_be_given_up_while_it_waits(
     assert agent.wait(5, 1)
     returned = [r for r in agent.log if isinstance(r, ProbeResult)]
     assert [r.result for r in returned] == ["timeout"] * 3
-    assert {r.cookie for r in returned} == {p.cookie for p in probes}
+    assert {r.probe_id for r in returned} == {p.probe_id for p in probes}
 
 
 def test_the_flow_that_was_asked_for(
@@ -350,7 +360,7 @@ def test_the_flow_that_was_asked_for(
     [probe] = probe_to("10.244.2.20", 8080)
     flow = msgspec.structs.replace(probe.flow, src="10.244.1.10", sport=40123)
     chosen = msgspec.structs.replace(probe, flow=flow, ttl=2)
-    agent.send(SendProbes(id=5, place=ground.places["client"], probes=(chosen,)))
+    agent.send(SendProbes(id=5, netns=ground.places["client"], probes=(chosen,)))
     assert agent.wait(5, 10)
     [returned] = [r for r in agent.log if isinstance(r, ProbeResult)]
     assert returned.flow == flow
@@ -361,7 +371,7 @@ def test_an_address_that_is_not_ours_cannot_be_a_source(
     ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo
 ) -> None:
     [probe] = probe_to("10.244.2.20", 8080, src="10.9.9.9")
-    agent.send(SendProbes(id=5, place=ground.places["client"], probes=(probe,)))
+    agent.send(SendProbes(id=5, netns=ground.places["client"], probes=(probe,)))
     assert agent.wait(5, 10)
     [returned] = [r for r in agent.log if isinstance(r, ProbeResult)]
     assert (returned.result, returned.error) == ("failed", "EADDRNOTAVAIL")

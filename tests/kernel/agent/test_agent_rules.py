@@ -91,7 +91,7 @@ def test_a_hit_is_the_line_of_save(
     replies = observe(VIP[version], 80, protocol, backend=SERVER[version])
     assert next(r for r in replies if isinstance(r, ProbeResult)).result in ("connected", "replied")
 
-    hits = [r for r in replies if isinstance(r, RuleTraceEvent) and r.place == ground.places["a"]]
+    hits = [r for r in replies if isinstance(r, RuleTraceEvent) and r.netns == ground.places["a"]]
     # Legacy tables stay, empty, once another test made them: then both are traced.
     hits = [h for h in hits if h.backend == backend]
     assert {h.family for h in hits} <= {"ip", "ip6"}
@@ -130,7 +130,7 @@ def test_the_outer_packet_of_the_tunnel_is_traced(
     rules = "*filter\n-A INPUT -p udp --dport 8472 -j ACCEPT\nCOMMIT\n"
     ground.run("b", f"iptables-{backend}-restore", text=rules)
     hits = [r for r in observe("10.244.2.20", 8080) if isinstance(r, RuleTraceEvent)]
-    found = {(h.place.node, h.chain, h.number) for h in hits if h.kind == "rule"}
+    found = {(h.netns.node, h.chain, h.number) for h in hits if h.kind == "rule"}
     assert {("a", "OUTPUT", 1), ("b", "INPUT", 1)} <= found
 
 
@@ -201,7 +201,7 @@ def test_looking_makes_no_legacy_table(ground: Ground, observe: Observe) -> None
     before = tables()
     observe("10.244.2.20", 8080)
     files = ("iptables-legacy-save.txt", "ip6tables-legacy-save.txt", "iptables-nft-save.txt")
-    observe.ask(ReadFiles(id=901, place=ground.places["b"], files=files))
+    observe.ask(ReadFiles(id=901, netns=ground.places["b"], files=files))
     assert tables() == before
 
 
@@ -209,7 +209,7 @@ def test_a_second_reader_of_the_legacy_log_is_told_who_has_it(
     ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo
 ) -> None:
     _load(ground, 4, "legacy", "tcp")
-    watch = StartCapture(id=70, places=(ground.places["a"],), probes=probe_to("10.96.0.50", 80))
+    watch = StartCapture(id=70, namespaces=(ground.places["a"],), probes=probe_to("10.96.0.50", 80))
     agent.send(watch)
     assert agent.wait(70, 10)
     with SubprocessAgent("a", ground.doors) as second:
@@ -220,8 +220,8 @@ def test_a_second_reader_of_the_legacy_log_is_told_who_has_it(
     assert "rules" in ready.armed, "nft is traced all the same"
     [missing] = ready.unarmed
     assert isinstance(missing, SourceUnavailable)
-    assert str(agent.pid) in missing.why
-    assert "NFLOG group 0" in missing.why
+    assert str(agent.pid) in missing.reason
+    assert "NFLOG group 0" in missing.reason
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
@@ -231,7 +231,7 @@ def test_everybody_can_list_rules_meanwhile(
 ) -> None:
     """nft 1.0.6 aborts on tables that it cannot interpret; ours must not be one."""
     probes = (*probe_to("10.96.0.50", port, protocol), *probe_to("fd00:10:96::50", port, protocol))
-    agent.send(StartCapture(id=70, places=(ground.places["a"],), probes=probes))
+    agent.send(StartCapture(id=70, namespaces=(ground.places["a"],), probes=probes))
     assert agent.wait(70, 10)
     for words in ("nft list tables", "nft -a list ruleset", "nft -j list ruleset"):
         assert "kptrace" in ground.run("a", *words.split())

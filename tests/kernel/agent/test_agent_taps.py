@@ -36,7 +36,7 @@ OTHER = {"in": "out", "out": "in"}
 
 
 def _tap(s: CapturedPacket) -> tuple[str, str, str, str]:
-    return (s.place.node, s.place.name, s.interface, s.direction)
+    return (s.netns.node, s.netns.name, s.interface, s.direction)
 
 
 def _taps(sightings: list[CapturedPacket]) -> list[tuple[str, str, str, str]]:
@@ -93,7 +93,7 @@ def test_conntrack_tells_what_the_flow_became(
     _dnat(ground, version, protocol)
     flow = next(r for r in observe(vip, 80, protocol) if isinstance(r, ProbeResult)).flow
 
-    observe.ask(GetConntrack(id=900, place=ground.places["a"], flows=(flow, flow.reverse)))
+    observe.ask(GetConntrack(id=900, netns=ground.places["a"], flows=(flow, flow.reverse)))
 
     entries = [r for r in agent.log if isinstance(r, ConntrackEntry)]
     assert entries[0].original == flow
@@ -110,9 +110,9 @@ def test_a_hundred_probes_at_once_are_told_apart(ground: Ground, observe: Observ
     replies = observe("10.96.0.50", 80, count=100)
     assert [r.result for r in replies if isinstance(r, ProbeResult)] == ["connected"] * 100
     syns = [r for r in replies if isinstance(r, CapturedPacket) and r.packet.innermost.flags == "S"]
-    for cookie in {s.cookie for s in syns}:
-        assert sorted(_taps([s for s in syns if s.cookie == cookie])) == sorted(FORTH)
-    assert len({s.cookie for s in syns}) == 100
+    for cookie in {s.probe_id for s in syns}:
+        assert sorted(_taps([s for s in syns if s.probe_id == cookie])) == sorted(FORTH)
+    assert len({s.probe_id for s in syns}) == 100
 
 
 def test_an_icmp_error_is_recognised_by_what_it_quotes(ground: Ground, observe: Observe) -> None:
@@ -126,7 +126,7 @@ def test_an_icmp_error_is_recognised_by_what_it_quotes(ground: Ground, observe: 
     assert (quoted.flow.dst, quoted.flow.dport, quoted.seq) == (
         "10.244.2.20",
         8080,
-        errors[0].cookie,
+        errors[0].probe_id,
     )
     returned = next(r for r in replies if isinstance(r, ProbeResult))
     assert (returned.result, returned.error) == ("unreachable", "EHOSTUNREACH")
@@ -151,7 +151,7 @@ def test_no_interface_becomes_promiscuous(
     ground: Ground, agent: SubprocessAgent, probe_to: ProbeTo
 ) -> None:
     probes = probe_to("10.244.2.20", 8080)
-    agent.send(StartCapture(id=50, places=tuple(ground.places.values()), probes=probes))
+    agent.send(StartCapture(id=50, namespaces=tuple(ground.places.values()), probes=probes))
     assert agent.wait(50, 10)
     for node in ("a", "b"):
         links = ground.run(node, "ip", "-d", "link")

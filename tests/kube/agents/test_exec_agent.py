@@ -23,9 +23,9 @@ from kptrace.model.errors import (
 from kptrace.protocol import FileContent, NetnsHandle, ReadFiles
 
 HERE = Netns(node="a")
-DOOR = NetnsHandle(place=HERE, ns_path="/proc/self/ns/net")
+DOOR = NetnsHandle(netns=HERE, ns_path="/proc/self/ns/net")
 LOST = NetnsHandle(
-    place=Netns(node="a", pod="shop/old"), pod_uid="00000000-0000-0000-0000-000000000000"
+    netns=Netns(node="a", pod="shop/old"), pod_uid="00000000-0000-0000-0000-000000000000"
 )
 NOT_YET = b'{"status":"Failure","message":"container not found (\\"agent\\")"}'
 NO_PYTHON = b'{"status":"Failure","message":"exec: \\"python3\\": executable file not found"}'
@@ -128,7 +128,7 @@ def _agent(lodging: Lodging, *doors: NetnsHandle) -> ExecAgentClient:
 
 
 def _facts(agent: ExecAgentClient) -> list[FileContent]:
-    agent.send(ReadFiles(id=7, place=HERE, files=("sysctl.txt",)))
+    agent.send(ReadFiles(id=7, netns=HERE, files=("sysctl.txt",)))
     assert agent.wait(7, 30)
     return [reply for reply in agent.log if isinstance(reply, FileContent) and reply.id == 7]
 
@@ -154,8 +154,8 @@ def test_a_pod_without_a_process_is_told_of() -> None:
     finally:
         agent.close()
     (told,) = [reply for reply in agent.log if isinstance(reply, FileContent)]
-    assert (told.place.pod, told.file) == ("shop/old", "door")
-    assert "no process of pod shop/old" in told.missing
+    assert (told.netns.pod, told.file) == ("shop/old", "door")
+    assert "no process of pod shop/old" in told.unavailable
 
 
 def test_an_image_without_python() -> None:

@@ -73,7 +73,7 @@ def test_a_service_costs_what_it_needs(shop: Any, client: Client) -> None:
     resolution = resolve(question, documents)
     assert resolution.address == "10.96.1.1"
     source = choose_source(question, documents, [one.pod for one in resolution.endpoints])
-    assert source.place.pod == "shop/client"
+    assert source.netns.pod == "shop/client"
     assert "no backend" in source.why
     assert reading.uids["shop/client"] == "uid-of-client"
     # never all Services, all pods or all nodes of the cluster
@@ -205,7 +205,7 @@ def test_no_pod_to_send_from_is_no_error_here(shop: Any, client: Client) -> None
         del shop.objects[f"{CORE}/shop/pods/{name}"]
     question, _, documents = _read(client, "svc/web")
     source = choose_source(question, documents, ["shop/web-1"])
-    assert (source.kind, source.place.node) == ("node", "b")
+    assert (source.kind, source.netns.node) == ("node", "b")
 
 
 def test_the_texts_are_as_kubectl_prints_them(shop: Any, client: Client) -> None:

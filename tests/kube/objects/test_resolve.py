@@ -131,13 +131,13 @@ def test_what_is_not_there_is_said_with_the_nearest(
 
 def test_the_source_is_a_ready_pod_that_is_no_backend() -> None:
     source = choose_source(ask("svc/web"), CLUSTER, ["shop/web-1"])
-    assert source.place == Netns(node="a", pod="shop/client")
+    assert source.netns == Netns(node="a", pod="shop/client")
     assert "no backend" in source.why
 
 
 def test_without_such_a_pod_it_is_a_node() -> None:
     source = choose_source(ask("svc/far", namespace="other"), CLUSTER, [])
-    assert (source.kind, source.place) == ("node", Netns(node="a"))
+    assert (source.kind, source.netns) == ("node", Netns(node="a"))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_without_such_a_pod_it_is_a_node() -> None:
     ],
 )
 def test_the_source_as_asked(text: str, place: Netns) -> None:
-    assert choose_source(ask("svc/web", source=text), CLUSTER, []).place == place
+    assert choose_source(ask("svc/web", source=text), CLUSTER, []).netns == place
 
 
 @pytest.mark.parametrize("text", ["pod/nope", "node/nope", "pod/pending", "1.2.3.4", "what"])

@@ -131,7 +131,7 @@ def record(type: int, data: bytes, name: bytes = b"\xc0\x0c") -> bytes:
 def answer(wire: bytes = b"", error: str = "") -> DnsResponse:
     return DnsResponse(
         id=1,
-        place=Netns(node="node-a", pod="shop/client"),
+        netns=Netns(node="node-a", pod="shop/client"),
         server="10.96.0.10",
         transport="udp",
         elapsed_us=812,

@@ -11,7 +11,7 @@ from kptrace.lab.faults import inject
 from kptrace.model.errors import NotFoundError
 
 NAMES = """proxy-rules-missing stale-dnat no-endpoints forward-policy-drop bridge-nf-off
-tunnel-port-blocked ip-forward-off fdb-stale fdb-missing pod-route-missing nobody-listens
+tunnel-port-blocked ip-forward-off fdb-stale fdb-missing pod-route-missing no-listener
 ipvs-weight-zero ipvs-no-server ipvs-address-missing ipip-blocked tunnel-down
 policy-deny-ingress policy-deny-egress rp-filter"""
 

@@ -101,4 +101,4 @@ def test_a_rule_refers_to_itself_as_reports_do() -> None:
         "INPUT",
         3,
     )
-    assert (ref.text, ref.words) == ("-j DROP", "drops it")
+    assert (ref.text, ref.description) == ("-j DROP", "drops it")

@@ -32,7 +32,7 @@ def test_each_backend_is_a_branch_of_the_same_weight(cluster: Any) -> None:
         (NEAR[0], 0.5, Outcome.DELIVERED),
         (FAR[0], 0.5, Outcome.DELIVERED),
     }
-    assert all(branch.certain for branch in branches)
+    assert all(branch.deterministic for branch in branches)
 
 
 def test_the_address_is_on_no_interface(cluster: Any) -> None:
@@ -90,15 +90,15 @@ def test_it_stands_for_no_pod_s_port(cluster: Any) -> None:
 def test_what_is_left_to_others_is_doubtful(cluster: Any) -> None:
     program(cluster, frontend(FAR, left="somebody else does it"))
     (branch,) = cluster.ask(SERVICE).branches
-    assert not branch.certain
-    assert "somebody else does it" in branch.words
+    assert not branch.deterministic
+    assert "somebody else does it" in branch.description
 
 
 def test_maps_that_were_not_read_leave_it_open(cluster: Any) -> None:
     cluster.change(cluster.a, programs=BpfDatapath(owner="Cilium", frontends=None))
     (branch,) = cluster.ask(SERVICE).branches
     assert branch.outcome is Outcome.INCONCLUSIVE
-    assert not branch.certain
+    assert not branch.deterministic
     # a pod's own address needs no map
     assert cluster.only(NEAR[0], 8080) == (Outcome.DELIVERED, "")
 
@@ -145,8 +145,8 @@ def test_a_program_carries_it_to_the_node_that_has_the_pod(cluster: Any, make_ro
     branches = {b.backend.address: b for b in cluster.ask(SERVICE).branches}
     far = branches[FAR[0]]
     assert far.outcome is Outcome.DELIVERED
-    assert not far.certain
-    assert "Cilium's programs take it at cilium_host" in far.words
+    assert not far.deterministic
+    assert "Cilium's programs take it at cilium_host" in far.description
     (encap, *_) = [step for step in far.steps if step.action == "encap"]
     assert (encap.interface, encap.packet.flow.dst) == ("cilium_vxlan", "172.30.0.12")
     assert encap.packet.tunnel.vni is None  # it is the sender's identity
@@ -165,7 +165,7 @@ def test_where_no_way_is_usual_the_walk_ends_open(cluster: Any) -> None:
     program(cluster, taken=("flannel.1",))
     (branch,) = cluster.ask(FAR[0], 8080).branches
     assert branch.outcome is Outcome.INCONCLUSIVE
-    assert "where Cilium sends what it takes at flannel.1 is not known" in branch.words
+    assert "where Cilium sends what it takes at flannel.1 is not known" in branch.description
 
 
 def test_what_comes_in_by_a_device_of_a_switch_is_the_switch_s(cluster: Any) -> None:

@@ -106,8 +106,8 @@ def check(found: Prediction, wanted: tuple[Endpoint, ...], what: str) -> None:
     assert set(weights) == {(one.address, one.port) for one in wanted}, what
     assert weights == pytest.approx(dict.fromkeys(weights, 1 / len(wanted))), what
     for branch in found.branches:
-        unseen = "was not looked at" in branch.words
-        assert branch.outcome is Outcome.DELIVERED or unseen, (what, branch.words)
+        unseen = "was not looked at" in branch.description
+        assert branch.outcome is Outcome.DELIVERED or unseen, (what, branch.description)
 
 
 def test_cluster_ips_from_a_pod_and_from_the_node(dump: Dump) -> None:
@@ -146,9 +146,9 @@ def test_the_server_is_chosen_in_words(dump: Dump) -> None:
     assert step.rule
     assert (step.rule.backend, step.rule.chain) == ("ipvs", "10.96.1.1:80/tcp")
     how = "rr takes them in turn" if "rr" in dump.folder.name else "sh goes by a hash of the client"
-    assert f"one of 3 servers: {how}" in step.words
+    assert f"one of 3 servers: {how}" in step.description
     affine = dump.ask("10.96.1.3", 80, CLIENT["ip"]).branches[0]
-    words = next(step.words for step in affine.steps if step.action == "dnat")
+    words = next(step.description for step in affine.steps if step.action == "dnat")
     assert "a client keeps its server for 3 h" in words
 
 
@@ -157,7 +157,7 @@ def test_the_path_is_input_then_output(dump: Dump) -> None:
     for branch in dump.ask("10.96.1.9", 80, CLIENT["ip"]).branches:
         hooks = []
         for step in branch.steps:
-            if step.action == "reply" or step.place != NODE_A or step.packet.tunnel:
+            if step.action == "reply" or step.netns != NODE_A or step.packet.tunnel:
                 break
             if step.hook and step.hook not in hooks[-1:]:
                 hooks.append(step.hook)
@@ -168,7 +168,7 @@ def test_the_path_is_input_then_output(dump: Dump) -> None:
 def test_an_unknown_port_of_a_service_is_refused(dump: Dump) -> None:
     (branch,) = dump.ask("10.96.1.1", 81, CLIENT["ip"]).branches
     assert (branch.outcome, branch.cause) == (Outcome.NOT_PROGRAMMED, "proxy-rules-missing")
-    assert "KUBE-IPVS-FILTER" in branch.blame
+    assert "KUBE-IPVS-FILTER" in branch.object
 
 
 ANSWER = re.compile(r"peer=(\S+):\d+ local=(\S+):\d+")
@@ -254,7 +254,7 @@ def asked(weight: int = 1, seconds: int = 299, **sysctls: str) -> tuple[set[str]
     ).branches
     steps = [step for one in found for step in one.steps if step.action == "dnat"]
     where = {step.packet.flow.dst for step in steps}
-    return where, all(step.certain for step in steps), steps[0].words
+    return where, all(step.deterministic for step in steps), steps[0].description
 
 
 def test_a_client_that_was_there_before_has_its_server() -> None:

@@ -33,8 +33,8 @@ def test_whether_its_sender_hears_of_it(cluster: Any, old: str, new: str, ends: 
     cluster.edit(cluster.a, old, new)
     (branch,) = cluster.ask(EMPTY).branches
     assert branch.outcome is Outcome.NO_ENDPOINTS
-    assert branch.certain  # that the packet was refused
-    told = silent_reject_note(branch.words)
+    assert branch.deterministic  # that the packet was refused
+    told = silent_reject_note(branch.description)
     assert told.endswith(f"{ends} ends the refusal") if ends else told == ""
 
 
@@ -43,4 +43,4 @@ def test_it_is_related_to_the_connection(cluster: Any) -> None:
     cluster.edit(cluster.a, POLICY, POLICY.replace("ACCEPT", "DROP"))
     cluster.edit(cluster.a, RULE, RULE + "-A OUTPUT -m conntrack --ctstate RELATED -j ACCEPT\n")
     (branch,) = cluster.ask(EMPTY).branches
-    assert "ends the refusal" not in branch.words
+    assert "ends the refusal" not in branch.description

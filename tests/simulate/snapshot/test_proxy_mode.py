@@ -31,7 +31,7 @@ def test_each_proxy_by_what_it_left(cases: Path) -> None:
 def test_two_nat_tables_are_named_with_what_clears_them() -> None:
     files = {"iptables-legacy-save.txt": RULES, "iptables-nft-save.txt": RULES}
     (found,) = conflicting_proxies("node-a", read_snapshot(NODE, files).ruleset)
-    assert (found.cause, found.severity) == ("two-nat-tables", "warning")
+    assert (found.cause, found.severity) == ("conflicting-nat-tables", "warning")
     assert found.object == "iptables-legacy nat and iptables-nft nat"
     assert any(line.startswith("iptables-nft-save | grep -v KUBE-") for line in found.remedy)
 

@@ -81,7 +81,7 @@ def crossings(branch: Branch) -> list[str]:
     steps = list(branch.steps)
     end = next((n for n, step in enumerate(steps) if step.action == "reply"), len(steps))
     return [
-        f"{step.place.pod.partition('/')[2] or step.place.node} {step.interface} {step.direction}"
+        f"{step.netns.pod.partition('/')[2] or step.netns.node} {step.interface} {step.direction}"
         for step in steps[:end]
         if step.action == "seen"
     ]
@@ -116,7 +116,7 @@ def gres(key: int = 9) -> tuple[Gre, Gre]:
 def test_geneve_with_one_remote(cluster: Any) -> None:
     between(cluster, kind=("geneve", "geneve"), geneve=geneves())
     branch = one(cluster)
-    assert (branch.outcome, branch.certain) == (Outcome.DELIVERED, True)
+    assert (branch.outcome, branch.deterministic) == (Outcome.DELIVERED, True)
     assert [each for each in crossings(branch) if "flannel" in each or "eth0" in each][1:-1] == (
         CARRIED
     )
@@ -129,7 +129,7 @@ def test_its_far_end_must_have_the_same_vni(cluster: Any) -> None:
     between(cluster, kind=("geneve", "geneve"), geneve=geneves(8))
     branch = one(cluster)
     assert (branch.outcome, branch.cause) == (Outcome.DROPPED, "tunnel-device-missing")
-    assert branch.words == "no device takes GENEVE 7 on port 6081"
+    assert branch.description == "no device takes GENEVE 7 on port 6081"
 
 
 def test_the_far_end_of_geneve_is_asked_for_its_link_address(cluster: Any) -> None:
@@ -142,7 +142,7 @@ def test_the_far_end_of_geneve_is_asked_for_its_link_address(cluster: Any) -> No
 def test_gre_with_one_remote(cluster: Any) -> None:
     between(cluster, kind=("gre", "gre"), gre=gres(), noarp=(True, True))
     branch = one(cluster)
-    assert (branch.outcome, branch.certain) == (Outcome.DELIVERED, True)
+    assert (branch.outcome, branch.deterministic) == (Outcome.DELIVERED, True)
     outer = encap(branch)
     assert outer.tunnel == Tunnel(kind="gre", vni=9)
     assert (outer.flow.protocol, outer.flow.src, outer.flow.dst) == (
@@ -155,7 +155,7 @@ def test_gre_with_one_remote(cluster: Any) -> None:
 def test_its_far_end_must_have_the_same_key(cluster: Any) -> None:
     between(cluster, kind=("gre", "gre"), gre=gres(8), noarp=(True, True))
     branch = one(cluster)
-    assert (branch.cause, branch.words) == (
+    assert (branch.cause, branch.description) == (
         "tunnel-device-missing",
         "no device takes GRE with key 9",
     )
@@ -173,8 +173,8 @@ def test_its_far_end_must_have_the_same_key(cluster: Any) -> None:
 def test_what_nobody_told_is_not_guessed(cluster: Any, part: Any) -> None:
     between(cluster, **part)
     branch = one(cluster)
-    assert (branch.outcome, branch.certain) == (Outcome.INCONCLUSIVE, False)
-    assert "the far end is not known here" in branch.words
+    assert (branch.outcome, branch.deterministic) == (Outcome.INCONCLUSIVE, False)
+    assert "the far end is not known here" in branch.description
 
 
 # --- WireGuard ------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ def test_the_longest_prefix_wins() -> None:
 def test_wireguard_to_its_peer(cluster: Any) -> None:
     tunnelled(cluster)
     branch = one(cluster)
-    assert (branch.outcome, branch.certain) == (Outcome.DELIVERED, True)
+    assert (branch.outcome, branch.deterministic) == (Outcome.DELIVERED, True)
     outer = encap(branch)
     assert outer.tunnel == Tunnel(kind="wireguard")
     assert (outer.flow.sport, outer.flow.dst, outer.flow.dport) == (51820, "172.30.0.12", 51820)
@@ -260,22 +260,22 @@ def test_a_peer_that_nobody_has(cluster: Any) -> None:
     tunnelled(cluster, first=shown(1, text="10.244.2.0/24", other="10.244.9.0/24"))
     branch = one(cluster)
     assert (branch.outcome, branch.cause) == (Outcome.REJECTED, "wireguard-peer-missing")
-    assert branch.blame == "node-a: flannel.1"
-    assert "10.244.2.21 among its allowed IPs" in branch.words
+    assert branch.object == "node-a: flannel.1"
+    assert "10.244.2.21 among its allowed IPs" in branch.description
 
 
 def test_a_peer_without_an_endpoint(cluster: Any) -> None:
     tunnelled(cluster, first=shown(1, text="  endpoint: 172.30.0.12:51820\n", other=""))
     branch = one(cluster)
     assert (branch.outcome, branch.cause) == (Outcome.REJECTED, "wireguard-peer-missing")
-    assert KEY_B in branch.blame
+    assert KEY_B in branch.object
 
 
 def test_the_far_end_must_allow_the_source(cluster: Any) -> None:
     tunnelled(cluster, second=shown(2, text="10.244.1.0/24", other="10.244.9.0/24"))
     branch = one(cluster)
     assert (branch.outcome, branch.cause) == (Outcome.DROPPED, "wireguard-peer-missing")
-    assert branch.blame == "node-b: flannel.1"
+    assert branch.object == "node-b: flannel.1"
 
 
 def test_another_port_at_the_far_end(cluster: Any) -> None:

@@ -42,7 +42,7 @@ BLAMED = {
     "fdb-stale": Blame("node-a", "FDB entry of flannel.1", evidence=r"172\.30\.0\.99"),
     "fdb-missing": Blame("node-a", "FDB entry of flannel.1"),
     "pod-route-missing": Blame("node-a", r"10\.244\.2\.0/2[46]"),
-    "nobody-listens": Blame("node-b", "shop/remote-1 port 8080", Outcome.REFUSED),
+    "no-listener": Blame("node-b", "shop/remote-1 port 8080", Outcome.REFUSED),
     "ipvs-weight-zero": Blame(
         "node-a", rf"IPVS {VIP}:80/tcp", Outcome.REJECTED, r"10\.244\.2\.21:8080 weight 0"
     ),

@@ -42,9 +42,9 @@ def test_an_address_by_the_nodes_own_tables(bench: Any, address: str, server: st
     choice = next(hop for hop in made["hops"] if hop["action"] == "dnat")
     assert choice["packet"]["flow"]["dst"] == server
     assert (choice["rule"]["backend"], choice["rule"]["chain"]) == ("ipvs", f"{address}:80/tcp")
-    assert choice["rule"]["words"].endswith("; conntrack has it")
+    assert choice["rule"]["description"].endswith("; conntrack has it")
     assert made["hops"][0]["packet"]["flow"]["src"] == CLIENT
-    assert made["evidence"]["returned"][0]["result"] == "connected"
+    assert made["evidence"]["probeResults"][0]["result"] == "connected"
 
 
 def test_a_name_is_not_known(bench: Any) -> None:

@@ -73,7 +73,7 @@ def test_the_server_that_binds_it_is_foretold_and_taken(bench: Any, known: str) 
     made: Trace = bench.trace("svc/sticky", "pod/client-b")
     assert made.outcome is Outcome.DELIVERED, made.summary
     (branch,) = made.prediction.branches
-    assert branch.certain
+    assert branch.deterministic
     assert branch.backend
     assert f"{branch.backend.address}:{branch.backend.port}" == known
     (entry, *_) = made.evidence.conntrack
@@ -81,8 +81,8 @@ def test_the_server_that_binds_it_is_foretold_and_taken(bench: Any, known: str) 
     (choice,) = (hop for hop in made.hops if hop.action == "dnat")
     assert choice.rule
     bound = f"an earlier connection of this client binds it to {known} for "
-    assert bound in choice.rule.words
-    seconds = int(choice.rule.words.partition(bound)[2].partition(" s more")[0])
+    assert bound in choice.rule.description
+    seconds = int(choice.rule.description.partition(bound)[2].partition(" s more")[0])
     assert 10_000 < seconds <= 10_800
 
 

@@ -83,9 +83,9 @@ def test_whom_it_takes(bench: Any, scheduler: str) -> None:
         assert set(taken.values()) == {FLOWS // len(SERVERS)}
     (choice,) = (hop for hop in made.hops if hop.action == "dnat")
     assert choice.rule
-    assert WORDS[scheduler] in choice.rule.words
-    assert choice.rule.words.endswith("; conntrack has it")
-    assert {other.text.split()[1] for other in (choice.rule, *choice.via)} == SERVERS
+    assert WORDS[scheduler] in choice.rule.description
+    assert choice.rule.description.endswith("; conntrack has it")
+    assert {other.text.split()[1] for other in (choice.rule, *choice.preceding_rules)} == SERVERS
 
 
 @contextmanager

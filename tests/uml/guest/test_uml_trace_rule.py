@@ -97,7 +97,7 @@ def test_the_kernel_tells_the_path(bench: Any) -> None:
         hit
         for hit in told.replies
         if isinstance(hit, RuleTraceEvent)
-        and hit.place == Netns(node="node-a")
+        and hit.netns == Netns(node="node-a")
         and hit.packet
         and hit.packet.flags == "S"
         and hit.packet.tunnel is None
@@ -109,8 +109,8 @@ def test_the_kernel_tells_the_path(bench: Any) -> None:
     there = {"raw:PREROUTING", "raw:OUTPUT", *tables(bench, "node-a")}
     assert bases == [chain for chain in path if chain in there]
     report = trace.report(told)
-    rules = [layer for layer in report.evidence.layers if layer.name == "rules"]
-    assert all(layer.reports and not layer.missing for layer in rules)
+    rules = [layer for layer in report.evidence.sources if layer.name == "rules"]
+    assert all(layer.reports and not layer.unavailable for layer in rules)
     (dnat,) = (hop for hop in report.hops if hop.action == "dnat")
     assert dnat.observed
     assert dnat.rule
@@ -125,19 +125,21 @@ def test_without_leave_no_rule_is_set(bench: Any) -> None:
     told = run(bench, allowed=False)
     assert not any(isinstance(reply, RuleTraceEvent) for reply in told.replies)
     assert (raw(bench, "node-a"), logger(bench, "node-a")) == before
-    missing = [layer for layer in trace.report(told).evidence.layers if layer.missing]
+    missing = [layer for layer in trace.report(told).evidence.sources if layer.unavailable]
     assert {layer.node for layer in missing if layer.name == "rules"} == {"node-a", "node-b"}
 
 
 def test_killed_agent_leaves_no_rule(bench: Any) -> None:
     flow = Flow(protocol="tcp", src="10.244.1.10", dst="10.96.1.2", dport=80)
-    probe = Probe(cookie=0x12345600, flow=flow)
+    probe = Probe(probe_id=0x12345600, flow=flow)
     before = logger(bench, "node-a")
     with LabEnvironment(bench.lab) as ground:
         agent: Any = ground.agent("node-a")
         place = Netns(node="node-a")
         agent.send(
-            StartCapture(id=77, places=(place,), probes=(probe,), layers=("rules",), raw_trace=True)
+            StartCapture(
+                id=77, namespaces=(place,), probes=(probe,), sources=("rules",), raw_trace=True
+            )
         )
         assert agent.wait(77, 30)
         assert "TRACE" in raw(bench, "node-a")

@@ -97,9 +97,9 @@ def test_delivered(bench: Any, way: Way) -> None:
         allowed = WEB  # a pod's own packets are sent anywhere by rules
     assert pod.key in allowed
     assert last.packet.flow.dst in pod.addresses
-    told = made.evidence.agreement
+    told = made.evidence.prediction_match
     assert told
-    assert (told.seen, told.parted) == (told.predicted, "")
+    assert (told.seen, told.diverged_at) == (told.predicted, "")
     if not way.mute:
         the_backend_agrees(made, last, pod)
     if plan.proxy == "ipvs" and not way.direct:
@@ -109,7 +109,7 @@ def test_delivered(bench: Any, way: Way) -> None:
 
 
 def the_backend_agrees(made: Trace, last: Hop, pod: Any) -> None:
-    (returned,) = made.evidence.returned
+    (returned,) = made.evidence.probe_results
     said = returned.data.decode(errors="replace")  # an echo: the probe's own bytes behind
     if said:
         assert pod.name in said
@@ -137,33 +137,33 @@ def ipvs_agrees(bench: Any, made: Trace, way: Way) -> None:
         "no other takes connections",
         "an earlier connection of this client",
     )
-    assert any(reason in ref.words for reason in reasons)
-    assert ref.words.endswith("; conntrack has it")
+    assert any(reason in ref.description for reason in reasons)
+    assert ref.description.endswith("; conntrack has it")
     assert chosen[0].observed
-    rivals = [other.number for other in chosen[0].via]
+    rivals = [other.number for other in chosen[0].preceding_rules]
     assert sorted([*rivals, ref.number]) == list(range(1, len(servers) + 1))
-    for one in (ref, *chosen[0].via):
-        assert re.search(r"weight 1, active \d+, inactive \d+", one.words)
+    for one in (ref, *chosen[0].preceding_rules):
+        assert re.search(r"weight 1, active \d+, inactive \d+", one.description)
     if way.target == "svc/sticky":
         kept = (
             "a client keeps its server for 3 h",
             "an earlier connection of this client binds it to",
         )
-        assert any(reason in ref.words for reason in kept)
+        assert any(reason in ref.description for reason in kept)
 
 
 def the_layers_are_honest(made: Trace) -> None:
     """Taps and conntrack told; rules and drops are missing, and it is said why and what helps."""
-    layers = {(layer.name, layer.node): layer for layer in made.evidence.layers}
+    layers = {(layer.name, layer.node): layer for layer in made.evidence.sources}
     for (name, _), layer in layers.items():
         assert not layer.lost
         if name in ("capture", "conntrack"):
-            assert not layer.missing
+            assert not layer.unavailable
         if name == "rules":
-            assert "no nftables" in layer.missing
+            assert "no nftables" in layer.unavailable
             assert "--trace-rule" in layer.remedy
         if name == "drops":
-            assert "btf" in layer.missing.lower()
+            assert "btf" in layer.unavailable.lower()
     assert {"capture", "rules", "drops", "conntrack"} <= {name for name, _ in layers}
 
 

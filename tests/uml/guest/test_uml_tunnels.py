@@ -94,14 +94,14 @@ def test_there_and_back(bench: Any, kind: str) -> None:
         made: Trace = bench.trace("svc/remote", "pod/client")
     assert made.outcome is Outcome.DELIVERED, made.summary
     assert made.findings == ()
-    told = made.evidence.agreement
+    told = made.evidence.prediction_match
     assert told
-    assert (told.seen, told.parted) == (told.predicted, "")
+    assert (told.seen, told.diverged_at) == (told.predicted, "")
     wrapped = [hop for hop in made.hops if hop.action == "encap"]
     assert [hop.packet.tunnel for hop in wrapped] == [wanted.tunnel]
-    assert f"{DEVICE} has the one remote" in wrapped[0].words
+    assert f"{DEVICE} has the one remote" in wrapped[0].description
     assert [hop.interface for hop in made.hops if hop.action == "decap"] == [DEVICE]
-    assert all(branch.certain for branch in made.prediction.branches)
+    assert all(branch.deterministic for branch in made.prediction.branches)
 
 
 def test_a_far_end_that_is_another(bench: Any) -> None:

@@ -69,11 +69,11 @@ def test_the_report_says_what_connections_say(bench: Any, untracked: Lab, way: s
     assert choice.observed
     assert choice.rule
     assert choice.rule.backend == "ipvs"
-    assert choice.rule.words.endswith("IPVS' connection table has it")
-    told = made.evidence.agreement
+    assert choice.rule.description.endswith("IPVS' connection table has it")
+    told = made.evidence.prediction_match
     assert told
-    assert (told.seen, told.parted) == (told.predicted, "")
-    (returned,) = made.evidence.returned
+    assert (told.seen, told.diverged_at) == (told.predicted, "")
+    (returned,) = made.evidence.probe_results
     works = returned.result == "connected"  # the socket's own word
     assert (made.outcome is Outcome.DELIVERED) == works
     if works:
