@@ -70,7 +70,7 @@ def _through(door: NetnsHandle, pids: list[int], proc: Path) -> NetnsHandle:
     confs = (proc / str(pid) / "root/etc/resolv.conf" for pid in reversed(pids))
     return msgspec.structs.replace(
         door,
-        netns=str(proc / str(pids[0]) / "ns/net") if pids else "",
+        ns_path=str(proc / str(pids[0]) / "ns/net") if pids else "",
         resolv_conf=next((str(path) for path in confs if _has_text(path)), ""),
     )
 

@@ -22,7 +22,7 @@ PROMISED = {"apiVersion", "kind", "target", "node", "proxy", "ports", "findings"
 PORT = {"name", "port", "protocol", "entries"}
 ENTRY = {"kind", "address", "port", "from", "outcome", "backends", "rules", "deterministic"}
 BACKEND = {"address", "port", "weight", "node", "pod"}
-RULE = {"table", "chain", "number", "text", "words"}
+RULE = {"table", "chain", "number", "text", "description"}
 
 
 def test_the_committed_schema_is_the_models(golden: Callable[[Path, str], None]) -> None:

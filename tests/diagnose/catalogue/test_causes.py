@@ -32,7 +32,7 @@ PROMISED = [
     "link-down",
     "neighbour-failed",
     "policy-drop",
-    "mtu",
+    "mtu-exceeded",
     "dns-address-differs",
     "dns-nxdomain",
     "dns-timeout",
@@ -62,7 +62,7 @@ def test_an_entry_is_whole(id: str) -> None:
 
 def test_an_unknown_id_is_nothing() -> None:
     assert cause("made-up") is None
-    assert cause("mtu") is CAUSES["mtu"]
+    assert cause("mtu-exceeded") is CAUSES["mtu-exceeded"]
 
 
 def test_whatever_the_code_names_as_a_cause_is_in_the_catalogue() -> None:

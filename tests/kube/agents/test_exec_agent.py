@@ -154,7 +154,7 @@ def test_a_pod_without_a_process_is_told_of() -> None:
     finally:
         agent.close()
     (told,) = [reply for reply in agent.log if isinstance(reply, FileContent)]
-    assert (told.netns.pod, told.file) == ("shop/old", "door")
+    assert (told.netns.pod, told.file) == ("shop/old", "netns")
     assert "no process of pod shop/old" in told.unavailable
 
 

@@ -49,7 +49,7 @@ def test_the_choice_names_the_map_and_the_slot(cluster: Any) -> None:
     (branch,) = cluster.ask(SERVICE).branches
     (step,) = [step for step in branch.steps if step.action == "dnat"]
     assert step.hook == "connect"
-    assert (step.place, step.rule.backend, step.rule.table) == (cluster.client, "bpf", "services")
+    assert (step.netns, step.rule.backend, step.rule.table) == (cluster.client, "bpf", "services")
     assert step.rule.text == "10.96.0.60:80/TCP [ClusterIP] slot 1 -> 10.244.2.21:8080"
 
 
