@@ -26,7 +26,7 @@ from kptrace.model import EvidenceSource, Netns, Value
 from kptrace.model.errors import AgentError
 from kptrace.plugins.registry import wanted
 from kptrace.protocol import AgentClient, FileContent, ReadFiles
-from kptrace.rules.iptables.save import PRIORITIES
+from kptrace.rules.iptables.base_chains import PRIORITIES
 from kptrace.rules.live.queries import TABLES
 from kptrace.trace.agent_session import FILES, AgentSession, Environment
 

@@ -48,7 +48,9 @@ class Node:
             self.asked.append(file)
             if file == self._dies:
                 return
-            told = {"text": self._files[file]} if file in self._files else {"unavailable": "not here"}
+            told = (
+                {"text": self._files[file]} if file in self._files else {"unavailable": "not here"}
+            )
             self.log.append(FileContent(id=request.id, netns=request.netns, file=file, **told))
         self.log.append(Done(id=request.id))
 

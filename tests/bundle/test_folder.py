@@ -11,7 +11,7 @@ import pytest
 
 from kptrace.bundle.folder import Bundle
 from kptrace.model.errors import NotFoundError, ObservationError, ParseError
-from kptrace.rules.load import Asking
+from kptrace.rules.load import BatchedFiles
 
 RULES = "*nat\nCOMMIT\n"
 
@@ -128,7 +128,7 @@ def test_of_a_saved_run_what_its_trace_reached(tmp_path: Path, packed: bool) -> 
     bundle = Bundle(path)
     assert bundle.nodes == ("node-a",)
     files = bundle.node("node-a")
-    assert isinstance(files, Asking)
+    assert isinstance(files, BatchedFiles)
     assert files.get_many(["rules/nft/ip/nat/chain/A.json"])
     assert files.get_many(["sysctl.txt"]) == {}
     with pytest.raises(NotFoundError, match="what its trace reached"):

@@ -26,6 +26,7 @@ from kptrace.agent.netns import run_in_netns
 from kptrace.agent.state import ipvs_table, pinned_maps
 from kptrace.agent.thread_map import thread_map
 from kptrace.protocol import FileContent, NetnsHandle
+from kptrace.rules.model.coverage import LISTED_NOTHING
 
 TIMEOUT = 120  # seconds; iptables-nft-save of 10,000 Services takes 37
 _PARALLEL = 4
@@ -78,6 +79,9 @@ PROGRAMS = {
     "conntrack-stats.txt": Program(("conntrack", "-S")),
     "ss-listening.txt": Program(("ss", "-Hlntu")),
 }
+_EMPTY_IF_NOTHING = frozenset(
+    name for name in PROGRAMS if name.endswith("-save.txt") or name == "ipvsadm-Sn.txt"
+)
 SYSCTLS = (
     "net/ipv4/ip_forward",
     "net/ipv4/ip_local_port_range",
@@ -141,9 +145,11 @@ def _read(name: str, door: NetnsHandle) -> str:
     if name not in PROGRAMS:
         raise FileUnavailable("this agent does not know such a file")
     program = PROGRAMS[name]
-    if program.if_listed and not _listed(program.if_listed):
-        return ""
-    return _output(program.argv)
+    text = ""
+    if not program.if_listed or _listed(program.if_listed):
+        text = _output(program.argv)
+    # an empty file alone would not tell a node without rules from a program that failed
+    return text or (f"{LISTED_NOTHING}\n" if name in _EMPTY_IF_NOTHING else "")
 
 
 def _listed(name: str) -> bool:

@@ -49,7 +49,7 @@ class IpsetSave(RulesetSource):
                     raise ParseError(name, place, f"set {current} for the second time", _HINT)
                 self._created[current] = (place, kind, options or "")
                 self._added[current] = []
-            elif line.strip():
+            elif line.strip() and not line.startswith("#"):
                 raise ParseError(name, place, f"{line[:60]!r} neither creates nor adds", _HINT)
 
     def tables(self) -> Sequence[Table]:

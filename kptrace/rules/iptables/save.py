@@ -21,9 +21,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Literal, overload
+from typing import overload
 
 from kptrace.model.errors import ParseError
+from kptrace.rules.iptables.base_chains import HOOKS, Backend, priority_of, type_of
 from kptrace.rules.iptables.parse_rule import compile_words
 from kptrace.rules.iptables.save_index import (
     DECLARED,
@@ -36,19 +37,6 @@ from kptrace.rules.iptables.save_index import (
 )
 from kptrace.rules.model.ruleset import Chain, Rule, Rules, RulesetSource, Table
 from kptrace.rules.model.sets import Set
-
-Backend = Literal["legacy", "nft"]
-
-HOOKS = {
-    "PREROUTING": "prerouting",
-    "INPUT": "input",
-    "FORWARD": "forward",
-    "OUTPUT": "output",
-    "POSTROUTING": "postrouting",
-}
-PRIORITIES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
-_NFT_SECURITY = 150  # iptables-nft's own number for it (iptables/nft.c), behind source NAT
-_SOURCE_NAT = 100  # nat in INPUT and POSTROUTING
 
 _RULE = re.compile(r"(?:\[(\d+):(\d+)\] )?-A \S+ ?(.*)\n")
 _LEADING = re.compile(r"(?:(?:\[\d++:\d++\] )?+-A \S++ -d [^ /]++/(?:32|128) .*+\n)*+(.++\n)?")
@@ -129,20 +117,6 @@ class IptablesSave(RulesetSource):
         return ParseError(
             self.name, line, text, "take it again with iptables-save, whole and unedited"
         )
-
-
-def priority_of(table: Table, hook: str) -> int:
-    if table.name == "nat" and hook in ("input", "postrouting"):
-        return _SOURCE_NAT
-    if table.name == "security" and table.backend == "nft":
-        return _NFT_SECURITY
-    return PRIORITIES.get(table.name, 0)
-
-
-def type_of(table: str, hook: str) -> str:
-    if table == "nat":
-        return "nat"
-    return "route" if table == "mangle" and hook == "output" else "filter"
 
 
 class SavedRules(Rules):

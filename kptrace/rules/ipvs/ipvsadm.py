@@ -92,7 +92,7 @@ def read_ipvs(text: str, name: str) -> tuple[VirtualService, ...]:
     services: dict[tuple[str, str, str], VirtualService] = {}
     servers: dict[tuple[str, str, str], list[RealServer]] = {}
     for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
+        if not line.strip() or line.startswith("#"):
             continue
         try:
             options = _options(line.split())

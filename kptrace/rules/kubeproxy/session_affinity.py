@@ -19,7 +19,7 @@ _PREFIX = "affinity-"
 class WithoutAffinity(Ruleset):
     def __init__(self, ruleset: Ruleset) -> None:
         unbound = tuple(replace(one, bound=()) if one.bound else one for one in ruleset.ipvs)
-        super().__init__(ruleset._sources, unbound, ruleset.missing)
+        super().__init__(ruleset._sources, unbound, ruleset.missing, lambda: ruleset.coverage)
 
     def set(self, table: Table | None, name: str) -> Set | None:
         found = super().set(table, name)

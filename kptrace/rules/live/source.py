@@ -22,7 +22,7 @@ import msgspec
 from kptrace.model.errors import ParseError
 from kptrace.rules.ipset.kernel_set import save_text
 from kptrace.rules.ipset.save import IpsetSave
-from kptrace.rules.iptables.save import HOOKS, PRIORITIES, priority_of, type_of
+from kptrace.rules.iptables.base_chains import HOOKS, PRIORITIES, priority_of, type_of
 from kptrace.rules.live.chain import LiveRules, RuleDecoder
 from kptrace.rules.live.elements import LiveElements, encodable
 from kptrace.rules.live.queries import TABLES, RuleQuery, in_ipset, in_table

@@ -16,10 +16,12 @@ What a body is made of is in ``expressions.py``, sets are in ``sets.py``, IPVS s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, overload
 
 from kptrace.model import RuleRef, Value
+from kptrace.rules.model.coverage import RulesetCoverage
 from kptrace.rules.model.expressions import Part, SetRef
 from kptrace.rules.model.sets import Set
 
@@ -177,10 +179,14 @@ class InMemorySource(RulesetSource):
         return tuple(self._sets.get(table, ()))
 
 
-class Ruleset:
-    """All tables of one namespace. Where two sources tell the same table, the first is believed.
+_WHOLE = RulesetCoverage()
 
-    missing: files that were not there, so what they would tell is not known
+
+class Ruleset:
+    """All tables of one namespace. Where two sources hold the same table, the first is used.
+
+    missing: files that were not there, so their rules are not known
+    coverage: how much of the node's rules was read; a function that tells it is called on demand
     """
 
     def __init__(
@@ -188,6 +194,7 @@ class Ruleset:
         sources: Iterable[RulesetSource] = (),
         ipvs: Sequence[VirtualService] = (),
         missing: Sequence[str] = (),
+        coverage: RulesetCoverage | Callable[[], RulesetCoverage] = _WHOLE,
     ) -> None:
         self._sources = tuple(sources)
         self._of: dict[Table, RulesetSource] = {}
@@ -199,6 +206,14 @@ class Ruleset:
         self._sets: dict[tuple[Table | None, str], Set | None] = {}
         self.ipvs = tuple(ipvs)
         self.missing = tuple(missing)
+        self._coverage = coverage
+
+    @cached_property
+    def coverage(self) -> RulesetCoverage:
+        """Which stores of rules were read whole, partly or not at all: ask before concluding
+        anything from an absence.
+        """
+        return self._coverage() if callable(self._coverage) else self._coverage
 
     def tables(self) -> tuple[Table, ...]:
         return tuple(self._of)

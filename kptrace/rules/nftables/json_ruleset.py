@@ -24,6 +24,7 @@ import msgspec
 
 from kptrace.model import Value
 from kptrace.model.errors import ParseError
+from kptrace.rules.iptables.base_chains import PRIORITIES
 from kptrace.rules.model.expressions import Expr, Field, InterfaceWildcard
 from kptrace.rules.model.ruleset import Chain, Rule, Rules, RulesetSource, Table
 from kptrace.rules.model.sets import Element, Set, SetElements
@@ -136,6 +137,21 @@ class NftRuleset(RulesetSource):
 
     def tables(self) -> Sequence[Table]:
         return tuple(self._homes)
+
+    def iptables_tables(self, family: str) -> Sequence[Table]:
+        """The tables of this family that have a name of iptables' own."""
+        return [
+            table for table in self._homes if table.family == family and table.name in PRIORITIES
+        ]
+
+    def has_opaque_rules(self, family: str) -> bool:
+        """Whether rules of iptables-nft are listed without what they match and do: as ``xt``."""
+        return any(
+            b'"xt"' in bytes(rule.expr)
+            for table in self.iptables_tables(family)
+            for rules in self._homes[table].rules.values()
+            for rule in rules
+        )
 
     def base_chains(self, table: Table) -> Sequence[Chain]:
         home = self._homes[table]
