@@ -24,6 +24,7 @@ from kptrace.lab import (
     kernel_features,
     load_rules,
     manifests,
+    netlink,
     socket_lb,
     state,
     topology,
@@ -91,10 +92,10 @@ def _make(lab: Lab) -> Lab:
     servers = _start_servers(lab)
     try:
         lab = _save(lab, msgspec.structs.replace(lab.state, servers=Process.of(servers.pid)))
-        steps = topology.recipes(plan)
+        steps = topology.setups(plan)
         # a device takes its namespace's defaults when it is made, which may be from another one
-        for recipe in (recipe for step in steps for recipe in step):
-            host_commands.write_sysctls(recipe.sysctls, recipe.netns)
+        for setup in (setup for step in steps for setup in step):
+            host_commands.write_sysctls(setup.sysctls, setup.netns)
         for step in steps:
             _all_at_once(_carry_out, step)
         if plan.cilium:
@@ -128,10 +129,9 @@ def _write_documents(lab: Lab) -> None:
         (directory / "resolv.conf").write_text(topology.resolv_conf(pod, DNS_ADDRESS))
 
 
-def _carry_out(recipe: topology.NetnsSetup) -> None:
-    host_commands.batch("ip", recipe.links, recipe.netns)
-    host_commands.batch("bridge", recipe.fdb, recipe.netns)
-    host_commands.write_sysctls(recipe.device_sysctls, recipe.netns)
+def _carry_out(setup: topology.NetnsSetup) -> None:
+    netlink.make(setup.objects, setup.netns)
+    host_commands.write_sysctls(setup.device_sysctls, setup.netns)
 
 
 def _all_at_once(work: Callable[[T], None], things: Iterable[T]) -> None:

@@ -24,9 +24,7 @@ BACKEND: dict[Proxy, str] = {
     "cilium": "nft",
 }
 PRIVILEGED = "in a container, run it privileged (CAP_SYS_ADMIN, CAP_NET_ADMIN, writable /proc/sys)"
-PACKAGES = {"ip": "iproute2", "bridge": "iproute2", "nft": "nftables"} | {
-    name: name for name in ("ipset", "ipvsadm")
-}
+PACKAGES = {"nft": "nftables"} | {name: name for name in ("ipset", "ipvsadm")}
 
 
 def iptables(proxy: Proxy, family: int, command: str = "") -> str:
@@ -45,8 +43,7 @@ def require_root() -> None:
 def require(plan: Plan) -> None:
     """Root, and every program that this lab will run."""
     require_root()
-    programs = ["ip", "bridge"]
-    programs += [iptables(plan.proxy, family, "restore") for family in (0, 1)]
+    programs = [iptables(plan.proxy, family, "restore") for family in (0, 1)]
     programs += ["nft"] * (plan.proxy == "nftables") + ["ipvsadm"] * (plan.proxy == "ipvs")
     programs += ["ipset"] * (plan.proxy == "ipvs" or plan.calico)
     missing = {
@@ -76,13 +73,6 @@ def run(argv: Sequence[str], stdin: str = "", netns: str = "") -> str:
     if done.returncode:
         raise CommandFailed(argv, done.stderr.strip() or f"exit code {done.returncode}", stdin)
     return done.stdout
-
-
-def batch(program: str, lines: Iterable[str], netns: str = "") -> None:
-    """``ip`` or ``bridge`` with one process for all lines; the first that fails ends it."""
-    text = "".join(f"{line}\n" for line in lines)
-    if text:
-        run((program, "-batch", "-"), text, netns)
 
 
 def write_sysctls(settings: Iterable[tuple[str, str]], netns: str) -> None:

@@ -1,8 +1,8 @@
 """Why a lab could not be made: the kernel features that it needs, each tried on its own.
 
 Nothing is tried while all goes well. After a failure every feature is tried in a namespace made
-for it, because the kernel's own words (``RTNETLINK answers: Operation not supported``, ``No chain
-by that name``) do not name what is missing.
+for it, because the kernel's own words (``Operation not supported``, ``No chain by that name``) do
+not name what is missing.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from kptrace.agent import netns as namespace
-from kptrace.lab import host_commands
-from kptrace.lab.address_plan import IPIP_OVERHEAD, OVERHEAD, Plan
+from kptrace.lab import host_commands, netlink
+from kptrace.lab.address_plan import IPIP_OVERHEAD, OVERHEAD, VXLAN_PORT, Plan
+from kptrace.lab.dataplane.calico import network as calico
+from kptrace.lab.network_objects import AddLink, Peer
 from kptrace.model import Value
 from kptrace.model.errors import (
     KptraceError,
@@ -22,7 +24,11 @@ from kptrace.model.errors import (
     UnsupportedError,
 )
 
-ADD_LINK = ("ip", "link", "add", "name")
+VXLAN_PORTS = {
+    "vxlan": VXLAN_PORT,
+    "cilium-vxlan": VXLAN_PORT,
+    "calico-vxlan": calico.VXLAN_PORT,
+}
 NFTABLES_PROBE = """table ip try {
  map services { type ipv4_addr . inet_proto . inet_service : verdict; }
  chain nat {
@@ -60,44 +66,41 @@ FELIX_MATCHES = (
 
 
 class Feature(Value):
-    """argv: what shows that it works; option: the kernel's configuration that brings it."""
+    """A feature of the kernel, and what shows that it works: a link, or a command with its input.
+
+    option: the kernel's configuration that brings it
+    """
 
     what: str
     option: str
-    argv: tuple[str, ...]
+    link: AddLink | None = None
+    argv: tuple[str, ...] = ()
     stdin: str = ""
 
 
 def features(plan: Plan) -> tuple[Feature, ...]:
     """In the order in which ``up`` meets them."""
-    found = [
+    needed = [
         Feature(
             what="veth devices",
             option="CONFIG_VETH",
-            argv=(*ADD_LINK, "try0", "type", "veth", "peer", "name", "try1"),
+            link=AddLink(name="try0", kind="veth", peer=Peer(name="try1")),
         ),
-        Feature(
-            what="bridges",
-            option="CONFIG_BRIDGE",
-            argv=(*ADD_LINK, "try2", "type", "bridge"),
-        ),
+        Feature(what="bridges", option="CONFIG_BRIDGE", link=AddLink(name="try2", kind="bridge")),
     ]
-    if plan.network in ("vxlan", "cilium-vxlan"):
-        vxlan = ("type", "vxlan", "id", "1", "dstport", "8472", "dev", "lo")
-        found.append(Feature(what="VXLAN", option="CONFIG_VXLAN", argv=(*ADD_LINK, "try3", *vxlan)))
-    if plan.network == "calico-vxlan":
-        vxlan = ("type", "vxlan", "id", "1", "dstport", "4789", "dev", "lo")
-        found.append(Feature(what="VXLAN", option="CONFIG_VXLAN", argv=(*ADD_LINK, "try3", *vxlan)))
+    if port := VXLAN_PORTS.get(plan.network):
+        vxlan = AddLink(name="try3", kind="vxlan", vni=1, port=port, lower="lo")
+        needed.append(Feature(what="VXLAN", option="CONFIG_VXLAN", link=vxlan))
     if OVERHEAD.get(plan.network) == IPIP_OVERHEAD:
-        ipip = (*ADD_LINK, "try4", "type", "ipip", "local", "127.0.0.1")
-        found.append(Feature(what="IP in IP", option="CONFIG_NET_IPIP (ipip)", argv=ipip))
+        ipip = AddLink(name="try4", kind="ipip", local="127.0.0.1")
+        needed.append(Feature(what="IP in IP", option="CONFIG_NET_IPIP (ipip)", link=ipip))
     if plan.proxy == "ipvs":
-        found += _ipvs(plan)
+        needed += _ipvs(plan)
     if plan.calico:
-        found += [_match(plan, *words) for words in FELIX_MATCHES]
-    found += [_match(plan, *words) for words in MATCHES]
+        needed += [_match(plan, *match) for match in FELIX_MATCHES]
+    needed += [_match(plan, *match) for match in MATCHES]
     if plan.proxy == "nftables":
-        found.append(
+        needed.append(
             Feature(
                 what="nftables maps and NAT",
                 option="CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT, CONFIG_NFT_NUMGEN",
@@ -105,7 +108,7 @@ def features(plan: Plan) -> tuple[Feature, ...]:
                 stdin=NFTABLES_PROBE,
             )
         )
-    return tuple(found)
+    return tuple(needed)
 
 
 def _ipvs(plan: Plan) -> tuple[Feature, ...]:
@@ -115,7 +118,7 @@ def _ipvs(plan: Plan) -> tuple[Feature, ...]:
         Feature(
             what="dummy devices",
             option="CONFIG_DUMMY",
-            argv=(*ADD_LINK, "try5", "type", "dummy"),
+            link=AddLink(name="try5", kind="dummy"),
         ),
         Feature(
             what=f"IPVS with the scheduler {plan.scheduler}",
@@ -132,9 +135,9 @@ def _ipvs(plan: Plan) -> tuple[Feature, ...]:
     )
 
 
-def _match(plan: Plan, what: str, option: str, words: str) -> Feature:
-    """A rule in a chain of its own, so that no hook of the table matters."""
-    table, _, rule = words.partition(" ")
+def _match(plan: Plan, what: str, option: str, table_and_rule: str) -> Feature:
+    """A feature that a rule needs, in a chain of its own, so that no hook of the table matters."""
+    table, _, rule = table_and_rule.partition(" ")
     text = f"*{table}\n:TRY - [0:0]\n-A TRY {rule}\nCOMMIT\n"
     program = host_commands.iptables(plan.proxy, 0, "restore")
     return Feature(
@@ -148,24 +151,27 @@ def explain(plan: Plan, failure: KptraceError | OSError) -> KptraceError:
         return PermissionDeniedError(
             f"a lab cannot be made here: {failure}", host_commands.PRIVILEGED
         )
-    said = failure if isinstance(failure, KptraceError) else ObservationError(str(failure))
-    if isinstance(said, UnsupportedError | PermissionDeniedError):
-        return said
+    reason = failure if isinstance(failure, KptraceError) else ObservationError(str(failure))
+    if isinstance(reason, UnsupportedError | PermissionDeniedError):
+        return reason
     try:
         with scratch() as netns:
-            missing = [one for one in features(plan) if not works(one, netns)]
+            missing = [feature for feature in features(plan) if not works(feature, netns)]
     except (KptraceError, OSError):
-        return said
+        return reason
     if not missing:
-        return said
-    names = ", ".join(one.what for one in missing)
-    options = ", ".join(one.option for one in missing)
-    return UnsupportedError(f"this kernel lacks {names}", f"it needs {options} ({said.message})")
+        return reason
+    names = ", ".join(feature.what for feature in missing)
+    options = ", ".join(feature.option for feature in missing)
+    return UnsupportedError(f"this kernel lacks {names}", f"it needs {options} ({reason.message})")
 
 
 def works(feature: Feature, netns: str) -> bool:
     try:
-        host_commands.run(feature.argv, feature.stdin, netns)
+        if feature.link:
+            netlink.make((feature.link,), netns)
+        else:
+            host_commands.run(feature.argv, feature.stdin, netns)
     except (ObservationError, OSError):
         return False
     return True

@@ -1,6 +1,6 @@
-"""What makes the lab's network: the plan in, lines for ``ip -batch``, sysctls and rules out; pure.
+"""What makes the lab's network: the plan in, network objects, sysctls and rules out. Pure.
 
-Each network namespace gets a ``NetnsSetup``. The links come in the order underlay, nodes, pods,
+Each network namespace gets a ``NetnsSetup``. They come in the order underlay, nodes, pods,
 because a veth is made in the node and its other end lands in the pod. What a node holds is what
 Flannel and the bridge plugin leave on one (pkg/backend/vxlan, pkg/trafficmngr/iptables;
 plugins/main/bridge):
@@ -45,23 +45,32 @@ from kptrace.lab.address_plan import (
 from kptrace.lab.dataplane import bridge
 from kptrace.lab.dataplane.calico import network as calico
 from kptrace.lab.dataplane.cilium import network as cilium
+from kptrace.lab.network_objects import (
+    AddAddress,
+    AddFdbEntry,
+    AddLink,
+    AddNeighbour,
+    AddRoute,
+    NetworkObject,
+    Peer,
+    SetLink,
+    up,
+)
 from kptrace.model import Value
-
-FDB_FLAGS = "self permanent"
-
 
 Sysctls = tuple[tuple[str, str], ...]
 
 
 class NetnsSetup(Value):
-    """One namespace: its sysctls, lines for ``ip -batch`` and then for ``bridge -batch``, and the
-    sysctls of devices, which are there only then.
+    """What makes one namespace.
+
+    objects: links, addresses, routes, neighbours and FDB entries, in the order of their making
+    device_sysctls: sysctls of devices, which are there only then
     """
 
     netns: str
     sysctls: Sysctls
-    links: tuple[str, ...]
-    fdb: tuple[str, ...] = ()
+    objects: tuple[NetworkObject, ...]
     device_sysctls: Sysctls = ()
 
 
@@ -107,115 +116,118 @@ PROXY_SYSCTLS = {
 POD_SYSCTLS = (*COMMON, ("net.ipv4.ip_forward", "0"))
 
 
-def recipes(plan: Plan) -> tuple[tuple[NetnsSetup, ...], ...]:
-    """In three steps; the recipes of one step do not depend on each other."""
+def setups(plan: Plan) -> tuple[tuple[NetnsSetup, ...], ...]:
+    """The namespaces in three steps; those of one step do not depend on each other."""
     return (
-        (underlay(plan),),
-        tuple(node(plan, one) for one in plan.nodes),
-        tuple(pod(plan, one) for one in plan.pods),
+        (underlay_setup(plan),),
+        tuple(node_setup(plan, node) for node in plan.nodes),
+        tuple(pod_setup(plan, pod) for pod in plan.pods),
     )
 
 
-def underlay(plan: Plan) -> NetnsSetup:
+def underlay_setup(plan: Plan) -> NetnsSetup:
+    """The network between the nodes: a bridge with a port for each."""
     address, address6 = UNDERLAY
     prefix, prefix6 = UNDERLAY_PREFIX
-    lines = [
-        "link set lo up",
-        "link add br0 type bridge",
-        f"addr add {address}/{prefix} dev br0",
-        f"addr add {address6}/{prefix6} dev br0 nodad",
-        "link set br0 up",
+    objects: list[NetworkObject] = [
+        up("lo"),
+        AddLink(name="br0", kind="bridge"),
+        AddAddress(device="br0", address=f"{address}/{prefix}"),
+        AddAddress(device="br0", address=f"{address6}/{prefix6}", nodad=True),
+        up("br0"),
     ]
-    for one in plan.nodes:
-        lines += [
-            f"link add {one.name} mtu {UNDERLAY_MTU} type veth"
-            f" peer name eth0 mtu {UNDERLAY_MTU} netns {one.netns}",
-            f"link set {one.name} master br0",
-            f"link set {one.name} up",
+    for node in plan.nodes:
+        peer = Peer(name="eth0", netns=node.netns, mtu=UNDERLAY_MTU)
+        objects += [
+            AddLink(name=node.name, kind="veth", mtu=UNDERLAY_MTU, peer=peer),
+            SetLink(name=node.name, master="br0", up=True),
         ]
     # the world outside finds the external IP through the first node
-    lines.append(f"route add {workloads.EXTERNAL_IP} via {plan.nodes[0].addresses[0]}")
+    first = plan.nodes[0].addresses[0]
+    objects.append(AddRoute(destination=workloads.EXTERNAL_IP, gateway=first))
     sysctls: Sysctls = UNDERLAY_SYSCTLS
-    if any(one.underlay[0] == SECOND_UNDERLAY for one in plan.nodes):
-        lines.append(f"addr add {SECOND_UNDERLAY}/{prefix} dev br0")
+    if any(node.underlay[0] == SECOND_UNDERLAY for node in plan.nodes):
+        objects.append(AddAddress(device="br0", address=f"{SECOND_UNDERLAY}/{prefix}"))
         sysctls += (("net.ipv4.ip_forward", "1"), ("net.ipv4.conf.all.send_redirects", "0"))
-    return NetnsSetup(netns=plan.underlay, sysctls=sysctls, links=tuple(lines))
+    return NetnsSetup(netns=plan.underlay, sysctls=sysctls, objects=tuple(objects))
 
 
-def node(plan: Plan, one: NodePlan) -> NetnsSetup:
-    others = [other for other in plan.nodes if other != one]
-    links = uplink(one)
+def node_setup(plan: Plan, node: NodePlan) -> NetnsSetup:
+    """What a node of this network and proxy holds, but for its rules."""
+    others = [other for other in plan.nodes if other != node]
+    objects = uplink(node)
     if plan.proxy == "ipvs":
-        links.append("link add kube-ipvs0 type dummy")
-    entries: list[str] = []
+        objects.append(AddLink(name="kube-ipvs0", kind="dummy"))
     if plan.calico:
-        links += calico.node_links(plan, one)
-        entries += calico.fdb(plan, others)
+        objects += calico.node_objects(plan, node)
     elif plan.cilium:
-        links += cilium.node_links(plan, one)
-        entries += cilium.fdb(plan, others)
+        objects += cilium.node_objects(plan, node)
     else:
-        links += bridge.device(plan, one)
-        for pod in plan.pods_on(one.name):
-            links += bridge.port(plan, pod)
-        links += NETWORK_LINKS[plan.network](one, others)
-        entries += fdb(others) if plan.network == "vxlan" else ()
+        objects += bridge.device(plan, node)
+        for pod in plan.pods_on(node.name):
+            objects += bridge.port(plan, pod)
+        objects += NETWORK_OBJECTS[plan.network](node, others)
     return NetnsSetup(
-        netns=one.netns,
+        netns=node.netns,
         sysctls=NODE_SYSCTLS + PROXY_SYSCTLS[plan.proxy],
-        links=tuple(links),
-        fdb=tuple(entries),
-        device_sysctls=tuple(calico.device_sysctls(plan, one)) if plan.calico else (),
+        objects=tuple(objects),
+        device_sysctls=tuple(calico.device_sysctls(plan, node)) if plan.calico else (),
     )
 
 
-def uplink(one: NodePlan) -> list[str]:
-    """eth0 was made in the underlay."""
+def uplink(node: NodePlan) -> list[NetworkObject]:
+    """The node's side of its link to the underlay, where eth0 was made."""
     return [
-        "link set lo up",
-        "link set eth0 up",
-        f"addr add {one.addresses[0]}/{UNDERLAY_PREFIX[0]} dev eth0",
-        f"addr add {one.addresses[1]}/{UNDERLAY_PREFIX[1]} dev eth0 nodad",
-        *(f"route add default via {gateway} dev eth0" for gateway in one.underlay),
+        up("lo"),
+        up("eth0"),
+        AddAddress(device="eth0", address=f"{node.addresses[0]}/{UNDERLAY_PREFIX[0]}"),
+        AddAddress(device="eth0", address=f"{node.addresses[1]}/{UNDERLAY_PREFIX[1]}", nodad=True),
+        *(
+            AddRoute(destination="default", gateway=gateway, device="eth0")
+            for gateway in node.underlay
+        ),
     ]
 
 
 TUNNELS = ("flannel.1", "flannel-v6.1")
 
 
-def vxlan(one: NodePlan, others: list[NodePlan]) -> list[str]:
-    lines = []
+def vxlan(node: NodePlan, others: list[NodePlan]) -> list[NetworkObject]:
+    """Flannel's VXLAN devices with routes, neighbours and FDB entries for the other nodes."""
+    objects: list[NetworkObject] = []
     for family, device in enumerate(TUNNELS):
-        bits = 128 if family else 32
-        lines += [
-            f"link add {device} address {one.vtep_macs[family]}"
-            f" mtu {UNDERLAY_MTU - VXLAN_OVERHEAD} type vxlan id {VXLAN_ID}"
-            f" local {one.addresses[family]} dev eth0 dstport {VXLAN_PORT} nolearning",
-            f"addr add {one.tunnel_addresses[family]}/{bits} dev {device}",
-            f"link set {device} up",
+        objects += [
+            AddLink(
+                name=device,
+                kind="vxlan",
+                mac=node.vtep_macs[family],
+                mtu=UNDERLAY_MTU - VXLAN_OVERHEAD,
+                vni=VXLAN_ID,
+                local=node.addresses[family],
+                lower="eth0",
+                port=VXLAN_PORT,
+                learning=False,
+            ),
+            AddAddress(
+                device=device, address=f"{node.tunnel_addresses[family]}/{128 if family else 32}"
+            ),
+            up(device),
         ]
         for other in others:
-            remote = other.tunnel_addresses[family]
-            lines += [
-                f"neigh replace {remote} dev {device}"
-                f" lladdr {other.vtep_macs[family]} nud permanent",
-                f"route add {other.pod_cidrs[family]} via {remote} dev {device} onlink",
+            remote, mac = other.tunnel_addresses[family], other.vtep_macs[family]
+            pods = other.pod_cidrs[family]
+            objects += [
+                AddNeighbour(address=remote, device=device, mac=mac),
+                AddFdbEntry(mac=mac, device=device, destination=other.addresses[family]),
+                AddRoute(destination=pods, gateway=remote, device=device, onlink=True),
             ]
-    return lines
+    return objects
 
 
-def fdb(others: list[NodePlan]) -> list[str]:
+def host_gateway(node: NodePlan, others: list[NodePlan]) -> list[NetworkObject]:
+    """A route for each other node's pods via that node's own address."""
     return [
-        f"fdb replace {other.vtep_macs[family]} dev {device}"
-        f" dst {other.addresses[family]} {FDB_FLAGS}"
-        for family, device in enumerate(TUNNELS)
-        for other in others
-    ]
-
-
-def host_gateway(one: NodePlan, others: list[NodePlan]) -> list[str]:
-    return [
-        f"route add {cidr} via {address} dev eth0"
+        AddRoute(destination=cidr, gateway=address, device="eth0")
         for other in others
         for cidr, address in zip(other.pod_cidrs, other.addresses, strict=True)
     ]
@@ -224,19 +236,28 @@ def host_gateway(one: NodePlan, others: list[NodePlan]) -> list[str]:
 IPIP_DEVICE = "flannel.ipip"
 
 
-def ipip(one: NodePlan, others: list[NodePlan]) -> list[str]:
-    """``local`` makes it another device than tunl0, which takes what no other one does."""
-    return [
-        f"link add {IPIP_DEVICE} mtu {UNDERLAY_MTU - IPIP_OVERHEAD}"
-        f" type ipip local {one.addresses[0]} dev eth0",
-        f"addr add {one.tunnel_addresses[0]}/32 dev {IPIP_DEVICE}",
-        f"link set {IPIP_DEVICE} up",
-        *(
-            f"route add {other.pod_cidrs[0]} via {other.addresses[0]} dev {IPIP_DEVICE} onlink"
-            for other in others
+def ipip(node: NodePlan, others: list[NodePlan]) -> list[NetworkObject]:
+    """Flannel's IPIP device. ``local`` makes it another device than tunl0, which takes the packets
+    that no other one does.
+    """
+    objects: list[NetworkObject] = [
+        AddLink(
+            name=IPIP_DEVICE,
+            kind="ipip",
+            mtu=UNDERLAY_MTU - IPIP_OVERHEAD,
+            local=node.addresses[0],
+            lower="eth0",
         ),
-        *(f"route add {other.pod_cidrs[1]} via {other.addresses[1]} dev eth0" for other in others),
+        AddAddress(device=IPIP_DEVICE, address=f"{node.tunnel_addresses[0]}/32"),
+        up(IPIP_DEVICE),
     ]
+    for other in others:
+        (pods, pods6), (address, address6) = other.pod_cidrs, other.addresses
+        objects += [
+            AddRoute(destination=pods, gateway=address, device=IPIP_DEVICE, onlink=True),
+            AddRoute(destination=pods6, gateway=address6, device="eth0"),
+        ]
+    return objects
 
 
 def tunnel_device(plan: Plan) -> str:
@@ -250,7 +271,7 @@ def tunnel_device(plan: Plan) -> str:
     return calico.TUNNEL if plan.network in calico.TUNNELLED else devices.get(plan.network, "")
 
 
-NETWORK_LINKS = {
+NETWORK_OBJECTS = {
     "vxlan": vxlan,
     "host-gw": host_gateway,
     "flannel-ipip": ipip,
@@ -258,41 +279,40 @@ NETWORK_LINKS = {
 }
 
 
-def pod(plan: Plan, one: PodPlan) -> NetnsSetup:
+def pod_setup(plan: Plan, pod: PodPlan) -> NetnsSetup:
+    """A pod's own namespace; its device was made in the node."""
     if plan.calico:
-        return NetnsSetup(netns=one.netns, sysctls=POD_SYSCTLS, links=calico.pod_links(one))
-    if plan.cilium:
-        return NetnsSetup(netns=one.netns, sysctls=POD_SYSCTLS, links=cilium.pod_links(plan, one))
-    gateway, gateway6 = plan.node(one.node).gateways
-    return NetnsSetup(
-        netns=one.netns,
-        sysctls=POD_SYSCTLS,
-        links=(
-            "link set lo up",
-            "link set eth0 up",
-            f"addr add {one.addresses[0]}/24 dev eth0",
-            f"addr add {one.addresses[1]}/64 dev eth0 nodad",
-            f"route add default via {gateway} dev eth0",
-            f"route add default via {gateway6} dev eth0",
-        ),
-    )
+        objects = calico.pod_objects(pod)
+    elif plan.cilium:
+        objects = cilium.pod_objects(plan, pod)
+    else:
+        gateway, gateway6 = plan.node(pod.node).gateways
+        objects = (
+            up("lo"),
+            up("eth0"),
+            AddAddress(device="eth0", address=f"{pod.addresses[0]}/24"),
+            AddAddress(device="eth0", address=f"{pod.addresses[1]}/64", nodad=True),
+            AddRoute(destination="default", gateway=gateway, device="eth0"),
+            AddRoute(destination="default", gateway=gateway6, device="eth0"),
+        )
+    return NetnsSetup(netns=pod.netns, sysctls=POD_SYSCTLS, objects=objects)
 
 
-def resolv_conf(one: PodPlan, nameserver: str) -> str:
+def resolv_conf(pod: PodPlan, nameserver: str) -> str:
     """What the kubelet gives a pod with dnsPolicy ClusterFirst."""
     return (
         f"nameserver {nameserver}\n"
-        f"search {one.namespace}.svc.cluster.local svc.cluster.local cluster.local\n"
+        f"search {pod.namespace}.svc.cluster.local svc.cluster.local cluster.local\n"
         "options ndots:5\n"
     )
 
 
-def flannel_rules(one: NodePlan, family: int) -> str:
+def flannel_rules(node: NodePlan, family: int) -> str:
     """Flannel's chains for ``iptables-restore --noflush``; ``family`` 0 is IPv4, 1 IPv6.
 
     The jumps are appended, as Flannel does it: kube-proxy's stand before them.
     """
-    network, cidr = POD_NETWORK[family], one.pod_cidrs[family]
+    network, cidr = POD_NETWORK[family], node.pod_cidrs[family]
     multicast = "ff00::/8" if family else "224.0.0.0/4"
     masq = '-m comment --comment "flanneld masq"'
     forward = '-m comment --comment "flanneld forward"'

@@ -212,7 +212,7 @@ def test_without_backends_connect_itself_is_refused(each_cilium_bench: Any) -> N
     (finding,) = made.findings
     assert finding.cause == "no-endpoints"
     assert "EHOSTUNREACH" in finding.evidence[0]
-    assert made.evidence.returned[0].result == "unreachable"
+    assert made.evidence.probe_results[0].result == "unreachable"
 
 
 def test_what_is_explained_is_what_the_maps_hold(each_cilium_bench: Any) -> None:
@@ -393,7 +393,7 @@ def test_who_is_outside_the_cgroup_is_not_translated(each_cilium_bench: Any) -> 
             line.settimeout(0.3)
             return line.connect_ex(("10.96.1.2", 80))
 
-    assert run_in_netns(door.netns, talk) != 0
+    assert run_in_netns(door.ns_path, talk) != 0
 
 
 # --- programs on devices --------------------------------------------------------------------------
@@ -444,8 +444,8 @@ def test_what_is_handed_past_a_device_is_no_drop(each_cilium_bench: Any) -> None
     assert [hop for hop in made.hops if hop.interface == device and hop.action == "seen"] == []
     (last,) = of(made, "delivered")
     assert last.description.endswith(f"handed past {device} by Cilium's program")
-    assert made.evidence.agreement is not None
-    assert made.evidence.agreement.parted == ""
+    assert made.evidence.prediction_match is not None
+    assert made.evidence.prediction_match.diverged_at == ""
 
 
 def test_nor_is_it_to_blame_where_the_packet_died_elsewhere(each_cilium_bench: Any) -> None:
@@ -475,9 +475,8 @@ def test_a_program_that_drops_is_named_by_the_kernel(each_cilium_bench: Any) -> 
 NAME = f"cil-{os.getpid()}"
 UP = """
 import os, signal
-from kptrace.lab import cluster, rules, socket_lb
-from kptrace.lab.ground import LabGround
-from kptrace.lab.plan import plan
+from kptrace.lab import cluster, load_rules, socket_lb
+from kptrace.lab.address_plan import plan
 room, step = {stage}
 true = getattr(room, step)
 def last(*given, **named):
@@ -489,8 +488,8 @@ cluster.up(plan({name!r}, 2, "cilium", "cilium-vxlan"))
 STAGES = (
     ("socket_lb, 'prepare'", "pass"),
     ("socket_lb, 'prepare'", "true(*given, **named)"),
-    ("socket_lb.bpf, 'pin'", "true(*given, **named)"),
-    ("socket_lb.bpf, 'attach'", "true(*given, **named)"),
+    ("socket_lb.bpf_syscall, 'pin'", "true(*given, **named)"),
+    ("socket_lb.bpf_syscall, 'attach'", "true(*given, **named)"),
     ("cluster, '_tell_to_stay'", "true(*given, **named)"),
 )
 

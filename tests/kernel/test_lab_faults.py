@@ -186,18 +186,19 @@ def test_refusals(small_lab: Lab) -> None:
         inject.heal(small_lab.name)
 
 
-@pytest.mark.parametrize("kind", ["Fdb", "ForwardPolicy", "Belief", "TunnelPortBlocked"])
+@pytest.mark.parametrize("kind", ["Fdb", "ForwardPolicy", "StaleProxyView", "TunnelPortBlocked"])
 def test_killed_break_can_be_healed(small_lab: Lab, kind: str) -> None:
     """The state is written before the harm: killed right before it or half-way, heal works."""
     name = next(one.name for one in inject.FAULTS if type(one.damage).__name__ == kind)
     before = everything(small_lab)
     script = (
         "import os, signal\n"
-        "from kptrace.lab import damage, faults, machine, rules\n"
+        "from kptrace.lab import load_rules\n"
+        "from kptrace.lab.faults import actions, inject\n"
         f"victim = {_last_step(kind)}\n"
         "kill = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)\n"
         "setattr(victim[0], victim[1], kill)\n"
-        f"faults.inject({small_lab.name!r}, faults.find({name!r}))\n"
+        f"inject.inject({small_lab.name!r}, inject.find({name!r}))\n"
     )
     done = subprocess.run([_python(), "-c", script], check=False, cwd=_root())
     assert done.returncode == -9
@@ -207,8 +208,8 @@ def test_killed_break_can_be_healed(small_lab: Lab, kind: str) -> None:
 
 
 def _last_step(kind: str) -> str:
-    steps = {"Belief": "(rules, 'reload')"}
-    return steps.get(kind, f"(damage.{kind}, 'inflict')")
+    steps = {"StaleProxyView": "(load_rules, 'reload')"}
+    return steps.get(kind, f"(actions.{kind}, 'apply')")
 
 
 def _python() -> str:

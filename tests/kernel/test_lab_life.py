@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from kptrace.agent import netns as namespace
-from kptrace.lab import cluster, host_commands, kernel_features, servers, state
+from kptrace.lab import cluster, host_commands, kernel_features, netlink, servers, state, topology
 from kptrace.lab.address_plan import plan
+from kptrace.lab.network_objects import AddLink
 from kptrace.model import Netns
 from kptrace.model.errors import (
     ClusterUnreachableError,
@@ -124,7 +125,7 @@ def test_up_over_a_lab_and_down_without_one(name: str) -> None:
 
 
 def test_of_two_ups_at_once_one_wins(name: str) -> None:
-    script = f"from kptrace.lab import cluster, plan; cluster.up(plan.plan({name!r}))"
+    script = f"from kptrace.lab import address_plan as p, cluster; cluster.up(p.plan({name!r}))"
     ups = [
         subprocess.Popen(
             [sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True
@@ -166,10 +167,10 @@ def test_without_root() -> None:
 
 STAGES = (
     "cluster, '_write_documents'",
-    "cluster.namespace, 'create'",
+    "cluster.netns, 'create'",
     "cluster, '_start_servers'",
     "cluster, '_carry_out'",
-    "cluster.rules, 'install'",
+    "cluster.load_rules, 'install'",
     "cluster, '_expect_ready'",
     "cluster, '_tell_to_stay'",
 )
@@ -179,8 +180,8 @@ def run_up(name: str, stage: str, harm: str, after: int = 0) -> int:
     """``up`` in a process of its own, in which one step is the last."""
     script = f"""
 import os, signal
-from kptrace.lab import cluster
-from kptrace.lab.plan import plan
+from kptrace.lab import cluster, netlink, topology
+from kptrace.lab.address_plan import plan
 room, step = {stage}
 true, calls = getattr(room, step), []
 def last(*given, **named):
@@ -254,13 +255,16 @@ def test_the_missing_feature_is_named(name: str, monkeypatch: pytest.MonkeyPatch
     absent = kernel_features.Feature(
         what="flying carpets",
         option="CONFIG_CARPET",
-        argv=("ip", "link", "add", "a", "type", "carpet"),
+        link=AddLink(name="a", kind="carpet"),
     )
     true = kernel_features.features
     monkeypatch.setattr(kernel_features, "features", lambda plan: (*true(plan), absent))
-    monkeypatch.setattr(
-        cluster, "_carry_out", lambda recipe: host_commands.run(absent.argv, "", recipe.netns)
-    )
+
+    def refused(setup: topology.NetnsSetup) -> None:
+        assert absent.link is not None
+        netlink.make((absent.link,), setup.netns)
+
+    monkeypatch.setattr(cluster, "_carry_out", refused)
     with pytest.raises(UnsupportedError, match="this kernel lacks flying carpets") as raised:
         cluster.up(plan(name))
     assert "CONFIG_CARPET" in raised.value.hint

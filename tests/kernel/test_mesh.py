@@ -87,7 +87,7 @@ def test_what_a_pod_sends_goes_to_its_sidecar(vxlan_bench: Any) -> None:
     with meshed(vxlan_bench, "shop/client", 15001):
         made = vxlan_bench.trace("svc/remote", "pod/client")
     assert made.outcome is Outcome.DELIVERED
-    assert made.evidence.returned[0].data == b"the sidecar\n"
+    assert made.evidence.probe_results[0].data == b"the sidecar\n"
     redirect = only(made, "dnat")
     assert (redirect.node, redirect.netns, redirect.observed) == ("node-a", "shop/client", True)
     assert (redirect.rule.chain, redirect.rule.text) == (
@@ -102,7 +102,7 @@ def test_what_a_pod_sends_goes_to_its_sidecar(vxlan_bench: Any) -> None:
     assert "Istio's sidecar (127.0.0.1:15001)" in said.summary
     # whose socket sends is known, so no owner match leaves a doubt
     (branch,) = made.prediction.branches
-    assert branch.certain
+    assert branch.deterministic
 
 
 def test_a_sidecar_that_is_down_is_named(vxlan_bench: Any) -> None:
@@ -119,7 +119,7 @@ def test_what_comes_for_a_pod_goes_to_its_sidecar(vxlan_bench: Any) -> None:
     with meshed(vxlan_bench, "shop/remote-1", 15006):
         made = vxlan_bench.trace("svc/remote", "pod/client")
     assert made.outcome is Outcome.DELIVERED
-    assert made.evidence.returned[0].data == b"the sidecar\n"
+    assert made.evidence.probe_results[0].data == b"the sidecar\n"
     (said,) = made.findings
     assert (said.cause, said.node) == ("sidecar", "node-b")
     assert "port 15006" in said.summary

@@ -49,7 +49,9 @@ def traced(lab: Lab, *args: str, rights: tuple[str, ...] = NOTHING) -> dict[str,
 
 def missing(made: dict[str, Any]) -> dict[str, tuple[str, str]]:
     layers = made["evidence"]["sources"]
-    return {one["name"]: (one["missing"], one["remedy"]) for one in layers if one["missing"]}
+    return {
+        one["name"]: (one["unavailable"], one["remedy"]) for one in layers if one["unavailable"]
+    }
 
 
 def test_it_resolves_and_connects(vxlan_bench: Any) -> None:
@@ -135,18 +137,19 @@ def test_as_nobody(vxlan_bench: Any, program: None) -> None:
 WITH_API = """
 import json, sys
 from pathlib import Path
-from kptrace import trace
-from kptrace.errors import Forbidden
-from kptrace.inside import Inside, ThisPod
-from kptrace.model import Question
+from kptrace.trace import trace
+from kptrace.model.errors import PermissionDeniedError
+from kptrace.environment.in_pod import InPod, PodIdentity
+from kptrace.model import TraceRequest
 from kptrace.render.json import json as rendered
-from kptrace.target import parse_target
+from kptrace.model.targets import parse_target
 texts = {path.name: path.read_text() for path in Path(sys.argv[1]).iterdir()}
-question = Question(target=parse_target("svc/remote", "shop"), source="pod/client.shop",
+request = TraceRequest(target=parse_target("svc/remote", "shop"), source="pod/client.shop",
                     namespace="shop")
-refusal = Forbidden("not allowed to create pods in namespace shop", "--dry-run prints the roles")
-with Inside(question, ThisPod(name="client", namespace="shop"), texts, refusal) as ground:
-    print(rendered(trace.report(trace.run(ground.question, ground, 7, lambda _: None))))
+why = "not allowed to create pods in namespace shop"
+refusal = PermissionDeniedError(why, "--dry-run prints the roles")
+with InPod(request, PodIdentity(name="client", namespace="shop"), texts, refusal) as here:
+    print(rendered(trace.report(trace.run(here.question, here, 7, lambda _: None))))
 """
 
 

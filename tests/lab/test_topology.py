@@ -1,59 +1,75 @@
-from __future__ import annotations
+"""The network objects of a lab: what Flannel and the bridge plugin leave on a node."""
 
-import json
+from __future__ import annotations
 
 from kptrace.lab import topology
 from kptrace.lab.address_plan import plan
+from kptrace.lab.network_objects import (
+    AddAddress,
+    AddFdbEntry,
+    AddLink,
+    AddNeighbour,
+    AddRoute,
+    NetworkObject,
+    SetHairpin,
+    SetLink,
+)
 
 
-def links(network: str, which: int = 0) -> tuple[str, ...]:
-    return topology.recipes(plan(network=network))[1][which].links
+def node_objects(network: str, number: int = 0, nodes: int = 2) -> tuple[NetworkObject, ...]:
+    lab_plan = plan(nodes=nodes, network=network)
+    return topology.node_setup(lab_plan, lab_plan.nodes[number]).objects
 
 
 def test_vxlan_is_what_flannel_makes() -> None:
     """The addresses, flags and MACs of a recorded node's ip-route, ip-neigh and bridge-fdb."""
-    lines = links("vxlan")
-    assert "route add 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink" in lines
-    neighbour = "neigh replace 10.244.2.0 dev flannel.1 lladdr 02:00:00:00:00:02 nud permanent"
-    assert neighbour in lines
-    assert "addr add 10.244.1.0/32 dev flannel.1" in lines
-    (device,) = [line for line in lines if line.startswith("link add flannel.1 ")]
-    assert device == (
-        "link add flannel.1 address 02:00:00:00:00:01 mtu 1450 type vxlan id 1"
-        " local 172.30.0.11 dev eth0 dstport 8472 nolearning"
+    objects = node_objects("vxlan")
+    device, mac = "flannel.1", "02:00:00:00:00:02"
+    assert (
+        AddRoute(destination="10.244.2.0/24", gateway="10.244.2.0", device=device, onlink=True)
+        in objects
     )
-    fdb = topology.recipes(plan())[1][0].fdb
-    assert fdb[0] == "fdb replace 02:00:00:00:00:02 dev flannel.1 dst 172.30.0.12 self permanent"
+    assert AddNeighbour(address="10.244.2.0", device=device, mac=mac) in objects
+    assert AddFdbEntry(mac=mac, device=device, destination="172.30.0.12") in objects
+    assert AddAddress(device=device, address="10.244.1.0/32") in objects
+    assert (
+        AddLink(
+            name=device,
+            kind="vxlan",
+            mac="02:00:00:00:00:01",
+            mtu=1450,
+            vni=1,
+            local="172.30.0.11",
+            lower="eth0",
+            port=8472,
+            learning=False,
+        )
+        in objects
+    )
 
 
 def test_host_gw_has_routes_and_no_device() -> None:
-    lines = links("host-gw", 1)
-    assert "route add 10.244.1.0/24 via 172.30.0.11 dev eth0" in lines
-    assert "route add fd00:10:244:1::/64 via fd00:30::11 dev eth0" in lines
-    assert not [line for line in lines if "flannel" in line]
-    assert topology.recipes(plan(network="host-gw"))[1][1].fdb == ()
+    objects = node_objects("host-gw", 1)
+    assert AddRoute(destination="10.244.1.0/24", gateway="172.30.0.11", device="eth0") in objects
+    route6 = AddRoute(destination="fd00:10:244:1::/64", gateway="fd00:30::11", device="eth0")
+    assert route6 in objects
+    assert not [item for item in objects if "flannel" in str(item)]
+    assert not [item for item in objects if isinstance(item, AddFdbEntry)]
 
 
 def test_routes_to_every_other_node() -> None:
-    recipe = topology.recipes(plan(nodes=4))[1][1]
-    routes = [line for line in recipe.links if line.startswith("route add 10.244.")]
-    assert [line.split()[2] for line in routes] == [
+    objects = node_objects("vxlan", 1, nodes=4)
+    routes = [item.destination for item in objects if isinstance(item, AddRoute)]
+    assert [destination for destination in routes if destination.startswith("10.244.")] == [
         "10.244.1.0/24", "10.244.3.0/24", "10.244.4.0/24",
     ]  # fmt: skip
 
 
 def test_every_bridge_port_has_hairpin() -> None:
-    lines = links("vxlan")
-    ports = [line.split()[2] for line in lines if " master cni0" in line]
+    objects = node_objects("vxlan")
+    ports = [item.name for item in objects if isinstance(item, SetLink) and item.master == "cni0"]
     assert len(ports) == len(plan().pods_on("node-a"))
-    for port in ports:
-        assert f"link set {port} type bridge_slave hairpin on" in lines
-
-
-def test_no_line_can_be_two() -> None:
-    """A newline or a quote in a batch would be another command."""
-    text = json.dumps([one.links for step in topology.recipes(plan(nodes=9)) for one in step])
-    assert not {"\\n", "'", ";", "\\"} & set(text.replace('"', ""))
+    assert [item.port for item in objects if isinstance(item, SetHairpin)] == ports
 
 
 def test_resolv_conf_of_a_pod() -> None:

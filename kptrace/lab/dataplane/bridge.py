@@ -14,40 +14,50 @@ from __future__ import annotations
 import hashlib
 
 from kptrace.lab.address_plan import NodePlan, Plan, PodPlan
+from kptrace.lab.network_objects import (
+    AddAddress,
+    AddLink,
+    NetworkObject,
+    Peer,
+    SetHairpin,
+    SetLink,
+    up,
+)
 
 CONFIG = "pods"  # the name in the network configuration
 MULTICAST = ("224.0.0.0/4", "ff00::/8")
 
 
-def device(plan: Plan, one: NodePlan) -> list[str]:
+def device(plan: Plan, node: NodePlan) -> list[NetworkObject]:
+    """The bridge ``cni0`` with the node's gateway addresses."""
     return [
-        f"link add cni0 address {one.bridge_mac} mtu {plan.pod_mtu} type bridge",
-        f"addr add {one.gateways[0]}/24 dev cni0",
-        f"addr add {one.gateways[1]}/64 dev cni0 nodad",
-        "link set cni0 up",
+        AddLink(name="cni0", kind="bridge", mac=node.bridge_mac, mtu=plan.pod_mtu),
+        AddAddress(device="cni0", address=f"{node.gateways[0]}/24"),
+        AddAddress(device="cni0", address=f"{node.gateways[1]}/64", nodad=True),
+        up("cni0"),
     ]
 
 
-def port(plan: Plan, one: PodPlan) -> list[str]:
-    """Hairpin lets a pod reach itself through a Service."""
+def port(plan: Plan, pod: PodPlan) -> list[NetworkObject]:
+    """A pod's port of the bridge. Hairpin lets a pod reach itself through a Service."""
+    peer = Peer(name="eth0", netns=pod.netns, mac=pod.mac, mtu=plan.pod_mtu)
     return [
-        f"link add {one.interface} mtu {plan.pod_mtu} type veth"
-        f" peer name eth0 address {one.mac} mtu {plan.pod_mtu} netns {one.netns}",
-        f"link set {one.interface} master cni0",
-        f"link set {one.interface} type bridge_slave hairpin on",
-        f"link set {one.interface} up",
+        AddLink(name=pod.interface, kind="veth", mtu=plan.pod_mtu, peer=peer),
+        SetLink(name=pod.interface, master="cni0"),
+        SetHairpin(port=pod.interface),
+        up(pod.interface),
     ]
 
 
-def masquerading(plan: Plan, one: NodePlan, family: int) -> str:
+def masquerading(plan: Plan, node: NodePlan, family: int) -> str:
     """For ``iptables-restore --noflush``; ``family`` 0 is IPv4, 1 IPv6."""
-    pods = plan.pods_on(one.name)
+    pods = plan.pods_on(node.name)
     lines = ["*nat", *(f":{chain(pod)} - [0:0]" for pod in pods)]
     for pod in pods:
         why = f'-m comment --comment "name: \\"{CONFIG}\\" id: \\"{container(pod)}\\""'
         lines += [
             f"-A POSTROUTING -s {pod.addresses[family]} {why} -j {chain(pod)}",
-            f"-A {chain(pod)} -d {one.pod_cidrs[family]} {why} -j ACCEPT",
+            f"-A {chain(pod)} -d {node.pod_cidrs[family]} {why} -j ACCEPT",
             f"-A {chain(pod)} ! -d {MULTICAST[family]} {why} -j MASQUERADE",
         ]
     return "\n".join([*lines, "COMMIT", ""])

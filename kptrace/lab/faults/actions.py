@@ -12,13 +12,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from kptrace.lab import host_commands, load_rules, servers, topology
+import msgspec
+
+from kptrace.lab import host_commands, load_rules, netlink, servers, topology
 from kptrace.lab.address_plan import VXLAN_PORT, NodePlan
 from kptrace.lab.dataplane.calico import network
 from kptrace.lab.dataplane.kubeproxy.ipvs import DEVICE
 from kptrace.lab.load_rules import ProxyView
+from kptrace.lab.network_objects import (
+    AddAddress,
+    AddFdbEntry,
+    AddRoute,
+    NetworkObject,
+    RemoveAddress,
+    RemoveFdbEntry,
+    RemoveRoute,
+    SetLink,
+)
 from kptrace.lab.state import Lab
-from kptrace.lab.topology import FDB_FLAGS, tunnel_device
+from kptrace.lab.topology import tunnel_device
 from kptrace.lab.workloads import Listener
 from kptrace.model import Value
 
@@ -135,16 +147,13 @@ class Route(Value):
         return lab.plan.pod_routes(lab.plan.node(self.to), 0)[0]
 
     def before(self, lab: Lab, node: NodePlan) -> Before:
-        shown = host_commands.run(
-            ("ip", "route", "show", "exact", self._cidr(lab)), netns=node.netns
-        )
-        return {"route": shown.strip()}
+        return {"routes": _encoded(netlink.routes(node.netns, destination=self._cidr(lab)))}
 
     def apply(self, lab: Lab, node: NodePlan) -> None:
-        host_commands.run(("ip", "route", "del", self._cidr(lab)), netns=node.netns)
+        netlink.make([RemoveRoute(destination=self._cidr(lab))], node.netns)
 
     def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
-        host_commands.batch("ip", [f"route replace {before['route']}"], node.netns)
+        netlink.make(_decoded(before["routes"]), node.netns)
 
 
 class StrictReversePath(Value):
@@ -159,24 +168,28 @@ class StrictReversePath(Value):
         return {name: host_commands.read_sysctl(name, node.netns)}
 
     def apply(self, lab: Lab, node: NodePlan) -> None:
-        host_commands.batch("ip", [f"route replace {self._route(lab, node)}"], node.netns)
+        netlink.make([self._route(lab, node)], node.netns)
         host_commands.write_sysctls([(self._sysctl(lab), "1")], node.netns)
 
     def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
         host_commands.write_sysctls(before.items(), node.netns)
-        with suppress(host_commands.CommandFailed):
-            host_commands.batch("ip", [f"route del {self._route(lab, node)}"], node.netns)
+        route = self._route(lab, node)
+        with suppress(netlink.NetworkObjectError):
+            netlink.make(
+                [RemoveRoute(destination=route.destination, device=route.device)], node.netns
+            )
 
     def _sysctl(self, lab: Lab) -> str:
         near = lab.plan.network == "calico-crosssubnet"  # no tunnel between the first two nodes
         device = "eth0" if near else tunnel_device(lab.plan) or "eth0"
         return f"net.ipv4.conf.{device.replace('.', '/')}.rp_filter"
 
-    def _route(self, lab: Lab, node: NodePlan) -> str:
+    def _route(self, lab: Lab, node: NodePlan) -> AddRoute:
         """On a bridge, or over the veth of a pod that has the address no more."""
         routed = lab.plan.calico or lab.plan.cilium
         device = lab.plan.pods_on(node.name)[0].interface if routed else "cni0"
-        return f"{lab.plan.pod(self.key).addresses[0]}/32 dev {device} scope link"
+        address = lab.plan.pod(self.key).addresses[0]
+        return AddRoute(destination=f"{address}/32", device=device, link_scope=True)
 
 
 class TunnelDown(Value):
@@ -184,22 +197,14 @@ class TunnelDown(Value):
 
     def before(self, lab: Lab, node: NodePlan) -> Before:
         device = topology.tunnel_device(lab.plan)
-        return {
-            "routes": host_commands.run(("ip", "route", "show", "dev", device), netns=node.netns)
-        }
+        return {"routes": _encoded(netlink.routes(node.netns, device=device))}
 
     def apply(self, lab: Lab, node: NodePlan) -> None:
-        self._set(lab, node, "down")
+        netlink.make([SetLink(name=topology.tunnel_device(lab.plan), up=False)], node.netns)
 
     def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
-        self._set(lab, node, "up")
-        device = topology.tunnel_device(lab.plan)
-        routes = [f"route replace {line} dev {device}" for line in before["routes"].splitlines()]
-        host_commands.batch("ip", routes, node.netns)
-
-    def _set(self, lab: Lab, node: NodePlan, state: str) -> None:
-        device = topology.tunnel_device(lab.plan)
-        host_commands.run(("ip", "link", "set", device, state), netns=node.netns)
+        device = SetLink(name=topology.tunnel_device(lab.plan), up=True)
+        netlink.make([device, *_decoded(before["routes"])], node.netns)
 
 
 class ServiceAddress(Value):
@@ -211,10 +216,10 @@ class ServiceAddress(Value):
         return {}
 
     def apply(self, lab: Lab, node: NodePlan) -> None:
-        host_commands.run(("ip", "addr", "del", self.address, "dev", DEVICE), netns=node.netns)
+        netlink.make([RemoveAddress(device=DEVICE, address=f"{self.address}/32")], node.netns)
 
     def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
-        host_commands.run(("ip", "addr", "replace", self.address, "dev", DEVICE), netns=node.netns)
+        netlink.make([AddAddress(device=DEVICE, address=f"{self.address}/32")], node.netns)
 
 
 class ServerWeight(Value):
@@ -248,26 +253,26 @@ class Fdb(Value):
     to: str
     dst: str = ""
 
-    def _entry(self, lab: Lab) -> str:
-        return f"{lab.plan.node(self.to).vtep_macs[0]} dev {tunnel_device(lab.plan)}"
-
     def before(self, lab: Lab, node: NodePlan) -> Before:
-        mac = lab.plan.node(self.to).vtep_macs[0]
-        shown = host_commands.run(
-            ("bridge", "fdb", "show", "dev", tunnel_device(lab.plan)), netns=node.netns
-        )
-        words = next(line.split() for line in shown.splitlines() if line.startswith(mac))
-        return {"dst": words[words.index("dst") + 1]}
+        mac, device = self._key(lab)
+        return {"destination": netlink.fdb_destination(node.netns, device, mac)}
 
     def apply(self, lab: Lab, node: NodePlan) -> None:
-        order = f"replace {self._entry(lab)} dst {self.dst} {FDB_FLAGS}"
-        self._run(order if self.dst else f"del {self._entry(lab)}", node)
+        mac, device = self._key(lab)
+        if self.dst:
+            entry: NetworkObject = AddFdbEntry(mac=mac, device=device, destination=self.dst)
+        else:
+            entry = RemoveFdbEntry(mac=mac, device=device)
+        netlink.make([entry], node.netns)
 
     def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
-        self._run(f"replace {self._entry(lab)} dst {before['dst']} {FDB_FLAGS}", node)
+        mac, device = self._key(lab)
+        entry = AddFdbEntry(mac=mac, device=device, destination=before["destination"])
+        netlink.make([entry], node.netns)
 
-    def _run(self, order: str, node: NodePlan) -> None:
-        host_commands.batch("bridge", [f"fdb {order}"], node.netns)
+    def _key(self, lab: Lab) -> tuple[str, str]:
+        """The entry's MAC and device."""
+        return lab.plan.node(self.to).vtep_macs[0], tunnel_device(lab.plan)
 
 
 class ClosedPort(Value):
@@ -319,6 +324,14 @@ class StaleProxyView(Value):
         return lab.plan.nodes if self.everywhere else (node,)
 
 
-def _iptables(lab: Lab, node: NodePlan, family: int, *words: str) -> str:
+def _encoded(routes: tuple[AddRoute, ...]) -> str:
+    return msgspec.json.encode(routes).decode()
+
+
+def _decoded(text: str) -> tuple[AddRoute, ...]:
+    return msgspec.json.decode(text, type=tuple[AddRoute, ...])
+
+
+def _iptables(lab: Lab, node: NodePlan, family: int, *arguments: str) -> str:
     program = host_commands.iptables(lab.plan.proxy, family)
-    return host_commands.run((program, "--wait", *words), netns=node.netns)
+    return host_commands.run((program, "--wait", *arguments), netns=node.netns)

@@ -114,7 +114,9 @@ def test_weights_and_open_connections_are_told(bench: Any) -> None:
         made = bench.trace("svc/web", "pod/client")
     (choice,) = (hop for hop in made.hops if hop.action == "dnat")
     assert choice.rule
-    told = {other.text.split()[1]: other.words for other in (choice.rule, *choice.via)}
+    told = {
+        other.text.split()[1]: other.description for other in (choice.rule, *choice.preceding_rules)
+    }
     for line in listed:
         _, server, _, weight, active, inactive = line.split()
         assert told[server].startswith(

@@ -13,7 +13,7 @@ encapsulation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from ipaddress import ip_network
 
 from kptrace.lab.address_plan import (
@@ -25,89 +25,110 @@ from kptrace.lab.address_plan import (
     Plan,
     PodPlan,
 )
+from kptrace.lab.network_objects import (
+    AddAddress,
+    AddFdbEntry,
+    AddLink,
+    AddNeighbour,
+    AddRoute,
+    NetworkObject,
+    Peer,
+    SetLink,
+    up,
+)
 
 GATEWAY = "169.254.1.1"
 HOST_MAC = "ee:ee:ee:ee:ee:ee"
 GATEWAY6 = "fe80::ecee:eeff:feee:eeee"  # the link-local address of that MAC
 VXLAN_DEVICE, VXLAN_ID, VXLAN_PORT = "vxlan.calico", 4096, 4789
 TUNNEL = "tunl0"
+BIRD, VXLAN_PROTOCOL = 12, 80  # who made a route (rtnetlink(7); felix/routetable)
 TUNNELLED = ("calico-ipip", "calico-crosssubnet")
 
 
-def node_links(plan: Plan, one: NodePlan) -> list[str]:
-    lines = []
-    for pod in plan.pods_on(one.name):
-        lines += _veth(plan, pod)
+def node_objects(plan: Plan, node: NodePlan) -> list[NetworkObject]:
+    """The node's links, routes, neighbours and FDB entries, in the order of their making."""
+    objects: list[NetworkObject] = []
+    for pod in plan.pods_on(node.name):
+        objects += _veth(plan, pod)
     for family in (0, 1):
-        lines += [f"route add blackhole {block} proto bird" for block in plan.blocks(one, family)]
-    lines += _tunnel(plan, one)
+        objects += [
+            AddRoute(destination=block, kind="blackhole", protocol=BIRD)
+            for block in plan.blocks(node, family)
+        ]
+    objects += _tunnel(plan, node)
     for other in plan.nodes:
-        if other != one:
-            lines += _routes(plan, one, other)
-    return lines
+        if other != node:
+            objects += _routes(plan, node, other)
+    return objects
 
 
-def _veth(plan: Plan, pod: PodPlan) -> list[str]:
+def _veth(plan: Plan, pod: PodPlan) -> list[NetworkObject]:
+    peer = Peer(name="eth0", netns=pod.netns, mac=pod.mac, mtu=plan.pod_mtu)
     return [
-        f"link add {pod.interface} address {HOST_MAC} mtu {plan.pod_mtu} type veth"
-        f" peer name eth0 address {pod.mac} mtu {plan.pod_mtu} netns {pod.netns}",
-        f"link set {pod.interface} up",
-        *(f"route add {address} dev {pod.interface} scope link" for address in pod.addresses[:1]),
-        f"route add {pod.addresses[1]} dev {pod.interface}",
+        AddLink(name=pod.interface, kind="veth", mac=HOST_MAC, mtu=plan.pod_mtu, peer=peer),
+        up(pod.interface),
+        AddRoute(destination=pod.addresses[0], device=pod.interface, link_scope=True),
+        AddRoute(destination=pod.addresses[1], device=pod.interface),
     ]
 
 
-def _tunnel(plan: Plan, one: NodePlan) -> list[str]:
-    """tunl0 is in every namespace once the kernel has IPIP; Calico gives it an address."""
-    address = one.gateways[0]
+def _tunnel(plan: Plan, node: NodePlan) -> list[NetworkObject]:
+    """The tunnel device. tunl0 is in every namespace once the kernel has IPIP; Calico gives it an
+    address.
+    """
+    address = f"{node.gateways[0]}/32"
     if plan.network in TUNNELLED:
         return [
-            f"link set {TUNNEL} mtu {UNDERLAY_MTU - IPIP_OVERHEAD} up",
-            f"addr add {address}/32 dev {TUNNEL}",
+            SetLink(name=TUNNEL, mtu=UNDERLAY_MTU - IPIP_OVERHEAD, up=True),
+            AddAddress(device=TUNNEL, address=address),
         ]
     if plan.network == "calico-vxlan":
         return [
-            f"link add {VXLAN_DEVICE} address {one.vtep_macs[0]}"
-            f" mtu {UNDERLAY_MTU - VXLAN_OVERHEAD} type vxlan id {VXLAN_ID}"
-            f" local {one.addresses[0]} dev eth0 dstport {VXLAN_PORT} nolearning",
-            f"addr add {address}/32 dev {VXLAN_DEVICE}",
-            f"link set {VXLAN_DEVICE} up",
+            AddLink(
+                name=VXLAN_DEVICE,
+                kind="vxlan",
+                mac=node.vtep_macs[0],
+                mtu=UNDERLAY_MTU - VXLAN_OVERHEAD,
+                vni=VXLAN_ID,
+                local=node.addresses[0],
+                lower="eth0",
+                port=VXLAN_PORT,
+                learning=False,
+            ),
+            AddAddress(device=VXLAN_DEVICE, address=address),
+            up(VXLAN_DEVICE),
         ]
     return []
 
 
-def _routes(plan: Plan, one: NodePlan, other: NodePlan) -> Iterator[str]:
+def _routes(plan: Plan, node: NodePlan, other: NodePlan) -> Iterator[NetworkObject]:
     if plan.network == "calico-vxlan":
-        far = other.gateways[0]
-        yield f"neigh replace {far} dev {VXLAN_DEVICE} lladdr {other.vtep_macs[0]} nud permanent"
-        way = f"via {far} dev {VXLAN_DEVICE} onlink proto 80"
-    elif tunnels(plan, one, other):
-        way = f"via {other.addresses[0]} dev {TUNNEL} onlink proto bird"
+        router, mac = other.gateways[0], other.vtep_macs[0]
+        yield AddNeighbour(address=router, device=VXLAN_DEVICE, mac=mac)
+        yield AddFdbEntry(mac=mac, device=VXLAN_DEVICE, destination=other.addresses[0])
+        gateway, device, onlink, protocol = router, VXLAN_DEVICE, True, VXLAN_PROTOCOL
+    elif tunnels(plan, node, other):
+        gateway, device, onlink, protocol = other.addresses[0], TUNNEL, True, BIRD
     else:
-        way = f"via {other.addresses[0]} dev eth0 proto bird"
-    yield from (f"route add {block} {way}" for block in plan.blocks(other, 0))
-    way6 = f"via {other.addresses[1]} dev eth0 proto bird"
-    yield from (f"route add {block} {way6}" for block in plan.blocks(other, 1))
+        gateway, device, onlink, protocol = other.addresses[0], "eth0", False, BIRD
+    for block in plan.blocks(other, 0):
+        yield AddRoute(
+            destination=block, gateway=gateway, device=device, onlink=onlink, protocol=protocol
+        )
+    for block in plan.blocks(other, 1):
+        yield AddRoute(destination=block, gateway=other.addresses[1], device="eth0", protocol=BIRD)
 
 
-def tunnels(plan: Plan, one: NodePlan, other: NodePlan) -> bool:
+def tunnels(plan: Plan, node: NodePlan, other: NodePlan) -> bool:
     """Whether IPIP carries what goes from one node to the other."""
-    near = ip_network(f"{one.addresses[0]}/{UNDERLAY_PREFIX[0]}", strict=False)
+    near = ip_network(f"{node.addresses[0]}/{UNDERLAY_PREFIX[0]}", strict=False)
     apart = near != ip_network(f"{other.addresses[0]}/{UNDERLAY_PREFIX[0]}", strict=False)
     return plan.network == "calico-ipip" or (plan.network == "calico-crosssubnet" and apart)
 
 
-def fdb(plan: Plan, others: Iterable[NodePlan]) -> Iterator[str]:
-    if plan.network == "calico-vxlan":
-        for other in others:
-            yield (
-                f"fdb replace {other.vtep_macs[0]} dev {VXLAN_DEVICE}"
-                f" dst {other.addresses[0]} self permanent"
-            )
-
-
-def device_sysctls(plan: Plan, one: NodePlan) -> Iterator[tuple[str, str]]:
-    for pod in plan.pods_on(one.name):
+def device_sysctls(plan: Plan, node: NodePlan) -> Iterator[tuple[str, str]]:
+    for pod in plan.pods_on(node.name):
         name = pod.interface
         yield f"net.ipv4.conf.{name}.proxy_arp", "1"
         yield f"net.ipv4.neigh.{name}.proxy_delay", "0"
@@ -117,13 +138,14 @@ def device_sysctls(plan: Plan, one: NodePlan) -> Iterator[tuple[str, str]]:
         yield f"net.ipv6.conf.{name}.forwarding", "1"
 
 
-def pod_links(pod: PodPlan) -> tuple[str, ...]:
+def pod_objects(pod: PodPlan) -> tuple[NetworkObject, ...]:
+    """The pod's side: both default gateways are addresses that the node's veth answers for."""
     return (
-        "link set lo up",
-        "link set eth0 up",
-        f"addr add {pod.addresses[0]}/32 dev eth0",
-        f"addr add {pod.addresses[1]}/128 dev eth0 nodad",
-        f"route add {GATEWAY} dev eth0 scope link",
-        f"route add default via {GATEWAY} dev eth0",
-        f"route add default via {GATEWAY6} dev eth0",
+        up("lo"),
+        up("eth0"),
+        AddAddress(device="eth0", address=f"{pod.addresses[0]}/32"),
+        AddAddress(device="eth0", address=f"{pod.addresses[1]}/128", nodad=True),
+        AddRoute(destination=GATEWAY, device="eth0", link_scope=True),
+        AddRoute(destination="default", gateway=GATEWAY, device="eth0"),
+        AddRoute(destination="default", gateway=GATEWAY6, device="eth0"),
     )

@@ -14,8 +14,6 @@ Sources: pkg/datapath/linux (routes), pkg/datapath/iptables (chains), pkg/endpoi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from kptrace.lab.address_plan import (
     POD_NETWORK,
     UNDERLAY_MTU,
@@ -24,6 +22,16 @@ from kptrace.lab.address_plan import (
     NodePlan,
     Plan,
     PodPlan,
+)
+from kptrace.lab.network_objects import (
+    AddAddress,
+    AddFdbEntry,
+    AddLink,
+    AddNeighbour,
+    AddRoute,
+    NetworkObject,
+    Peer,
+    up,
 )
 
 TUNNEL = "cilium_vxlan"
@@ -36,87 +44,99 @@ def host_mac(pod: PodPlan) -> str:
     return f"0e{pod.mac[2:]}"
 
 
-def node_links(plan: Plan, one: NodePlan) -> list[str]:
-    lines = [
-        "link add cilium_host type veth peer name cilium_net",
-        f"addr add {one.gateways[0]}/32 dev cilium_host",
-        f"addr add {one.gateways[1]}/128 dev cilium_host nodad",
-        "link set cilium_host up",
-        "link set cilium_net up",
+def node_objects(plan: Plan, node: NodePlan) -> list[NetworkObject]:
+    """The node's links, routes, neighbours and FDB entries, in the order of their making."""
+    objects: list[NetworkObject] = [
+        AddLink(name="cilium_host", kind="veth", peer=Peer(name="cilium_net")),
+        AddAddress(device="cilium_host", address=f"{node.gateways[0]}/32"),
+        AddAddress(device="cilium_host", address=f"{node.gateways[1]}/128", nodad=True),
+        up("cilium_host"),
+        up("cilium_net"),
     ]
-    for pod in plan.pods_on(one.name):
-        lines += _veth(plan, pod)
-    others = [other for other in plan.nodes if other != one]
-    lines += _tunnel(one, others) if plan.network == "cilium-vxlan" else _direct(others)
-    return lines
+    for pod in plan.pods_on(node.name):
+        objects += _veth(plan, pod)
+    others = [other for other in plan.nodes if other != node]
+    tunnelled = plan.network == "cilium-vxlan"
+    return objects + (_tunnel(node, others) if tunnelled else _direct(others))
 
 
-def _veth(plan: Plan, pod: PodPlan) -> list[str]:
+def _veth(plan: Plan, pod: PodPlan) -> list[NetworkObject]:
+    peer = Peer(name="eth0", netns=pod.netns, mac=pod.mac, mtu=plan.pod_mtu)
     return [
-        f"link add {pod.interface} address {host_mac(pod)} mtu {plan.pod_mtu} type veth"
-        f" peer name eth0 address {pod.mac} mtu {plan.pod_mtu} netns {pod.netns}",
-        f"link set {pod.interface} up",
-        f"route add {pod.addresses[0]} dev {pod.interface} scope link",
-        f"route add {pod.addresses[1]} dev {pod.interface}",
+        AddLink(name=pod.interface, kind="veth", mac=host_mac(pod), mtu=plan.pod_mtu, peer=peer),
+        up(pod.interface),
+        AddRoute(destination=pod.addresses[0], device=pod.interface, link_scope=True),
+        AddRoute(destination=pod.addresses[1], device=pod.interface),
     ]
 
 
-def _tunnel(one: NodePlan, others: list[NodePlan]) -> Iterator[str]:
-    yield (
-        f"link add {TUNNEL} address {one.vtep_macs[0]} mtu {UNDERLAY_MTU - VXLAN_OVERHEAD}"
-        f" type vxlan id {IDENTITY} local {one.addresses[0]} dev eth0"
-        f" dstport {VXLAN_PORT} nolearning"
-    )
-    yield f"link set {TUNNEL} up"
+def _tunnel(node: NodePlan, others: list[NodePlan]) -> list[NetworkObject]:
+    objects: list[NetworkObject] = [
+        AddLink(
+            name=TUNNEL,
+            kind="vxlan",
+            mac=node.vtep_macs[0],
+            mtu=UNDERLAY_MTU - VXLAN_OVERHEAD,
+            vni=IDENTITY,
+            local=node.addresses[0],
+            lower="eth0",
+            port=VXLAN_PORT,
+            learning=False,
+        ),
+        up(TUNNEL),
+    ]
     for other in others:
+        mac = other.vtep_macs[0]
         for family in (0, 1):
-            far = other.gateways[family]
-            yield f"neigh replace {far} dev {TUNNEL} lladdr {other.vtep_macs[0]} nud permanent"
-            yield (
-                f"route add {other.pod_cidrs[family]} via {far} dev {TUNNEL} onlink"
-                f" src {one.gateways[family]}"
-            )
+            router = other.gateways[family]
+            objects += [
+                AddNeighbour(address=router, device=TUNNEL, mac=mac),
+                AddRoute(
+                    destination=other.pod_cidrs[family],
+                    gateway=router,
+                    device=TUNNEL,
+                    onlink=True,
+                    source=node.gateways[family],
+                ),
+            ]
+        objects.append(AddFdbEntry(mac=mac, device=TUNNEL, destination=other.addresses[0]))
+    return objects
 
 
-def _direct(others: list[NodePlan]) -> Iterator[str]:
-    """``autoDirectNodeRoutes``"""
-    for other in others:
-        for cidr, address in zip(other.pod_cidrs, other.addresses, strict=True):
-            yield f"route add {cidr} via {address} dev eth0"
+def _direct(others: list[NodePlan]) -> list[NetworkObject]:
+    """The routes of ``autoDirectNodeRoutes``."""
+    return [
+        AddRoute(destination=cidr, gateway=address, device="eth0")
+        for other in others
+        for cidr, address in zip(other.pod_cidrs, other.addresses, strict=True)
+    ]
 
 
-def fdb(plan: Plan, others: list[NodePlan]) -> Iterator[str]:
-    if plan.network == "cilium-vxlan":
-        for other in others:
-            yield (
-                f"fdb replace {other.vtep_macs[0]} dev {TUNNEL}"
-                f" dst {other.addresses[0]} self permanent"
-            )
-
-
-def pod_links(plan: Plan, pod: PodPlan) -> tuple[str, ...]:
-    """The gateway is the node's router; for IPv6 nobody but Cilium's program would answer."""
+def pod_objects(plan: Plan, pod: PodPlan) -> tuple[NetworkObject, ...]:
+    """The pod's side. The gateway is the node's router; for IPv6 only Cilium's program would answer
+    for it, so the pod has a permanent neighbour.
+    """
     gateway, gateway6 = plan.node(pod.node).gateways
     return (
-        "link set lo up",
-        "link set eth0 up",
-        f"addr add {pod.addresses[0]}/32 dev eth0",
-        f"addr add {pod.addresses[1]}/128 dev eth0 nodad",
-        f"route add {gateway} dev eth0 scope link",
-        f"route add default via {gateway} dev eth0",
-        f"neigh add {gateway6} dev eth0 lladdr {host_mac(pod)} nud permanent",
-        f"route add {gateway6} dev eth0",
-        f"route add default via {gateway6} dev eth0",
+        up("lo"),
+        up("eth0"),
+        AddAddress(device="eth0", address=f"{pod.addresses[0]}/32"),
+        AddAddress(device="eth0", address=f"{pod.addresses[1]}/128", nodad=True),
+        AddRoute(destination=gateway, device="eth0", link_scope=True),
+        AddRoute(destination="default", gateway=gateway, device="eth0"),
+        AddNeighbour(address=gateway6, device="eth0", mac=host_mac(pod)),
+        AddRoute(destination=gateway6, device="eth0"),
+        AddRoute(destination="default", gateway=gateway6, device="eth0"),
     )
 
 
-def rules(one: NodePlan, family: int) -> str:
+def rules(node: NodePlan, family: int) -> str:
     """Cilium's chains for ``iptables-restore --noflush``; its jumps stand first."""
-    network, cidr = POD_NETWORK[family], one.pod_cidrs[family]
+    network, cidr = POD_NETWORK[family], node.pod_cidrs[family]
     masquerade = '-m comment --comment "cilium masquerade non-cluster"'
     accepts = "\n".join(
-        f'-A CILIUM_FORWARD {way} -m comment --comment "cilium: {words} forward accept" -j ACCEPT'
-        for way, words in (
+        f'-A CILIUM_FORWARD {match} -m comment --comment "cilium: {what} forward accept" -j ACCEPT'
+        for match, what in (
             ("-o cilium_host", "any->cluster on cilium_host"),
             ("-i cilium_host", "cluster->any on cilium_host"),
             ("-i lxc+", "cluster->any on lxc+"),

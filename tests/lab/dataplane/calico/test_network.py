@@ -10,6 +10,7 @@ from kptrace.lab import network_policy, topology
 from kptrace.lab.address_plan import plan
 from kptrace.lab.dataplane.calico import network as calico
 from kptrace.lab.dataplane.calico import rules
+from kptrace.lab.network_objects import AddRoute, SetLink
 from kptrace.rules.iptables.save import IptablesSave
 from kptrace.rules.model.expressions import UnknownStatement
 from kptrace.rules.model.ruleset import Table
@@ -24,31 +25,38 @@ def test_a_pods_device_is_named_by_the_hash_of_its_name() -> None:
 
 @pytest.mark.parametrize("network", CALICO)
 def test_blocks_hold_every_pod_and_are_of_calicos_size(network: str) -> None:
-    made = plan(network=network)
-    for pod in made.pods:
-        node = made.node(pod.node)
+    lab_plan = plan(network=network)
+    for pod in lab_plan.pods:
+        node = lab_plan.node(pod.node)
         for family, length in enumerate((26, 122)):
-            blocks = [ip_network(one) for one in made.blocks(node, family)]
+            blocks = [ip_network(one) for one in lab_plan.blocks(node, family)]
             assert all(block.prefixlen == length for block in blocks)
             assert any(ip_address(pod.addresses[family]) in block for block in blocks)
 
 
 def test_the_routes_of_ipip() -> None:
-    made = plan(network="calico-ipip")
-    links = topology.node(made, made.node("node-a")).links
-    assert "route add blackhole 10.244.1.0/26 proto bird" in links
-    assert "route add 10.244.2.0/26 via 172.30.0.12 dev tunl0 onlink proto bird" in links
-    assert "link set tunl0 mtu 1480 up" in links
-    assert not any("cni0" in line for line in links)
+    lab_plan = plan(network="calico-ipip")
+    objects = topology.node_setup(lab_plan, lab_plan.node("node-a")).objects
+    assert AddRoute(destination="10.244.1.0/26", kind="blackhole", protocol=12) in objects
+    route = AddRoute(
+        destination="10.244.2.0/26",
+        gateway="172.30.0.12",
+        device="tunl0",
+        onlink=True,
+        protocol=12,
+    )
+    assert route in objects
+    assert SetLink(name="tunl0", mtu=1480, up=True) in objects
+    assert not any("cni0" in str(item) for item in objects)
 
 
 def test_cross_subnet_has_a_second_subnet_and_tunnels_only_to_it() -> None:
-    made = plan(network="calico-crosssubnet", nodes=3)
-    a, b, c = made.nodes
+    lab_plan = plan(network="calico-crosssubnet", nodes=3)
+    a, b, c = lab_plan.nodes
     assert (b.addresses[0], c.addresses[0]) == ("172.30.0.12", "172.30.1.13")
-    assert not calico.tunnels(made, a, b)
-    assert calico.tunnels(made, a, c)
-    assert calico.tunnels(made, c, b)
+    assert not calico.tunnels(lab_plan, a, b)
+    assert calico.tunnels(lab_plan, a, c)
+    assert calico.tunnels(lab_plan, c, b)
 
 
 @pytest.mark.parametrize("proxy", ["ipvs", "iptables-legacy"])
@@ -58,8 +66,8 @@ def test_every_rule_of_felix_is_understood(
     proxy: str, network: str, number: int, family: str
 ) -> None:
     """No part of it is opaque, so the walk is certain; the texts are in iptables-save's form."""
-    made = plan(network=network, proxy=proxy)
-    text = rules.rules(made, made.node("node-a"), number, network_policy.healthy(made))
+    lab_plan = plan(network=network, proxy=proxy)
+    text = rules.rules(lab_plan, lab_plan.node("node-a"), number, network_policy.healthy(lab_plan))
     inserted = text.replace("FORWARD 1 ", "FORWARD ").replace("INPUT 1 ", "INPUT ")
     inserted = inserted.replace("PUT 1 ", "PUT ").replace("ROUTING 1 ", "ROUTING ")
     builtin = ":PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n"

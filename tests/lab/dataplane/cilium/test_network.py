@@ -7,6 +7,7 @@ import pytest
 from kptrace.lab import topology
 from kptrace.lab.address_plan import plan
 from kptrace.lab.dataplane.cilium import network as cilium
+from kptrace.lab.network_objects import AddFdbEntry, AddLink, Peer
 from kptrace.model.errors import UsageError
 
 
@@ -27,15 +28,15 @@ def test_a_name_fits_a_device() -> None:
 
 @pytest.mark.parametrize("network", ["cilium-vxlan", "cilium-direct"])
 def test_a_tunnel_only_where_there_is_one(network: str) -> None:
-    made = plan("x", 3, "cilium", network)
-    recipe = topology.node(made, made.nodes[0])
-    text = "\n".join(recipe.links)
+    lab_plan = plan("x", 3, "cilium", network)
+    objects = topology.node_setup(lab_plan, lab_plan.nodes[0]).objects
     tunnelled = network == "cilium-vxlan"
-    assert ("cilium_vxlan" in text) == tunnelled
-    assert len(recipe.fdb) == (2 if tunnelled else 0)
-    assert "link add cilium_host type veth peer name cilium_net" in text
-    assert "cni0" not in text
-    assert made.pod_mtu == (1450 if tunnelled else 1500)
+    assert any("cilium_vxlan" in str(item) for item in objects) == tunnelled
+    entries = [item for item in objects if isinstance(item, AddFdbEntry)]
+    assert len(entries) == (2 if tunnelled else 0)
+    assert AddLink(name="cilium_host", kind="veth", peer=Peer(name="cilium_net")) in objects
+    assert not any("cni0" in str(item) for item in objects)
+    assert lab_plan.pod_mtu == (1450 if tunnelled else 1500)
 
 
 def test_pods_masquerade_towards_the_world_alone() -> None:
