@@ -65,7 +65,7 @@ def between(
             ways[two] = one.way
         if one.way.outcome not in (Outcome.DELIVERED, Outcome.INCONCLUSIVE):
             branch = one.branch
-            faults.setdefault((branch.cause, _where(branch), branch.object), []).append(one)
+            faults.setdefault((branch.cause or "", _where(branch), branch.object), []).append(one)
     return tuple(ways.values()), tuple(
         _finding(*key, some, snapshots) for key, some in faults.items()
     )
@@ -105,7 +105,7 @@ def _walked(start: PodEndpoint, goal: PodEndpoint, world: Topology) -> Simulated
         destination=goal.address,
         outcome=branch.outcome,
         description=branch.description,
-        cause=branch.cause,
+        cause=branch.cause or "",
     )
     return SimulatedPath(way=way, branch=branch)
 

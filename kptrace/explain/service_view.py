@@ -17,6 +17,7 @@ from kptrace.explain.sample_clients import SampleClient, SampleClients
 from kptrace.kube.objects.cluster_state import ClusterState
 from kptrace.model import (
     AddressKind,
+    CauseId,
     Endpoint,
     Finding,
     Flow,
@@ -223,9 +224,8 @@ class ServiceView:
             denied_by="; ".join(dict.fromkeys(one.object for one in denials.values())),
         )
         causes = [way.branch.cause for way in ways if way.branch.outcome is entry.outcome]
-        causes.sort(
-            key=policy_denial.CAUSE.__eq__
-        )  # a fault is not hidden by what somebody wants so
+        # a fault is not hidden by a denial that somebody intends
+        causes.sort(key=lambda cause: cause == CauseId.POLICY_DROP)
         return AddressResult(
             entry=entry,
             times=_times(decided),

@@ -11,6 +11,7 @@ asked for, what the cluster says, what the rules imply, what the kernel saw, wha
 from __future__ import annotations
 
 from kptrace.model.base import API_VERSION, Value
+from kptrace.model.causes import CauseId
 from kptrace.model.check_report import CheckReport, NodeReport, PodPath
 from kptrace.model.cluster import (
     ContainerPort,
@@ -63,6 +64,7 @@ __all__ = [
     "BackendShare",
     "Branch",
     "CapturedPacket",
+    "CauseId",
     "CheckReport",
     "ClientKind",
     "ConntrackEntry",

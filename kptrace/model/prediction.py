@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Literal
 
 from kptrace.model.base import Value
+from kptrace.model.causes import CauseId
 from kptrace.model.cluster import Endpoint
 from kptrace.model.netns import Netns
 from kptrace.model.packet import Packet
@@ -85,7 +86,7 @@ class Branch(Value):
     outcome: Outcome
     deterministic: bool = True
     backend: Endpoint | None = None
-    cause: str = ""
+    cause: CauseId | None = None
     object: str = ""
     description: str = ""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from kptrace.model import Branch, Endpoint, Flow, Netns, Outcome, Packet, Prediction
+from kptrace.model import Branch, CauseId, Endpoint, Flow, Netns, Outcome, Packet, Prediction
 from kptrace.model.addresses import address
 from kptrace.simulate.bpf import socket_lb
 from kptrace.simulate.branching import LIMIT, BranchPoints, ExploredBranch, enumerate_branches
@@ -128,7 +128,7 @@ def _run(story: Simulation, stage: Stage | Arrived) -> Arrived:
             return stage
         stage = _STAGES[type(stage)](story, stage)
     assert not isinstance(stage, Arrived)
-    raise Terminated(Outcome.INCONCLUSIVE, "", "", "the packet goes round and round")
+    raise Terminated(Outcome.INCONCLUSIVE, None, "", "the packet goes round and round")
 
 
 # --- the beginning ----------------------------------------------------------------------------
@@ -148,13 +148,13 @@ def _start(
         socket_lb.translate(story, skb)
         return _from_unseen(story, skb.packet, Netns(node=source.node))
     if ingress is None:
-        raise Terminated(Outcome.INCONCLUSIVE, "", "", "where the packet comes in is not known")
+        raise Terminated(Outcome.INCONCLUSIVE, None, "", "where the packet comes in is not known")
     place, interface = ingress
     snapshot = story.world.snapshot(place)
     link = snapshot.link(interface) if snapshot else None
     if link is None:
         words = f"{place.node} {interface} was not looked at"
-        raise Terminated(Outcome.INCONCLUSIVE, "", "", words)
+        raise Terminated(Outcome.INCONCLUSIVE, None, "", words)
     return Receive(Skb(place=place, packet=packet, mac=link.mac), link)
 
 
@@ -165,7 +165,7 @@ def _from_unseen(story: Simulation, packet: Packet, node: Netns) -> Stage | Arri
     if snapshot is None or port is None:
         words = f"the device of {packet.flow.src or 'the source'} on {node.node} is not known"
         story.choices.certain = False
-        raise Terminated(Outcome.INCONCLUSIVE, "", "", words)
+        raise Terminated(Outcome.INCONCLUSIVE, None, "", words)
     skb = Skb(place=node, packet=packet, mac=port.mac)
     master = snapshot.link(port.master) if port.master else None
     if master is not None:
@@ -215,7 +215,9 @@ def _reached(story: Simulation, arrived: Arrived) -> Terminated:
         mine = flow.dport in story.world.node_ports or story.world.is_service(flow.dst)
         if known is None and mine:
             words = f"no rule translated port {flow.dport}; the node itself got the packet"
-            return story.end(skb, Outcome.NOT_PROGRAMMED, "proxy-rules-missing", flow.dst, words)
+            return story.end(
+                skb, Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, flow.dst, words
+            )
     here = Skb(place=place or skb.place, packet=skb.packet)
     story.note("delivered", here, skb.iif)
     return Terminated(Outcome.DELIVERED)
@@ -253,8 +255,10 @@ def _returned(story: Simulation, back: Arrived, source: Netns | None) -> Termina
     words = f"the answer reaches its sender from {got}, not from {expected.src}:{expected.sport}"
     if story.bypassed:
         blame = story.bypassed[-1]
-        return story.end(back.skb, Outcome.DROPPED, "bridge-nf-off", blame, f"{words} ({blame})")
-    return story.end(back.skb, Outcome.DROPPED, "reply-not-translated", got, words)
+        return story.end(
+            back.skb, Outcome.DROPPED, CauseId.BRIDGE_NF_OFF, blame, f"{words} ({blame})"
+        )
+    return story.end(back.skb, Outcome.DROPPED, CauseId.REPLY_NOT_TRANSLATED, got, words)
 
 
 def _branch(story: Simulation, end: Terminated) -> Branch:

@@ -7,7 +7,7 @@ with its connections, the steps so far. The stages themselves are in ``simulate/
 
 from __future__ import annotations
 
-from kptrace.model import Flow, Netns, Outcome, SimulatedStep, StepAction
+from kptrace.model import CauseId, Flow, Netns, Outcome, SimulatedStep, StepAction
 from kptrace.simulate.branching import BranchPoints
 from kptrace.simulate.ip.routing import RouteLookupResult
 from kptrace.simulate.ip.skb import Skb
@@ -111,7 +111,13 @@ class Simulation:
         )
 
     def end(
-        self, skb: Skb, outcome: Outcome, cause: str, blame: str, words: str, interface: str = ""
+        self,
+        skb: Skb,
+        outcome: Outcome,
+        cause: CauseId | None,
+        blame: str,
+        words: str,
+        interface: str = "",
     ) -> Terminated:
         """Note the end where it happens, and give the End to raise."""
         if outcome is Outcome.INCONCLUSIVE:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from kptrace.model import Branch, Endpoint, Flow, Netns, Outcome, Packet, Value
+from kptrace.model import Branch, CauseId, Endpoint, Flow, Netns, Outcome, Packet, Value
 from kptrace.model.addresses import network
 from kptrace.simulate.bpf import socket_lb
 from kptrace.simulate.branching import BranchPoints, enumerate_branches
@@ -182,7 +182,7 @@ def _reached(story: Simulation, stage: Stage | Arrived) -> Terminated:
     skb = stage.skb
     if skb.socket is not None:
         words = "a local proxy takes the packet (TPROXY): what it does with it is not known here"
-        return Terminated(Outcome.INCONCLUSIVE, "", "", words)
+        return Terminated(Outcome.INCONCLUSIVE, None, "", words)
     asked = story.asked
     if (
         skb.translated
@@ -192,7 +192,7 @@ def _reached(story: Simulation, stage: Stage | Arrived) -> Terminated:
         return Terminated(Outcome.DELIVERED)
     way = f"it leaves by {stage.link.name}" if isinstance(stage, Transmit) else "the node keeps it"
     words = f"no rule translates {asked.dst} port {asked.dport}: {way} as it is"
-    return Terminated(Outcome.NOT_PROGRAMMED, "proxy-rules-missing", asked.dst, words)
+    return Terminated(Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, asked.dst, words)
 
 
 def _at_connect(story: Simulation) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kptrace.model import Netns, Outcome
+from kptrace.model import CauseId, Netns, Outcome
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.snapshot.network import Link
 
@@ -74,7 +74,9 @@ Stage = Output | Receive | Input | Transmit | Frame | Cross | Local
 class Terminated(Exception):
     """The packet goes no further. ``cause`` is a stable id, ``blame`` the object that did it."""
 
-    def __init__(self, outcome: Outcome, cause: str = "", blame: str = "", words: str = "") -> None:
+    def __init__(
+        self, outcome: Outcome, cause: CauseId | None = None, blame: str = "", words: str = ""
+    ) -> None:
         super().__init__(words)
         self.outcome = outcome
         self.cause = cause

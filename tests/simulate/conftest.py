@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 import pytest
 
-from kptrace.model import Endpoint, Flow, Netns, Outcome, Packet, Prediction
+from kptrace.model import CauseId, Endpoint, Flow, Netns, Outcome, Packet, Prediction
 from kptrace.model.addresses import network
 from kptrace.rules.load import load_ruleset
 from kptrace.simulate.predict import predict
@@ -260,7 +260,7 @@ class Cluster:
         flow = Flow(protocol=protocol, src=src, dst=dst, sport=40000, dport=port)
         return predict(Packet(flow=flow), source, self.world, self.ingress)
 
-    def only(self, dst: str, port: int = 80, **fields: object) -> tuple[Outcome, str]:
+    def only(self, dst: str, port: int = 80, **fields: object) -> tuple[Outcome, CauseId | None]:
         """Outcome and cause, where every branch has the same."""
         ends = {(b.outcome, b.cause) for b in self.ask(dst, port, **fields).branches}  # type: ignore[arg-type]
         assert len(ends) == 1, ends

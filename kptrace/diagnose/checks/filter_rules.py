@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from kptrace.diagnose.chain_traversal import ChainTraversal, MatchedRuleEvent
 from kptrace.diagnose.phrases import drop_report, last_seen, rule_hit, rule_name, there
 from kptrace.diagnose.probe_evidence import ProbeEvidence
-from kptrace.model import DropEvent, Finding, Netns, Packet, RuleRef
+from kptrace.model import CauseId, DropEvent, Finding, Netns, Packet, RuleRef
 
 
 def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
@@ -97,9 +97,10 @@ def _blocked(case: ProbeEvidence, drop: DropEvent) -> Finding:
     evidence = [drop_report(case, drop), *last_seen(case), "no rule trace tells which rule it was"]
     if drop.packet is not None and drop.packet.tunnel is not None:
         return tunnel_blocked(drop.packet, Netns(node=drop.node), "", None, evidence)
-    predicted = case.branch.object if case.branch and case.branch.cause else ""
+    cause = case.branch.cause if case.branch else None
+    predicted = case.branch.object if case.branch and cause else ""
     return Finding(
-        cause=case.branch.cause if case.branch and predicted else "rule-drop",
+        cause=cause if cause and predicted else CauseId.RULE_DROP,
         severity="error",
         node=drop.node,
         object=predicted or "a netfilter rule",

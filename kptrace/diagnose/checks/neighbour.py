@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from kptrace.diagnose.hops import icmp_words
 from kptrace.diagnose.phrases import drop_report, last_seen, there, whose
 from kptrace.diagnose.probe_evidence import ProbeEvidence
-from kptrace.model import CapturedPacket, DropEvent, Finding, Netns
+from kptrace.model import CapturedPacket, CauseId, DropEvent, Finding, Netns
 from kptrace.simulate.ip.routing import RouteQuery, lookup
 from kptrace.simulate.snapshot.network import Link, Neighbour
 
@@ -90,8 +90,8 @@ def _gateway(case: ProbeEvidence) -> Iterator[Finding]:
         (s for s in case.journey.back if s.packet.icmp in ((3, 1), (1, 3)) and s.netns == place),
         None,
     )
-    known = case.branch.cause if case.branch else ""
-    if snapshot is None or error is None or known not in ("", "neighbour-failed"):
+    known = case.branch.cause if case.branch else None
+    if snapshot is None or error is None or known not in (None, CauseId.NEIGHBOUR_FAILED):
         return
     flow = case.returned.flow if case.returned else case.probe.flow
     found = lookup(snapshot, RouteQuery(flow=flow, mark=None))

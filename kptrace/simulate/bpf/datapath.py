@@ -50,7 +50,7 @@ def _doubt(story: Simulation, programs: BpfDatapath, link: Link) -> None:
 
 def _lost(story: Simulation, skb: Skb, link: Link, programs: BpfDatapath) -> Exception:
     words = f"where {programs.owner} sends what it takes at {link.name} is not known"
-    return story.end(skb, Outcome.INCONCLUSIVE, "", link.name, words)
+    return story.end(skb, Outcome.INCONCLUSIVE, None, link.name, words)
 
 
 def _port(story: Simulation, skb: Skb, home: Netns | None) -> Link | None:

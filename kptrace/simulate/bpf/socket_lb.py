@@ -10,7 +10,7 @@ node port on every node (bpf/bpf_sock.c, sock4_wildcard_lookup).
 
 from __future__ import annotations
 
-from kptrace.model import Netns, Outcome, RuleRef, SimulatedStep
+from kptrace.model import CauseId, Netns, Outcome, RuleRef, SimulatedStep
 from kptrace.simulate.bpf.programs import ANY, BpfDatapath, Frontend
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
@@ -34,7 +34,7 @@ def translate(story: Simulation, skb: Skb) -> None:
         return
     if not found.backends:
         words = f"{found.text} has no backend: {programs.owner} lets connect() fail"
-        raise story.end(skb, Outcome.NO_ENDPOINTS, "no-endpoints", found.text, words)
+        raise story.end(skb, Outcome.NO_ENDPOINTS, CauseId.NO_ENDPOINTS, found.text, words)
     if found.remembers:
         story.remark("a client that was there before is kept to its backend (ClientIP affinity)")
     chosen = story.choices.pick([1.0] * len(found.backends))
@@ -64,7 +64,7 @@ def stop_where_devices_translate(story: Simulation, skb: Skb, socket: bool) -> N
         return
     words = found.left or f"{programs.owner} translates what comes from outside on devices"
     story.choices.certain = False
-    raise Terminated(Outcome.INCONCLUSIVE, "", "", f"{words}: its programs are not read")
+    raise Terminated(Outcome.INCONCLUSIVE, None, "", f"{words}: its programs are not read")
 
 
 def _frontend(story: Simulation, skb: Skb, programs: BpfDatapath) -> Frontend | None:
@@ -81,7 +81,7 @@ def _unread(story: Simulation, skb: Skb, programs: BpfDatapath) -> None:
     if story.world.is_service(flow.dst) or flow.dport in story.world.node_ports:
         words = f"{programs.owner} translates {flow.dst} at connect(), from maps that were not read"
         story.choices.certain = False
-        raise Terminated(Outcome.INCONCLUSIVE, "", "", words)
+        raise Terminated(Outcome.INCONCLUSIVE, None, "", words)
 
 
 def _rule(skb: Skb, programs: BpfDatapath, found: Frontend, slot: int) -> RuleRef:

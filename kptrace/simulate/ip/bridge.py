@@ -13,7 +13,7 @@ own bridge is never translated back.
 
 from __future__ import annotations
 
-from kptrace.model import Outcome
+from kptrace.model import CauseId, Outcome
 from kptrace.simulate.ip.device import hand_over, resolve
 from kptrace.simulate.ip.routing import RouteQuery, route_input
 from kptrace.simulate.ip.skb import Skb
@@ -96,10 +96,10 @@ def _check_flooded(story: Simulation, skb: Skb, bridge: Link) -> None:
     if not skb.unseen and skb.mac and _all_seen(story, skb, bridge):
         words = f"no port of {bridge.name} leads to {skb.mac}"
         blame = f"{skb.place.node}: {bridge.name}"
-        raise story.end(skb, Outcome.DROPPED, "neighbour-failed", blame, words, bridge.name)
+        raise story.end(skb, Outcome.DROPPED, CauseId.NEIGHBOUR_FAILED, blame, words, bridge.name)
     if story.world.pod_at(skb.flow.dst) is None:
         words = f"the port of {bridge.name} that leads to {skb.flow.dst} is not known"
-        raise story.end(skb, Outcome.INCONCLUSIVE, "", bridge.name, words)
+        raise story.end(skb, Outcome.INCONCLUSIVE, None, bridge.name, words)
 
 
 def _all_seen(story: Simulation, skb: Skb, bridge: Link) -> bool:
@@ -112,11 +112,11 @@ def _check_ports(story: Simulation, skb: Skb, port: Link, out: Link) -> None:
     if port.name == out.name and not port.hairpin:
         words = f"the frame would have to go back out of {port.name}, and hairpin is off there"
         blame = f"{skb.place.node}: {port.name}"
-        raise story.end(skb, Outcome.DROPPED, "hairpin-off", blame, words, port.name)
+        raise story.end(skb, Outcome.DROPPED, CauseId.HAIRPIN_OFF, blame, words, port.name)
     if port.isolated and out.isolated:
         words = f"the ports {port.name} and {out.name} are isolated from each other"
         blame = f"{skb.place.node}: {out.name}"
-        raise story.end(skb, Outcome.DROPPED, "port-isolated", blame, words, port.name)
+        raise story.end(skb, Outcome.DROPPED, CauseId.PORT_ISOLATED, blame, words, port.name)
 
 
 def _bridged_hooks(story: Simulation, skb: Skb, bridge: Link, port: Link, out: Link | None) -> None:

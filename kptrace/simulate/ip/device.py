@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kptrace.model import Netns, Outcome
+from kptrace.model import CauseId, Netns, Outcome
 from kptrace.simulate.bpf.datapath import bpf_egress, bpf_ingress
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
@@ -29,7 +29,7 @@ def transmit(story: Simulation, stage: Transmit) -> Stage | Arrived:
         return bpf_egress(story, skb, link, programs)
     if link.kind in _UNKNOWN_TUNNELS:
         words = f"it leaves by {link.name}, a {link.kind} device, whose far end is not known here"
-        raise story.end(skb, Outcome.INCONCLUSIVE, "", link.name, words)
+        raise story.end(skb, Outcome.INCONCLUSIVE, None, link.name, words)
     if link.tunnel:
         return encapsulate(story, skb, link)
     if link.kind == "bridge":
@@ -64,7 +64,7 @@ def receive(story: Simulation, stage: Receive) -> Stage | Arrived:
     skb, link = stage.skb, stage.link
     if not link.up:
         words = f"{link.name} is down"
-        raise story.end(skb, Outcome.DROPPED, "link-down", link.name, words, link.name)
+        raise story.end(skb, Outcome.DROPPED, CauseId.LINK_DOWN, link.name, words, link.name)
     story.note("seen", skb, link.name, "in")
     programs = story.at(skb).programs
     if programs is not None and (programs.takes(link.name) or programs.takes(link.master)):
@@ -75,7 +75,7 @@ def receive(story: Simulation, stage: Receive) -> Stage | Arrived:
     skb.iif = master.name if master else link.name
     if skb.mac and link.mac and skb.mac != link.mac and not link.noarp:
         words = f"the frame is for {skb.mac}, but {link.name} has {link.mac}"
-        raise story.end(skb, Outcome.DROPPED, "neighbour-stale", link.name, words, link.name)
+        raise story.end(skb, Outcome.DROPPED, CauseId.NEIGHBOUR_STALE, link.name, words, link.name)
     return Input(skb)
 
 
@@ -123,7 +123,7 @@ def _unresolved(story: Simulation, skb: Skb, link: Link, wanted: str, failed: bo
     if outwards and not failed:
         return
     stale = skb.translated or _was_translated(story)
-    cause = "stale-dnat" if stale and wanted == skb.flow.dst else "neighbour-failed"
+    cause = CauseId.STALE_DNAT if stale and wanted == skb.flow.dst else CauseId.NEIGHBOUR_FAILED
     words = f"nobody on {link.name} has {wanted}"
     blame = f"{skb.place.node}: {wanted} dev {link.name}"
     if not (story.world.endpoints or story.world.on_link(skb.place, link)):
@@ -178,31 +178,33 @@ def leave_known_topology(story: Simulation, skb: Skb, link: Link) -> Arrived:
         return Arrived(skb, None, unseen=True)
     if skb.packet.tunnel:
         words = f"the tunnel's packet leaves for {dst}, which was not looked at"
-        raise story.end(skb, Outcome.INCONCLUSIVE, "", dst, words)
+        raise story.end(skb, Outcome.INCONCLUSIVE, None, dst, words)
     if skb.place.pod and Netns(node=skb.place.node) not in world.snapshots:
         words = f"it leaves the pod by {link.name} for its node, which was not looked at"
-        raise story.end(skb, Outcome.INCONCLUSIVE, "", dst, words)
+        raise story.end(skb, Outcome.INCONCLUSIVE, None, dst, words)
     route = f"{skb.place.node}: {_route_words(story)}"
     if dst == story.asked.dst and not story.replying and world.is_service(dst):
         if story.at(skb).unbound(skb.flow):
             words = f"IPVS has {dst}, but the node has not: it leaves by {link.name} as it is"
             raise story.end(
-                skb, Outcome.NOT_PROGRAMMED, "ipvs-address-missing", dst, words, link.name
+                skb, Outcome.NOT_PROGRAMMED, CauseId.IPVS_ADDRESS_MISSING, dst, words, link.name
             )
         words = f"no rule translated {dst}; it leaves by {link.name} as it is"
-        raise story.end(skb, Outcome.NOT_PROGRAMMED, "proxy-rules-missing", dst, words, link.name)
+        raise story.end(
+            skb, Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, dst, words, link.name
+        )
     pod = world.pod_at(dst)
     home = world.home(dst)
     if (home and home != skb.place) or (pod and Netns(node=pod.node) in world.snapshots):
         words = f"{dst} leaves by {link.name}, where nobody known forwards it to its node"
         story.choices.certain = False
-        raise story.end(skb, Outcome.DROPPED, "pod-route-missing", route, words, link.name)
+        raise story.end(skb, Outcome.DROPPED, CauseId.POD_ROUTE_MISSING, route, words, link.name)
     if pod is None and world.endpoints and _was_translated(story):
         words = f"no endpoint has {dst}"
-        raise story.end(skb, Outcome.DROPPED, "stale-dnat", dst, words, link.name)
+        raise story.end(skb, Outcome.DROPPED, CauseId.STALE_DNAT, dst, words, link.name)
     where = f" on {pod.node}" if pod and pod.node else ""
     words = f"it leaves by {link.name} for {dst}{where}, which was not looked at"
-    raise story.end(skb, Outcome.INCONCLUSIVE, "", dst, words)
+    raise story.end(skb, Outcome.INCONCLUSIVE, None, dst, words)
 
 
 def _route_words(story: Simulation) -> str:
@@ -214,4 +216,4 @@ def _check_up(story: Simulation, skb: Skb, link: Link) -> None:
     if link.up and link.carrier:
         return
     words = f"{link.name} {'has no carrier' if link.up else 'is down'}"
-    raise story.end(skb, Outcome.DROPPED, "link-down", link.name, words, link.name)
+    raise story.end(skb, Outcome.DROPPED, CauseId.LINK_DOWN, link.name, words, link.name)

@@ -7,7 +7,7 @@ POSTROUTING. ``receive``: PREROUTING, route, then INPUT or (TTL, FORWARD, POSTRO
 
 from __future__ import annotations
 
-from kptrace.model import Outcome
+from kptrace.model import CauseId, Outcome
 from kptrace.model.addresses import address
 from kptrace.simulate.ip.routing import (
     RouteLookupResult,
@@ -64,7 +64,7 @@ def receive(story: Simulation, stage: Input) -> Stage | Arrived:
 def _forward(story: Simulation, skb: Skb, found: RouteLookupResult) -> Stage | Arrived:
     if skb.packet.ttl <= 1:
         words = "its TTL is used up: the nodes send it in a circle"
-        raise story.end(skb, Outcome.DROPPED, "routing-loop", found.text, words)
+        raise story.end(skb, Outcome.DROPPED, CauseId.ROUTING_LOOP, found.text, words)
     skb.set_ttl(skb.packet.ttl - 1)
     skb.hop = story.pick_hop(skb, found)
     skb.oif = skb.hop.interface
@@ -99,7 +99,7 @@ def _send(story: Simulation, skb: Skb, found: RouteLookupResult) -> Stage | Arri
     link = snapshot.link(skb.oif)
     if link is None:
         words = f"the route leads out of {skb.oif}, which does not exist"
-        raise story.end(skb, Outcome.DROPPED, "link-down", skb.oif, words, skb.oif)
+        raise story.end(skb, Outcome.DROPPED, CauseId.LINK_DOWN, skb.oif, words, skb.oif)
     return Transmit(skb, link)
 
 
@@ -113,13 +113,13 @@ def no_route(story: Simulation, skb: Skb, found: RouteLookupResult) -> Terminate
     if found.type in ("blackhole", "unreachable", "prohibit"):
         outcome = Outcome.DROPPED if found.type == "blackhole" else Outcome.REJECTED
         words = found.words or f"the route is {text}"
-        return story.end(skb, outcome, "blackhole-route", f"{node}: {text}", words)
+        return story.end(skb, outcome, CauseId.BLACKHOLE_ROUTE, f"{node}: {text}", words)
     dst = skb.flow.dst
     words = f"no route to {dst}"
     if dst == story.asked.dst and not story.replying and story.world.is_service(dst):
         words += ", a Service's address that no rule translated"
-        return story.end(skb, Outcome.NOT_PROGRAMMED, "proxy-rules-missing", dst, words)
-    cause = "no-route" if skb.place.pod else "pod-route-missing"
+        return story.end(skb, Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, dst, words)
+    cause = CauseId.NO_ROUTE if skb.place.pod else CauseId.POD_ROUTE_MISSING
     return story.end(skb, Outcome.REJECTED, cause, f"{node}: no route to {dst}", words)
 
 
@@ -129,7 +129,7 @@ def _check_loopback_source(story: Simulation, skb: Skb) -> None:
         return
     if skb.family == 6 or not may_route_localnet(story.at(skb), skb.oif):
         words = f"{skb.flow.src} may not leave by {skb.oif}: route_localnet is 0"
-        raise story.end(skb, Outcome.REJECTED, "martian", skb.oif, words, skb.oif)
+        raise story.end(skb, Outcome.REJECTED, CauseId.MARTIAN, skb.oif, words, skb.oif)
 
 
 def _check_mtu(story: Simulation, skb: Skb, found: RouteLookupResult) -> None:
@@ -137,4 +137,4 @@ def _check_mtu(story: Simulation, skb: Skb, found: RouteLookupResult) -> None:
     mtu = (found.route.mtu if found.route else 0) or (link.mtu if link else 0)
     if mtu and skb.packet.length > mtu:
         words = f"{skb.packet.length} bytes do not fit the {mtu} of {skb.oif}"
-        raise story.end(skb, Outcome.REJECTED, "mtu-exceeded", skb.oif, words, skb.oif)
+        raise story.end(skb, Outcome.REJECTED, CauseId.MTU_EXCEEDED, skb.oif, words, skb.oif)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kptrace.model import Flow, Value
+from kptrace.model import CauseId, Flow, Value
 from kptrace.model.addresses import address
 from kptrace.simulate.snapshot.network import InterfaceAddress, Nexthop, Route, RoutingRule
 from kptrace.simulate.snapshot.snapshot import Snapshot
@@ -46,7 +46,7 @@ class RouteLookupResult(Value):
     route: Route | None = None
     nexthops: tuple[Nexthop, ...] = ()
     table: str = ""
-    fault: str = ""
+    fault: CauseId | None = None
     words: str = ""
     certain: bool = True
 
@@ -92,16 +92,18 @@ def route_input(snapshot: Snapshot, query: RouteQuery) -> RouteLookupResult:
     flow = query.flow
     found = lookup(snapshot, query)
     if query.family == 4 and _is_own(snapshot, query):
-        return _faulty(found, "martian", f"the source {flow.src} is this node's own address")
+        return _faulty(found, CauseId.MARTIAN, f"the source {flow.src} is this node's own address")
     if query.family == 4 and (fault := _bad_source(snapshot, query)):
-        return _faulty(found, "rp-filter", fault)
+        return _faulty(found, CauseId.RP_FILTER, fault)
     loopback = address(flow.dst).is_loopback and not _is_loopback(snapshot, query.iif)
     if loopback and not may_route_localnet(snapshot, query.iif):
-        return _faulty(found, "martian", f"{flow.dst} came in by {query.iif}: route_localnet is 0")
+        return _faulty(
+            found, CauseId.MARTIAN, f"{flow.dst} came in by {query.iif}: route_localnet is 0"
+        )
     if found.type in ("local", "broadcast", "multicast", "anycast"):
         return found
     if (off := forwarding_off(snapshot, query.family, query.iif)) and found.type != "blackhole":
-        return _faulty(found, "ip-forward-off", off)
+        return _faulty(found, CauseId.IP_FORWARD_OFF, off)
     return found
 
 
@@ -347,5 +349,5 @@ def _same_network(one: str, other: str, length: int) -> bool:
     return left.version == right.version and int(left) >> shift == int(right) >> shift
 
 
-def _faulty(found: RouteLookupResult, fault: str, words: str) -> RouteLookupResult:
+def _faulty(found: RouteLookupResult, fault: CauseId, words: str) -> RouteLookupResult:
     return msgspec.structs.replace(found, fault=fault, words=words)

@@ -7,7 +7,7 @@ rule or a policy by its own name. A tunnel's packet that dies in a hook is the t
 
 from __future__ import annotations
 
-from kptrace.model import Outcome
+from kptrace.model import CauseId, Outcome
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.netfilter.hooks import PacketDropped
 from kptrace.simulate.netfilter.ipvs import NO_SERVER
@@ -30,32 +30,37 @@ def _by_ipvs(killed: PacketDropped) -> Terminated:
     ref = killed.ref
     if ref.text == NO_SERVER:
         return Terminated(
-            Outcome.NO_ENDPOINTS, "no-endpoints", f"IPVS {ref.chain}", ref.description
+            Outcome.NO_ENDPOINTS, CauseId.NO_ENDPOINTS, f"IPVS {ref.chain}", ref.description
         )
-    return Terminated(Outcome.REJECTED, "ipvs-weight-zero", f"IPVS {ref.chain}", ref.description)
+    return Terminated(
+        Outcome.REJECTED, CauseId.IPVS_WEIGHT_ZERO, f"IPVS {ref.chain}", ref.description
+    )
 
 
-def _classify(killed: PacketDropped, skb: Skb) -> tuple[Outcome, str]:
+def _classify(killed: PacketDropped, skb: Skb) -> tuple[Outcome, CauseId]:
     refused = Outcome.REJECTED if killed.reply else Outcome.DROPPED
     if skb.packet.tunnel is not None:
-        return refused, "tunnel-port-blocked"
+        return refused, CauseId.TUNNEL_PORT_BLOCKED
     if killed.rule is None:
-        return refused, "forward-policy-drop" if killed.hook == "forward" else "chain-policy-drop"
+        return (
+            refused,
+            CauseId.FORWARD_POLICY_DROP if killed.hook == "forward" else CauseId.CHAIN_POLICY_DROP,
+        )
     comment = killed.rule.comment
     if "has no local endpoints" in comment:
-        return Outcome.DROPPED, "no-local-endpoints"
+        return Outcome.DROPPED, CauseId.NO_LOCAL_ENDPOINTS
     if "has no endpoints" in comment:
-        return Outcome.NO_ENDPOINTS, "no-endpoints"
+        return Outcome.NO_ENDPOINTS, CauseId.NO_ENDPOINTS
     if any(name in _NO_ENDPOINTS for name in killed.via_map):
         if killed.reply:
-            return Outcome.NO_ENDPOINTS, "no-endpoints"
-        return Outcome.DROPPED, "no-local-endpoints"
+            return Outcome.NO_ENDPOINTS, CauseId.NO_ENDPOINTS
+        return Outcome.DROPPED, CauseId.NO_LOCAL_ENDPOINTS
     if killed.ref.chain == "KUBE-IPVS-FILTER":
-        return Outcome.NOT_PROGRAMMED, "proxy-rules-missing"
+        return Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING
     if killed.ref.table == "kube-proxy" and killed.ref.chain == "cluster-ips-check":
-        return Outcome.NOT_PROGRAMMED, "proxy-rules-missing"
+        return Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING
     from kptrace.rules.policy_chains import is_policy  # few packets are killed
 
     if is_policy(killed.ref.chain):
-        return refused, "policy-drop"
-    return refused, "rule-reject" if killed.reply else "rule-drop"
+        return refused, CauseId.POLICY_DROP
+    return refused, CauseId.RULE_REJECT if killed.reply else CauseId.RULE_DROP

@@ -145,7 +145,7 @@ class Ipvs(msgspec.Struct):
         if server.method != "masq":
             self.choices.certain = False
             words = f"IPVS forwards by the method {server.method}, which is not followed here"
-            raise Terminated(Outcome.INCONCLUSIVE, "", named(service), words)
+            raise Terminated(Outcome.INCONCLUSIVE, None, named(service), words)
         asked = skb.flow
         where = server.address, server.port or asked.dport
         self.known.append(Balanced(asked, where))

@@ -91,7 +91,7 @@ def _check_remote(story: Simulation, skb: Skb, link: Link, own: Geneve | Gre) ->
 
 def unknown_end(story: Simulation, skb: Skb, link: Link, why: str) -> Terminated:
     words = f"it leaves by {link.name}, a {link.kind} device, {why}: the far end is not known here"
-    return story.end(skb, Outcome.INCONCLUSIVE, "", link.name, words)
+    return story.end(skb, Outcome.INCONCLUSIVE, None, link.name, words)
 
 
 def _next_hop(story: Simulation, skb: Skb, link: Link) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from kptrace.model import Flow, Outcome, Packet, Tunnel
+from kptrace.model import CauseId, Flow, Outcome, Packet, Tunnel
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
 from kptrace.simulate.snapshot.network import Link, Vxlan
@@ -88,7 +88,7 @@ def _far_end(story: Simulation, skb: Skb, link: Link, vxlan: Vxlan) -> str:
             return far.mac
     words = f"{link.name} has no link address for {wanted} and does not ask for it"
     blame = f"{skb.place.node}: {wanted} dev {link.name}"
-    raise story.end(skb, Outcome.DROPPED, "vtep-neighbour-missing", blame, words, link.name)
+    raise story.end(skb, Outcome.DROPPED, CauseId.VTEP_NEIGHBOUR_MISSING, blame, words, link.name)
 
 
 def _remote(story: Simulation, skb: Skb, link: Link, vxlan: Vxlan, mac: str) -> str:
@@ -98,11 +98,11 @@ def _remote(story: Simulation, skb: Skb, link: Link, vxlan: Vxlan, mac: str) -> 
     blame = f"{skb.place.node}: {mac} dev {link.name}"
     if not remote:
         words = f"{link.name} does not know at which node {mac} is"
-        raise story.end(skb, Outcome.DROPPED, "fdb-missing", blame, words, link.name)
+        raise story.end(skb, Outcome.DROPPED, CauseId.FDB_MISSING, blame, words, link.name)
     home = story.world.home(remote)
     if home is None and _knows_target(story, skb):
         words = f"{link.name} sends {mac} to {remote}, which is no node's address"
-        raise story.end(skb, Outcome.DROPPED, "fdb-stale", f"{blame} dst {remote}", words)
+        raise story.end(skb, Outcome.DROPPED, CauseId.FDB_STALE, f"{blame} dst {remote}", words)
     return remote
 
 
@@ -127,7 +127,7 @@ def deliver(story: Simulation, stage: Local) -> Stage | Arrived:
     if link is None or not link.up:
         what = f"{link.name} is down" if link else _nobody_takes(story.at(skb), skb.packet)
         blame = f"{skb.place.node}: {link.name if link else _named(skb.packet)}"
-        cause = "link-down" if link else "tunnel-device-missing"
+        cause = CauseId.LINK_DOWN if link else CauseId.TUNNEL_DEVICE_MISSING
         raise story.end(skb, Outcome.DROPPED, cause, blame, what)
     # inside one namespace the mark stays with the packet (skb_scrub_packet), but not decrypted
     keeps = kind != "wireguard"

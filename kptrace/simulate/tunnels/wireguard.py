@@ -9,14 +9,14 @@ the peer that sent it (receive.c, allowedips.c).
 
 from __future__ import annotations
 
-from kptrace.model import Flow, Outcome, Packet, Tunnel
+from kptrace.model import CauseId, Flow, Outcome, Packet, Tunnel
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
 from kptrace.simulate.snapshot.network import Link
 from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace.simulate.tunnels.geneve_gre import OuterHeader, unknown_end
 
-CAUSE = "wireguard-peer-missing"
+CAUSE = CauseId.WIREGUARD_PEER_MISSING
 
 
 def wrap(story: Simulation, skb: Skb, link: Link) -> OuterHeader:

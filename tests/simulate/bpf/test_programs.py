@@ -57,7 +57,7 @@ def test_an_answer_from_the_backend_is_what_the_socket_expects(cluster: Any) -> 
     """Unlike with kube-proxy's rules, where such an answer is a stranger's."""
     program(cluster, frontend(NEAR))
     cluster.sysctl(cluster.a, "net.bridge.bridge-nf-call-iptables", "0")
-    assert cluster.only(SERVICE) == (Outcome.DELIVERED, "")
+    assert cluster.only(SERVICE) == (Outcome.DELIVERED, None)
 
 
 def test_without_backends_nothing_is_sent(cluster: Any) -> None:
@@ -72,13 +72,13 @@ def test_another_protocol_is_another_service(cluster: Any) -> None:
     (branch,) = cluster.ask(SERVICE, protocol="udp").branches
     assert branch.outcome is not Outcome.DELIVERED
     program(cluster, frontend(FAR, protocol=""))
-    assert cluster.only(SERVICE) == (Outcome.DELIVERED, "")
+    assert cluster.only(SERVICE) == (Outcome.DELIVERED, None)
 
 
 @pytest.mark.parametrize("node", ["172.30.0.11", "172.30.0.12"])
 def test_one_frontend_stands_for_the_port_of_every_node(cluster: Any, node: str) -> None:
     program(cluster, frontend(FAR, address="0.0.0.0", port=30080))
-    assert cluster.only(node, 30080) == (Outcome.DELIVERED, "")
+    assert cluster.only(node, 30080) == (Outcome.DELIVERED, None)
 
 
 def test_it_stands_for_no_pod_s_port(cluster: Any) -> None:
@@ -100,7 +100,7 @@ def test_maps_that_were_not_read_leave_it_open(cluster: Any) -> None:
     assert branch.outcome is Outcome.INCONCLUSIVE
     assert not branch.deterministic
     # a pod's own address needs no map
-    assert cluster.only(NEAR[0], 8080) == (Outcome.DELIVERED, "")
+    assert cluster.only(NEAR[0], 8080) == (Outcome.DELIVERED, None)
 
 
 def test_a_pod_whose_namespace_was_not_looked_at_is_translated_too(cluster: Any) -> None:
