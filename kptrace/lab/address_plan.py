@@ -153,20 +153,22 @@ class Plan(Value):
     def blocks(self, node: NodePlan, family: int) -> tuple[str, ...]:
         """Calico's blocks on a node: those that hold its tunnel's and its pods' addresses."""
         addresses = [node.gateways[family], *(p.addresses[family] for p in self.pods_on(node.name))]
-        found = {ip_network(f"{a}/{BLOCK_LENGTHS[family]}", strict=False): None for a in addresses}
-        return tuple(str(one) for one in sorted(found, key=str))
+        networks = {
+            ip_network(f"{a}/{BLOCK_LENGTHS[family]}", strict=False): None for a in addresses
+        }
+        return tuple(str(network) for network in sorted(networks, key=str))
 
     def local_addresses(self, node: NodePlan) -> tuple[str, ...]:
         """All that a node has itself, but for loopback and the Services' addresses."""
-        found = [*node.addresses]
+        addresses = [*node.addresses]
         if self.cilium:
-            return (*found, *node.gateways)
+            return (*addresses, *node.gateways)
         if self.calico:
-            found += node.gateways[:1] if self.network != "calico-direct" else ()
-            return tuple(found)
-        found += node.gateways
+            addresses += node.gateways[:1] if self.network != "calico-direct" else ()
+            return tuple(addresses)
+        addresses += node.gateways
         tunnels = {"vxlan": 2, "flannel-ipip": 1}.get(self.network, 0)
-        return (*found, *node.tunnel_addresses[:tunnels])
+        return (*addresses, *node.tunnel_addresses[:tunnels])
 
     def pod_routes(self, node: NodePlan, family: int) -> tuple[str, ...]:
         """The networks by which other nodes reach a node's pods."""
@@ -226,11 +228,11 @@ def check_name(name: str) -> None:
         )
 
 
-def _one_of(choices: tuple[Choice, ...], option: str, given: str) -> Choice:
+def _one_of(choices: tuple[Choice, ...], option: str, value: str) -> Choice:
     for choice in choices:
-        if choice == given:
+        if choice == value:
             return choice
-    raise UsageError(f"{option} {given!r} is none of: {', '.join(choices)}")
+    raise UsageError(f"{option} {value!r} is none of: {', '.join(choices)}")
 
 
 def node_name(number: int) -> str:

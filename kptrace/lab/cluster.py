@@ -194,14 +194,14 @@ def _running_in(plan: Plan) -> list[Process]:
         for path in (state.NETNS / name for name in plan.namespaces)
         if path.exists()
     }
-    found = []
+    processes = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             if (path / "ns/net").stat().st_ino in ours:
-                found.append(Process.of(int(path.name)))
+                processes.append(Process.of(int(path.name)))
         except OSError:
             continue
-    return found
+    return processes
 
 
 def _remove_if_empty(directory: Path) -> None:

@@ -50,14 +50,14 @@ def _fill(reply: dns.message.Message, zone: Zone, question: dns.rrset.RRset) -> 
     kinds = zone.records.get(name)
     if kinds is None:
         reply.set_rcode(dns.rcode.NXDOMAIN)
-    wanted = dns.rdatatype.to_text(question.rdtype)
-    found = [
+    record_type = dns.rdatatype.to_text(question.rdtype)
+    records = [
         dns.rrset.from_text(question.name, TTL, dns.rdataclass.IN, kind, *texts)
         for kind, texts in (kinds or {}).items()
-        if kind == "CNAME" or wanted in (kind, "ANY")
+        if kind == "CNAME" or record_type in (kind, "ANY")
     ]
-    if found:
-        reply.answer.extend(found)
+    if records:
+        reply.answer.extend(records)
     else:
         reply.authority.append(
             dns.rrset.from_text(f"{DOMAIN}.", TTL, dns.rdataclass.IN, "SOA", SOA)

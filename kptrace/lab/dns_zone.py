@@ -48,16 +48,16 @@ class Zone(Value):
 
 def zone(services: Sequence[Service], endpoints: Mapping[str, Sequence[Endpoint]]) -> Zone:
     """``endpoints``: by Service key, as kptrace.kube.objects.cluster_state has them."""
-    found: dict[str, dict[str, dict[str, None]]] = {}
+    zone: dict[str, dict[str, dict[str, None]]] = {}
     for name, kind, rdata in _records(services, endpoints):
-        found.setdefault(name, {}).setdefault(kind, {})[rdata] = None
-    for name in list(found):
+        zone.setdefault(name, {}).setdefault(kind, {})[rdata] = None
+    for name in list(zone):
         for parent in _parents(name):
-            found.setdefault(parent, {})
+            zone.setdefault(parent, {})
     return Zone(
         records={
             name: {kind: tuple(texts) for kind, texts in kinds.items()}
-            for name, kinds in found.items()
+            for name, kinds in zone.items()
         }
     )
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kptrace.kube.objects.cluster_state import read_cluster_state
-from kptrace.lab import host_commands, manifests, network_policy, socket_lb, topology
+from kptrace.lab import host_commands, manifests, netlink, network_policy, socket_lb, topology
 from kptrace.lab.address_plan import POD_NETWORK, SERVICE_NETWORK, NodePlan, Plan
 from kptrace.lab.dataplane import bridge
 from kptrace.lab.dataplane.calico import rules
 from kptrace.lab.dataplane.cilium import network
 from kptrace.lab.dataplane.kubeproxy.load import COMMANDS, FAMILIES, LoadCommand, Mode, loads
 from kptrace.lab.dataplane.kubeproxy.service_port import ProxyNode
+from kptrace.lab.network_objects import AddAddress, NetworkObject, RemoveAddress
 from kptrace.model import Endpoint, Service, Value
 
 
@@ -30,8 +31,8 @@ class ProxyView(Value):
 
 
 def healthy(plan: Plan) -> ProxyView:
-    documents = read_cluster_state(manifests.documents(plan))
-    return ProxyView(services=documents.services, endpoints=documents.endpoints)
+    cluster_state = read_cluster_state(manifests.documents(plan))
+    return ProxyView(services=cluster_state.services, endpoints=cluster_state.endpoints)
 
 
 def install(plan: Plan, node: NodePlan, view: ProxyView) -> None:
@@ -42,6 +43,7 @@ def install(plan: Plan, node: NodePlan, view: ProxyView) -> None:
             restore(plan, node, family, network.rules(node, family))
         return
     for load in _loads(plan, node, view):
+        netlink.make(load.objects, node.netns)
         _run(load.command, load.text, node)
     for family, _ in enumerate(FAMILIES):
         if plan.calico:
@@ -62,12 +64,25 @@ def reload(plan: Plan, node: NodePlan, old: ProxyView, new: ProxyView) -> None:
         return
     before, after = (_loads(plan, node, view, again=True) for view in (old, new))
     for was, load in zip(before, after, strict=True):
-        _run(load.command, _changed(was, load), node)
+        netlink.make(_changed_addresses(was.objects, load.objects), node.netns)
+        if load.command:
+            _run(load.command, _changed(was, load), node)
 
 
 def _run(command: tuple[str, ...], text: str, node: NodePlan) -> None:
     if text:
         host_commands.run(command, text, node.netns)
+
+
+def _changed_addresses(
+    was: tuple[AddAddress, ...], now: tuple[AddAddress, ...]
+) -> list[NetworkObject]:
+    gone = [
+        RemoveAddress(device=entry.device, address=entry.address)
+        for entry in was
+        if entry not in now
+    ]
+    return [*gone, *(entry for entry in now if entry not in was)]
 
 
 def _changed(was: LoadCommand, load: LoadCommand) -> str:
@@ -81,10 +96,9 @@ def _changed(was: LoadCommand, load: LoadCommand) -> str:
 
 # how a line of the program's language is taken back
 INVERSE: dict[str, Callable[[list[str]], list[str]]] = {
-    "ipset": lambda words: ["del", *words[1:]] if words[0] == "add" else [],
-    "ip": lambda words: ["addr", "del", *(word for word in words[2:] if word != "nodad")],
+    "ipset": lambda line: ["del", *line[1:]] if line[0] == "add" else [],
     # -A -t ADDRESS ... and -a -t ADDRESS -r SERVER ...
-    "ipvsadm": lambda words: ["-D", *words[1:3]] if words[0] == "-A" else ["-d", *words[1:5]],
+    "ipvsadm": lambda line: ["-D", *line[1:3]] if line[0] == "-A" else ["-d", *line[1:5]],
 }
 
 
@@ -117,14 +131,14 @@ def with_deletions(before: str, after: str) -> str:
 
 def chains(text: str) -> dict[tuple[str, str], None]:
     """(table, chain) of every chain that an iptables-restore text declares."""
-    found: dict[tuple[str, str], None] = {}
+    chains: dict[tuple[str, str], None] = {}
     table = ""
     for line in text.splitlines():
         if line.startswith("*"):
             table = line[1:]
         elif line.startswith(":"):
-            found[table, line[1:].split()[0]] = None
-    return found
+            chains[table, line[1:].split()[0]] = None
+    return chains
 
 
 def restore(plan: Plan, node: NodePlan, family: int, text: str) -> None:

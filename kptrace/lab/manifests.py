@@ -33,9 +33,9 @@ def documents(plan: Plan) -> dict[str, str]:
         "namespaces.json": as_list(
             [namespace(name) for name in ("default", *workloads.NAMESPACES)]
         ),
-        "nodes.json": as_list([node(plan, one) for one in plan.nodes]),
-        "pods.json": as_list([pod(plan, one) for one in plan.pods]),
-        "services.json": as_list([service(one) for one in workloads.SERVICES]),
+        "nodes.json": as_list([node(plan, item) for item in plan.nodes]),
+        "pods.json": as_list([pod(plan, item) for item in plan.pods]),
+        "services.json": as_list([service(item) for item in workloads.SERVICES]),
         "endpointslices.json": endpointslices(plan),
     }
 
@@ -45,9 +45,9 @@ def endpointslices(plan: Plan, without: Iterable[str] = ()) -> str:
     unselected = frozenset(without)
     return as_list(
         [
-            endpointslice(plan, one, index, () if one.key in unselected else plan.backends(one))
-            for one in workloads.SERVICES
-            for index, _ in enumerate(one.families)
+            endpointslice(plan, item, index, () if item.key in unselected else plan.backends(item))
+            for item in workloads.SERVICES
+            for index, _ in enumerate(item.families)
         ]
     )
 
@@ -66,134 +66,134 @@ def namespace(name: str) -> Object:
     }
 
 
-def node(plan: Plan, one: NodePlan) -> Object:
-    addresses = [{"type": "InternalIP", "address": address} for address in one.addresses]
+def node(plan: Plan, spec: NodePlan) -> Object:
+    addresses = [{"type": "InternalIP", "address": address} for address in spec.addresses]
     return {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {
-            "name": one.name,
+            "name": spec.name,
             "labels": {
-                "kubernetes.io/hostname": one.name,
+                "kubernetes.io/hostname": spec.name,
                 "kubernetes.io/os": "linux",
-                "topology.kubernetes.io/zone": one.zone,
+                "topology.kubernetes.io/zone": spec.zone,
             },
-            "annotations": network_annotations(plan, one),
+            "annotations": network_annotations(plan, spec),
         },
-        "spec": {"podCIDR": one.pod_cidrs[0], "podCIDRs": list(one.pod_cidrs)},
+        "spec": {"podCIDR": spec.pod_cidrs[0], "podCIDRs": list(spec.pod_cidrs)},
         "status": {
-            "addresses": [*addresses, {"type": "Hostname", "address": one.name}],
+            "addresses": [*addresses, {"type": "Hostname", "address": spec.name}],
             "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
         },
     }
 
 
-def network_annotations(plan: Plan, one: NodePlan) -> dict[str, str]:
+def network_annotations(plan: Plan, node_plan: NodePlan) -> dict[str, str]:
     if plan.calico:
-        return calico_annotations(plan, one)
+        return calico_annotations(plan, node_plan)
     if plan.network == "bridge":
         return {}
-    return cilium_annotations(one) if plan.cilium else flannel_annotations(plan, one)
+    return cilium_annotations(node_plan) if plan.cilium else flannel_annotations(plan, node_plan)
 
 
-def cilium_annotations(one: NodePlan) -> dict[str, str]:
+def cilium_annotations(node_plan: NodePlan) -> dict[str, str]:
     """With ``annotateK8sNode`` (pkg/annotation)."""
     return {
-        f"{CILIUM}/ipv4-cilium-host": one.gateways[0],
-        f"{CILIUM}/ipv6-cilium-host": one.gateways[1],
-        f"{CILIUM}/ipv4-pod-cidr": one.pod_cidrs[0],
-        f"{CILIUM}/ipv6-pod-cidr": one.pod_cidrs[1],
+        f"{CILIUM}/ipv4-cilium-host": node_plan.gateways[0],
+        f"{CILIUM}/ipv6-cilium-host": node_plan.gateways[1],
+        f"{CILIUM}/ipv4-pod-cidr": node_plan.pod_cidrs[0],
+        f"{CILIUM}/ipv6-pod-cidr": node_plan.pod_cidrs[1],
     }
 
 
-def flannel_annotations(plan: Plan, one: NodePlan) -> dict[str, str]:
+def flannel_annotations(plan: Plan, node_plan: NodePlan) -> dict[str, str]:
     data, data6 = (
         json.dumps({"VNI": VXLAN_ID, "VtepMAC": mac}, separators=(",", ":"))
         if plan.network == "vxlan"
         else "null"
-        for mac in one.vtep_macs
+        for mac in node_plan.vtep_macs
     )
     return {
         f"{FLANNEL}/backend-data": data,
         f"{FLANNEL}/backend-type": plan.network.removeprefix("flannel-"),
         f"{FLANNEL}/backend-v6-data": data6,
         f"{FLANNEL}/kube-subnet-manager": "true",
-        f"{FLANNEL}/public-ip": one.addresses[0],
-        f"{FLANNEL}/public-ipv6": one.addresses[1],
+        f"{FLANNEL}/public-ip": node_plan.addresses[0],
+        f"{FLANNEL}/public-ipv6": node_plan.addresses[1],
     }
 
 
-def calico_annotations(plan: Plan, one: NodePlan) -> dict[str, str]:
+def calico_annotations(plan: Plan, node_plan: NodePlan) -> dict[str, str]:
     """As calico-node leaves them (node/pkg/lifecycle/startup, allocateip)."""
     prefix, prefix6 = UNDERLAY_PREFIX
-    found = {
-        f"{CALICO}/IPv4Address": f"{one.addresses[0]}/{prefix}",
-        f"{CALICO}/IPv6Address": f"{one.addresses[1]}/{prefix6}",
+    annotations = {
+        f"{CALICO}/IPv4Address": f"{node_plan.addresses[0]}/{prefix}",
+        f"{CALICO}/IPv6Address": f"{node_plan.addresses[1]}/{prefix6}",
     }
     if plan.network in TUNNELLED:
-        found[f"{CALICO}/IPv4IPIPTunnelAddr"] = one.gateways[0]
+        annotations[f"{CALICO}/IPv4IPIPTunnelAddr"] = node_plan.gateways[0]
     if plan.network == "calico-vxlan":
-        found[f"{CALICO}/IPv4VXLANTunnelAddr"] = one.gateways[0]
-        found[f"{CALICO}/VXLANTunnelMACAddr"] = one.vtep_macs[0]
-    return found
+        annotations[f"{CALICO}/IPv4VXLANTunnelAddr"] = node_plan.gateways[0]
+        annotations[f"{CALICO}/VXLANTunnelMACAddr"] = node_plan.vtep_macs[0]
+    return annotations
 
 
-def pod(plan: Plan, one: PodPlan) -> Object:
+def pod(plan: Plan, pod_plan: PodPlan) -> Object:
     ports = [
         {"name": port.name, "containerPort": port.port, "protocol": port.protocol.upper()}
-        for port in one.listeners
+        for port in pod_plan.listeners
     ]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "name": one.name,
-            "namespace": one.namespace,
-            "uid": uid(f"pod/{one.key}"),
-            "labels": {"app": one.app},
+            "name": pod_plan.name,
+            "namespace": pod_plan.namespace,
+            "uid": uid(f"pod/{pod_plan.key}"),
+            "labels": {"app": pod_plan.app},
         },
         "spec": {
-            "nodeName": one.node,
+            "nodeName": pod_plan.node,
             "dnsPolicy": "ClusterFirst",
-            "containers": [{"name": one.app, "image": "kptrace-lab", "ports": ports}],
+            "containers": [{"name": pod_plan.app, "image": "kptrace-lab", "ports": ports}],
         },
         "status": {
             "phase": "Running",
             "conditions": [{"type": "Ready", "status": "True"}],
-            "hostIP": plan.node(one.node).addresses[0],
-            "podIP": one.addresses[0],
-            "podIPs": [{"ip": address} for address in one.addresses],
+            "hostIP": plan.node(pod_plan.node).addresses[0],
+            "podIP": pod_plan.addresses[0],
+            "podIPs": [{"ip": address} for address in pod_plan.addresses],
         },
     }
 
 
-def service(one: workloads.ServiceSpec) -> Object:
-    ips = list(cluster_ips(one)) or ["None"]
-    dual = len(one.families) == 2
+def service(spec_: workloads.ServiceSpec) -> Object:
+    ips = list(cluster_ips(spec_)) or ["None"]
+    dual = len(spec_.families) == 2
     spec: Object = {
-        "type": one.type,
+        "type": spec_.type,
         "clusterIP": ips[0],
         "clusterIPs": ips,
-        "ipFamilies": list(one.families),
+        "ipFamilies": list(spec_.families),
         "ipFamilyPolicy": "RequireDualStack" if dual else "SingleStack",
-        "internalTrafficPolicy": one.internal_policy,
-        "selector": {"app": one.app},
-        "sessionAffinity": "ClientIP" if one.sticky else "None",
-        "ports": [service_port(port) for port in one.ports],
+        "internalTrafficPolicy": spec_.internal_policy,
+        "selector": {"app": spec_.app},
+        "sessionAffinity": "ClientIP" if spec_.sticky else "None",
+        "ports": [service_port(port) for port in spec_.ports],
     }
-    if one.type == "NodePort" or one.external_ips:
-        spec["externalTrafficPolicy"] = one.external_policy
-    if one.external_ips:
-        spec["externalIPs"] = list(one.external_ips)
-    if one.sticky:
+    if spec_.type == "NodePort" or spec_.external_ips:
+        spec["externalTrafficPolicy"] = spec_.external_policy
+    if spec_.external_ips:
+        spec["externalIPs"] = list(spec_.external_ips)
+    if spec_.sticky:
         spec["sessionAffinityConfig"] = {"clientIP": {"timeoutSeconds": AFFINITY_SECONDS}}
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
-            "name": one.name,
-            "namespace": one.namespace,
-            "uid": uid(f"service/{one.key}"),
+            "name": spec_.name,
+            "namespace": spec_.namespace,
+            "uid": uid(f"service/{spec_.key}"),
         },
         "spec": spec,
         "status": {"loadBalancer": {}},
@@ -201,38 +201,43 @@ def service(one: workloads.ServiceSpec) -> Object:
 
 
 def service_port(port: workloads.PortSpec) -> Object:
-    made: Object = {"port": port.port, "targetPort": port.target, "protocol": port.protocol}
+    port_object: Object = {"port": port.port, "targetPort": port.target, "protocol": port.protocol}
     if port.name:
-        made["name"] = port.name
+        port_object["name"] = port.name
     if port.node_port:
-        made["nodePort"] = port.node_port
-    return made
+        port_object["nodePort"] = port.node_port
+    return port_object
 
 
 def endpointslice(
-    plan: Plan, one: workloads.ServiceSpec, index: int, backends: tuple[PodPlan, ...]
+    plan: Plan, service_spec: workloads.ServiceSpec, index: int, backends: tuple[PodPlan, ...]
 ) -> Object:
     """The slice of the Service's family number ``index``."""
-    family = one.families[index]
+    family = service_spec.families[index]
     which = 1 if family == "IPv6" else 0
     named = {port.name: port for pod in backends for port in pod.listeners}
     ports = [
         {"name": port.name, "port": named[port.target].port, "protocol": port.protocol}
-        for port in one.ports
+        for port in service_spec.ports
         if port.target in named
     ]
     labels = {"endpointslice.kubernetes.io/managed-by": CONTROLLER}
-    if one.host == 0 and one.key != workloads.DNS_SERVICE:
+    if service_spec.host == 0 and service_spec.key != workloads.DNS_SERVICE:
         labels["service.kubernetes.io/headless"] = ""
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
-            "name": f"{one.name}-{uid(f'slice/{one.key}/{family}')[:5]}",
-            "namespace": one.namespace,
-            "labels": {**labels, "kubernetes.io/service-name": one.name},
+            "name": f"{service_spec.name}-{uid(f'slice/{service_spec.key}/{family}')[:5]}",
+            "namespace": service_spec.namespace,
+            "labels": {**labels, "kubernetes.io/service-name": service_spec.name},
             "ownerReferences": [
-                {"apiVersion": "v1", "kind": "Service", "name": one.name, "controller": True}
+                {
+                    "apiVersion": "v1",
+                    "kind": "Service",
+                    "name": service_spec.name,
+                    "controller": True,
+                }
             ],
         },
         "addressType": family,

@@ -240,10 +240,10 @@ def _fdb_key(route: IPRoute, device: str, mac: str) -> dict[str, Any]:
 
 
 def _index(route: IPRoute, device: str) -> int:
-    found = route.link_lookup(ifname=device)
-    if not found:
+    indexes = route.link_lookup(ifname=device)
+    if not indexes:
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
-    return int(found[0])
+    return int(indexes[0])
 
 
 def _as_route(message: Any, names: dict[int, str]) -> AddRoute:  # noqa: ANN401 - pyroute2's nlmsg

@@ -69,7 +69,7 @@ CLIENT_QUARANTINE = Policy(
 def healthy(plan: Plan) -> tuple[Policy, ...]:
     """Every Service works with these."""
     ports = (HTTP.port, METRICS.port)
-    nodes = [UNDERLAY_NETWORK, *((f"{one.gateways[0]}/32", "") for one in plan.nodes)]
+    nodes = [UNDERLAY_NETWORK, *((f"{node.gateways[0]}/32", "") for node in plan.nodes)]
     admitted = [LabPolicyRule(action="allow", peer="*", protocol="tcp", ports=ports)]
     admitted += [
         LabPolicyRule(action="allow", net=net, protocol="tcp", ports=ports) for net in nodes

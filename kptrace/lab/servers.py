@@ -110,16 +110,16 @@ class Servers:
                 await self.open(pod, listener)
 
     async def open(self, pod: PodPlan, listener: Listener) -> None:
-        made = run_in_netns(f"{state.NETNS}/{pod.netns}", lambda: _bind(listener))
+        listening_socket = run_in_netns(f"{state.NETNS}/{pod.netns}", lambda: _bind(listener))
         key = (pod.key, listener.protocol, listener.port)
         if listener.protocol == "udp":
             transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-                lambda: Datagrams(self._datagram_answer(pod, listener)), sock=made
+                lambda: Datagrams(self._datagram_answer(pod, listener)), sock=listening_socket
             )
             self.open_ports[key] = transport.close
         else:
             server = await asyncio.start_server(
-                self._connection_answer(pod, listener), sock=made, backlog=BACKLOG
+                self._connection_answer(pod, listener), sock=listening_socket, backlog=BACKLOG
             )
             self.open_ports[key] = server.close
 
@@ -149,7 +149,9 @@ class Servers:
         """Idempotent: opening what is open and closing what is closed is no error."""
         pod = self.plan.pod(order.pod)
         listener = next(
-            one for one in pod.listeners if (one.protocol, one.port) == (order.protocol, order.port)
+            listener_
+            for listener_ in pod.listeners
+            if (listener_.protocol, listener_.port) == (order.protocol, order.port)
         )
         key = (pod.key, listener.protocol, listener.port)
         if order.do == "close":
@@ -168,12 +170,12 @@ class Servers:
 def _bind(listener: Listener) -> socket.socket:
     """One socket for both families; the pod's addresses may come later than its server."""
     kind = socket.SOCK_DGRAM if listener.protocol == "udp" else socket.SOCK_STREAM
-    made = socket.socket(socket.AF_INET6, kind)
-    made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.setblocking(False)
-    made.bind(("::", listener.port))
-    return made
+    listening_socket = socket.socket(socket.AF_INET6, kind)
+    listening_socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    listening_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening_socket.setblocking(False)
+    listening_socket.bind(("::", listener.port))
+    return listening_socket
 
 
 class Datagrams(asyncio.DatagramProtocol):

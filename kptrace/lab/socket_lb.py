@@ -83,18 +83,18 @@ def install(plan: Plan, node: NodePlan, proxy: ProxyNode, cluster: Cluster) -> N
     with _closing() as fds:
         ipcache = fds.keep(_make(IPCACHE, 4, bpf_syscall.NO_PREALLOC))
         bpf_syscall.pin(ipcache, pins / IPCACHE.pin)
-        made = {}
-        for family, wanted in _wanted(plan, proxy, cluster):
+        maps_by_family: dict[int, Fds] = {}
+        for family, expected in _expected_maps(plan, proxy, cluster):
             held = {kind.field: fds.keep(_make(kind, family)) for kind in KINDS}
             held |= {kind.field: fds.keep(_make(kind, family)) for kind in (AFFINITY, SOCKETS)}
             for kind in (*KINDS, AFFINITY, SOCKETS):
                 bpf_syscall.pin(held[kind.field], pins / kind.pin.format(family))
             for kind in KINDS:
-                _fill(held[kind.field], getattr(wanted, kind.field))
-            _fill(ipcache, wanted.ipcache)
+                _fill(held[kind.field], getattr(expected, kind.field))
+            _fill(ipcache, expected.ipcache)
             del held["reverse"]
-            made[family] = Fds(ipcache=ipcache, **held)
-        for code, hook, name in _programs(made[4], made[6]):
+            maps_by_family[family] = Fds(ipcache=ipcache, **held)
+        for code, hook, name in _programs(maps_by_family[4], maps_by_family[6]):
             program = fds.keep(_load(code, hook, name))
             bpf_syscall.attach(program, str(cgroup(plan, node.name)), hook)
 
@@ -102,13 +102,13 @@ def install(plan: Plan, node: NodePlan, proxy: ProxyNode, cluster: Cluster) -> N
 def reload(plan: Plan, node: NodePlan, proxy: ProxyNode, old: Cluster, new: Cluster) -> None:
     """From one view to another on a node that has its maps."""
     pins = _pins(plan, node)
-    before, after = (_wanted(plan, proxy, cluster) for cluster in (old, new))
-    for (family, was), (_, wanted) in zip(before, after, strict=True):
+    before, after = (_expected_maps(plan, proxy, cluster) for cluster in (old, new))
+    for (family, was), (_, expected) in zip(before, after, strict=True):
         for kind in KINDS:
             with _closing() as fds:
                 fd = fds.keep(bpf_syscall.pinned(pins / kind.pin.format(family), to_write=True))
-                gone = getattr(was, kind.field).keys() - getattr(wanted, kind.field).keys()
-                _fill(fd, getattr(wanted, kind.field))
+                gone = getattr(was, kind.field).keys() - getattr(expected, kind.field).keys()
+                _fill(fd, getattr(expected, kind.field))
                 for key in gone:
                     with suppress(FileNotFoundError):
                         bpf_syscall.delete(fd, key)
@@ -124,8 +124,8 @@ def _forget(pin: Path) -> None:
                 bpf_syscall.delete(fd, key)
 
 
-def _wanted(plan: Plan, proxy: ProxyNode, cluster: Cluster) -> Iterator[tuple[int, Maps]]:
-    nodes = [address for one in plan.nodes for address in one.addresses]
+def _expected_maps(plan: Plan, proxy: ProxyNode, cluster: Cluster) -> Iterator[tuple[int, Maps]]:
+    nodes = [address for node in plan.nodes for address in node.addresses]
     for family in FAMILIES:
         yield (6 if family == "ip6" else 4), maps(*cluster, proxy, family, nodes)
 

@@ -132,16 +132,16 @@ class Lab(Value):
     def _doors(self) -> tuple[NetnsHandle, ...]:
         return (
             *(
-                NetnsHandle(netns=one.place, ns_path=str(NETNS / one.netns))
-                for one in self.plan.nodes
+                NetnsHandle(netns=item.place, ns_path=str(NETNS / item.netns))
+                for item in self.plan.nodes
             ),
             *(
                 NetnsHandle(
-                    netns=one.place,
-                    ns_path=str(NETNS / one.netns),
-                    resolv_conf=str(ETC / one.netns / "resolv.conf"),
+                    netns=item.place,
+                    ns_path=str(NETNS / item.netns),
+                    resolv_conf=str(ETC / item.netns / "resolv.conf"),
                 )
-                for one in self.plan.pods
+                for item in self.plan.pods
             ),
         )
 
@@ -184,8 +184,8 @@ def load(name: str = "default", *, half_made: bool = False) -> Lab:
         ) from error
     try:
         state = msgspec.json.decode(text, type=LabStateFile)
-        made = plan(name, state.nodes, state.proxy, state.network, state.scheduler)
-        lab = Lab(plan=made, state=state)
+        lab_plan = plan(name, state.nodes, state.proxy, state.network, state.scheduler)
+        lab = Lab(plan=lab_plan, state=state)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise ObservationError(
             f"{ROOT / name / 'state.json'} is not a lab's: {error}",

@@ -70,34 +70,34 @@ def status(lab: Lab) -> LabStatus:
         servers=lab.state.servers is not None and lab.state.servers.alive(),
         nodes=tuple(
             NodeStatus(
-                name=one.name, addresses=one.addresses, podCIDRs=one.pod_cidrs, netns=one.netns
+                name=item.name, addresses=item.addresses, podCIDRs=item.pod_cidrs, netns=item.netns
             )
-            for one in plan.nodes
+            for item in plan.nodes
         ),
         services=tuple(
             ServiceStatus(
-                namespace=one.namespace,
-                name=one.name,
-                what=SPECS[one.key].what,
-                addresses=(*(one.cluster_ips or ("None",)), *one.external_ips),
-                ports=_ports(one),
-                pods=_unique(end.pod for end in documents.endpoints.get(one.key, ())),
+                namespace=item.namespace,
+                name=item.name,
+                what=SPECS[item.key].what,
+                addresses=(*(item.cluster_ips or ("None",)), *item.external_ips),
+                ports=_ports(item),
+                pods=_unique(end.pod for end in documents.endpoints.get(item.key, ())),
             )
-            for one in documents.services
+            for item in documents.services
         ),
         pods=tuple(
             PodStatus(
-                namespace=one.namespace,
-                name=one.name,
-                node=one.node,
-                addresses=one.addresses,
-                netns=one.netns,
+                namespace=item.namespace,
+                name=item.name,
+                node=item.node,
+                addresses=item.addresses,
+                netns=item.netns,
             )
-            for one in plan.pods
+            for item in plan.pods
         ),
         faults=tuple(
-            FaultStatus(name=one.name, words=one.words, node=one.node, object=one.object)
-            for one in (inject.find(broken.fault) for broken in lab.state.faults)
+            FaultStatus(name=item.name, words=item.words, node=item.node, object=item.object)
+            for item in (inject.find(broken.fault) for broken in lab.state.faults)
         ),
     )
 
@@ -116,28 +116,31 @@ def _unique(names: Iterable[str]) -> tuple[str, ...]:
 # --- as text ----------------------------------------------------------------------------------
 
 
-def text(one: LabStatus) -> str:
-    head = f"lab {one.name}: proxy {one.proxy}, network {one.network}, {len(one.nodes)} nodes"
-    parts = [head if one.servers else f"{head}\nits servers are gone: make it anew"]
+def text(status: LabStatus) -> str:
+    head = (
+        f"lab {status.name}: proxy {status.proxy}, network {status.network}, "
+        f"{len(status.nodes)} nodes"
+    )
+    parts = [head if status.servers else f"{head}\nits servers are gone: make it anew"]
     parts.append(
         table(
             ("NODE", "ADDRESSES", "PODS"),
             [
                 (node.name * (number == 0), address, node.podCIDRs[number])
-                for node in one.nodes
+                for node in status.nodes
                 for number, address in enumerate(node.addresses)
             ],
         )
     )
     for namespace in workloads.NAMESPACES:
-        parts.append(_services(namespace, one))
-    parts.append(_pods(one))
-    parts.append(_faults(one))
+        parts.append(_services(namespace, status))
+    parts.append(_pods(status))
+    parts.append(_faults(status))
     return "\n\n".join(parts)
 
 
-def _services(namespace: str, one: LabStatus) -> str:
-    mine = [service for service in one.services if service.namespace == namespace]
+def _services(namespace: str, status: LabStatus) -> str:
+    mine = [service for service in status.services if service.namespace == namespace]
     rows = [
         (service.name, address, " ".join(service.ports), " ".join(service.pods) or "none")
         if number == 0
@@ -148,20 +151,20 @@ def _services(namespace: str, one: LabStatus) -> str:
     return table((f"SERVICE ({namespace})", "ADDRESS", "PORTS", "PODS"), rows)
 
 
-def _pods(one: LabStatus) -> str:
+def _pods(status: LabStatus) -> str:
     rows = [
         (pod.name, pod.node, *pod.addresses, f"({pod.namespace})" * (pod.namespace != "shop"))
-        for pod in one.pods
+        for pod in status.pods
     ]
     return table(("POD", "NODE", "IPV4", "IPV6", ""), rows)
 
 
-def _faults(one: LabStatus) -> str:
-    if not one.faults:
+def _faults(status: LabStatus) -> str:
+    if not status.faults:
         return "no faults: everything works (break it: kptrace lab faults)"
     return table(
         ("FAULT", "WHAT"),
-        [(fault.name, fault.words) for fault in one.faults],
+        [(fault.name, fault.words) for fault in status.faults],
     )
 
 

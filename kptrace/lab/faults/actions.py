@@ -236,15 +236,15 @@ class ServerWeight(Value):
 
     def apply(self, lab: Lab, node: NodePlan) -> None:
         for line in self.before(lab, node)["servers"].splitlines():
-            *words, _ = line.split()
-            self._edit(node, [*words, str(self.weight)])
+            *arguments, _ = line.split()
+            self._edit(node, [*arguments, str(self.weight)])
 
     def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
         for line in before["servers"].splitlines():
             self._edit(node, line.split())
 
-    def _edit(self, node: NodePlan, words: list[str]) -> None:
-        host_commands.run(("ipvsadm", "-e", *words[1:]), netns=node.netns)
+    def _edit(self, node: NodePlan, arguments: list[str]) -> None:
+        host_commands.run(("ipvsadm", "-e", *arguments[1:]), netns=node.netns)
 
 
 class Fdb(Value):
@@ -312,13 +312,13 @@ class StaleProxyView(Value):
 
     def apply(self, lab: Lab, node: NodePlan) -> None:
         true = load_rules.healthy(lab.plan)
-        for one in self._nodes(lab, node):
-            load_rules.reload(lab.plan, one, true, self.believe(true))
+        for target in self._nodes(lab, node):
+            load_rules.reload(lab.plan, target, true, self.believe(true))
 
     def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
         true = load_rules.healthy(lab.plan)
-        for one in self._nodes(lab, node):
-            load_rules.reload(lab.plan, one, self.believe(true), true)
+        for target in self._nodes(lab, node):
+            load_rules.reload(lab.plan, target, self.believe(true), true)
 
     def _nodes(self, lab: Lab, node: NodePlan) -> tuple[NodePlan, ...]:
         return lab.plan.nodes if self.everywhere else (node,)

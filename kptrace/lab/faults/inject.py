@@ -52,7 +52,9 @@ def heal(lab_name: str, name: str = "") -> tuple[Fault, ...]:
     host_commands.require_root()
     with state.locked():
         lab = state.load(lab_name)
-        chosen = [one for one in lab.state.faults if name in ("", one.fault)]
+        chosen = [
+            active_fault for active_fault in lab.state.faults if name in ("", active_fault.fault)
+        ]
         if name and not chosen:
             find(name)
             raise NotFoundError(f"lab {lab_name!r} does not have the fault {name}", _active(lab))
@@ -64,14 +66,16 @@ def heal(lab_name: str, name: str = "") -> tuple[Fault, ...]:
 def _heal(lab: Lab, broken: ActiveFault) -> Lab:
     fault = find(broken.fault)
     fault.damage.undo(lab, lab.plan.node(fault.node), broken.before)
-    return _with_faults(lab, tuple(one for one in lab.state.faults if one != broken))
+    return _with_faults(
+        lab, tuple(active_fault for active_fault in lab.state.faults if active_fault != broken)
+    )
 
 
 def _with_faults(lab: Lab, faults: tuple[ActiveFault, ...]) -> Lab:
     """Write down which faults there are; the API tells of those that it knows."""
     changed = lab.with_state(msgspec.structs.replace(lab.state, faults=faults))
     state.save(changed)
-    emptied = [find(one.fault).emptied for one in faults]
+    emptied = [find(active_fault.fault).emptied for active_fault in faults]
     fresh = manifests.endpointslices(lab.plan, without=emptied)
     target = lab.api / "endpointslices.json"
     if target.read_text() != fresh:
@@ -81,12 +85,12 @@ def _with_faults(lab: Lab, faults: tuple[ActiveFault, ...]) -> Lab:
 
 
 def _require_possible(lab: Lab, fault: Fault) -> None:
-    for option, has, wanted in _needs(lab, fault):
-        if has not in wanted:
+    for option, has, accepted in _needs(lab, fault):
+        if has not in accepted:
             raise UsageError(
-                f"{fault.name} needs a lab with --{option} {wanted[0]}; {lab.name!r} has {has}"
+                f"{fault.name} needs a lab with --{option} {accepted[0]}; {lab.name!r} has {has}"
             )
-    for active in (find(one.fault) for one in lab.state.faults):
+    for active in (find(active_fault.fault) for active_fault in lab.state.faults):
         if active.touches == fault.touches:
             raise UsageError(
                 f"{active.name} already changed {fault.touches}",
@@ -95,7 +99,7 @@ def _require_possible(lab: Lab, fault: Fault) -> None:
 
 
 def _active(lab: Lab) -> str:
-    names = ", ".join(one.fault for one in lab.state.faults)
+    names = ", ".join(active_fault.fault for active_fault in lab.state.faults)
     return f"it has: {names}" if names else "it has none"
 
 
@@ -112,7 +116,9 @@ def listing(lab_name: str) -> str:
     and below what the others need.
     """
     lab = _standing(lab_name)
-    active = frozenset(one.fault for one in lab.state.faults) if lab else frozenset()
+    active = (
+        frozenset(active_fault.fault for active_fault in lab.state.faults) if lab else frozenset()
+    )
     usual = [fault for fault in FAULTS if lab is None or fault.possible(lab.plan)]
     lines = [
         f"{'*' if fault.name in active else ' '} {fault.name:<{WIDTH}}"
@@ -142,9 +148,9 @@ def _others(lab: Lab) -> Iterator[str]:
         yield f"not applicable to proxy {lab.plan.proxy} on network {lab.plan.network}:"
     for fault in others:
         needs = [
-            f"--{option} {wanted[0]}{' or another' if len(wanted) > 1 else ''}"
-            for option, has, wanted in _needs(lab, fault)
-            if has not in wanted
+            f"--{option} {accepted[0]}{' or another' if len(accepted) > 1 else ''}"
+            for option, has, accepted in _needs(lab, fault)
+            if has not in accepted
         ]
         yield f"  {fault.name:<{WIDTH}}  needs {', '.join(needs)}"
 

@@ -45,5 +45,5 @@ class DenyPolicy(Value):
 def _write(
     lab: Lab, node: NodePlan, family: int, old: Sequence[Policy], new: Sequence[Policy]
 ) -> None:
-    before, after = (felix.pod_rules(lab.plan, node, family, some) for some in (old, new))
+    before, after = (felix.pod_rules(lab.plan, node, family, policies) for policies in (old, new))
     load_rules.restore(lab.plan, node, family, load_rules.with_deletions(before, after))

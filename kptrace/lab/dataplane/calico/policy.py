@@ -91,56 +91,58 @@ def why(text: str) -> str:
 
 
 def policy_chains(plan: Plan, policies: Iterable[Policy], family: int) -> Chains:
-    made = shape(plan)
-    return {chain_of(one, made): [*_policy(one, made, family)] for one in policies}
+    release = shape(plan)
+    return {chain_of(policy, release): [*_policy(policy, release, family)] for policy in policies}
 
 
 def tiers(plan: Plan, pod: PodPlan, way: Way, policies: Sequence[Policy]) -> Iterator[str]:
     """The part of a pod's chain that goes through its policies."""
-    made = shape(plan)
+    release = shape(plan)
     mine = [p for p in policies if (p.namespace, p.app, p.way) == (pod.namespace, pod.app, way)]
-    for tier in sorted({_tier(one, made) for one in mine}, key=lambda name: name == "default"):
-        yield f"{why(made.begins.format(tier))} -j MARK --set-xmark 0x0/{made.passed:#x}"
+    for tier in sorted(
+        {_tier(policy, release) for policy in mine}, key=lambda name: name == "default"
+    ):
+        yield f"{why(release.begins.format(tier))} -j MARK --set-xmark 0x0/{release.passed:#x}"
         # Calico's own come before those of Kubernetes, whose order is 1000
-        inside = [one for one in mine if _tier(one, made) == tier]
-        for one in sorted(inside, key=lambda one: one.kind == "KubernetesNetworkPolicy"):
-            yield f"-m mark --mark 0x0/{made.passed:#x} -j {chain_of(one, made)}"
-            accepted = f"-m mark --mark {single(made.accept)}"
+        inside = [policy for policy in mine if _tier(policy, release) == tier]
+        for policy in sorted(inside, key=lambda policy: policy.kind == "KubernetesNetworkPolicy"):
+            yield f"-m mark --mark 0x0/{release.passed:#x} -j {chain_of(policy, release)}"
+            accepted = f"-m mark --mark {single(release.accept)}"
             yield f"{why('Return if policy accepted')} {accepted} -j RETURN"
-        yield f"{why(made.ends.format(tier))} -m mark --mark 0x0/{made.passed:#x} -j DROP"
+        yield f"{why(release.ends.format(tier))} -m mark --mark 0x0/{release.passed:#x} -j DROP"
 
 
-def chain_of(policy: Policy, made: FelixRelease) -> str:
+def chain_of(policy: Policy, release: FelixRelease) -> str:
     prefix = "cali-pi-" if policy.way == "ingress" else "cali-po-"
-    return f"{prefix}_{_hash(_called(policy, made))[:19]}"
+    return f"{prefix}_{_hash(_called(policy, release))[:19]}"
 
 
-def _called(policy: Policy, made: FelixRelease) -> str:
+def _called(policy: Policy, release: FelixRelease) -> str:
     """How the comment names it; before kinds had a word of their own, names began with the tier."""
-    if made.tiers:
+    if release.tiers:
         return f"{policy.kind} {policy.namespace}/{policy.name}"
     kind = "knp." if policy.kind == "KubernetesNetworkPolicy" else ""
-    return f"Policy {policy.namespace}/{kind}{_tier(policy, made)}.{policy.name}"
+    return f"Policy {policy.namespace}/{kind}{_tier(policy, release)}.{policy.name}"
 
 
-def _tier(policy: Policy, made: FelixRelease) -> str:
-    return policy.tier if made.tiers else "default"
+def _tier(policy: Policy, release: FelixRelease) -> str:
+    return policy.tier if release.tiers else "default"
 
 
-def _policy(policy: Policy, made: FelixRelease, family: int) -> Iterator[str]:
+def _policy(policy: Policy, release: FelixRelease, family: int) -> Iterator[str]:
     lines: list[str] = []
     for rule in policy.rules:
         if any(rule.net) and not rule.net[family]:
             continue
-        lines += _rule(policy, rule, made, family)
+        lines += _rule(policy, rule, release, family)
     if lines and lines[-1].endswith("-j RETURN"):
         lines.pop()  # the end of the chain does it
-    yield f"{why(f'{_called(policy, made)} {policy.way}')} {lines[0] if lines else ''}".strip()
+    yield f"{why(f'{_called(policy, release)} {policy.way}')} {lines[0] if lines else ''}".strip()
     yield from lines[1:]
 
 
-def _rule(policy: Policy, rule: LabPolicyRule, made: FelixRelease, family: int) -> Iterator[str]:
-    mark = {"allow": made.accept, "pass": made.passed, "deny": made.drop}[rule.action]
+def _rule(policy: Policy, rule: LabPolicyRule, release: FelixRelease, family: int) -> Iterator[str]:
+    mark = {"allow": release.accept, "pass": release.passed, "deny": release.drop}[rule.action]
     verdict = "DROP" if rule.action == "deny" else "RETURN"
     match = " ".join(_match(policy, rule, family))
     if not mark:
@@ -167,16 +169,16 @@ def _match(policy: Policy, rule: LabPolicyRule, family: int) -> Iterator[str]:
 
 def ipsets(plan: Plan, policies: Iterable[Policy], family: int) -> dict[str, tuple[str, ...]]:
     """The members of each selector's set."""
-    found: dict[str, tuple[str, ...]] = {}
+    entries_by_set: dict[str, tuple[str, ...]] = {}
     for policy in policies:
         for rule in policy.rules:
             if rule.peer:
-                found[set_of(policy, rule, family)] = tuple(
+                entries_by_set[set_of(policy, rule, family)] = tuple(
                     pod.addresses[family]
                     for pod in plan.pods
                     if pod.namespace == policy.namespace and rule.peer in ("*", pod.app)
                 )
-    return found
+    return entries_by_set
 
 
 def set_of(policy: Policy, rule: LabPolicyRule, family: int) -> str:

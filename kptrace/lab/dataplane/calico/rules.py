@@ -25,7 +25,7 @@ from kptrace.lab.dataplane.calico.policy import why as _why
 from kptrace.lab.network_policy import Policy, Way
 
 
-def ipsets(plan: Plan, one: NodePlan, family: int, policies: Sequence[Policy]) -> str:
+def ipsets(plan: Plan, node: NodePlan, family: int, policies: Sequence[Policy]) -> str:
     """For ``ipset restore``."""
     prefix = _prefix(family)
     members = {
@@ -39,7 +39,7 @@ def ipsets(plan: Plan, one: NodePlan, family: int, policies: Sequence[Policy]) -
     lines += selectors(plan, family, policies)
     if plan.proxy == "ipvs":
         lines.append(f"create {prefix}this-host hash:ip {_options(family)}")
-        own = [a for a in plan.local_addresses(one) if (":" in a) == bool(family)]
+        own = [a for a in plan.local_addresses(node) if (":" in a) == bool(family)]
         lines += [f"add {prefix}this-host {address}" for address in own]
     return "".join(f"{line}\n" for line in lines)
 
@@ -59,9 +59,9 @@ def _options(family: int) -> str:
     return f"family {'inet6' if family else 'inet'} hashsize 1024 maxelem 1048576 bucketsize 12"
 
 
-def rules(plan: Plan, one: NodePlan, family: int, policies: Sequence[Policy]) -> str:
+def rules(plan: Plan, node: NodePlan, family: int, policies: Sequence[Policy]) -> str:
     """Felix's tables for ``iptables-restore --noflush``."""
-    felix = _Felix(plan, one, family, policies)
+    felix = _Felix(plan, node, family, policies)
     tables = {
         "raw": felix.raw(),
         "mangle": felix.mangle(),
@@ -71,9 +71,9 @@ def rules(plan: Plan, one: NodePlan, family: int, policies: Sequence[Policy]) ->
     return "".join(_table(name, chains) for name, chains in tables.items())
 
 
-def pod_rules(plan: Plan, one: NodePlan, family: int, policies: Sequence[Policy]) -> str:
+def pod_rules(plan: Plan, node: NodePlan, family: int, policies: Sequence[Policy]) -> str:
     """Only what policies change: the chains of pods and of policies."""
-    return _table("filter", _Felix(plan, one, family, policies).pod_chains())
+    return _table("filter", _Felix(plan, node, family, policies).pod_chains())
 
 
 def _table(name: str, chains: Chains) -> str:
@@ -99,9 +99,9 @@ def _prefix(family: int) -> str:
 class _Felix:
     explicit = _why("Policy explicitly accepted packet.")
 
-    def __init__(self, plan: Plan, one: NodePlan, family: int, policies: Sequence[Policy]) -> None:
+    def __init__(self, plan: Plan, node: NodePlan, family: int, policies: Sequence[Policy]) -> None:
         self.plan = plan
-        self.pods = plan.pods_on(one.name)
+        self.pods = plan.pods_on(node.name)
         self.family = family
         self.policies = policies
         self.shape = policy.shape(plan)
@@ -244,7 +244,7 @@ class _Felix:
     def _used(self) -> list[Policy]:
         """Felix writes the policies alone that select a pod of its node."""
         here = {(pod.namespace, pod.app) for pod in self.pods}
-        return [one for one in self.policies if (one.namespace, one.app) in here]
+        return [policy for policy in self.policies if (policy.namespace, policy.app) in here]
 
     def _input(self) -> Iterator[str]:
         yield from self._from_tunnel()

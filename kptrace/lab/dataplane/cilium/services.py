@@ -63,13 +63,13 @@ def maps(
 ) -> Maps:
     """``nodes``: the addresses of all nodes."""
     ports = tuple(proxied_ports(services, endpoints, node, family))
-    frontends = [one for port in ports for one in _frontends(port, node, family)]
+    frontends = [frontend for port in ports for frontend in _frontends(port, node, family)]
     ids = _ids(frontends)
     held, reverse = {}, {}
-    for number, one in enumerate(frontends, 1):
-        held.update(_slots(one, number, ids))
+    for number, frontend in enumerate(frontends, 1):
+        held.update(_slots(frontend, number, ids))
         # the id is in network order, here as in the service's value
-        reverse[pack("!H", number)] = _packed(one.address) + pack("!H", one.port)
+        reverse[pack("!H", number)] = _packed(frontend.address) + pack("!H", frontend.port)
     return Maps(
         services=held,
         backends={pack("=I", id): _backend(where) for where, id in ids.items()},
@@ -105,29 +105,37 @@ Where = tuple[str, int, str]
 
 
 def _ids(frontends: Iterable[Frontend]) -> dict[Where, int]:
-    found = {_where(end): 0 for one in frontends for _, ends in one.scopes for end in ends}
-    return {where: number for number, where in enumerate(sorted(found), 1)}
+    numbers = {
+        _where(end): 0 for frontend in frontends for _, ends in frontend.scopes for end in ends
+    }
+    return {where: number for number, where in enumerate(sorted(numbers), 1)}
 
 
 def _where(end: Endpoint) -> Where:
     return end.address, end.port, end.protocol
 
 
-def _slots(one: Frontend, number: int, ids: Mapping[Where, int]) -> Entries:
-    made = {}
-    second = (LOCAL_INSIDE if one.local_inside else 0) | (TWO_SCOPES if len(one.scopes) > 1 else 0)
-    for scope, ends in one.scopes:
+def _slots(frontend: Frontend, number: int, ids: Mapping[Where, int]) -> Entries:
+    slots = {}
+    second = (LOCAL_INSIDE if frontend.local_inside else 0) | (
+        TWO_SCOPES if len(frontend.scopes) > 1 else 0
+    )
+    for scope, ends in frontend.scopes:
         for slot in range(len(ends) + 1):
-            backend = ids[_where(ends[slot - 1])] if slot else one.sticky
+            backend = ids[_where(ends[slot - 1])] if slot else frontend.sticky
             count = 0 if slot else len(ends)
             head = pack("=IH", backend, count) + pack("!H", number)
-            made[_key(one, slot, scope)] = head + pack("=BBH", one.flags, second, 0)
-    return made
+            slots[_key(frontend, slot, scope)] = head + pack("=BBH", frontend.flags, second, 0)
+    return slots
 
 
-def _key(one: Frontend, slot: int, scope: int) -> bytes:
-    protocol = PROTOCOLS[one.protocol]
-    return _packed(one.address) + pack("!H", one.port) + pack("=HBB2x", slot, protocol, scope)
+def _key(frontend: Frontend, slot: int, scope: int) -> bytes:
+    protocol = PROTOCOLS[frontend.protocol]
+    return (
+        _packed(frontend.address)
+        + pack("!H", frontend.port)
+        + pack("=HBB2x", slot, protocol, scope)
+    )
 
 
 def _backend(where: Where) -> bytes:

@@ -112,7 +112,7 @@ def render(
     """
     ports = tuple(proxied_ports(services, endpoints, node, family))
     total = sum(
-        len(endpoints_of(endpoints.get(one.service.key, ()), one.port, family)) for one in ports
+        len(endpoints_of(endpoints.get(port.service.key, ()), port.port, family)) for port in ports
     )
     writer = _Writer(node, family, named_endpoints=total <= LARGE_CLUSTER_ENDPOINTS)
     for port in ports:

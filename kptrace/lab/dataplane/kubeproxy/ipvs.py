@@ -29,6 +29,7 @@ from kptrace.lab.dataplane.kubeproxy.service_port import (
     ProxyNode,
     proxied_ports,
 )
+from kptrace.lab.network_objects import AddAddress
 from kptrace.model import Endpoint, Service, Value
 from kptrace.rules.kubeproxy.chain_names import endpoint_text
 from kptrace.rules.kubeproxy.expected_endpoints import Family, endpoints_of, in_family
@@ -68,11 +69,13 @@ Chains = dict[str, list[str]]
 
 
 class Ipvs(Value):
-    """The texts of one family; a line of ``addresses`` is ``addr add ADDRESS dev kube-ipvs0``."""
+    """What one family needs: texts for ipset, iptables-restore and ipvsadm, and the addresses that
+    kube-ipvs0 has.
+    """
 
     ipsets: str
     rules: str
-    addresses: str
+    addresses: tuple[AddAddress, ...]
     services: str
 
 
@@ -86,17 +89,21 @@ def render(
     jumps: bool = True,
 ) -> Ipvs:
     """``jumps=False``: without the rules in INPUT and so on, to load a second time."""
-    made = _Writer(node, family, scheduler)
+    writer = _Writer(node, family, scheduler)
     for port in proxied_ports(services, endpoints, node, family):
-        made.add(port, endpoints.get(port.service.key, ()))
+        writer.add(port, endpoints.get(port.service.key, ()))
     return Ipvs(
-        ipsets=made.ipset_text(),
-        rules=made.rules_text(jumps),
-        addresses="".join(
-            f"addr add {address}{'' if family == 'ip' else ' nodad'} dev {DEVICE}\n"
-            for address in made.bound
+        ipsets=writer.ipset_text(),
+        rules=writer.rules_text(jumps),
+        addresses=tuple(
+            AddAddress(
+                device=DEVICE,
+                address=f"{address}/{32 if family == 'ip' else 128}",
+                nodad=family == "ip6",
+            )
+            for address in writer.bound
         ),
-        services=made.services_text(),
+        services=writer.services_text(),
     )
 
 
@@ -180,7 +187,7 @@ class _Writer:
         seconds = port.service.affinity_seconds
         flags = f"{f' -p {seconds}' if seconds else ''}{_FLAGS.get(self.scheduler, '')}"
         self.virtual[f"-A {service} -s {self.scheduler}{flags}"] = tuple(
-            f"-a {service} -r {endpoint_text(one)} -m -w 1" for one in servers
+            f"-a {service} -r {endpoint_text(server)} -m -w 1" for server in servers
         )
 
     def _where(self, port: ProxiedPort, address: str, number: int = 0) -> str:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from kptrace.lab.dataplane.kubeproxy import iptables, ipvs, nftables
 from kptrace.lab.dataplane.kubeproxy.service_port import ProxyNode
+from kptrace.lab.network_objects import AddAddress
 from kptrace.model import Endpoint, Service, Value
 from kptrace.rules.kubeproxy.expected_endpoints import Family
 
@@ -34,10 +35,11 @@ COMMANDS: Mapping[tuple[Mode, Family], tuple[str, ...]] = {
 
 
 class LoadCommand(Value):
-    """One command and what it reads from stdin."""
+    """One command and what it reads from stdin, or the addresses that are to be made instead."""
 
-    command: tuple[str, ...]
-    text: str
+    command: tuple[str, ...] = ()
+    text: str = ""
+    objects: tuple[AddAddress, ...] = ()
 
 
 def loads(
@@ -53,30 +55,30 @@ def loads(
 
     Chains of Services that are gone stay behind in the iptables modes, but nothing reaches them.
     """
-    made: list[LoadCommand] = []
+    commands: list[LoadCommand] = []
     for family in FAMILIES:
         if not node.address(family):
             continue
         command = COMMANDS[mode, family]
         if mode == "nftables":
             text = nftables.render(services, endpoints, node, family)
-            made.append(LoadCommand(command=command, text=text))
+            commands.append(LoadCommand(command=command, text=text))
         elif mode == "ipvs":
-            all_of_it = ipvs.render(
+            written = ipvs.render(
                 services, endpoints, node, family, scheduler=scheduler, jumps=not again
             )
-            made += _ipvs_loads(all_of_it, command)
+            commands += _ipvs_loads(written, command)
         else:
             text = iptables.render(services, endpoints, node, family, jumps=not again)
-            made.append(LoadCommand(command=command, text=text))
-    return tuple(made)
+            commands.append(LoadCommand(command=command, text=text))
+    return tuple(commands)
 
 
-def _ipvs_loads(made: ipvs.Ipvs, restore: tuple[str, ...]) -> tuple[LoadCommand, ...]:
+def _ipvs_loads(written: ipvs.Ipvs, restore: tuple[str, ...]) -> tuple[LoadCommand, ...]:
     """The rules need the sets; an address without a service would refuse."""
     return (
-        LoadCommand(command=("ipset", "restore"), text=made.ipsets),
-        LoadCommand(command=restore, text=made.rules),
-        LoadCommand(command=("ipvsadm", "--restore"), text=made.services),
-        LoadCommand(command=("ip", "-batch", "-"), text=made.addresses),
+        LoadCommand(command=("ipset", "restore"), text=written.ipsets),
+        LoadCommand(command=restore, text=written.rules),
+        LoadCommand(command=("ipvsadm", "--restore"), text=written.services),
+        LoadCommand(objects=written.addresses),
     )

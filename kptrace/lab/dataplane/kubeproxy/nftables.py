@@ -188,11 +188,12 @@ class _Writer:
         self._element(collection, f'{key} comment "{port.name}" : {verdict}')
 
     def _hairpin(self, port: ProxiedPort) -> None:
-        for one in port.programmed.reachable:
-            if one.node == self.node.name:
+        for endpoint in port.programmed.reachable:
+            if endpoint.node == self.node.name:
                 self._element(
                     "hairpin-connections",
-                    f"{one.address} . {one.address} . {one.protocol} . {one.port}",
+                    f"{endpoint.address} . {endpoint.address} . {endpoint.protocol}"
+                    f" . {endpoint.port}",
                 )
 
     # --- one port: its own chains ---------------------------------------------------------
@@ -228,12 +229,12 @@ class _Writer:
         seconds = port.service.affinity_seconds
         if not seconds:
             return
-        for one in port.programmed.reachable:
-            clients = self._affinity(port, one)
+        for endpoint in port.programmed.reachable:
+            clients = self._affinity(port, endpoint)
             self.affinity_sets[clients] = seconds
-            self.chains[self._endpoint_chain(port, one)] = [
+            self.chains[self._endpoint_chain(port, endpoint)] = [
                 f"update @{clients} {{ {self.family} saddr }}",
-                f"meta l4proto {port.port.protocol} dnat to {endpoint_text(one)}",
+                f"meta l4proto {port.port.protocol} dnat to {endpoint_text(endpoint)}",
             ]
 
     def _balance(
@@ -243,14 +244,14 @@ class _Writer:
             return
         choice = f"numgen random mod {len(endpoints)}"
         if port.service.affinity_seconds:
-            targets = [self._endpoint_chain(port, one) for one in endpoints]
+            targets = [self._endpoint_chain(port, endpoint) for endpoint in endpoints]
             rules = [
-                f"{self.family} saddr @{self._affinity(port, one)} goto {target}"
-                for one, target in zip(endpoints, targets, strict=True)
+                f"{self.family} saddr @{self._affinity(port, endpoint)} goto {target}"
+                for endpoint, target in zip(endpoints, targets, strict=True)
             ]
             rules.append(f"{choice} vmap {_numbered(f'goto {target}' for target in targets)}")
         else:
-            addresses = _numbered(f"{one.address} . {one.port}" for one in endpoints)
+            addresses = _numbered(f"{endpoint.address} . {endpoint.port}" for endpoint in endpoints)
             rules = [
                 f"meta l4proto {port.port.protocol} dnat {self.family} addr . port"
                 f" to {choice} map {addresses}"

@@ -123,7 +123,7 @@ def proxied_ports(
     family: Family,
 ) -> Iterator[ProxiedPort]:
     """``endpoints``: by Service key, as ``Documents`` has them."""
-    for service in sorted(services, key=lambda one: one.key):
+    for service in sorted(services, key=lambda service_: service_.key):
         cluster_ips = in_family(service.cluster_ips, family)
         if why_not_programmed(service) or not cluster_ips:
             continue

@@ -88,9 +88,9 @@ def test_every_bound_address(dumps: Path, dump: str, node: str, scheduler: str) 
     folder = dumps / dump / node
     documents = read_folder(api_folder(dumps / dump))
     bound = {
-        line.split()[2]
+        entry.address.partition("/")[0]
         for family in ("ip", "ip6")
-        for line in rendered(folder, documents, family, scheduler).addresses.splitlines()
+        for entry in rendered(folder, documents, family, scheduler).addresses
     }
     links = json.loads((folder / "ip-addr.json").read_text())
     device = next(link for link in links if link.get("ifname") == "kube-ipvs0")
