@@ -72,7 +72,7 @@ class NodeCheck(NamedTuple):
         yield from self.own
         yield from _group_same_cause(self.behind)
         if self.behind and not self.steady:
-            yield unsteady(self.snapshot.place.node)
+            yield unsteady(self.snapshot.netns.node)
 
 
 def check(state: StateSource, names: Iterable[str], say: Say) -> CheckReport:
@@ -150,7 +150,7 @@ def _node(snapshot: Snapshot, files: Mapping[str, str], documents: ClusterState)
     best = recognise(snapshot, files).best
     own = documents.services or services_of(snapshot.ruleset)
     return NodeReport(
-        name=snapshot.place.node,
+        name=snapshot.netns.node,
         proxy=proxy_of(snapshot),
         network=best.name if best else "unknown",
         services=len(own),
@@ -166,7 +166,7 @@ def _behind(snapshot: Snapshot, documents: ClusterState, say: Say) -> Iterator[F
     if SLICES & set(documents.missing) or not proxied:
         return
     if proxy_of(snapshot) == "none" and snapshot.programs is None:
-        yield _no_proxy(snapshot.place.node, len(proxied))
+        yield _no_proxy(snapshot.netns.node, len(proxied))
         return
     yield from _of_services(proxied[:MOST_SERVICES], snapshot, documents, say)
 
@@ -189,7 +189,7 @@ def _no_proxy(node: str, services: int) -> Finding:
 def _of_services(
     services: Iterable[Service], snapshot: Snapshot, documents: ClusterState, say: Say
 ) -> Iterator[Finding]:
-    node = snapshot.place.node
+    node = snapshot.netns.node
     for number, service in enumerate(services, start=1):
         if number % 20 == 0:
             say(f"comparing the rules of {node} with the API: {number} Services")

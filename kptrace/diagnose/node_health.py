@@ -26,7 +26,7 @@ _COUNTERS = {
 
 
 def health(snapshot: Snapshot, files: Mapping[str, str]) -> Iterator[Finding]:
-    node = snapshot.place.node
+    node = snapshot.netns.node
     yield from _bridged(node, snapshot)
     yield from _filling(
         node,

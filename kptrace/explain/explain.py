@@ -209,7 +209,7 @@ def services_told(target: Target, snapshot: Snapshot) -> tuple[Service, ...]:
     found = services_of(snapshot.ruleset, key) or services_of(snapshot.ruleset)
     if not found and target.kind == "service":
         proxy = proxy_of(snapshot)
-        node = snapshot.place.node
+        node = snapshot.netns.node
         if proxy in ("ipvs", "cilium"):
             raise NotFoundError(
                 f"nothing on {node} names a Service: proxy {proxy} keeps addresses only",

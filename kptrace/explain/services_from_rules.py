@@ -39,12 +39,12 @@ def own_documents(snapshot: Snapshot, target: Target, pods: Iterable[Pod]) -> di
     lists = {
         "services.json": [_service(one) for one in services],
         "endpointslices.json": slices,
-        "pods.json": [_pod(one, snapshot.place.node) for one in known],
+        "pods.json": [_pod(one, snapshot.netns.node) for one in known],
         "nodes.json": [_node(snapshot)],
     }
     texts = {name: json.dumps({"kind": "List", "items": items}) for name, items in lists.items()}
     told_by = {
-        "by": f"the rules of {snapshot.place.node} itself",
+        "by": f"the rules of {snapshot.netns.node} itself",
         "why": "not asked: Services and endpoints are as the node's own rules have them",
         "remedy": "leave out --offline, or compare by hand: kubectl get endpointslices",
     }
@@ -106,7 +106,7 @@ def _slices(service: Service, snapshot: Snapshot, pods: tuple[Pod, ...]) -> Iter
     target = Target(
         kind="service", text=service.key, name=service.name, namespace=service.namespace
     )
-    here = snapshot.place.node
+    here = snapshot.netns.node
     own = SourceSpec(kind="node", text=here, name=here)
     told = explain(target, own, here, _NO_API, snapshot)
     ports = {(one.name, one.protocol): one for one in service.ports}
@@ -135,7 +135,7 @@ def _endpoint(address: str, snapshot: Snapshot, pods: tuple[Pod, ...]) -> Tree:
     pod = next((one for one in pods if address in one.ips), None)
     if pod is not None:
         ref = {"kind": "Pod", "namespace": pod.namespace, "name": pod.name}
-        return {"addresses": [address], "nodeName": snapshot.place.node, "targetRef": ref}
+        return {"addresses": [address], "nodeName": snapshot.netns.node, "targetRef": ref}
     return {"addresses": [address], "nodeName": node_behind(snapshot, address)}
 
 
@@ -163,7 +163,7 @@ def _node(snapshot: Snapshot) -> Tree:
     ]
     return {
         "kind": "Node",
-        "metadata": _metadata("", snapshot.place.node),
+        "metadata": _metadata("", snapshot.netns.node),
         "status": {"addresses": [{"type": "InternalIP", "address": text} for text in held]},
     }
 
@@ -177,7 +177,7 @@ def node_behind(snapshot: Snapshot, address: str) -> str:
     """
     found = lookup(snapshot, RouteQuery(flow=Flow(protocol="", src="", dst=address)))
     if found.local:
-        return snapshot.place.node
+        return snapshot.netns.node
     hop = found.nexthops[0] if found.nexthops else None
     link = snapshot.link(hop.interface) if hop else None
     if hop is None or link is None:
@@ -186,7 +186,7 @@ def node_behind(snapshot: Snapshot, address: str) -> str:
         return _far_end(snapshot, link, hop.gateway or address, address)
     if hop.gateway:
         return "" if found.route is not None and found.route.default else hop.gateway
-    return snapshot.place.node if link.kind in ("bridge", "veth") else ""
+    return snapshot.netns.node if link.kind in ("bridge", "veth") else ""
 
 
 def _far_end(snapshot: Snapshot, link: Link, gateway: str, address: str) -> str:

@@ -127,7 +127,7 @@ def _network(node: Snapshot, files: Mapping[str, str]) -> DetectedNetwork:
     found = recognise(node, files)
     best = found.best or DetectedCni(name="unknown", sure=0.0, signal="")
     return DetectedNetwork(
-        node=node.place.node,
+        node=node.netns.node,
         name=best.name,
         proxy=best.proxy or proxy_of(node),
         signal=best.signal,

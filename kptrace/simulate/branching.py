@@ -65,14 +65,14 @@ class ExploredBranch(Value, Generic[T]):
 
 
 def enumerate_branches(
-    story: Callable[[BranchPoints], T], limit: int = LIMIT
+    walk: Callable[[BranchPoints], T], limit: int = LIMIT
 ) -> tuple[list[ExploredBranch[T]], float]:
     """Every way the story can go, and the weight of those beyond the limit."""
     told: list[ExploredBranch[T]] = []
     script: list[int] | None = []
     while script is not None and len(told) < limit:
         choices = BranchPoints(script)
-        result = story(choices)
+        result = walk(choices)
         told.append(ExploredBranch(weight=choices.weight, certain=choices.certain, result=result))
         script = choices.next_script()
     left = 0.0 if script is None else max(0.0, 1.0 - sum(one.weight for one in told))

@@ -25,7 +25,7 @@ def matched_rules(ways: Iterable[Branch], ruleset: Ruleset) -> tuple[MatchedRule
     merged: list[_Met] = []
     for way in ways:
         told = [(step.hook, step.rule) for step in way.steps if step.rule is not None]
-        merged = merge(merged, _telling(told, ruleset), _place)
+        merged = merge(merged, _telling(told, ruleset), _position)
     return tuple(_counted(hook, ref, ruleset) for hook, ref in merged)
 
 
@@ -54,7 +54,9 @@ def _inside(following: _Met, hook: str, ref: RuleRef, chain: str) -> bool:
 
 
 def merge(
-    order: Sequence[Key], way: Sequence[Key], place: Callable[[Key], tuple[int, Hashable, int]]
+    order: Sequence[Key],
+    way: Sequence[Key],
+    position_of: Callable[[Key], tuple[int, Hashable, int]],
 ) -> list[Key]:
     """``order`` with what is new in ``way``, run by run: before what both meet next, and, where a
     run begins in a chain of which the order has later rules already, before these.
@@ -64,23 +66,25 @@ def merge(
     merged = list(order)
     known = set(order)
     low = 0
-    for run in _runs(way, known, place):
+    for run in _runs(way, known, position_of):
         if run[0] in known:
             low = merged.index(run[0]) + 1
             continue
         following = way[way.index(run[-1]) + 1 :]
         later = (merged.index(one) for one in following if one in known)
-        at = _room(merged, low, next(later, len(merged)), place(run[0]), place)
+        at = _room(merged, low, next(later, len(merged)), position_of(run[0]), position_of)
         merged[at:at] = run
         low = at + len(run)
     return merged
 
 
 def _runs(
-    way: Sequence[Key], known: AbstractSet[Key], place: Callable[[Key], tuple[int, Hashable, int]]
+    way: Sequence[Key],
+    known: AbstractSet[Key],
+    position_of: Callable[[Key], tuple[int, Hashable, int]],
 ) -> Iterator[list[Key]]:
     """Known ones alone, new ones of one hook together."""
-    for (new, _), run in groupby(way, key=lambda one: (one not in known, place(one)[0])):
+    for (new, _), run in groupby(way, key=lambda one: (one not in known, position_of(one)[0])):
         if new:
             yield list(run)
         else:
@@ -92,11 +96,11 @@ def _room(
     low: int,
     high: int,
     first: tuple[int, Hashable, int],
-    place: Callable[[Key], tuple[int, Hashable, int]],
+    position_of: Callable[[Key], tuple[int, Hashable, int]],
 ) -> int:
     hook, chain, number = first
     for index in range(low, high):
-        other_hook, other_chain, other_number = place(merged[index])
+        other_hook, other_chain, other_number = position_of(merged[index])
         if other_hook > hook or (other_chain == chain and other_number > number):
             return index
     return max(low, high)
@@ -110,7 +114,7 @@ def hook_order(hook: str) -> int:
 _HOOKS = {"connect": -1, "prerouting": 0, "output": 0, "input": 1, "forward": 1, "postrouting": 2}
 
 
-def _place(one: _Met) -> tuple[int, Hashable, int]:
+def _position(one: _Met) -> tuple[int, Hashable, int]:
     hook, ref = one
     return hook_order(hook), (ref.backend, ref.family, ref.table, ref.chain), ref.number
 

@@ -57,7 +57,7 @@ _STAGES_AT_MOST = 1000
 def predict(
     packet: Packet,
     source: Netns | None,
-    world: Topology,
+    topology: Topology,
     ingress: tuple[Netns, str] | None = None,
     limit: int = LIMIT,
 ) -> Prediction:
@@ -69,13 +69,13 @@ def predict(
     packet = _as_first(packet)
     missing: list[str] = []
 
-    def story(choices: BranchPoints) -> Branch:
-        told = Simulation(world, choices, packet.flow)
+    def walk(choices: BranchPoints) -> Branch:
+        told = Simulation(topology, choices, packet.flow)
         branch = _tell(told, packet, source, ingress)
         missing.extend(one for one in told.missing if one not in missing)
         return branch
 
-    told, left = enumerate_branches(story, limit)
+    told, left = enumerate_branches(walk, limit)
     return Prediction(branches=_branches(told, left), missing=tuple(missing))
 
 
@@ -94,13 +94,13 @@ def _branches(told: list[ExploredBranch[Branch]], left: float) -> tuple[Branch, 
         branch = msgspec.structs.replace(one.result, weight=0.0)
         merged[branch] = merged.get(branch, 0.0) + one.weight
     if left > 0:
-        words = "there are more ways than can be told apart"
+        description = "there are more ways than can be told apart"
         rest = Branch(
             weight=0.0,
             steps=(),
             outcome=Outcome.INCONCLUSIVE,
             deterministic=False,
-            description=words,
+            description=description,
         )
         merged[rest] = left
     total = sum(merged.values())
@@ -111,22 +111,22 @@ def _branches(told: list[ExploredBranch[Branch]], left: float) -> tuple[Branch, 
 
 
 def _tell(
-    story: Simulation, packet: Packet, source: Netns | None, ingress: tuple[Netns, str] | None
+    simulation: Simulation, packet: Packet, source: Netns | None, ingress: tuple[Netns, str] | None
 ) -> Branch:
     try:
-        arrived = _run(story, _start(story, packet, source, ingress))
-        reached = _reached(story, arrived)
+        arrived = _run(simulation, _start(simulation, packet, source, ingress))
+        reached = _reached(simulation, arrived)
         delivered = reached.outcome is Outcome.DELIVERED
-        return _branch(story, _answered(story, arrived, source) if delivered else reached)
+        return _branch(simulation, _answered(simulation, arrived, source) if delivered else reached)
     except Terminated as end:
-        return _branch(story, end)
+        return _branch(simulation, end)
 
 
-def _run(story: Simulation, stage: Stage | Arrived) -> Arrived:
+def _run(simulation: Simulation, stage: Stage | Arrived) -> Arrived:
     for _ in range(_STAGES_AT_MOST):
         if isinstance(stage, Arrived):
             return stage
-        stage = _STAGES[type(stage)](story, stage)
+        stage = _STAGES[type(stage)](simulation, stage)
     assert not isinstance(stage, Arrived)
     raise Terminated(Outcome.INCONCLUSIVE, None, "", "the packet goes round and round")
 
@@ -135,38 +135,38 @@ def _run(story: Simulation, stage: Stage | Arrived) -> Arrived:
 
 
 def _start(
-    story: Simulation, packet: Packet, source: Netns | None, ingress: tuple[Netns, str] | None
+    simulation: Simulation, packet: Packet, source: Netns | None, ingress: tuple[Netns, str] | None
 ) -> Stage | Arrived:
-    if source is not None and source in story.world.snapshots:
-        skb = Skb(place=source, packet=packet, owner=story.world.sender)
-        story.note("sent", skb)
-        socket_lb.translate(story, skb)
+    if source is not None and source in simulation.topology.snapshots:
+        skb = Skb(netns=source, packet=packet, owner=simulation.topology.sender)
+        simulation.add_step("sent", skb)
+        socket_lb.translate(simulation, skb)
         return Output(skb)
     if source is not None:
-        story.note_missing(f"{source.node}/{source.name}: its own namespace")
-        skb = Skb(place=source, packet=packet)
-        socket_lb.translate(story, skb)
-        return _from_unseen(story, skb.packet, Netns(node=source.node))
+        simulation.note_missing(f"{source.node}/{source.name}: its own namespace")
+        skb = Skb(netns=source, packet=packet)
+        socket_lb.translate(simulation, skb)
+        return _from_unseen(simulation, skb.packet, Netns(node=source.node))
     if ingress is None:
         raise Terminated(Outcome.INCONCLUSIVE, None, "", "where the packet comes in is not known")
-    place, interface = ingress
-    snapshot = story.world.snapshot(place)
+    netns, interface = ingress
+    snapshot = simulation.topology.snapshot(netns)
     link = snapshot.link(interface) if snapshot else None
     if link is None:
-        words = f"{place.node} {interface} was not looked at"
-        raise Terminated(Outcome.INCONCLUSIVE, None, "", words)
-    return Receive(Skb(place=place, packet=packet, mac=link.mac), link)
+        description = f"{netns.node} {interface} was not looked at"
+        raise Terminated(Outcome.INCONCLUSIVE, None, "", description)
+    return Receive(Skb(netns=netns, packet=packet, mac=link.mac), link)
 
 
-def _from_unseen(story: Simulation, packet: Packet, node: Netns) -> Stage | Arrived:
+def _from_unseen(simulation: Simulation, packet: Packet, node: Netns) -> Stage | Arrived:
     """From a pod whose namespace was not looked at: it comes in by its device on the node."""
-    snapshot = story.world.snapshot(node)
+    snapshot = simulation.topology.snapshot(node)
     port = _device_of(snapshot, packet.flow.src) if snapshot and packet.flow.src else None
     if snapshot is None or port is None:
-        words = f"the device of {packet.flow.src or 'the source'} on {node.node} is not known"
-        story.choices.certain = False
-        raise Terminated(Outcome.INCONCLUSIVE, None, "", words)
-    skb = Skb(place=node, packet=packet, mac=port.mac)
+        description = f"the device of {packet.flow.src or 'the source'} on {node.node} is not known"
+        simulation.choices.certain = False
+        raise Terminated(Outcome.INCONCLUSIVE, None, "", description)
+    skb = Skb(netns=node, packet=packet, mac=port.mac)
     master = snapshot.link(port.master) if port.master else None
     if master is not None:
         on_link = any(
@@ -175,7 +175,7 @@ def _from_unseen(story: Simulation, packet: Packet, node: Netns) -> Stage | Arri
             if [hop.interface for hop in route.nexthops if not hop.gateway] == [master.name]
         )
         if on_link and not snapshot.holds(packet.flow.dst):
-            device.resolve(story, skb, master)
+            device.resolve(simulation, skb, master)
         else:
             skb.mac = master.mac
     return Receive(skb, port)
@@ -205,86 +205,94 @@ def _device_of(snapshot: Snapshot, text: str) -> Link | None:
 # --- the end, and the way back ----------------------------------------------------------------
 
 
-def _reached(story: Simulation, arrived: Arrived) -> Terminated:
+def _reached(simulation: Simulation, arrived: Arrived) -> Terminated:
     """What it means that a socket's host has the packet."""
     skb, flow = arrived.skb, arrived.skb.flow
-    place = arrived.place
-    untouched = flow.dst == story.asked.dst and flow.dport == story.asked.dport
-    if place is not None and not place.pod and untouched and not skb.socket:
-        known = story.world.endpoint(flow.dst, flow.dport, flow.protocol)
-        mine = flow.dport in story.world.node_ports or story.world.is_service(flow.dst)
+    netns = arrived.netns
+    untouched = flow.dst == simulation.asked.dst and flow.dport == simulation.asked.dport
+    if netns is not None and not netns.pod and untouched and not skb.socket:
+        known = simulation.topology.endpoint(flow.dst, flow.dport, flow.protocol)
+        mine = flow.dport in simulation.topology.node_ports or simulation.topology.is_service(
+            flow.dst
+        )
         if known is None and mine:
-            words = f"no rule translated port {flow.dport}; the node itself got the packet"
-            return story.end(
-                skb, Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, flow.dst, words
+            description = f"no rule translated port {flow.dport}; the node itself got the packet"
+            return simulation.end(
+                skb, Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, flow.dst, description
             )
-    here = Skb(place=place or skb.place, packet=skb.packet)
-    story.note("delivered", here, skb.iif)
+    here = Skb(netns=netns or skb.netns, packet=skb.packet)
+    simulation.add_step("delivered", here, skb.iif)
     return Terminated(Outcome.DELIVERED)
 
 
-def _answered(story: Simulation, arrived: Arrived, source: Netns | None) -> Terminated:
+def _answered(simulation: Simulation, arrived: Arrived, source: Netns | None) -> Terminated:
     """The answer's way; an answer that does not arrive as its sender expects it is a failure."""
-    story.replying = True
+    simulation.replying = True
     sent = arrived.skb.packet
     flags = "SA" if sent.flow.protocol == "tcp" else ""
     icmp = _ECHOES.get(sent.icmp) if sent.icmp else None
     packet = Packet(flow=sent.flow.reverse, flags=flags, icmp=icmp)
     dscp = arrived.skb.dscp if icmp else 0  # icmp_reply, icmpv6_echo_reply: as it was asked
-    skb = Skb(place=arrived.place or arrived.skb.place, packet=packet, dscp=dscp)
-    story.note("reply", skb)
+    skb = Skb(netns=arrived.netns or arrived.skb.netns, packet=packet, dscp=dscp)
+    simulation.add_step("reply", skb)
     try:
         if arrived.unseen:
-            back = _run(story, _from_unseen(story, packet, arrived.skb.place))
+            back = _run(simulation, _from_unseen(simulation, packet, arrived.skb.netns))
         else:
-            back = _run(story, Output(skb))
+            back = _run(simulation, Output(skb))
     except Terminated as end:
         if end.outcome is Outcome.INCONCLUSIVE:
-            words = f"the way back is not known: {end.words}"
-            return Terminated(Outcome.DELIVERED, words=words)
-        words = f"the packet arrives, but its answer does not: {end.words}"
-        return Terminated(Outcome.DROPPED, end.cause, end.blame, words)
-    return _returned(story, back, source)
+            description = f"the way back is not known: {end.description}"
+            return Terminated(Outcome.DELIVERED, description=description)
+        description = f"the packet arrives, but its answer does not: {end.description}"
+        return Terminated(Outcome.DROPPED, end.cause, end.object_name, description)
+    return _returned(simulation, back, source)
 
 
-def _returned(story: Simulation, back: Arrived, source: Netns | None) -> Terminated:
-    expected = story.sent_flow.reverse
-    if back.skb.flow == expected and (back.unseen or back.place == source):
+def _returned(simulation: Simulation, back: Arrived, source: Netns | None) -> Terminated:
+    expected = simulation.sent_flow.reverse
+    if back.skb.flow == expected and (back.unseen or back.netns == source):
         return Terminated(Outcome.DELIVERED)
     got = f"{back.skb.flow.src}:{back.skb.flow.sport}"
-    words = f"the answer reaches its sender from {got}, not from {expected.src}:{expected.sport}"
-    if story.bypassed:
-        blame = story.bypassed[-1]
-        return story.end(
-            back.skb, Outcome.DROPPED, CauseId.BRIDGE_NF_OFF, blame, f"{words} ({blame})"
+    description = (
+        f"the answer reaches its sender from {got}, not from {expected.src}:{expected.sport}"
+    )
+    if simulation.bypassed:
+        object_name = simulation.bypassed[-1]
+        return simulation.end(
+            back.skb,
+            Outcome.DROPPED,
+            CauseId.BRIDGE_NF_OFF,
+            object_name,
+            f"{description} ({object_name})",
         )
-    return story.end(back.skb, Outcome.DROPPED, CauseId.REPLY_NOT_TRANSLATED, got, words)
+    return simulation.end(back.skb, Outcome.DROPPED, CauseId.REPLY_NOT_TRANSLATED, got, description)
 
 
-def _branch(story: Simulation, end: Terminated) -> Branch:
-    words = "; ".join([*([end.words] if end.words else []), *story.remarks])
+def _branch(simulation: Simulation, end: Terminated) -> Branch:
+    description = "; ".join([*([end.description] if end.description else []), *simulation.remarks])
     return Branch(
         weight=1.0,
-        steps=tuple(story.steps),
+        steps=tuple(simulation.steps),
         outcome=end.outcome,
-        deterministic=story.choices.certain,
-        backend=_backend(story),
+        deterministic=simulation.choices.certain,
+        backend=_backend(simulation),
         cause=end.cause,
-        object=end.blame,
-        description=words,
+        object=end.object_name,
+        description=description,
     )
 
 
-def _backend(story: Simulation) -> Endpoint | None:
+def _backend(simulation: Simulation) -> Endpoint | None:
     """The last destination that rules gave the packet on its way out, or an endpoint's own."""
     flow: Flow | None = None
-    for step in story.steps:
+    for step in simulation.steps:
         if step.action == "reply":
             break
         if step.action == "dnat" or (step.action == "delivered" and flow is None):
             flow = step.packet.innermost.flow
     if flow is None:
-        flow = story.asked
-        return story.world.endpoint(flow.dst, flow.dport, flow.protocol)
-    known = story.world.endpoint(flow.dst, flow.dport, flow.protocol)
+        flow = simulation.asked
+        return simulation.topology.endpoint(flow.dst, flow.dport, flow.protocol)
+    known = simulation.topology.endpoint(flow.dst, flow.dport, flow.protocol)
     return known or Endpoint(address=flow.dst, port=flow.dport, protocol=flow.protocol)

@@ -26,8 +26,8 @@ class Simulation:
     bypassed: bridges that a frame crossed without netfilter
     """
 
-    def __init__(self, world: Topology, choices: BranchPoints, asked: Flow) -> None:
-        self.world = world
+    def __init__(self, topology: Topology, choices: BranchPoints, asked: Flow) -> None:
+        self.topology = topology
         self.choices = choices
         self.asked = asked
         self.steps: list[SimulatedStep] = []
@@ -39,37 +39,37 @@ class Simulation:
         self._netfilter: dict[Netns, Netfilter] = {}
 
     def at(self, skb: Skb) -> Snapshot:
-        return self.world.snapshots[skb.place]
+        return self.topology.snapshots[skb.netns]
 
-    def remark(self, words: str) -> None:
-        if words not in self.remarks:
-            self.remarks.append(words)
+    def remark(self, description: str) -> None:
+        if description not in self.remarks:
+            self.remarks.append(description)
 
     def note_missing(self, what: str) -> None:
         if what not in self.missing:
             self.missing.append(what)
 
-    def netfilter(self, place: Netns) -> Netfilter:
-        if place not in self._netfilter:
-            snapshot = self.world.snapshots[place]
+    def netfilter(self, netns: Netns) -> Netfilter:
+        if netns not in self._netfilter:
+            snapshot = self.topology.snapshots[netns]
             # a pod's own rulesets are dumped only where something is known to write them; sets and
             # IPVS that are missing are told where a rule or an address would have needed them
             rules = {"ip6tables-save.txt" if self.asked.ipv6 else "iptables-save.txt"}
-            rules = set() if place.pod else rules | {"nft-ruleset.json"}
+            rules = set() if netns.pod else rules | {"nft-ruleset.json"}
             lacking = [name for name in snapshot.ruleset.missing if name in rules]
             for name in (*snapshot.missing, *lacking):
-                self.note_missing(f"{place.node}/{place.name}: {name}")
-            self._netfilter[place] = Netfilter(
+                self.note_missing(f"{netns.node}/{netns.name}: {name}")
+            self._netfilter[netns] = Netfilter(
                 snapshot, self.choices, self.steps.append, self.remark
             )
-        return self._netfilter[place]
+        return self._netfilter[netns]
 
     def hook(self, name: str, skb: Skb) -> bool:
         """Run a hook; when it kills the packet, say why in the words of the catalogue.
 
         True: IPVS took it, and it is to be sent by its new destination.
         """
-        ended = self.netfilter(skb.place).run(name, skb)
+        ended = self.netfilter(skb.netns).run(name, skb)
         if isinstance(ended, PacketDropped):
             self._follow_refusal(ended, skb)
             raise drop_cause(ended, skb)
@@ -85,27 +85,27 @@ class Simulation:
 
         ref = ended_in_output(self.at(skb), skb, killed.reply)
         if ref is not None:
-            rule = f"{ref.table} {ref.chain} {ref.number or 'policy'} of {skb.place.node}"
+            rule = f"{ref.table} {ref.chain} {ref.number or 'policy'} of {skb.netns.node}"
             self.remark(f"the sender may hear of nothing: {rule} {ENDED}")
 
-    def note(
+    def add_step(
         self,
         action: StepAction,
         skb: Skb,
         interface: str = "",
         direction: str = "",
         hook: str = "",
-        words: str = "",
+        description: str = "",
     ) -> None:
         self.steps.append(
             SimulatedStep(
-                netns=skb.place,
+                netns=skb.netns,
                 action=action,
                 packet=skb.packet,
                 interface=interface,
                 direction=direction,  # type: ignore[arg-type]
                 hook=hook,
-                description=words,
+                description=description,
                 deterministic=self.choices.certain and not skb.unknown_mark,
             )
         )
@@ -115,8 +115,8 @@ class Simulation:
         skb: Skb,
         outcome: Outcome,
         cause: CauseId | None,
-        blame: str,
-        words: str,
+        object_name: str,
+        description: str,
         interface: str = "",
     ) -> Terminated:
         """Note the end where it happens, and give the End to raise."""
@@ -124,13 +124,18 @@ class Simulation:
             self.choices.certain = False
         else:
             rejected = outcome in (Outcome.REJECTED, Outcome.NO_ENDPOINTS)
-            self.note("rejected" if rejected else "dropped", skb, interface or skb.iif, words=words)
-        return Terminated(outcome, cause, blame, words)
+            self.add_step(
+                "rejected" if rejected else "dropped",
+                skb,
+                interface or skb.iif,
+                description=description,
+            )
+        return Terminated(outcome, cause, object_name, description)
 
     def pick_hop(self, skb: Skb, found: RouteLookupResult) -> Nexthop:
         """One of the route's nexthops, by weight."""
         if not found.certain:
             self.choices.certain = False
-            self.remark(f"a policy rule of {skb.place.node} cannot be evaluated")
+            self.remark(f"a policy rule of {skb.netns.node} cannot be evaluated")
         hops = found.nexthops
         return hops[self.choices.pick([float(hop.weight) for hop in hops])]

@@ -58,7 +58,7 @@ class NodeResult(Value):
 def simulate_node(
     packet: Packet,
     node: Netns,
-    world: Topology,
+    topology: Topology,
     arrival: IngressInterface | None,
     socket: bool = True,
 ) -> NodeResult:
@@ -69,13 +69,13 @@ def simulate_node(
     """
     missing: list[str] = []
 
-    def story(choices: BranchPoints) -> Branch:
-        told = Simulation(world, choices, packet.flow)
-        branch = _tell(told, _skb(packet, node, world, arrival), arrival, socket)
+    def walk(choices: BranchPoints) -> Branch:
+        told = Simulation(topology, choices, packet.flow)
+        branch = _tell(told, _skb(packet, node, topology, arrival), arrival, socket)
         missing.extend(one for one in told.missing if one not in missing)
         return branch
 
-    told, left = enumerate_branches(story)
+    told, left = enumerate_branches(walk)
     weights: dict[Branch, list[float]] = {}
     for one in told:
         weights.setdefault(one.result, []).append(one.weight)
@@ -84,9 +84,9 @@ def simulate_node(
         for branch, found in weights.items()
     ]
     if left > 0:
-        words = "there are more ways than can be told apart"
+        description = "there are more ways than can be told apart"
         rest = Branch(weight=left, steps=(), outcome=Outcome.INCONCLUSIVE, deterministic=False)
-        ways.append(WeightedBranch(branch=msgspec.structs.replace(rest, description=words)))
+        ways.append(WeightedBranch(branch=msgspec.structs.replace(rest, description=description)))
     return NodeResult(ways=tuple(ways), missing=tuple(missing))
 
 
@@ -137,11 +137,11 @@ def arrival(snapshot: Snapshot, source: str) -> IngressInterface | None:
     return IngressInterface(interface=link.name, port=ports[0].name if ports and not off else "")
 
 
-def _skb(packet: Packet, node: Netns, world: Topology, arrival: IngressInterface | None) -> Skb:
-    skb = Skb(place=node, packet=packet)
+def _skb(packet: Packet, node: Netns, topology: Topology, arrival: IngressInterface | None) -> Skb:
+    skb = Skb(netns=node, packet=packet)
     if arrival is not None:
         skb.iif, skb.physin = arrival.interface, arrival.port
-    snapshot = world.snapshots[node]
+    snapshot = topology.snapshots[node]
     if UNNAMED in (skb.iif, *(link.name for link in snapshot.links)):
         skb.unknown.update(_NAMES_OF_DEVICES)
     if not packet.flow.src and (arrival is not None or not snapshot.addresses):
@@ -149,62 +149,72 @@ def _skb(packet: Packet, node: Netns, world: Topology, arrival: IngressInterface
     return skb
 
 
-def _tell(story: Simulation, skb: Skb, arrival: IngressInterface | None, socket: bool) -> Branch:
+def _tell(
+    simulation: Simulation, skb: Skb, arrival: IngressInterface | None, socket: bool
+) -> Branch:
     try:
-        socket_lb.stop_where_devices_translate(story, skb, socket)
+        socket_lb.stop_where_devices_translate(simulation, skb, socket)
         if socket:
-            socket_lb.translate(story, skb)
-        end = _reached(story, _run(story, Output(skb) if arrival is None else Input(skb)))
+            socket_lb.translate(simulation, skb)
+        end = _reached(simulation, _run(simulation, Output(skb) if arrival is None else Input(skb)))
     except Terminated as ended:
         end = ended
     return Branch(
         weight=0.0,
-        steps=tuple(story.steps),
+        steps=tuple(simulation.steps),
         outcome=end.outcome,
-        deterministic=story.choices.certain,
-        backend=_backend(story, skb),
+        deterministic=simulation.choices.certain,
+        backend=_backend(simulation, skb),
         cause=end.cause,
-        object=end.blame,
-        description="; ".join([*([end.words] if end.words else []), *story.remarks]),
+        object=end.object_name,
+        description="; ".join(
+            [*([end.description] if end.description else []), *simulation.remarks]
+        ),
     )
 
 
-def _run(story: Simulation, stage: Stage | Arrived) -> Stage | Arrived:
+def _run(simulation: Simulation, stage: Stage | Arrived) -> Stage | Arrived:
     """Until it leaves the IP layer; a packet to the node itself passes it twice, by way of lo."""
     while isinstance(stage, Output | Input):
-        stage = ip.output(story, stage) if isinstance(stage, Output) else ip.receive(story, stage)
+        stage = (
+            ip.output(simulation, stage)
+            if isinstance(stage, Output)
+            else ip.receive(simulation, stage)
+        )
     return stage
 
 
-def _reached(story: Simulation, stage: Stage | Arrived) -> Terminated:
+def _reached(simulation: Simulation, stage: Stage | Arrived) -> Terminated:
     """It was handed on: to a backend, or as it came."""
     assert isinstance(stage, Transmit | Local)
     skb = stage.skb
     if skb.socket is not None:
-        words = "a local proxy takes the packet (TPROXY): what it does with it is not known here"
-        return Terminated(Outcome.INCONCLUSIVE, None, "", words)
-    asked = story.asked
+        description = (
+            "a local proxy takes the packet (TPROXY): what it does with it is not known here"
+        )
+        return Terminated(Outcome.INCONCLUSIVE, None, "", description)
+    asked = simulation.asked
     if (
         skb.translated
-        or _at_connect(story)
-        or story.world.endpoint(asked.dst, asked.dport, asked.protocol)
+        or _at_connect(simulation)
+        or simulation.topology.endpoint(asked.dst, asked.dport, asked.protocol)
     ):
         return Terminated(Outcome.DELIVERED)
     way = f"it leaves by {stage.link.name}" if isinstance(stage, Transmit) else "the node keeps it"
-    words = f"no rule translates {asked.dst} port {asked.dport}: {way} as it is"
-    return Terminated(Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, asked.dst, words)
+    description = f"no rule translates {asked.dst} port {asked.dport}: {way} as it is"
+    return Terminated(Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, asked.dst, description)
 
 
-def _at_connect(story: Simulation) -> bool:
-    return any(step.hook == "connect" for step in story.steps)
+def _at_connect(simulation: Simulation) -> bool:
+    return any(step.hook == "connect" for step in simulation.steps)
 
 
-def _backend(story: Simulation, skb: Skb) -> Endpoint | None:
+def _backend(simulation: Simulation, skb: Skb) -> Endpoint | None:
     """Where a rule sends it; a rule may translate an address to itself, which nobody can see."""
-    flow = story.sent_flow
+    flow = simulation.sent_flow
     if skb.tracked is not None and skb.translated:
         flow = skb.tracked.connection.translated
-    known = story.world.endpoint(flow.dst, flow.dport, flow.protocol)
-    if known or not (skb.translated or _at_connect(story)):
+    known = simulation.topology.endpoint(flow.dst, flow.dport, flow.protocol)
+    if known or not (skb.translated or _at_connect(simulation)):
         return known
     return Endpoint(address=flow.dst, port=flow.dport, protocol=flow.protocol)

@@ -64,7 +64,7 @@ class Arrived(msgspec.Struct):
     """A socket has it. ``unseen``: a pod whose own namespace was not looked at, or one outside."""
 
     skb: Skb
-    place: Netns | None
+    netns: Netns | None
     unseen: bool = False
 
 
@@ -75,10 +75,14 @@ class Terminated(Exception):
     """The packet goes no further. ``cause`` is a stable id, ``blame`` the object that did it."""
 
     def __init__(
-        self, outcome: Outcome, cause: CauseId | None = None, blame: str = "", words: str = ""
+        self,
+        outcome: Outcome,
+        cause: CauseId | None = None,
+        object_name: str = "",
+        description: str = "",
     ) -> None:
-        super().__init__(words)
+        super().__init__(description)
         self.outcome = outcome
         self.cause = cause
-        self.blame = blame
-        self.words = words
+        self.object_name = object_name
+        self.description = description

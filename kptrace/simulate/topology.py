@@ -38,12 +38,12 @@ class Topology(Value, dict=True):
     @cached_property
     def _homes(self) -> dict[str, Netns]:
         homes: dict[str, Netns] = {}
-        for place, snapshot in sorted(self.snapshots.items(), key=lambda one: one[0]):
+        for netns, snapshot in sorted(self.snapshots.items(), key=lambda one: one[0]):
             for one in snapshot.addresses:
                 link = snapshot.link(one.interface)
                 own = link is None or not (link.loopback or link.kind == "dummy")
                 if own and one.scope != "link":
-                    homes.setdefault(str(address(one.address)), place)
+                    homes.setdefault(str(address(one.address)), netns)
         return homes
 
     @cached_property
@@ -57,13 +57,13 @@ class Topology(Value, dict=True):
     @cached_property
     def _pods_by_node(self) -> dict[str, list[Netns]]:
         pods: dict[str, list[Netns]] = {}
-        for place in sorted(self.snapshots):
-            if place.pod:
-                pods.setdefault(place.node, []).append(place)
+        for netns in sorted(self.snapshots):
+            if netns.pod:
+                pods.setdefault(netns.node, []).append(netns)
         return pods
 
-    def snapshot(self, place: Netns) -> Snapshot | None:
-        return self.snapshots.get(place)
+    def snapshot(self, netns: Netns) -> Snapshot | None:
+        return self.snapshots.get(netns)
 
     def home(self, text: str) -> Netns | None:
         """The namespace that has this address on one of its interfaces."""
@@ -83,14 +83,14 @@ class Topology(Value, dict=True):
             return text in self.services or any(inside)
         return self.home(text) is None and self.pod_at(text) is None
 
-    def peer(self, place: Netns, link: Link) -> Port | None:
+    def peer(self, netns: Netns, link: Link) -> Port | None:
         """The other end of a veth."""
         if not link.peer:
             return None
         if link.peer_here:
-            other = self.snapshots[place].link_at(link.peer)
-            return (place, other) if other else None
-        near = [Netns(node=place.node)] if place.pod else self._pods_by_node.get(place.node, [])
+            other = self.snapshots[netns].link_at(link.peer)
+            return (netns, other) if other else None
+        near = [Netns(node=netns.node)] if netns.pod else self._pods_by_node.get(netns.node, [])
         for candidate in near:
             snapshot = self.snapshots.get(candidate)
             other = snapshot.link_at(link.peer) if snapshot else None
@@ -98,14 +98,14 @@ class Topology(Value, dict=True):
                 return candidate, other
         return None
 
-    def on_link(self, place: Netns, link: Link) -> Iterator[Port]:
+    def on_link(self, netns: Netns, link: Link) -> Iterator[Port]:
         """Whoever hears a broadcast that is sent out of this device."""
         if link.kind == "bridge":
-            yield from self._behind_ports(place, link, "")
+            yield from self._behind_ports(netns, link, "")
             return
-        peer = self.peer(place, link)
+        peer = self.peer(netns, link)
         if peer is None:
-            yield from (one for one in self._wire() if one[0] != place)
+            yield from (one for one in self._wire() if one[0] != netns)
             return
         there, end = peer
         bridge = self.snapshots[there].link(end.master) if end.master else None
@@ -115,30 +115,30 @@ class Topology(Value, dict=True):
         yield there, bridge
         yield from self._behind_ports(there, bridge, end.name)
 
-    def _behind_ports(self, place: Netns, bridge: Link, but: str) -> Iterator[Port]:
-        for port in self.snapshots[place].ports(bridge.name):
-            peer = self.peer(place, port) if port.name != but else None
+    def _behind_ports(self, netns: Netns, bridge: Link, but: str) -> Iterator[Port]:
+        for port in self.snapshots[netns].ports(bridge.name):
+            peer = self.peer(netns, port) if port.name != but else None
             if peer is not None:
                 yield peer
 
     def _wire(self) -> Iterator[Port]:
         """The nodes' uplinks: what is neither virtual nor a pod's."""
-        for place, snapshot in self.snapshots.items():
+        for netns, snapshot in self.snapshots.items():
             for link in snapshot.links:
                 virtual = link.loopback or link.tunnel or link.kind in ("bridge", "dummy")
-                if place.pod or virtual or _is_pods(snapshot, link):
+                if netns.pod or virtual or _is_pods(snapshot, link):
                     continue
-                if self.peer(place, link) is None:
-                    yield place, link
+                if self.peer(netns, link) is None:
+                    yield netns, link
 
-    def answering(self, place: Netns, link: Link, text: str) -> Port | None:
+    def answering(self, netns: Netns, link: Link, text: str) -> Port | None:
         """Who answers when this device asks for the address (ARP, neighbour discovery).
 
         Linux answers for every address it has, on whichever interface (arp_ignore 0), and with
         proxy_arp for what it would route elsewhere.
         """
         proxies: list[Port] = []
-        for there, end in self.on_link(place, link):
+        for there, end in self.on_link(netns, link):
             snapshot = self.snapshots[there]
             held = snapshot.holds(text)
             if held and (":" not in text or held.interface in (end.name, end.master)):

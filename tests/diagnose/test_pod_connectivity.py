@@ -38,7 +38,7 @@ def walked(
     if change is not None:
         first = msgspec.structs.replace(first, **change(first))
     some = (first, node(2))[:nodes]
-    return between(documents, {one.place: one for one in some})
+    return between(documents, {one.netns: one for one in some})
 
 
 def test_a_sound_cluster() -> None:
@@ -94,7 +94,7 @@ def test_a_missing_route_where_none_has_any_may_be_a_routers() -> None:
         msgspec.structs.replace(one, routes=tuple(r for r in one.routes if "flannel" not in r.text))
         for one in (node(1), node(2))
     ]
-    _, findings = between(DOCUMENTS, {one.place: one for one in bare})
+    _, findings = between(DOCUMENTS, {one.netns: one for one in bare})
     assert {(one.cause, one.severity) for one in findings} == {("pod-route-missing", "warning")}
 
 
@@ -108,7 +108,7 @@ def _routed(was: Snapshot) -> dict[str, Any]:
     ports = [link.name for link in devices if link.name.startswith("veth")]
     routes = [one for one in was.routes if "cni0" not in one.text]
     routes += [
-        route(f"{ip}/32", name) for ip, name in zip(PODS[was.place.node], ports, strict=False)
+        route(f"{ip}/32", name) for ip, name in zip(PODS[was.netns.node], ports, strict=False)
     ]
     answering = {f"net.ipv4.conf.{name}.proxy_arp": "1" for name in ports}
     return {
@@ -124,7 +124,7 @@ def test_pods_with_devices_of_their_own(cause: str) -> None:
     nodes = [msgspec.structs.replace(one, **_routed(one)) for one in (node(1), node(2))]
     if cause:
         nodes[0] = msgspec.structs.replace(nodes[0], **FAULTS[cause](nodes[0]))
-    ways, findings = between(DOCUMENTS, {one.place: one for one in nodes})
+    ways, findings = between(DOCUMENTS, {one.netns: one for one in nodes})
     assert [(one.cause, one.node) for one in findings] == ([(cause, "node-a")] if cause else [])
     assert len(ways) == 2
 

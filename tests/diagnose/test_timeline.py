@@ -22,7 +22,7 @@ CARRIER = Flow(protocol="udp", src="172.30.0.11", sport=555, dst="172.30.0.12", 
 
 SNAPSHOTS = {
     place: Snapshot(
-        place=place,
+        netns=place,
         ruleset=Ruleset(),
         links=(
             Link(index=1, name="eth0", kind="veth"),
@@ -169,10 +169,10 @@ def test_the_copies_of_a_flooded_frame_are_not_its_way() -> None:
         Link(index=4, name="veth1", kind="veth", master="cni0", peer=2),
         Link(index=5, name="veth2", kind="veth", master="cni0", peer=2),
     )
-    snapshots = {B: Snapshot(place=B, ruleset=Ruleset(), links=ports)}
+    snapshots = {B: Snapshot(netns=B, ruleset=Ruleset(), links=ports)}
     for place, (address, peer) in PODS.items():
         snapshots[place] = Snapshot(
-            place=place,
+            netns=place,
             ruleset=Ruleset(),
             links=(Link(index=2, name="eth0", kind="veth", peer=peer),),
             addresses=(InterfaceAddress(interface="eth0", address=address, length=24),),

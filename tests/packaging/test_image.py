@@ -204,8 +204,8 @@ def test_its_agent_tells_of_a_namespace(image: tuple[Path, Path]) -> None:
     here = Netns(node="inside")
     files = ("ip-link.json", "ip-route.json", "iptables-nft-save.txt", "iptables-legacy-save.txt")
     requests: list[Request] = [
-        OpenNamespaces(id=1, doors=(NetnsHandle(place=here, ns_path="/proc/self/ns/net"),)),
-        ReadFiles(id=2, place=here, files=files),
+        OpenNamespaces(id=1, namespaces=(NetnsHandle(netns=here, ns_path="/proc/self/ns/net"),)),
+        ReadFiles(id=2, netns=here, files=files),
     ]
     lines = "".join(msgspec.json.encode(each).decode() + "\n" for each in requests)
     # the end of its input ends an agent at once: keep it open until the last word is said

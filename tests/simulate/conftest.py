@@ -127,7 +127,7 @@ def node(number: int) -> Snapshot:
     own = {"eth0": f"172.30.0.1{number}", "cni0": f"10.244.{number}.1"}
     vtep = f"10.244.{number}.0"
     return Snapshot(
-        place=Netns(node=name),
+        netns=Netns(node=name),
         links=(
             Link(index=1, name="lo", loopback=True, mtu=65536),
             Link(index=2, name="eth0", kind="veth", mac=f"0e:00:00:00:00:0{number}", peer=90),
@@ -184,7 +184,7 @@ def pod(place: Netns) -> Snapshot:
     text, index = PODS[place]
     number = 1 if place.node == "node-a" else 2
     return Snapshot(
-        place=place,
+        netns=place,
         links=(
             Link(index=1, name="lo", loopback=True, mtu=65536),
             Link(

@@ -41,7 +41,7 @@ PODS = tuple(
     for n, address in enumerate(BACKENDS)
 )
 NEAR = Snapshot(
-    place=NODE,
+    netns=NODE,
     links=(Link(index=2, name="cni0", kind="bridge"), Link(index=3, name="eth0", kind="veth")),
     addresses=(InterfaceAddress(interface="eth0", address="172.30.0.11", length=24),),
     ruleset=load_ruleset({}),

@@ -18,53 +18,53 @@ from kptrace.simulate.snapshot.network import Link
 from kptrace.simulate.stages import Cross, Output, Stage
 
 
-def bpf_egress(story: Simulation, skb: Skb, link: Link, programs: BpfDatapath) -> Stage:
+def bpf_egress(simulation: Simulation, skb: Skb, link: Link, programs: BpfDatapath) -> Stage:
     """What the routes send out of such a device."""
-    _doubt(story, programs, link)
-    home = story.world.home(skb.flow.dst)
-    pod = story.world.pod_at(skb.flow.dst)
+    _doubt(simulation, programs, link)
+    home = simulation.topology.home(skb.flow.dst)
+    pod = simulation.topology.pod_at(skb.flow.dst)
     node = home.node if home else pod.node if pod else ""
-    if node == skb.place.node:
-        port = _port(story, skb, home)
+    if node == skb.netns.node:
+        port = _port(simulation, skb, home)
         if port is not None:
             return Cross(skb, port)
-    remote = _address(story, node)
-    tunnel = story.at(skb).link(programs.tunnel)
-    if node and node != skb.place.node and remote and tunnel and tunnel.vxlan:
-        return _encapsulated(story, skb, tunnel, remote)
-    raise _lost(story, skb, link, programs)
+    remote = _address(simulation, node)
+    tunnel = simulation.at(skb).link(programs.tunnel)
+    if node and node != skb.netns.node and remote and tunnel and tunnel.vxlan:
+        return _encapsulated(simulation, skb, tunnel, remote)
+    raise _lost(simulation, skb, link, programs)
 
 
-def bpf_ingress(story: Simulation, skb: Skb, link: Link, programs: BpfDatapath) -> Exception:
+def bpf_ingress(simulation: Simulation, skb: Skb, link: Link, programs: BpfDatapath) -> Exception:
     """What comes in by such a device."""
-    _doubt(story, programs, link)
-    return _lost(story, skb, link, programs)
+    _doubt(simulation, programs, link)
+    return _lost(simulation, skb, link, programs)
 
 
-def _doubt(story: Simulation, programs: BpfDatapath, link: Link) -> None:
-    story.choices.certain = False
-    story.remark(
+def _doubt(simulation: Simulation, programs: BpfDatapath, link: Link) -> None:
+    simulation.choices.certain = False
+    simulation.remark(
         f"{programs.owner}'s programs take it at {link.name}; what they decide is not read"
     )
 
 
-def _lost(story: Simulation, skb: Skb, link: Link, programs: BpfDatapath) -> Exception:
-    words = f"where {programs.owner} sends what it takes at {link.name} is not known"
-    return story.end(skb, Outcome.INCONCLUSIVE, None, link.name, words)
+def _lost(simulation: Simulation, skb: Skb, link: Link, programs: BpfDatapath) -> Exception:
+    description = f"where {programs.owner} sends what it takes at {link.name} is not known"
+    return simulation.end(skb, Outcome.INCONCLUSIVE, None, link.name, description)
 
 
-def _port(story: Simulation, skb: Skb, home: Netns | None) -> Link | None:
+def _port(simulation: Simulation, skb: Skb, home: Netns | None) -> Link | None:
     """The node's end of the pod's veth."""
-    for link in story.at(skb).links:
-        far = story.world.peer(skb.place, link) if home else None
+    for link in simulation.at(skb).links:
+        far = simulation.topology.peer(skb.netns, link) if home else None
         if far is not None and far[0] == home and home.pod:
             return link
     return None
 
 
-def _address(story: Simulation, node: str) -> str:
+def _address(simulation: Simulation, node: str) -> str:
     """The node's own, on the device that leads outside."""
-    snapshot = story.world.snapshot(Netns(node=node))
+    snapshot = simulation.topology.snapshot(Netns(node=node))
     routes = snapshot.table("main", 4) if snapshot else ()
     for route in routes:
         if snapshot and route.default and route.nexthops:
@@ -73,12 +73,14 @@ def _address(story: Simulation, node: str) -> str:
     return ""
 
 
-def _encapsulated(story: Simulation, skb: Skb, tunnel: Link, remote: str) -> Stage:
+def _encapsulated(simulation: Simulation, skb: Skb, tunnel: Link, remote: str) -> Stage:
     assert tunnel.vxlan is not None
-    story.note("seen", skb, tunnel.name, "out")
+    simulation.add_step("seen", skb, tunnel.name, "out")
     flow = Flow(protocol="udp", src=tunnel.vxlan.local, dst=remote, dport=tunnel.vxlan.port)
     inner = msgspec.structs.replace(skb.packet, mark=0)
     outer = Packet(flow=flow, mark=skb.mark, tunnel=Tunnel(kind="vxlan"), inner=inner)
-    sent = Skb(place=skb.place, packet=outer, unknown=skb.unknown_mark)
-    story.note("encap", sent, tunnel.name, words=f"vxlan to {remote}, as the program says")
+    sent = Skb(netns=skb.netns, packet=outer, unknown=skb.unknown_mark)
+    simulation.add_step(
+        "encap", sent, tunnel.name, description=f"vxlan to {remote}, as the program says"
+    )
     return Output(sent)

@@ -17,71 +17,77 @@ from kptrace.simulate.simulation import Simulation
 from kptrace.simulate.stages import Terminated
 
 
-def translate(story: Simulation, skb: Skb) -> None:
-    node = story.world.snapshot(Netns(node=skb.place.node))
+def translate(simulation: Simulation, skb: Skb) -> None:
+    node = simulation.topology.snapshot(Netns(node=skb.netns.node))
     programs = node.programs if node else None
     if programs is None:
         return
     if programs.frontends is None:
-        _unread(story, skb, programs)
+        _unread(simulation, skb, programs)
         return
-    found = _frontend(story, skb, programs)
+    found = _frontend(simulation, skb, programs)
     if found is None:
         return
     if found.left:
-        story.choices.certain = False
-        story.remark(found.left)
+        simulation.choices.certain = False
+        simulation.remark(found.left)
         return
     if not found.backends:
-        words = f"{found.text} has no backend: {programs.owner} lets connect() fail"
-        raise story.end(skb, Outcome.NO_ENDPOINTS, CauseId.NO_ENDPOINTS, found.text, words)
+        description = f"{found.text} has no backend: {programs.owner} lets connect() fail"
+        raise simulation.end(
+            skb, Outcome.NO_ENDPOINTS, CauseId.NO_ENDPOINTS, found.text, description
+        )
     if found.remembers:
-        story.remark("a client that was there before is kept to its backend (ClientIP affinity)")
-    chosen = story.choices.pick([1.0] * len(found.backends))
+        simulation.remark(
+            "a client that was there before is kept to its backend (ClientIP affinity)"
+        )
+    chosen = simulation.choices.pick([1.0] * len(found.backends))
     skb.set_destination(*found.backends[chosen])
-    story.sent_flow = skb.flow
-    story.steps.append(
+    simulation.sent_flow = skb.flow
+    simulation.steps.append(
         SimulatedStep(
-            netns=skb.place,
+            netns=skb.netns,
             action="dnat",
             packet=skb.packet,
             hook="connect",
             rule=_rule(skb, programs, found, chosen + 1),
             description=f"{programs.owner} puts a backend in its place at connect()",
-            deterministic=story.choices.certain,
+            deterministic=simulation.choices.certain,
         )
     )
 
 
-def stop_where_devices_translate(story: Simulation, skb: Skb, socket: bool) -> None:
+def stop_where_devices_translate(simulation: Simulation, skb: Skb, socket: bool) -> None:
     """A packet that programs on devices translate, which are not read: what is left to them at
     connect(), and all that comes from outside.
     """
-    node = story.world.snapshot(Netns(node=skb.place.node))
+    node = simulation.topology.snapshot(Netns(node=skb.netns.node))
     programs = node.programs if node else None
-    found = _frontend(story, skb, programs) if programs and programs.frontends else None
+    found = _frontend(simulation, skb, programs) if programs and programs.frontends else None
     if programs is None or found is None or (socket and not found.left):
         return
-    words = found.left or f"{programs.owner} translates what comes from outside on devices"
-    story.choices.certain = False
-    raise Terminated(Outcome.INCONCLUSIVE, None, "", f"{words}: its programs are not read")
+    description = found.left or f"{programs.owner} translates what comes from outside on devices"
+    simulation.choices.certain = False
+    raise Terminated(Outcome.INCONCLUSIVE, None, "", f"{description}: its programs are not read")
 
 
-def _frontend(story: Simulation, skb: Skb, programs: BpfDatapath) -> Frontend | None:
+def _frontend(simulation: Simulation, skb: Skb, programs: BpfDatapath) -> Frontend | None:
     flow = skb.flow
     found = programs.frontend(flow.dst, flow.dport, flow.protocol)
-    home = story.world.home(flow.dst) if found is None else None
+    home = simulation.topology.home(flow.dst) if found is None else None
     if home is None or home.pod:
         return found
     return programs.frontend(ANY[skb.family == 6], flow.dport, flow.protocol)
 
 
-def _unread(story: Simulation, skb: Skb, programs: BpfDatapath) -> None:
+def _unread(simulation: Simulation, skb: Skb, programs: BpfDatapath) -> None:
     flow = skb.flow
-    if story.world.is_service(flow.dst) or flow.dport in story.world.node_ports:
-        words = f"{programs.owner} translates {flow.dst} at connect(), from maps that were not read"
-        story.choices.certain = False
-        raise Terminated(Outcome.INCONCLUSIVE, None, "", words)
+    if simulation.topology.is_service(flow.dst) or flow.dport in simulation.topology.node_ports:
+        description = (
+            f"{programs.owner} translates {flow.dst} at connect(), from maps that were not read"
+        )
+        simulation.choices.certain = False
+        raise Terminated(Outcome.INCONCLUSIVE, None, "", description)
 
 
 def _rule(skb: Skb, programs: BpfDatapath, found: Frontend, slot: int) -> RuleRef:

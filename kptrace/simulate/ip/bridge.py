@@ -34,96 +34,106 @@ def netfilter_off(snapshot: Snapshot, bridge: Link, family: int) -> str:
     return f"{name}=0" if value == 0 else f"{name} is not there: br_netfilter is not loaded"
 
 
-def switch(story: Simulation, stage: Frame) -> Stage | Arrived:
+def switch(simulation: Simulation, stage: Frame) -> Stage | Arrived:
     skb, bridge, port = stage.skb, stage.bridge, stage.port
-    off = netfilter_off(story.at(skb), bridge, skb.family)
+    off = netfilter_off(simulation.at(skb), bridge, skb.family)
     if port is not None and not off:
-        _prerouting(story, skb, bridge, port)
-    if port is not None and _for_the_node(story, skb, bridge):
+        _prerouting(simulation, skb, bridge, port)
+    if port is not None and _for_the_node(simulation, skb, bridge):
         skb.iif, skb.oif = bridge.name, ""
-        story.note("seen", skb, bridge.name, "in")
+        simulation.add_step("seen", skb, bridge.name, "in")
         return Input(skb)
-    out = _port_toward(story, skb, bridge)
+    out = _port_toward(simulation, skb, bridge)
     if out is None:
-        _check_flooded(story, skb, bridge)
+        _check_flooded(simulation, skb, bridge)
     if port is not None:
         if out is not None:
-            _check_ports(story, skb, port, out)
+            _check_ports(simulation, skb, port, out)
         if off:
-            story.bypassed.append(f"{skb.place.node}: {off}")
+            simulation.bypassed.append(f"{skb.netns.node}: {off}")
         else:
-            _bridged_hooks(story, skb, bridge, port, out)
-    return Cross(skb, out) if out else hand_over(story, skb, bridge)
+            _bridged_hooks(simulation, skb, bridge, port, out)
+    return Cross(skb, out) if out else hand_over(simulation, skb, bridge)
 
 
-def _prerouting(story: Simulation, skb: Skb, bridge: Link, port: Link) -> None:
+def _prerouting(simulation: Simulation, skb: Skb, bridge: Link, port: Link) -> None:
     skb.iif, skb.physin = bridge.name, port.name
     before = skb.flow.dst
-    story.hook("prerouting", skb)
+    simulation.hook("prerouting", skb)
     skb.prerouted = True
     if skb.flow.dst == before:
         return
     found = route_input(
-        story.at(skb), RouteQuery(flow=skb.flow, mark=skb.known_mark, iif=bridge.name)
+        simulation.at(skb), RouteQuery(flow=skb.flow, mark=skb.known_mark, iif=bridge.name)
     )
     ways = {hop.interface for hop in found.nexthops} if found.usable else set()
     if found.local or ways != {bridge.name}:
         skb.mac = bridge.mac
         return
     skb.hop = found.nexthops[0]
-    resolve(story, skb, bridge)
+    resolve(simulation, skb, bridge)
 
 
-def _for_the_node(story: Simulation, skb: Skb, bridge: Link) -> bool:
+def _for_the_node(simulation: Simulation, skb: Skb, bridge: Link) -> bool:
     if skb.mac:
         return skb.mac == bridge.mac
-    return not skb.unseen and story.at(skb).holds(skb.flow.dst) is not None
+    return not skb.unseen and simulation.at(skb).holds(skb.flow.dst) is not None
 
 
-def _port_toward(story: Simulation, skb: Skb, bridge: Link) -> Link | None:
+def _port_toward(simulation: Simulation, skb: Skb, bridge: Link) -> Link | None:
     """The port behind which the frame's address is: by the veths themselves, else as learned."""
-    snapshot = story.at(skb)
+    snapshot = simulation.at(skb)
     for port in snapshot.ports(bridge.name):
-        peer = story.world.peer(skb.place, port)
+        peer = simulation.topology.peer(skb.netns, port)
         if peer and skb.mac and peer[1].mac == skb.mac:
             return port
     learned = snapshot.port_of(bridge.name, skb.mac) if skb.mac else ""
     return snapshot.link(learned) if learned else None
 
 
-def _check_flooded(story: Simulation, skb: Skb, bridge: Link) -> None:
+def _check_flooded(simulation: Simulation, skb: Skb, bridge: Link) -> None:
     """No port is known for it: it goes out of all, and a pod nobody looked into may take it."""
-    if not skb.unseen and skb.mac and _all_seen(story, skb, bridge):
-        words = f"no port of {bridge.name} leads to {skb.mac}"
-        blame = f"{skb.place.node}: {bridge.name}"
-        raise story.end(skb, Outcome.DROPPED, CauseId.NEIGHBOUR_FAILED, blame, words, bridge.name)
-    if story.world.pod_at(skb.flow.dst) is None:
-        words = f"the port of {bridge.name} that leads to {skb.flow.dst} is not known"
-        raise story.end(skb, Outcome.INCONCLUSIVE, None, bridge.name, words)
+    if not skb.unseen and skb.mac and _all_seen(simulation, skb, bridge):
+        description = f"no port of {bridge.name} leads to {skb.mac}"
+        object_name = f"{skb.netns.node}: {bridge.name}"
+        raise simulation.end(
+            skb, Outcome.DROPPED, CauseId.NEIGHBOUR_FAILED, object_name, description, bridge.name
+        )
+    if simulation.topology.pod_at(skb.flow.dst) is None:
+        description = f"the port of {bridge.name} that leads to {skb.flow.dst} is not known"
+        raise simulation.end(skb, Outcome.INCONCLUSIVE, None, bridge.name, description)
 
 
-def _all_seen(story: Simulation, skb: Skb, bridge: Link) -> bool:
-    ports = story.at(skb).ports(bridge.name)
-    return all(story.world.peer(skb.place, port) for port in ports)
+def _all_seen(simulation: Simulation, skb: Skb, bridge: Link) -> bool:
+    ports = simulation.at(skb).ports(bridge.name)
+    return all(simulation.topology.peer(skb.netns, port) for port in ports)
 
 
-def _check_ports(story: Simulation, skb: Skb, port: Link, out: Link) -> None:
+def _check_ports(simulation: Simulation, skb: Skb, port: Link, out: Link) -> None:
     """should_deliver() of br_forward.c"""
     if port.name == out.name and not port.hairpin:
-        words = f"the frame would have to go back out of {port.name}, and hairpin is off there"
-        blame = f"{skb.place.node}: {port.name}"
-        raise story.end(skb, Outcome.DROPPED, CauseId.HAIRPIN_OFF, blame, words, port.name)
+        description = (
+            f"the frame would have to go back out of {port.name}, and hairpin is off there"
+        )
+        object_name = f"{skb.netns.node}: {port.name}"
+        raise simulation.end(
+            skb, Outcome.DROPPED, CauseId.HAIRPIN_OFF, object_name, description, port.name
+        )
     if port.isolated and out.isolated:
-        words = f"the ports {port.name} and {out.name} are isolated from each other"
-        blame = f"{skb.place.node}: {out.name}"
-        raise story.end(skb, Outcome.DROPPED, CauseId.PORT_ISOLATED, blame, words, port.name)
+        description = f"the ports {port.name} and {out.name} are isolated from each other"
+        object_name = f"{skb.netns.node}: {out.name}"
+        raise simulation.end(
+            skb, Outcome.DROPPED, CauseId.PORT_ISOLATED, object_name, description, port.name
+        )
 
 
-def _bridged_hooks(story: Simulation, skb: Skb, bridge: Link, port: Link, out: Link | None) -> None:
+def _bridged_hooks(
+    simulation: Simulation, skb: Skb, bridge: Link, port: Link, out: Link | None
+) -> None:
     skb.iif = skb.oif = bridge.name
     skb.physin, skb.physout = port.name, out.name if out else "?"
     if out is None:
         skb.unknown.add("physdev out")
-    story.hook("forward", skb)
+    simulation.hook("forward", skb)
     skb.iif = ""
-    story.hook("postrouting", skb)
+    simulation.hook("postrouting", skb)

@@ -21,73 +21,79 @@ from kptrace.simulate.topology import Port
 from kptrace.simulate.tunnels.vxlan_ipip import encapsulate
 
 
-def transmit(story: Simulation, stage: Transmit) -> Stage | Arrived:
+def transmit(simulation: Simulation, stage: Transmit) -> Stage | Arrived:
     skb, link = stage.skb, stage.link
-    _check_up(story, skb, link)
-    programs = story.at(skb).programs
+    _check_up(simulation, skb, link)
+    programs = simulation.at(skb).programs
     if programs is not None and programs.takes(link.name):
-        return bpf_egress(story, skb, link, programs)
+        return bpf_egress(simulation, skb, link, programs)
     if link.kind in _UNKNOWN_TUNNELS:
-        words = f"it leaves by {link.name}, a {link.kind} device, whose far end is not known here"
-        raise story.end(skb, Outcome.INCONCLUSIVE, None, link.name, words)
+        description = (
+            f"it leaves by {link.name}, a {link.kind} device, whose far end is not known here"
+        )
+        raise simulation.end(skb, Outcome.INCONCLUSIVE, None, link.name, description)
     if link.tunnel:
-        return encapsulate(story, skb, link)
+        return encapsulate(simulation, skb, link)
     if link.kind == "bridge":
-        resolve(story, skb, link)
-        story.note("seen", skb, link.name, "out")
+        resolve(simulation, skb, link)
+        simulation.add_step("seen", skb, link.name, "out")
         return Frame(skb, link)
-    resolve(story, skb, link)
+    resolve(simulation, skb, link)
     return Cross(skb, link)
 
 
 _UNKNOWN_TUNNELS = frozenset({"tun", "erspan", "ip6erspan"})
 
 
-def cross(story: Simulation, stage: Cross) -> Stage | Arrived:
+def cross(simulation: Simulation, stage: Cross) -> Stage | Arrived:
     skb, link = stage.skb, stage.link
-    _check_up(story, skb, link)
-    story.note("seen", skb, link.name, "out")
-    port = story.world.peer(skb.place, link)
-    if port is None and not skb.place.pod and (link.master or skb.unseen):
-        return hand_over(story, skb, link)
-    port = port or _on_the_wire(story, skb, link)
+    _check_up(simulation, skb, link)
+    simulation.add_step("seen", skb, link.name, "out")
+    port = simulation.topology.peer(skb.netns, link)
+    if port is None and not skb.netns.pod and (link.master or skb.unseen):
+        return hand_over(simulation, skb, link)
+    port = port or _on_the_wire(simulation, skb, link)
     if port is None:
-        return leave_known_topology(story, skb, link)
-    place, end = port
+        return leave_known_topology(simulation, skb, link)
+    netns, end = port
     # a veth scrubs what the kernel kept beside the packet: mark and connection
     packet = msgspec.structs.replace(skb.packet, mark=0)
-    passed = Skb(place=place, packet=packet, mac=skb.mac, inner_mac=skb.inner_mac, dscp=skb.dscp)
+    passed = Skb(netns=netns, packet=packet, mac=skb.mac, inner_mac=skb.inner_mac, dscp=skb.dscp)
     return Receive(passed, end)
 
 
-def receive(story: Simulation, stage: Receive) -> Stage | Arrived:
+def receive(simulation: Simulation, stage: Receive) -> Stage | Arrived:
     skb, link = stage.skb, stage.link
     if not link.up:
-        words = f"{link.name} is down"
-        raise story.end(skb, Outcome.DROPPED, CauseId.LINK_DOWN, link.name, words, link.name)
-    story.note("seen", skb, link.name, "in")
-    programs = story.at(skb).programs
+        description = f"{link.name} is down"
+        raise simulation.end(
+            skb, Outcome.DROPPED, CauseId.LINK_DOWN, link.name, description, link.name
+        )
+    simulation.add_step("seen", skb, link.name, "in")
+    programs = simulation.at(skb).programs
     if programs is not None and (programs.takes(link.name) or programs.takes(link.master)):
-        raise bpf_ingress(story, skb, link, programs)
-    master = story.at(skb).link(link.master) if link.master else None
+        raise bpf_ingress(simulation, skb, link, programs)
+    master = simulation.at(skb).link(link.master) if link.master else None
     if master is not None and master.kind == "bridge":
         return Frame(skb, master, link)
     skb.iif = master.name if master else link.name
     if skb.mac and link.mac and skb.mac != link.mac and not link.noarp:
-        words = f"the frame is for {skb.mac}, but {link.name} has {link.mac}"
-        raise story.end(skb, Outcome.DROPPED, CauseId.NEIGHBOUR_STALE, link.name, words, link.name)
+        description = f"the frame is for {skb.mac}, but {link.name} has {link.mac}"
+        raise simulation.end(
+            skb, Outcome.DROPPED, CauseId.NEIGHBOUR_STALE, link.name, description, link.name
+        )
     return Input(skb)
 
 
-def resolve(story: Simulation, skb: Skb, link: Link) -> None:
+def resolve(simulation: Simulation, skb: Skb, link: Link) -> None:
     """Set the frame's destination: the neighbour entry, or whoever would answer for it."""
-    snapshot = story.at(skb)
+    snapshot = simulation.at(skb)
     wanted = (skb.hop.gateway if skb.hop else "") or skb.flow.dst
     entry = snapshot.neighbour(link.name, wanted)
-    if _leads_to_unseen(story, skb, link, wanted):
+    if _leads_to_unseen(simulation, skb, link, wanted):
         skb.unseen, skb.mac = True, entry.mac if entry else ""
         return
-    skb.toward = story.world.answering(skb.place, link, wanted)
+    skb.toward = simulation.topology.answering(skb.netns, link, wanted)
     if link.noarp:
         return
     if entry and entry.mac and entry.permanent:
@@ -97,53 +103,53 @@ def resolve(story: Simulation, skb: Skb, link: Link) -> None:
     elif entry and entry.mac:
         skb.mac = entry.mac
     else:
-        _unresolved(story, skb, link, wanted, failed=entry is not None)
+        _unresolved(simulation, skb, link, wanted, failed=entry is not None)
         return
-    story.note("neighbour", skb, link.name, words=f"{wanted} is at {skb.mac}")
+    simulation.add_step("neighbour", skb, link.name, description=f"{wanted} is at {skb.mac}")
 
 
-def _leads_to_unseen(story: Simulation, skb: Skb, link: Link, wanted: str) -> bool:
+def _leads_to_unseen(simulation: Simulation, skb: Skb, link: Link, wanted: str) -> bool:
     """A device of a pod's own (Calico) whose other end is in a namespace that was not looked at."""
-    pod = story.world.pod_at(wanted)
-    alone = link.kind == "veth" and not link.master and not skb.place.pod
-    if pod is None or not alone or story.world.peer(skb.place, link) is not None:
+    pod = simulation.topology.pod_at(wanted)
+    alone = link.kind == "veth" and not link.master and not skb.netns.pod
+    if pod is None or not alone or simulation.topology.peer(skb.netns, link) is not None:
         return False
-    here = pod.node == skb.place.node
-    return here and Netns(node=pod.node, pod=pod.pod) not in story.world.snapshots
+    here = pod.node == skb.netns.node
+    return here and Netns(node=pod.node, pod=pod.pod) not in simulation.topology.snapshots
 
 
-def _unresolved(story: Simulation, skb: Skb, link: Link, wanted: str, failed: bool) -> None:
+def _unresolved(simulation: Simulation, skb: Skb, link: Link, wanted: str, failed: bool) -> None:
     """Nobody whom we know answers. On the wire and for pods not looked at, that proves nothing."""
     skb.mac = ""
-    pod = story.world.pod_at(wanted)
-    if pod is not None and Netns(node=pod.node, pod=pod.pod) not in story.world.snapshots:
+    pod = simulation.topology.pod_at(wanted)
+    if pod is not None and Netns(node=pod.node, pod=pod.pod) not in simulation.topology.snapshots:
         skb.unseen = True
         return
-    outwards = link.kind != "bridge" and story.world.peer(skb.place, link) is None
+    outwards = link.kind != "bridge" and simulation.topology.peer(skb.netns, link) is None
     if outwards and not failed:
         return
-    stale = skb.translated or _was_translated(story)
+    stale = skb.translated or _was_translated(simulation)
     cause = CauseId.STALE_DNAT if stale and wanted == skb.flow.dst else CauseId.NEIGHBOUR_FAILED
-    words = f"nobody on {link.name} has {wanted}"
-    blame = f"{skb.place.node}: {wanted} dev {link.name}"
-    if not (story.world.endpoints or story.world.on_link(skb.place, link)):
-        raise story.end(skb, Outcome.INCONCLUSIVE, cause, blame, words, link.name)
-    raise story.end(skb, Outcome.DROPPED, cause, blame, words, link.name)
+    description = f"nobody on {link.name} has {wanted}"
+    object_name = f"{skb.netns.node}: {wanted} dev {link.name}"
+    if not (simulation.topology.endpoints or simulation.topology.on_link(skb.netns, link)):
+        raise simulation.end(skb, Outcome.INCONCLUSIVE, cause, object_name, description, link.name)
+    raise simulation.end(skb, Outcome.DROPPED, cause, object_name, description, link.name)
 
 
-def _was_translated(story: Simulation) -> bool:
-    return any(step.action == "dnat" for step in story.steps) and not story.replying
+def _was_translated(simulation: Simulation) -> bool:
+    return any(step.action == "dnat" for step in simulation.steps) and not simulation.replying
 
 
-def _on_the_wire(story: Simulation, skb: Skb, link: Link) -> Port | None:
+def _on_the_wire(simulation: Simulation, skb: Skb, link: Link) -> Port | None:
     """The node that takes the frame: the next hop, else, behind routers nobody looked at, the one
     that has the packet's destination.
     """
     if skb.toward:
         return skb.toward
-    home = story.world.home(skb.flow.dst)
-    snapshot = story.world.snapshot(home) if home and not home.pod else None
-    if home is None or home == skb.place or snapshot is None:
+    home = simulation.topology.home(skb.flow.dst)
+    snapshot = simulation.topology.snapshot(home) if home and not home.pod else None
+    if home is None or home == skb.netns or snapshot is None:
         return None
     held = snapshot.holds(skb.flow.dst)
     end = snapshot.link(held.interface) if held else None
@@ -154,14 +160,14 @@ def _on_the_wire(story: Simulation, skb: Skb, link: Link) -> Port | None:
     return home, end
 
 
-def hand_over(story: Simulation, skb: Skb, link: Link) -> Arrived:
+def hand_over(simulation: Simulation, skb: Skb, link: Link) -> Arrived:
     """Handed to a pod whose own namespace is in no snapshot."""
-    pod = story.world.pod_at(skb.flow.dst)
+    pod = simulation.topology.pod_at(skb.flow.dst)
     name = pod.pod if pod and pod.pod else skb.flow.dst
-    story.note_missing(unseen_pod(skb.place.node, name))
-    place = Netns(node=skb.place.node, pod=name)
+    simulation.note_missing(unseen_pod(skb.netns.node, name))
+    netns = Netns(node=skb.netns.node, pod=name)
     skb.iif = link.name
-    return Arrived(skb, place, unseen=True)
+    return Arrived(skb, netns, unseen=True)
 
 
 def unseen_pod(node: str, name: str) -> str:
@@ -169,51 +175,63 @@ def unseen_pod(node: str, name: str) -> str:
     return f"{node}: the namespace of {name}"
 
 
-def leave_known_topology(story: Simulation, skb: Skb, link: Link) -> Arrived:
+def leave_known_topology(simulation: Simulation, skb: Skb, link: Link) -> Arrived:
     """It leaves what was looked at. What that means depends on whose address it is for."""
-    world, dst = story.world, skb.packet.flow.dst
-    asker = world.home(story.asked.src)
+    topology, dst = simulation.topology, skb.packet.flow.dst
+    asker = topology.home(simulation.asked.src)
     at_large = asker is None or not asker.pod  # a pod whose node we know is reached by that alone
-    if at_large and story.replying and not skb.packet.tunnel and skb.flow.dst == story.asked.src:
+    if (
+        at_large
+        and simulation.replying
+        and not skb.packet.tunnel
+        and skb.flow.dst == simulation.asked.src
+    ):
         return Arrived(skb, None, unseen=True)
     if skb.packet.tunnel:
-        words = f"the tunnel's packet leaves for {dst}, which was not looked at"
-        raise story.end(skb, Outcome.INCONCLUSIVE, None, dst, words)
-    if skb.place.pod and Netns(node=skb.place.node) not in world.snapshots:
-        words = f"it leaves the pod by {link.name} for its node, which was not looked at"
-        raise story.end(skb, Outcome.INCONCLUSIVE, None, dst, words)
-    route = f"{skb.place.node}: {_route_words(story)}"
-    if dst == story.asked.dst and not story.replying and world.is_service(dst):
-        if story.at(skb).unbound(skb.flow):
-            words = f"IPVS has {dst}, but the node has not: it leaves by {link.name} as it is"
-            raise story.end(
-                skb, Outcome.NOT_PROGRAMMED, CauseId.IPVS_ADDRESS_MISSING, dst, words, link.name
+        description = f"the tunnel's packet leaves for {dst}, which was not looked at"
+        raise simulation.end(skb, Outcome.INCONCLUSIVE, None, dst, description)
+    if skb.netns.pod and Netns(node=skb.netns.node) not in topology.snapshots:
+        description = f"it leaves the pod by {link.name} for its node, which was not looked at"
+        raise simulation.end(skb, Outcome.INCONCLUSIVE, None, dst, description)
+    route = f"{skb.netns.node}: {_route_words(simulation)}"
+    if dst == simulation.asked.dst and not simulation.replying and topology.is_service(dst):
+        if simulation.at(skb).unbound(skb.flow):
+            description = f"IPVS has {dst}, but the node has not: it leaves by {link.name} as it is"
+            raise simulation.end(
+                skb,
+                Outcome.NOT_PROGRAMMED,
+                CauseId.IPVS_ADDRESS_MISSING,
+                dst,
+                description,
+                link.name,
             )
-        words = f"no rule translated {dst}; it leaves by {link.name} as it is"
-        raise story.end(
-            skb, Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, dst, words, link.name
+        description = f"no rule translated {dst}; it leaves by {link.name} as it is"
+        raise simulation.end(
+            skb, Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, dst, description, link.name
         )
-    pod = world.pod_at(dst)
-    home = world.home(dst)
-    if (home and home != skb.place) or (pod and Netns(node=pod.node) in world.snapshots):
-        words = f"{dst} leaves by {link.name}, where nobody known forwards it to its node"
-        story.choices.certain = False
-        raise story.end(skb, Outcome.DROPPED, CauseId.POD_ROUTE_MISSING, route, words, link.name)
-    if pod is None and world.endpoints and _was_translated(story):
-        words = f"no endpoint has {dst}"
-        raise story.end(skb, Outcome.DROPPED, CauseId.STALE_DNAT, dst, words, link.name)
+    pod = topology.pod_at(dst)
+    home = topology.home(dst)
+    if (home and home != skb.netns) or (pod and Netns(node=pod.node) in topology.snapshots):
+        description = f"{dst} leaves by {link.name}, where nobody known forwards it to its node"
+        simulation.choices.certain = False
+        raise simulation.end(
+            skb, Outcome.DROPPED, CauseId.POD_ROUTE_MISSING, route, description, link.name
+        )
+    if pod is None and topology.endpoints and _was_translated(simulation):
+        description = f"no endpoint has {dst}"
+        raise simulation.end(skb, Outcome.DROPPED, CauseId.STALE_DNAT, dst, description, link.name)
     where = f" on {pod.node}" if pod and pod.node else ""
-    words = f"it leaves by {link.name} for {dst}{where}, which was not looked at"
-    raise story.end(skb, Outcome.INCONCLUSIVE, None, dst, words)
+    description = f"it leaves by {link.name} for {dst}{where}, which was not looked at"
+    raise simulation.end(skb, Outcome.INCONCLUSIVE, None, dst, description)
 
 
-def _route_words(story: Simulation) -> str:
-    routes = [step.description for step in story.steps if step.action == "route"]
+def _route_words(simulation: Simulation) -> str:
+    routes = [step.description for step in simulation.steps if step.action == "route"]
     return routes[-1] if routes else ""
 
 
-def _check_up(story: Simulation, skb: Skb, link: Link) -> None:
+def _check_up(simulation: Simulation, skb: Skb, link: Link) -> None:
     if link.up and link.carrier:
         return
-    words = f"{link.name} {'has no carrier' if link.up else 'is down'}"
-    raise story.end(skb, Outcome.DROPPED, CauseId.LINK_DOWN, link.name, words, link.name)
+    description = f"{link.name} {'has no carrier' if link.up else 'is down'}"
+    raise simulation.end(skb, Outcome.DROPPED, CauseId.LINK_DOWN, link.name, description, link.name)

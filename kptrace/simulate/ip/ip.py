@@ -22,119 +22,129 @@ from kptrace.simulate.simulation import Simulation
 from kptrace.simulate.stages import Arrived, Input, Local, Output, Stage, Terminated, Transmit
 
 
-def output(story: Simulation, stage: Output) -> Stage | Arrived:
+def output(simulation: Simulation, stage: Output) -> Stage | Arrived:
     skb = stage.skb
-    found = _route_out(story, skb, skb.known_mark)
+    found = _route_out(simulation, skb, skb.known_mark)
     if not skb.flow.src:
-        skb.set_source(source_address(story.at(skb), found, skb.hop, skb.flow.dst), skb.flow.sport)
-        if not story.sent_flow.src:
-            story.sent_flow = skb.flow
+        skb.set_source(
+            source_address(simulation.at(skb), found, skb.hop, skb.flow.dst), skb.flow.sport
+        )
+        if not simulation.sent_flow.src:
+            simulation.sent_flow = skb.flow
     skb.rerouted = False
-    if story.hook("output", skb):
+    if simulation.hook("output", skb):
         return Output(skb)
     if skb.rerouted:
-        found = _route_out(story, skb, skb.rerouted_mark)
-    _check_loopback_source(story, skb)
-    _note_route(story, skb, found)
-    story.hook("postrouting", skb)
-    return _send(story, skb, found)
+        found = _route_out(simulation, skb, skb.rerouted_mark)
+    _check_loopback_source(simulation, skb)
+    _note_route(simulation, skb, found)
+    simulation.hook("postrouting", skb)
+    return _send(simulation, skb, found)
 
 
-def receive(story: Simulation, stage: Input) -> Stage | Arrived:
+def receive(simulation: Simulation, stage: Input) -> Stage | Arrived:
     skb = stage.skb
     wanted = skb.flow.dst
     if not skb.prerouted:
-        story.hook("prerouting", skb)
+        simulation.hook("prerouting", skb)
     skb.prerouted = False
     # over lo it has its route already, unless nat drops that (nf_nat_ipv4_pre_routing)
     if skb.socket or (skb.iif == "lo" and skb.flow.dst == wanted):
-        return _deliver(story, skb)
+        return _deliver(simulation, skb)
     query = RouteQuery(flow=skb.flow, mark=skb.known_mark, iif=skb.iif)
-    found = route_input(story.at(skb), query)
+    found = route_input(simulation.at(skb), query)
     if found.fault:
-        where = f"{skb.place.node}: {found.words}"
-        raise story.end(skb, Outcome.DROPPED, found.fault, where, found.words)
+        where = f"{skb.netns.node}: {found.description}"
+        raise simulation.end(skb, Outcome.DROPPED, found.fault, where, found.description)
     if found.type in ("local", "broadcast", "multicast", "anycast"):
-        return _deliver(story, skb)
+        return _deliver(simulation, skb)
     if not found.usable:
-        raise no_route(story, skb, found)
-    return _forward(story, skb, found)
+        raise no_route(simulation, skb, found)
+    return _forward(simulation, skb, found)
 
 
-def _forward(story: Simulation, skb: Skb, found: RouteLookupResult) -> Stage | Arrived:
+def _forward(simulation: Simulation, skb: Skb, found: RouteLookupResult) -> Stage | Arrived:
     if skb.packet.ttl <= 1:
-        words = "its TTL is used up: the nodes send it in a circle"
-        raise story.end(skb, Outcome.DROPPED, CauseId.ROUTING_LOOP, found.text, words)
+        description = "its TTL is used up: the nodes send it in a circle"
+        raise simulation.end(skb, Outcome.DROPPED, CauseId.ROUTING_LOOP, found.text, description)
     skb.set_ttl(skb.packet.ttl - 1)
-    skb.hop = story.pick_hop(skb, found)
+    skb.hop = simulation.pick_hop(skb, found)
     skb.oif = skb.hop.interface
-    _note_route(story, skb, found)
-    _check_mtu(story, skb, found)
-    story.hook("forward", skb)
-    story.hook("postrouting", skb)
-    return _send(story, skb, found)
+    _note_route(simulation, skb, found)
+    _check_mtu(simulation, skb, found)
+    simulation.hook("forward", skb)
+    simulation.hook("postrouting", skb)
+    return _send(simulation, skb, found)
 
 
-def _deliver(story: Simulation, skb: Skb) -> Stage:
+def _deliver(simulation: Simulation, skb: Skb) -> Stage:
     skb.oif = ""
-    return Output(skb) if story.hook("input", skb) else Local(skb)
+    return Output(skb) if simulation.hook("input", skb) else Local(skb)
 
 
-def _route_out(story: Simulation, skb: Skb, mark: int | None) -> RouteLookupResult:
-    found = lookup(story.at(skb), RouteQuery(flow=skb.flow, mark=mark))
+def _route_out(simulation: Simulation, skb: Skb, mark: int | None) -> RouteLookupResult:
+    found = lookup(simulation.at(skb), RouteQuery(flow=skb.flow, mark=mark))
     if not found.usable:
-        raise no_route(story, skb, found)
-    skb.hop = story.pick_hop(skb, found)
+        raise no_route(simulation, skb, found)
+    skb.hop = simulation.pick_hop(skb, found)
     skb.oif = "lo" if found.local else skb.hop.interface
     return found
 
 
-def _send(story: Simulation, skb: Skb, found: RouteLookupResult) -> Stage | Arrived:
-    snapshot = story.at(skb)
+def _send(simulation: Simulation, skb: Skb, found: RouteLookupResult) -> Stage | Arrived:
+    snapshot = simulation.at(skb)
     if found.local:
-        story.note("seen", skb, "lo", "out")
+        simulation.add_step("seen", skb, "lo", "out")
         skb.iif, skb.oif = "lo", ""
-        story.note("seen", skb, "lo", "in")
+        simulation.add_step("seen", skb, "lo", "in")
         return Input(skb)
     link = snapshot.link(skb.oif)
     if link is None:
-        words = f"the route leads out of {skb.oif}, which does not exist"
-        raise story.end(skb, Outcome.DROPPED, CauseId.LINK_DOWN, skb.oif, words, skb.oif)
+        description = f"the route leads out of {skb.oif}, which does not exist"
+        raise simulation.end(skb, Outcome.DROPPED, CauseId.LINK_DOWN, skb.oif, description, skb.oif)
     return Transmit(skb, link)
 
 
-def _note_route(story: Simulation, skb: Skb, found: RouteLookupResult) -> None:
-    story.note("route", skb, skb.oif, words=found.text)
+def _note_route(simulation: Simulation, skb: Skb, found: RouteLookupResult) -> None:
+    simulation.add_step("route", skb, skb.oif, description=found.text)
 
 
-def no_route(story: Simulation, skb: Skb, found: RouteLookupResult) -> Terminated:
+def no_route(simulation: Simulation, skb: Skb, found: RouteLookupResult) -> Terminated:
     """The route that kills it, or that there is none, and what that means."""
-    node, text = skb.place.node, found.text
+    node, text = skb.netns.node, found.text
     if found.type in ("blackhole", "unreachable", "prohibit"):
         outcome = Outcome.DROPPED if found.type == "blackhole" else Outcome.REJECTED
-        words = found.words or f"the route is {text}"
-        return story.end(skb, outcome, CauseId.BLACKHOLE_ROUTE, f"{node}: {text}", words)
+        description = found.description or f"the route is {text}"
+        return simulation.end(skb, outcome, CauseId.BLACKHOLE_ROUTE, f"{node}: {text}", description)
     dst = skb.flow.dst
-    words = f"no route to {dst}"
-    if dst == story.asked.dst and not story.replying and story.world.is_service(dst):
-        words += ", a Service's address that no rule translated"
-        return story.end(skb, Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, dst, words)
-    cause = CauseId.NO_ROUTE if skb.place.pod else CauseId.POD_ROUTE_MISSING
-    return story.end(skb, Outcome.REJECTED, cause, f"{node}: no route to {dst}", words)
+    description = f"no route to {dst}"
+    if (
+        dst == simulation.asked.dst
+        and not simulation.replying
+        and simulation.topology.is_service(dst)
+    ):
+        description += ", a Service's address that no rule translated"
+        return simulation.end(
+            skb, Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, dst, description
+        )
+    cause = CauseId.NO_ROUTE if skb.netns.pod else CauseId.POD_ROUTE_MISSING
+    return simulation.end(skb, Outcome.REJECTED, cause, f"{node}: no route to {dst}", description)
 
 
-def _check_loopback_source(story: Simulation, skb: Skb) -> None:
+def _check_loopback_source(simulation: Simulation, skb: Skb) -> None:
     """A packet from 127.0.0.0/8 may leave only with route_localnet (__mkroute_output)."""
     if skb.oif == "lo" or not skb.flow.src or not address(skb.flow.src).is_loopback:
         return
-    if skb.family == 6 or not may_route_localnet(story.at(skb), skb.oif):
-        words = f"{skb.flow.src} may not leave by {skb.oif}: route_localnet is 0"
-        raise story.end(skb, Outcome.REJECTED, CauseId.MARTIAN, skb.oif, words, skb.oif)
+    if skb.family == 6 or not may_route_localnet(simulation.at(skb), skb.oif):
+        description = f"{skb.flow.src} may not leave by {skb.oif}: route_localnet is 0"
+        raise simulation.end(skb, Outcome.REJECTED, CauseId.MARTIAN, skb.oif, description, skb.oif)
 
 
-def _check_mtu(story: Simulation, skb: Skb, found: RouteLookupResult) -> None:
-    link = story.at(skb).link(skb.oif)
+def _check_mtu(simulation: Simulation, skb: Skb, found: RouteLookupResult) -> None:
+    link = simulation.at(skb).link(skb.oif)
     mtu = (found.route.mtu if found.route else 0) or (link.mtu if link else 0)
     if mtu and skb.packet.length > mtu:
-        words = f"{skb.packet.length} bytes do not fit the {mtu} of {skb.oif}"
-        raise story.end(skb, Outcome.REJECTED, CauseId.MTU_EXCEEDED, skb.oif, words, skb.oif)
+        description = f"{skb.packet.length} bytes do not fit the {mtu} of {skb.oif}"
+        raise simulation.end(
+            skb, Outcome.REJECTED, CauseId.MTU_EXCEEDED, skb.oif, description, skb.oif
+        )

@@ -47,7 +47,7 @@ class RouteLookupResult(Value):
     nexthops: tuple[Nexthop, ...] = ()
     table: str = ""
     fault: CauseId | None = None
-    words: str = ""
+    description: str = ""
     certain: bool = True
 
     @property
@@ -246,7 +246,7 @@ def _selects(rule: RoutingRule, query: RouteQuery) -> bool:
 
 def _follow(snapshot: Snapshot, rule: RoutingRule, query: RouteQuery) -> RouteLookupResult | None:
     if rule.action in ("blackhole", "unreachable", "prohibit"):
-        return RouteLookupResult(type=rule.action, words=f"ip rule {rule.text}")
+        return RouteLookupResult(type=rule.action, description=f"ip rule {rule.text}")
     best = _best(snapshot, rule.table, query) if rule.table else None
     if best is None or best.type == "throw":
         return None
@@ -349,5 +349,5 @@ def _same_network(one: str, other: str, length: int) -> bool:
     return left.version == right.version and int(left) >> shift == int(right) >> shift
 
 
-def _faulty(found: RouteLookupResult, fault: CauseId, words: str) -> RouteLookupResult:
-    return msgspec.structs.replace(found, fault=fault, words=words)
+def _faulty(found: RouteLookupResult, fault: CauseId, description: str) -> RouteLookupResult:
+    return msgspec.structs.replace(found, fault=fault, description=description)

@@ -27,7 +27,7 @@ class Skb(msgspec.Struct):
     rerouted: the kernel looked for a route anew after a rule of OUTPUT, with ``rerouted_mark``
     """
 
-    place: Netns
+    netns: Netns
     packet: Packet
     iif: str = ""
     oif: str = ""

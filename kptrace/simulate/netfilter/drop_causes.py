@@ -20,10 +20,10 @@ def drop_cause(killed: PacketDropped, skb: Skb) -> Terminated:
     ref = killed.ref
     if ref.backend == "ipvs":
         return _by_ipvs(killed)
-    blame = f"{ref.table} {ref.chain} {ref.number or 'policy'}: {ref.text}"
-    words = f"{ref.description or ref.text} ({ref.table} {ref.chain})"
+    object_name = f"{ref.table} {ref.chain} {ref.number or 'policy'}: {ref.text}"
+    description = f"{ref.description or ref.text} ({ref.table} {ref.chain})"
     outcome, cause = _classify(killed, skb)
-    return Terminated(outcome, cause, blame, words)
+    return Terminated(outcome, cause, object_name, description)
 
 
 def _by_ipvs(killed: PacketDropped) -> Terminated:

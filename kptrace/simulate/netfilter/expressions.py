@@ -117,7 +117,7 @@ class EvalContext(msgspec.Struct):
 
     def _guess(self, part: Match | UnknownStatement) -> bool:
         skb = self.skb
-        about = (skb.place, part, skb.packet, skb.iif, skb.oif, skb.physin, skb.physout)
+        about = (skb.netns, part, skb.packet, skb.iif, skb.oif, skb.physin, skb.physout)
         return self.choices.guess(about) == 0
 
     def _recent(self, part: Recent) -> bool:

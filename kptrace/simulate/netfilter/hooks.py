@@ -73,13 +73,17 @@ Stage = Callable[[Skb], "PacketDropped | SentByIpvs | None"]
 
 class Netfilter:
     def __init__(
-        self, snapshot: Snapshot, choices: BranchPoints, note: Note, remark: Callable[[str], None]
+        self,
+        snapshot: Snapshot,
+        choices: BranchPoints,
+        add_step: Note,
+        remark: Callable[[str], None],
     ) -> None:
         self.snapshot = snapshot
         self.conntrack = Conntrack()
-        self.ipvs = Ipvs(snapshot, choices, note)
+        self.ipvs = Ipvs(snapshot, choices, add_step)
         self._choices = choices
-        self._note = note
+        self._add_step = add_step
         self._remark = remark
 
     def run(self, hook: str, skb: Skb) -> PacketDropped | SentByIpvs | None:
@@ -166,12 +170,12 @@ class Netfilter:
             wanted, old = skb.tracked.destination(), (skb.flow.dst, skb.flow.dport)
             if wanted != old:
                 skb.set_destination(*wanted)
-                self._step(skb, hook, "dnat", words=_back(original, old[0], wanted[0]))
+                self._step(skb, hook, "dnat", description=_back(original, old[0], wanted[0]))
         elif hook not in _DESTINATION and (entry.snat if original else entry.dnat):
             wanted, old = skb.tracked.source(), (skb.flow.src, skb.flow.sport)
             if wanted != old:
                 skb.set_source(*wanted)
-                self._step(skb, hook, "snat", words=_back(original, old[0], wanted[0]))
+                self._step(skb, hook, "snat", description=_back(original, old[0], wanted[0]))
 
     def _in_order(self, chains: Sequence[Chain], side: str, skb: Skb) -> list[Chain]:
         """Of chains with one priority whose age is not known: where one translates and others have
@@ -192,7 +196,7 @@ class Netfilter:
                 if len(active) > 1:
                     tables = " and ".join(f"{c.table.backend} {c.table.name}" for c in active)
                     self._remark(f"both {tables} would translate: the table loaded last wins")
-                about = ("nat order", skb.place, tuple(chain.table for chain in met))
+                about = ("nat order", skb.netns, tuple(chain.table for chain in met))
                 turn = self._choices.guess(about, len(met))
                 met = met[turn:] + met[:turn]
             ordered += met
@@ -202,15 +206,15 @@ class Netfilter:
         """Whether the chain would translate or drop; None: none of its rules matches."""
         import copy  # few rulesets leave it open
 
-        def story(choices: BranchPoints) -> tuple[bool, bool]:
+        def walk(choices: BranchPoints) -> tuple[bool, bool]:
             probe, steps = copy.deepcopy(skb), list[SimulatedStep]()
             assert probe.tracked is not None
-            shadow = Netfilter(self.snapshot, choices, steps.append, lambda words: None)
+            shadow = Netfilter(self.snapshot, choices, steps.append, lambda description: None)
             killed = shadow._base(chain, probe)
             acts = killed is not None or getattr(probe.tracked.connection, side)
             return acts, bool(steps)
 
-        ways = [told.result for told in enumerate_branches(story, _WAYS)[0]]
+        ways = [told.result for told in enumerate_branches(walk, _WAYS)[0]]
         acts, meets = (any(found) for found in zip(*ways, strict=True))
         return acts if meets or acts else None
 
@@ -279,33 +283,33 @@ class Netfilter:
 
     def _rule(self, rule: Rule, hook: str, skb: Skb) -> tuple[Effect, tuple[str, ...]]:
         """The body from left to right. What it did is noted when no match was false."""
-        scene = EvalContext(skb, self.snapshot, self._choices, rule, self._remark)
-        if scene.excluded(rule.body):
+        context = EvalContext(skb, self.snapshot, self._choices, rule, self._remark)
+        if context.excluded(rule.body):
             return None, ()
-        done = RuleEffects()
+        effects = RuleEffects()
         effect: Effect = None
         for part in rule.body:
             if isinstance(part, UnknownStatement):
-                if part.match and not scene.matches(part):
+                if part.match and not context.matches(part):
                     return None, ()
                 if not part.match:
                     self._doubt(f"nobody here knows what `{part.text}` does")
             elif isinstance(part, _MATCHES):
-                if not scene.matches(part):
+                if not context.matches(part):
                     return None, ()
             else:
-                effect = act(part, scene, done)
+                effect = act(part, context, effects)
                 if isinstance(effect, NftBreak):
                     return None, ()
                 if effect is not None and not _continues(effect):
                     break
-        action = done.action
+        action = effects.action
         if isinstance(effect, RejectEffect):
             action = "rejected"
         elif isinstance(effect, Verdict) and effect.kind == "drop":
             action = "dropped"
         self._step(skb, hook, action, self._ref(rule))
-        return effect, done.via_map
+        return effect, effects.via_map
 
     def _ref(self, rule: Rule) -> RuleRef:
         refs = self.snapshot.refs
@@ -314,24 +318,24 @@ class Netfilter:
         return refs[id(rule)][1]
 
     def _step(
-        self, skb: Skb, hook: str, action: str, rule: RuleRef | None = None, words: str = ""
+        self, skb: Skb, hook: str, action: str, rule: RuleRef | None = None, description: str = ""
     ) -> None:
-        self._note(
+        self._add_step(
             SimulatedStep(
-                netns=skb.place,
+                netns=skb.netns,
                 action=action,  # type: ignore[arg-type]
                 packet=skb.packet,
                 interface=skb.oif if hook in ("output", "postrouting") else skb.iif,
                 hook=hook,
                 rule=rule,
-                description=words or (rule.description if rule else ""),
+                description=description or (rule.description if rule else ""),
                 deterministic=self._choices.certain and not skb.unknown_mark,
             )
         )
 
-    def _doubt(self, words: str) -> None:
+    def _doubt(self, description: str) -> None:
         self._choices.certain = False
-        self._remark(words)
+        self._remark(description)
 
 
 def _continues(effect: Effect) -> bool:

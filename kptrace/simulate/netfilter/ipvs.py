@@ -81,7 +81,7 @@ class Ipvs(msgspec.Struct):
 
     snapshot: Snapshot
     choices: BranchPoints
-    note: Callable[[SimulatedStep], None]
+    add_step: Callable[[SimulatedStep], None]
     known: list[Balanced] = msgspec.field(default_factory=list)
 
     def answer(self, hook: str, skb: Skb) -> None:
@@ -94,8 +94,8 @@ class Ipvs(msgspec.Struct):
             from_server = (flow.protocol, flow.src, flow.sport) == (asked.protocol, *one.server)
             if from_server and (flow.dst, flow.dport) == (asked.src, asked.sport):
                 skb.set_source(asked.dst, asked.dport)
-                words = f"{flow.src} => {asked.dst}, IPVS takes the translation back"
-                self._step(skb, hook, "snat", words)
+                description = f"{flow.src} => {asked.dst}, IPVS takes the translation back"
+                self._step(skb, hook, "snat", description)
                 return
 
     def request(self, hook: str, skb: Skb) -> SentByIpvs | Refused | None:
@@ -144,8 +144,8 @@ class Ipvs(msgspec.Struct):
     ) -> SentByIpvs | None:
         if server.method != "masq":
             self.choices.certain = False
-            words = f"IPVS forwards by the method {server.method}, which is not followed here"
-            raise Terminated(Outcome.INCONCLUSIVE, None, named(service), words)
+            description = f"IPVS forwards by the method {server.method}, which is not followed here"
+            raise Terminated(Outcome.INCONCLUSIVE, None, named(service), description)
         asked = skb.flow
         where = server.address, server.port or asked.dport
         self.known.append(Balanced(asked, where))
@@ -157,32 +157,32 @@ class Ipvs(msgspec.Struct):
                 entry.reply = msgspec.structs.replace(entry.reply, src=where[0], sport=where[1])
         else:
             skb.tracked, skb.untracked = None, True
-        words = kept_words(service, server, asked.src) or chosen(service)
-        ref = _ref(service, server, f"{load(server)}: {words}")
-        self._step(skb, hook, "dnat", words, ref)
+        description = kept_words(service, server, asked.src) or chosen(service)
+        ref = _ref(service, server, f"{load(server)}: {description}")
+        self._step(skb, hook, "dnat", description, ref)
         here = lookup(self.snapshot, RouteQuery(flow=skb.flow, mark=skb.known_mark)).local
         return None if here else SentByIpvs()
 
     def _refused(self, hook: str, skb: Skb, service: VirtualService) -> Refused:
         empty = not service.servers
         what = "has no server" if empty else "has only servers of weight 0"
-        words = f"IPVS {what} for {named(service)} and refuses"
-        ref = _ref(service, None, words)
-        self._step(skb, hook, "rejected", words, ref)
+        description = f"IPVS {what} for {named(service)} and refuses"
+        ref = _ref(service, None, description)
+        self._step(skb, hook, "rejected", description, ref)
         return Refused(ref=ref)
 
     def _step(
-        self, skb: Skb, hook: str, action: StepAction, words: str, ref: RuleRef | None = None
+        self, skb: Skb, hook: str, action: StepAction, description: str, ref: RuleRef | None = None
     ) -> None:
-        self.note(
+        self.add_step(
             SimulatedStep(
-                netns=skb.place,
+                netns=skb.netns,
                 action=action,
                 packet=skb.packet,
                 interface=skb.oif if hook == "output" else skb.iif,
                 hook=hook,
                 rule=ref,
-                description=words,
+                description=description,
                 deterministic=self.choices.certain,
             )
         )
@@ -241,7 +241,7 @@ def _span(seconds: int) -> str:
     return f"{seconds} s"
 
 
-def _ref(service: VirtualService, server: RealServer | None, words: str = "") -> RuleRef:
+def _ref(service: VirtualService, server: RealServer | None, description: str = "") -> RuleRef:
     """As a rule: the service is the chain, the server's place in it the number."""
     number = service.servers.index(server) + 1 if server else 0
     text = NO_SERVER if not service.servers else "-w 0"
@@ -254,7 +254,8 @@ def _ref(service: VirtualService, server: RealServer | None, words: str = "") ->
         chain=named(service),
         number=number,
         text=text,
-        description=words or (f"{load(server)}: {chosen(service)}" if server else chosen(service)),
+        description=description
+        or (f"{load(server)}: {chosen(service)}" if server else chosen(service)),
     )
 
 

@@ -38,39 +38,41 @@ Where = tuple[str, int]
 
 
 def translate(
-    statement: Dnat | Snat | Redirect | Masquerade, scene: EvalContext, done: RuleEffects
+    statement: Dnat | Snat | Redirect | Masquerade, context: EvalContext, effects: RuleEffects
 ) -> Effect:
-    if _is_other(statement, scene):
-        return NftBreak() if _lacks_key(statement, scene) else None
-    anew = scene.skb.flow.protocol in _WITH_ID and bool(_RANDOM & set(statement.flags))
+    if _is_other(statement, context):
+        return NftBreak() if _lacks_key(statement, context) else None
+    anew = context.skb.flow.protocol in _WITH_ID and bool(_RANDOM & set(statement.flags))
     if isinstance(statement, Dnat | Redirect):
-        where = _destination(statement, scene)
-        return _set_destination(where, scene, done, anew) if where else NftBreak()
-    where = _source(statement, scene)
-    return _set_source(where, scene, done, anew) if where else NftBreak()
+        where = _destination(statement, context)
+        return _set_destination(where, context, effects, anew) if where else NftBreak()
+    where = _source(statement, context)
+    return _set_source(where, context, effects, anew) if where else NftBreak()
 
 
-def _is_other(statement: Dnat | Snat | Redirect | Masquerade, scene: EvalContext) -> bool:
+def _is_other(statement: Dnat | Snat | Redirect | Masquerade, context: EvalContext) -> bool:
     """nft_nat_inet_eval: in a table of both families a translation is for one of them."""
     family = statement.family if isinstance(statement, Dnat | Snat) else ""
-    return bool(family) and family != ("ip6" if scene.skb.family == 6 else "ip")
+    return bool(family) and family != ("ip6" if context.skb.family == 6 else "ip")
 
 
-def _lacks_key(statement: Dnat | Snat | Redirect | Masquerade, scene: EvalContext) -> bool:
+def _lacks_key(statement: Dnat | Snat | Redirect | Masquerade, context: EvalContext) -> bool:
     """A key of the other family ends the rule before the translation is looked at."""
     addr = statement.addr if isinstance(statement, Dnat | Snat) else None
-    return isinstance(addr, MapLookup) and scene.value(addr) is ABSENT
+    return isinstance(addr, MapLookup) and context.value(addr) is ABSENT
 
 
-def _destination(statement: Dnat | Redirect, scene: EvalContext) -> Where | None:
-    flow = scene.skb.flow
+def _destination(statement: Dnat | Redirect, context: EvalContext) -> Where | None:
+    flow = context.skb.flow
     keeps = not _RANDOM & set(statement.flags)
     if isinstance(statement, Dnat):
         # without a range of ports, a destination's port is never changed, not even at random
-        where = _chosen(statement.addr, scene, flow.dst, keeps=False)
-        return _with_port(where, _first(statement, flow.dport), scene, flow.dst, flow.dport, keeps)
-    own = _own_address(scene)
-    return _with_port(own, _first(statement, flow.dport), scene, "", flow.dport, keeps)
+        where = _chosen(statement.addr, context, flow.dst, keeps=False)
+        return _with_port(
+            where, _first(statement, flow.dport), context, flow.dst, flow.dport, keeps
+        )
+    own = _own_address(context)
+    return _with_port(own, _first(statement, flow.dport), context, "", flow.dport, keeps)
 
 
 def _first(statement: Dnat | Redirect, old: int) -> Expr | None:
@@ -82,11 +84,11 @@ def _first(statement: Dnat | Redirect, old: int) -> Expr | None:
     return Const(value=old if inside else int(port.low))
 
 
-def _own_address(scene: EvalContext) -> str:
+def _own_address(context: EvalContext) -> str:
     """REDIRECT: this host itself: 127.0.0.1 for its own packets, else the interface's address."""
-    skb = scene.skb
+    skb = context.skb
     own = "::1" if skb.family == 6 else "127.0.0.1"
-    return _interface_own(scene.snapshot, skb.iif, skb.family) or own if skb.iif else own
+    return _interface_own(context.snapshot, skb.iif, skb.family) or own if skb.iif else own
 
 
 def _interface_own(snapshot: Snapshot, interface: str, family: int) -> str:
@@ -96,95 +98,97 @@ def _interface_own(snapshot: Snapshot, interface: str, family: int) -> str:
     return next(usable, "")
 
 
-def _source(statement: Snat | Masquerade, scene: EvalContext) -> Where | None:
-    skb = scene.skb
+def _source(statement: Snat | Masquerade, context: EvalContext) -> Where | None:
+    skb = context.skb
     keeps = not _RANDOM & set(statement.flags)
     where: Plain
     if isinstance(statement, Snat):
-        where = _chosen(statement.addr, scene, skb.flow.src, keeps)
+        where = _chosen(statement.addr, context, skb.flow.src, keeps)
     else:
-        where = masquerade_address(scene.snapshot, skb.oif, skb.hop, skb.flow.dst) or skb.flow.src
-    found = _with_port(where, statement.port, scene, skb.flow.src, skb.flow.sport, keeps)
+        where = masquerade_address(context.snapshot, skb.oif, skb.hop, skb.flow.dst) or skb.flow.src
+    found = _with_port(where, statement.port, context, skb.flow.src, skb.flow.sport, keeps)
     if found and statement.port is None and not keeps:
         return found[0], 0
     return found
 
 
-def tproxy_target(statement: Tproxy, scene: EvalContext) -> Where | None:
-    flow = scene.skb.flow
-    where = _chosen(statement.addr, scene, flow.dst, keeps=True)
-    return _with_port(where, statement.port, scene, flow.dst, flow.dport, keeps=True)
+def tproxy_target(statement: Tproxy, context: EvalContext) -> Where | None:
+    flow = context.skb.flow
+    where = _chosen(statement.addr, context, flow.dst, keeps=True)
+    return _with_port(where, statement.port, context, flow.dst, flow.dport, keeps=True)
 
 
 # --- one of several ---------------------------------------------------------------------------
 
 
 def _with_port(
-    where: Plain, port: Expr | None, scene: EvalContext, old: str, old_port: int, keeps: bool
+    where: Plain, port: Expr | None, context: EvalContext, old: str, old_port: int, keeps: bool
 ) -> Where | None:
     """The new address and port; None where a map has no entry for the packet."""
     parts = where if isinstance(where, tuple) else (where,)
     number = old_port if len(parts) < 2 else parts[1]
     if port is not None:
-        parts, number = parts[:1], _port(port, scene, old_port, keeps)
+        parts, number = parts[:1], _port(port, context, old_port, keeps)
     if ABSENT in (parts[0], number):
         return None
     if isinstance(parts[0], str) and isinstance(number, int):
         return parts[0], number
-    scene.choices.certain = False
-    scene.remark("the address that NAT gives could not be computed")
+    context.choices.certain = False
+    context.remark("the address that NAT gives could not be computed")
     return old, old_port
 
 
-def _chosen(expr: Expr | None, scene: EvalContext, old: str, keeps: bool) -> Plain:
+def _chosen(expr: Expr | None, context: EvalContext, old: str, keeps: bool) -> Plain:
     if expr is None:
         return old
     if not isinstance(expr, Range):
-        return scene.value(expr)
+        return context.value(expr)
     first, last = address(str(expr.low)), address(str(expr.high))
     if keeps and first <= address(old) <= last:  # type: ignore[operator]
         return old
     span = int(last) - int(first) + 1
     if span > _FEW:
-        scene.choices.certain = False
+        context.choices.certain = False
         return str(first)
-    return str(first + scene.choices.pick([1 / span] * span))
+    return str(first + context.choices.pick([1 / span] * span))
 
 
-def _port(expr: Expr, scene: EvalContext, old: int, keeps: bool) -> str | int | MissingField:
+def _port(expr: Expr, context: EvalContext, old: int, keeps: bool) -> str | int | MissingField:
     if not isinstance(expr, Range):
-        found = scene.value(expr)
+        found = context.value(expr)
         return UNKNOWN if isinstance(found, tuple | frozenset) else found
     low, high = int(expr.low), int(expr.high)
     if keeps and low <= old <= high:
         return old
     span = high - low + 1
-    return low + scene.choices.pick([1 / span] * span) if span <= _FEW else 0
+    return low + context.choices.pick([1 / span] * span) if span <= _FEW else 0
 
 
 # --- the connection ---------------------------------------------------------------------------
 
 
-def _set_destination(where: Where, scene: EvalContext, done: RuleEffects, anew: bool) -> Effect:
+def _set_destination(
+    where: Where, context: EvalContext, effects: RuleEffects, anew: bool
+) -> Effect:
     """``anew``: the id of a question of ICMP, which nobody here keeps, is another one."""
-    skb = scene.skb
+    skb = context.skb
     if skb.tracked is None or skb.tracked.connection.dnat_done:
         return ACCEPT
     skb.tracked.connection.set_destination(*where)
     skb.tracked.connection.dnat |= anew
     skb.tracked.connection.dnat_done = True
     skb.set_destination(*where)
-    done.action = "dnat"
+    effects.action = "dnat"
     return ACCEPT
 
 
-def _set_source(where: Where, scene: EvalContext, done: RuleEffects, anew: bool) -> Effect:
-    skb = scene.skb
+def _set_source(where: Where, context: EvalContext, effects: RuleEffects, anew: bool) -> Effect:
+    skb = context.skb
     if skb.tracked is None or skb.tracked.connection.snat_done:
         return ACCEPT
     skb.tracked.connection.set_source(*where)
     skb.tracked.connection.snat |= anew
     skb.tracked.connection.snat_done = True
     skb.set_source(*where)
-    done.action = "snat"
+    effects.action = "snat"
     return ACCEPT

@@ -24,9 +24,9 @@ ENDED = "ends the refusal"
 _WAYS = 16
 
 
-def silent_reject_note(words: str) -> str:
+def silent_reject_note(description: str) -> str:
     """The clause of a branch's words that tells of a refusal which OUTPUT ends; else empty."""
-    return next((clause for clause in words.split("; ") if clause.endswith(ENDED)), "")
+    return next((clause for clause in description.split("; ") if clause.endswith(ENDED)), "")
 
 
 def ended_in_output(snapshot: Snapshot, skb: Skb, reply: str) -> RuleRef | None:
@@ -36,12 +36,12 @@ def ended_in_output(snapshot: Snapshot, skb: Skb, reply: str) -> RuleRef | None:
         return None
     answer = _answer(snapshot, skb, reply)
 
-    def story(choices: BranchPoints) -> PacketDropped | None:
-        there = Netfilter(snapshot, choices, lambda step: None, lambda words: None)
+    def walk(choices: BranchPoints) -> PacketDropped | None:
+        there = Netfilter(snapshot, choices, lambda step: None, lambda description: None)
         ended = there.run("output", copy.deepcopy(answer))
         return ended if isinstance(ended, PacketDropped) else None
 
-    ways, _ = enumerate_branches(story, _WAYS)
+    ways, _ = enumerate_branches(walk, _WAYS)
     return next((way.result.ref for way in ways if way.result is not None), None)
 
 
@@ -59,7 +59,7 @@ def _answer(snapshot: Snapshot, skb: Skb, reply: str) -> Skb:
         related=True,
     )
     return Skb(
-        place=skb.place,
+        netns=skb.netns,
         packet=Packet(flow=flow, flags="R" if reply == RESET else "", ttl=64),
         oif="lo" if found.local else hop.interface if hop else "",
         hop=hop,

@@ -34,66 +34,66 @@ from kptrace.simulate.netfilter.fields import ABSENT, UNKNOWN, read_field
 from kptrace.simulate.netfilter.nat import tproxy_target, translate
 
 
-def _is_of_others(reply: str, scene: EvalContext) -> bool:
+def _is_of_others(reply: str, context: EvalContext) -> bool:
     """nft lists no test of the protocol or the family beside a refusal that is of one only."""
     if reply == "tcp reset":
-        return scene.skb.flow.protocol != "tcp"
-    return reply.partition(" ")[0] == ("icmp" if scene.skb.family == 6 else "icmpv6")
+        return context.skb.flow.protocol != "tcp"
+    return reply.partition(" ")[0] == ("icmp" if context.skb.family == 6 else "icmpv6")
 
 
-def act(statement: Statement, scene: EvalContext, done: RuleEffects) -> Effect:
+def act(statement: Statement, context: EvalContext, effects: RuleEffects) -> Effect:
     match statement:
         case Verdict():
             return statement
         case VerdictMap(key=key, map=entries):
-            return _mapped(key, entries, scene, done)
-        case Reject(reply=reply) if _is_of_others(reply, scene):
+            return _mapped(key, entries, context, effects)
+        case Reject(reply=reply) if _is_of_others(reply, context):
             return NftBreak()
         case Reject(reply=reply):
             return RejectEffect(reply=reply)
         case Dnat() | Snat() | Redirect() | Masquerade():
-            return translate(statement, scene, done)
+            return translate(statement, context, effects)
         case SetUpdate(key=key, set=updated):
-            absent = not updated.ipset and scene.value(key) is ABSENT
+            absent = not updated.ipset and context.value(key) is ABSENT
             return NftBreak() if absent else None
         case SetField():
-            return _assign(statement, scene, done)
+            return _assign(statement, context, effects)
         case NoTrack():
-            if scene.skb.tracked is None and scene.skb.zone is None:
-                scene.skb.untracked = True
+            if context.skb.tracked is None and context.skb.zone is None:
+                context.skb.untracked = True
         case Tproxy():
-            return _tproxy(statement, scene)
+            return _tproxy(statement, context)
     return None
 
 
 def _mapped(
-    key: Expr, entries: SetRef | AnonymousMap, scene: EvalContext, done: RuleEffects
+    key: Expr, entries: SetRef | AnonymousMap, context: EvalContext, effects: RuleEffects
 ) -> Effect:
-    ways = scene.elements(key, entries)
-    _, found = ways[scene.choices.pick([weight for weight, _ in ways])]
+    ways = context.elements(key, entries)
+    _, found = ways[context.choices.pick([weight for weight, _ in ways])]
     if found is ABSENT:
         return NftBreak()
     if found is UNKNOWN or not isinstance(found.data, Verdict):  # type: ignore[union-attr]
-        scene.choices.certain = False
-        scene.remark("a verdict map could not be looked up, taken as without a match")
+        context.choices.certain = False
+        context.remark("a verdict map could not be looked up, taken as without a match")
         return NftBreak()
     if isinstance(entries, SetRef):
-        done.via_map = (*done.via_map, entries.name)
+        effects.via_map = (*effects.via_map, entries.name)
     return found.data  # type: ignore[union-attr]
 
 
-def _assign(statement: SetField, scene: EvalContext, done: RuleEffects) -> Effect:
-    skb, key = scene.skb, statement.field.key
-    value = scene.value(statement.value)
+def _assign(statement: SetField, context: EvalContext, effects: RuleEffects) -> Effect:
+    skb, key = context.skb, statement.field.key
+    value = context.value(statement.value)
     header = key.startswith(("ip ", "ip6 "))
-    if value is ABSENT or (header and read_field(key, skb, scene.snapshot) is ABSENT):
+    if value is ABSENT or (header and read_field(key, skb, context.snapshot) is ABSENT):
         return None if statement.tolerant else NftBreak()
     if value is UNKNOWN and _is_looked_up(statement.value):
-        scene.choices.certain = False  # a key that is not in the map would have ended the rule
+        context.choices.certain = False  # a key that is not in the map would have ended the rule
     known = value if isinstance(value, int) else None
     match key:
         case "meta mark":
-            done.action = "mark"
+            effects.action = "mark"
             skb.set_mark(known)
         case "ct zone":
             _set_zone(skb, known, statement.tolerant)
@@ -121,13 +121,13 @@ def _is_looked_up(expr: Expr) -> bool:
     return isinstance(expr, MapLookup)
 
 
-def _tproxy(statement: Tproxy, scene: EvalContext) -> Effect:
-    skb = scene.skb
-    where = tproxy_target(statement, scene)
+def _tproxy(statement: Tproxy, context: EvalContext) -> Effect:
+    skb = context.skb
+    where = tproxy_target(statement, context)
     if where is None:
         return NftBreak()
     skb.socket = where
     if statement.mark is not None:
-        mark = scene.value(statement.mark)
+        mark = context.value(statement.mark)
         skb.set_mark(mark if isinstance(mark, int) else None)
     return ACCEPT if statement.accepts else None

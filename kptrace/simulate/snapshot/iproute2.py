@@ -238,17 +238,17 @@ def _nexthop(raw: RawNexthop) -> Nexthop:
 
 
 def _route_text(raw: RawRoute) -> str:
-    words = [] if raw.type == "unicast" else [raw.type]
-    words.append(raw.dst)
+    parts = [] if raw.type == "unicast" else [raw.type]
+    parts.append(raw.dst)
     for hop in raw.nexthops or [RawNexthop(raw.gateway, raw.via, raw.dev)]:
         gateway = hop.gateway or (f"inet6 {hop.via.host}" if hop.via else "")
-        words += ["nexthop"] if raw.nexthops else []
-        words += ["via", gateway] if gateway else []
-        words += ["dev", hop.dev] if hop.dev else []
-    words += ["table", raw.table] if raw.table not in ("main", "local") else []
-    words += ["metric", str(raw.metric)] if raw.metric else []
-    words += ["onlink"] if "onlink" in raw.flags else []
-    return " ".join(words)
+        parts += ["nexthop"] if raw.nexthops else []
+        parts += ["via", gateway] if gateway else []
+        parts += ["dev", hop.dev] if hop.dev else []
+    parts += ["table", raw.table] if raw.table not in ("main", "local") else []
+    parts += ["metric", str(raw.metric)] if raw.metric else []
+    parts += ["onlink"] if "onlink" in raw.flags else []
+    return " ".join(parts)
 
 
 def _rule(raw: RawRule, family: int) -> RoutingRule:
@@ -292,14 +292,14 @@ def _ports(one: int | None, start: int | None, end: int | None) -> tuple[int, in
 
 
 def _rule_text(rule: RoutingRule) -> str:
-    words = ["not"] if rule.inverted else []
-    words += ["from", str(rule.source or "all")]
-    words += ["to", str(rule.destination)] if rule.destination else []
-    words += ["fwmark", f"{rule.mark:#x}/{rule.mask:#x}"] if rule.mark is not None else []
-    words += ["iif", rule.iif] if rule.iif else []
-    words += ["oif", rule.oif] if rule.oif else []
-    words += [rule.action, rule.table] if rule.table else [rule.action]
-    return f"{rule.priority}: {' '.join(words)}"
+    parts = ["not"] if rule.inverted else []
+    parts += ["from", str(rule.source or "all")]
+    parts += ["to", str(rule.destination)] if rule.destination else []
+    parts += ["fwmark", f"{rule.mark:#x}/{rule.mask:#x}"] if rule.mark is not None else []
+    parts += ["iif", rule.iif] if rule.iif else []
+    parts += ["oif", rule.oif] if rule.oif else []
+    parts += [rule.action, rule.table] if rule.table else [rule.action]
+    return f"{rule.priority}: {' '.join(parts)}"
 
 
 def _neighbour(raw: RawNeighbour) -> Neighbour:

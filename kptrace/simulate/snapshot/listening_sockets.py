@@ -42,11 +42,11 @@ def read_listeners(text: str) -> tuple[Listener, ...]:
     """Each once, sorted by port; lines of another form are left out."""
     found = set()
     for line in text.splitlines():
-        words = line.split()
-        if len(words) < 6 or words[0] not in ("tcp", "udp"):
+        columns = line.split()
+        if len(columns) < 6 or columns[0] not in ("tcp", "udp"):
             continue
-        host, _, port = words[4].rpartition(":")
+        host, _, port = columns[4].rpartition(":")
         address = host.partition("%")[0].strip("[]")
         if port.isdecimal() and (address in ANY or is_address(address)):
-            found.add(Listener(protocol=words[0], address=address, port=int(port)))
+            found.add(Listener(protocol=columns[0], address=address, port=int(port)))
     return tuple(sorted(found, key=lambda one: (one.port, one.protocol, one.address)))

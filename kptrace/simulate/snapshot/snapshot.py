@@ -76,7 +76,7 @@ class Snapshot(Value, dict=True, kw_only=True):
     listeners: None where nobody looked
     """
 
-    place: Netns
+    netns: Netns
     links: tuple[Link, ...] = ()
     addresses: tuple[InterfaceAddress, ...] = ()
     routes: tuple[Route, ...] = ()
@@ -209,14 +209,14 @@ class Snapshot(Value, dict=True, kw_only=True):
         return self.sysctl(f"{prefix}.{interface}.{name}") if found is None else found
 
 
-def read_snapshot(place: Netns, files: Mapping[str, str]) -> Snapshot:
+def read_snapshot(netns: Netns, files: Mapping[str, str]) -> Snapshot:
     """files: name in the bundle -> text. Gzip is the reader's matter, not ours."""
     link_file = "ip-link.json" if "ip-link.json" in files else "ip-addr.json"
     routes = read_routes(files.get("ip-route.json", ""), "ip-route.json")
     seen = set(routes)  # `ip route show table all` prints IPv6 too
     more = read_routes(files.get("ip6-route.json", ""), "ip6-route.json")
     return Snapshot(
-        place=place,
+        netns=netns,
         links=tuple(_links(files, link_file)),
         addresses=read_addresses(files.get("ip-addr.json", ""), "ip-addr.json"),
         routes=routes + tuple(route for route in more if route not in seen),

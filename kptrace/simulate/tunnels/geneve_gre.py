@@ -27,22 +27,22 @@ class OuterHeader(NamedTuple):
     mark: int | None = None
 
 
-def geneve(story: Simulation, skb: Skb, link: Link) -> OuterHeader:
+def geneve(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
     own = link.geneve
     assert own is not None
-    _check_remote(story, skb, link, own)
-    mac = _next_hop(story, skb, link)
-    story.note("seen", skb, link.name, "out")
+    _check_remote(simulation, skb, link, own)
+    mac = _next_hop(simulation, skb, link)
+    simulation.add_step("seen", skb, link.name, "out")
     flow = Flow(protocol="udp", src="", dst=own.remote, dport=own.port)
     return OuterHeader(Tunnel(kind="geneve", vni=own.vni), flow, mac)
 
 
-def gre(story: Simulation, skb: Skb, link: Link) -> OuterHeader:
+def gre(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
     own = link.gre
     assert own is not None
-    _check_remote(story, skb, link, own)
-    mac = _next_hop(story, skb, link) if own.framed else ""
-    story.note("seen", skb, link.name, "out")
+    _check_remote(simulation, skb, link, own)
+    mac = _next_hop(simulation, skb, link) if own.framed else ""
+    simulation.add_step("seen", skb, link.name, "out")
     flow = Flow(protocol="gre", src=own.local, dst=own.remote)
     return OuterHeader(Tunnel(kind="gre", vni=own.key_out), flow, mac)
 
@@ -79,33 +79,35 @@ def _ends(link: Link) -> int:
     return 2 * bool(link.gre.remote) + bool(link.gre.local)
 
 
-def _check_remote(story: Simulation, skb: Skb, link: Link, own: Geneve | Gre) -> None:
+def _check_remote(simulation: Simulation, skb: Skb, link: Link, own: Geneve | Gre) -> None:
     if own.external:
         why = "which is told by a program, packet by packet, where to send it (external)"
     elif not own.remote:
         why = "which has many ends"
     else:
         return
-    raise unknown_end(story, skb, link, why)
+    raise unknown_end(simulation, skb, link, why)
 
 
-def unknown_end(story: Simulation, skb: Skb, link: Link, why: str) -> Terminated:
-    words = f"it leaves by {link.name}, a {link.kind} device, {why}: the far end is not known here"
-    return story.end(skb, Outcome.INCONCLUSIVE, None, link.name, words)
+def unknown_end(simulation: Simulation, skb: Skb, link: Link, why: str) -> Terminated:
+    description = (
+        f"it leaves by {link.name}, a {link.kind} device, {why}: the far end is not known here"
+    )
+    return simulation.end(skb, Outcome.INCONCLUSIVE, None, link.name, description)
 
 
-def _next_hop(story: Simulation, skb: Skb, link: Link) -> str:
+def _next_hop(simulation: Simulation, skb: Skb, link: Link) -> str:
     """The link address, known or asked for over the tunnel; empty: nobody here knows it."""
     wanted = (skb.hop.gateway if skb.hop else "") or skb.flow.dst
-    entry = story.at(skb).neighbour(link.name, wanted)
-    home = story.world.home(wanted)
-    snapshot = story.world.snapshots[home] if home else None
+    entry = simulation.at(skb).neighbour(link.name, wanted)
+    home = simulation.topology.home(wanted)
+    snapshot = simulation.topology.snapshots[home] if home else None
     held = snapshot.holds(wanted) if snapshot else None
     far = snapshot.link(held.interface) if snapshot and held else None
     mac = entry.mac if entry and entry.mac else far.mac if far else ""
     if not mac:
-        story.choices.certain = False
-        story.remark(f"who answers for {wanted} behind {link.name} is not known")
+        simulation.choices.certain = False
+        simulation.remark(f"who answers for {wanted} behind {link.name} is not known")
         return ""
-    story.note("neighbour", skb, link.name, words=f"{wanted} is at {mac}")
+    simulation.add_step("neighbour", skb, link.name, description=f"{wanted} is at {mac}")
     return mac

@@ -33,15 +33,17 @@ from kptrace.simulate.tunnels.geneve_gre import (
 )
 
 
-def encapsulate(story: Simulation, skb: Skb, link: Link) -> Stage:
-    outer = _wrap(link)(story, skb, link)
+def encapsulate(simulation: Simulation, skb: Skb, link: Link) -> Stage:
+    outer = _wrap(link)(simulation, skb, link)
     inner = msgspec.structs.replace(skb.packet, mark=0)
     inherits = outer.mark is None
     mark = skb.mark if outer.mark is None else outer.mark
     packet = Packet(flow=outer.flow, mark=mark, tunnel=outer.kind, inner=inner)
     unknown = skb.unknown_mark if inherits else set()
-    sent = Skb(place=skb.place, packet=packet, inner_mac=outer.mac, unknown=unknown)
-    story.note("encap", sent, link.name, words=f"{outer.kind.kind} to {outer.flow.dst}")
+    sent = Skb(netns=skb.netns, packet=packet, inner_mac=outer.mac, unknown=unknown)
+    simulation.add_step(
+        "encap", sent, link.name, description=f"{outer.kind.kind} to {outer.flow.dst}"
+    )
     return Output(sent)
 
 
@@ -55,88 +57,96 @@ def _wrap(link: Link) -> Callable[[Simulation, Skb, Link], OuterHeader]:
     return gre if link.gre is not None else wireguard.wrap
 
 
-def _vxlan(story: Simulation, skb: Skb, link: Link) -> OuterHeader:
+def _vxlan(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
     own = link.vxlan
     assert own is not None
-    mac = _far_end(story, skb, link, own)
-    story.note("seen", skb, link.name, "out")
-    remote = _remote(story, skb, link, own, mac)
+    mac = _far_end(simulation, skb, link, own)
+    simulation.add_step("seen", skb, link.name, "out")
+    remote = _remote(simulation, skb, link, own, mac)
     flow = Flow(protocol="udp", src=own.local, dst=remote, sport=0, dport=own.port)
     return OuterHeader(Tunnel(kind="vxlan", vni=own.vni), flow, mac)
 
 
-def _ipip(story: Simulation, skb: Skb, link: Link) -> OuterHeader:
+def _ipip(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
     own = link.ipip
     assert own is not None
-    story.note("seen", skb, link.name, "out")
+    simulation.add_step("seen", skb, link.name, "out")
     remote = own.remote or (skb.hop.gateway if skb.hop else "") or skb.flow.dst
     return OuterHeader(Tunnel(kind="ipip"), Flow(protocol="ipip", src=own.local, dst=remote))
 
 
-def _far_end(story: Simulation, skb: Skb, link: Link, vxlan: Vxlan) -> str:
+def _far_end(simulation: Simulation, skb: Skb, link: Link, vxlan: Vxlan) -> str:
     """The link address of the next hop behind the tunnel."""
     wanted = (skb.hop.gateway if skb.hop else "") or skb.flow.dst
-    entry = story.at(skb).neighbour(link.name, wanted)
+    entry = simulation.at(skb).neighbour(link.name, wanted)
     if entry and entry.mac:
-        story.note("neighbour", skb, link.name, words=f"{wanted} is at {entry.mac}")
+        simulation.add_step("neighbour", skb, link.name, description=f"{wanted} is at {entry.mac}")
         return entry.mac
     if vxlan.learning or vxlan.external:
-        home = story.world.home(wanted)
-        held = story.world.snapshots[home].holds(wanted) if home else None
-        far = story.world.snapshots[home].link(held.interface) if home and held else None
+        home = simulation.topology.home(wanted)
+        held = simulation.topology.snapshots[home].holds(wanted) if home else None
+        far = simulation.topology.snapshots[home].link(held.interface) if home and held else None
         if far is not None:  # it asks over the tunnel, and the far end answers
             return far.mac
-    words = f"{link.name} has no link address for {wanted} and does not ask for it"
-    blame = f"{skb.place.node}: {wanted} dev {link.name}"
-    raise story.end(skb, Outcome.DROPPED, CauseId.VTEP_NEIGHBOUR_MISSING, blame, words, link.name)
+    description = f"{link.name} has no link address for {wanted} and does not ask for it"
+    object_name = f"{skb.netns.node}: {wanted} dev {link.name}"
+    raise simulation.end(
+        skb, Outcome.DROPPED, CauseId.VTEP_NEIGHBOUR_MISSING, object_name, description, link.name
+    )
 
 
-def _remote(story: Simulation, skb: Skb, link: Link, vxlan: Vxlan, mac: str) -> str:
+def _remote(simulation: Simulation, skb: Skb, link: Link, vxlan: Vxlan, mac: str) -> str:
     """Where the FDB says the link address is; checked against the nodes that we know."""
-    entries = story.at(skb).tunnel_entries(link.name, mac)
+    entries = simulation.at(skb).tunnel_entries(link.name, mac)
     remote = entries[0].destination if entries else vxlan.remote
-    blame = f"{skb.place.node}: {mac} dev {link.name}"
+    object_name = f"{skb.netns.node}: {mac} dev {link.name}"
     if not remote:
-        words = f"{link.name} does not know at which node {mac} is"
-        raise story.end(skb, Outcome.DROPPED, CauseId.FDB_MISSING, blame, words, link.name)
-    home = story.world.home(remote)
-    if home is None and _knows_target(story, skb):
-        words = f"{link.name} sends {mac} to {remote}, which is no node's address"
-        raise story.end(skb, Outcome.DROPPED, CauseId.FDB_STALE, f"{blame} dst {remote}", words)
+        description = f"{link.name} does not know at which node {mac} is"
+        raise simulation.end(
+            skb, Outcome.DROPPED, CauseId.FDB_MISSING, object_name, description, link.name
+        )
+    home = simulation.topology.home(remote)
+    if home is None and _knows_target(simulation, skb):
+        description = f"{link.name} sends {mac} to {remote}, which is no node's address"
+        raise simulation.end(
+            skb, Outcome.DROPPED, CauseId.FDB_STALE, f"{object_name} dst {remote}", description
+        )
     return remote
 
 
-def _knows_target(story: Simulation, skb: Skb) -> bool:
+def _knows_target(simulation: Simulation, skb: Skb) -> bool:
     """Whether the node behind the tunnel was looked at, so that its addresses are known."""
-    world, dst = story.world, skb.flow.dst
-    pod = world.pod_at(dst)
-    nodes = {place.node for place in world.snapshots if not place.pod}
-    home = world.home(dst)
+    topology, dst = simulation.topology, skb.flow.dst
+    pod = topology.pod_at(dst)
+    nodes = {netns.node for netns in topology.snapshots if not netns.pod}
+    home = topology.home(dst)
     return (home is not None and home.node in nodes) or (pod is not None and pod.node in nodes)
 
 
-def deliver(story: Simulation, stage: Local) -> Stage | Arrived:
+def deliver(simulation: Simulation, stage: Local) -> Stage | Arrived:
     """A packet for this node itself: a tunnel takes it, or a socket."""
     skb = stage.skb
     if skb.packet.tunnel is None or skb.packet.inner is None:
-        return Arrived(skb, skb.place)
+        return Arrived(skb, skb.netns)
     kind = skb.packet.tunnel.kind
-    link = _TAKES[kind](story.at(skb), skb.packet)
-    if link is None and kind == "wireguard" and (untold := wireguard.untold(story.at(skb))):
-        raise unknown_end(story, skb, untold, "whose port nobody told (`wg show`)")
+    link = _TAKES[kind](simulation.at(skb), skb.packet)
+    if link is None and kind == "wireguard" and (untold := wireguard.untold(simulation.at(skb))):
+        raise unknown_end(simulation, skb, untold, "whose port nobody told (`wg show`)")
     if link is None or not link.up:
-        what = f"{link.name} is down" if link else _nobody_takes(story.at(skb), skb.packet)
-        blame = f"{skb.place.node}: {link.name if link else _named(skb.packet)}"
+        what = f"{link.name} is down" if link else _nobody_takes(simulation.at(skb), skb.packet)
+        object_name = f"{skb.netns.node}: {link.name if link else _named(skb.packet)}"
         cause = CauseId.LINK_DOWN if link else CauseId.TUNNEL_DEVICE_MISSING
-        raise story.end(skb, Outcome.DROPPED, cause, blame, what)
+        raise simulation.end(skb, Outcome.DROPPED, cause, object_name, what)
     # inside one namespace the mark stays with the packet (skb_scrub_packet), but not decrypted
     keeps = kind != "wireguard"
     inner = msgspec.structs.replace(skb.packet.inner, mark=skb.mark if keeps else 0)
     unknown = skb.unknown_mark if keeps else set()
-    taken = Skb(place=skb.place, packet=inner, mac=skb.inner_mac, unknown=unknown)
-    story.note("decap", taken, link.name, words=f"{_named(skb.packet)} from {skb.flow.src}")
+    taken = Skb(netns=skb.netns, packet=inner, mac=skb.inner_mac, unknown=unknown)
+    simulation.add_step(
+        "decap", taken, link.name, description=f"{_named(skb.packet)} from {skb.flow.src}"
+    )
     if link.wireguard is not None:
-        wireguard.check_source(story, taken, link)
+        wireguard.check_source(simulation, taken, link)
     return Receive(taken, link)
 
 

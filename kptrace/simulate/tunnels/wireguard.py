@@ -19,20 +19,22 @@ from kptrace.simulate.tunnels.geneve_gre import OuterHeader, unknown_end
 CAUSE = CauseId.WIREGUARD_PEER_MISSING
 
 
-def wrap(story: Simulation, skb: Skb, link: Link) -> OuterHeader:
+def wrap(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
     own = link.wireguard
-    story.note("seen", skb, link.name, "out")
+    simulation.add_step("seen", skb, link.name, "out")
     if own is None:
-        raise unknown_end(story, skb, link, "whose peers nobody told (`wg show`)")
+        raise unknown_end(simulation, skb, link, "whose peers nobody told (`wg show`)")
     dst = skb.flow.dst
     peer = own.peer_of(dst)
-    blame = f"{skb.place.node}: {link.name}"
+    object_name = f"{skb.netns.node}: {link.name}"
     if peer is None:
-        words = f"no peer of {link.name} has {dst} among its allowed IPs"
-        raise story.end(skb, Outcome.REJECTED, CAUSE, blame, words, link.name)
+        description = f"no peer of {link.name} has {dst} among its allowed IPs"
+        raise simulation.end(skb, Outcome.REJECTED, CAUSE, object_name, description, link.name)
     if peer.endpoint is None:
-        words = f"{link.name} has no endpoint for the peer that has {dst}"
-        raise story.end(skb, Outcome.REJECTED, CAUSE, f"{blame} peer {peer.key}", words, link.name)
+        description = f"{link.name} has no endpoint for the peer that has {dst}"
+        raise simulation.end(
+            skb, Outcome.REJECTED, CAUSE, f"{object_name} peer {peer.key}", description, link.name
+        )
     address, port = peer.endpoint
     flow = Flow(protocol="udp", src="", dst=address, sport=own.port, dport=port)
     return OuterHeader(Tunnel(kind="wireguard"), flow, mark=own.mark)
@@ -45,13 +47,13 @@ def takes(snapshot: Snapshot, packet: Packet) -> Link | None:
     return None
 
 
-def check_source(story: Simulation, skb: Skb, link: Link) -> None:
+def check_source(simulation: Simulation, skb: Skb, link: Link) -> None:
     """``skb``: what was taken off."""
     own, src = link.wireguard, skb.flow.src
     if own is not None and own.peer_of(src) is None:
-        words = f"no peer of {link.name} has the source {src} among its allowed IPs"
-        blame = f"{skb.place.node}: {link.name}"
-        raise story.end(skb, Outcome.DROPPED, CAUSE, blame, words, link.name)
+        description = f"no peer of {link.name} has the source {src} among its allowed IPs"
+        object_name = f"{skb.netns.node}: {link.name}"
+        raise simulation.end(skb, Outcome.DROPPED, CAUSE, object_name, description, link.name)
 
 
 def untold(snapshot: Snapshot) -> Link | None:

@@ -181,9 +181,9 @@ def test_forwarding() -> None:
     on = "net.ipv4.ip_forward = 1\n"
     assert incoming("10.9.0.7", "10.8.0.7", "eth0", on).fault is None
     off = incoming("10.9.0.7", "10.8.0.7", "eth0", "net.ipv4.ip_forward = 0\n")
-    assert (off.fault, off.words) == ("ip-forward-off", "net.ipv4.ip_forward=0")
+    assert (off.fault, off.description) == ("ip-forward-off", "net.ipv4.ip_forward=0")
     one = incoming("10.9.0.7", "10.8.0.7", "eth0", on + "net.ipv4.conf.eth0.forwarding = 0\n")
-    assert (one.fault, one.words) == ("ip-forward-off", "net.ipv4.conf.eth0.forwarding=0")
+    assert (one.fault, one.description) == ("ip-forward-off", "net.ipv4.conf.eth0.forwarding=0")
     other = incoming("10.9.0.7", "10.8.0.7", "eth0", on + "net.ipv4.conf.eth1.forwarding = 0\n")
     assert other.fault is None
     assert incoming("10.9.0.7", "10.9.0.1", "eth0", "net.ipv4.ip_forward = 0\n").local

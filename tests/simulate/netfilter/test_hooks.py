@@ -51,7 +51,7 @@ class Seen:
 
 def snapshot(files: dict[str, str]) -> Snapshot:
     return Snapshot(
-        place=PLACE,
+        netns=PLACE,
         links=(
             Link(index=1, name="lo", loopback=True),
             Link(index=2, name="eth0"),
@@ -80,7 +80,7 @@ def run(
         steps: list[SimulatedStep] = []
         words: list[str] = []
         netfilter = Netfilter(made, choices, steps.append, words.append)
-        skb = Skb(place=PLACE, packet=Packet(flow=flow, **packet), iif="cni0")  # type: ignore[arg-type]
+        skb = Skb(netns=PLACE, packet=Packet(flow=flow, **packet), iif="cni0")  # type: ignore[arg-type]
         prepare(skb)
         killed = None
         for hook in hooks.split():
@@ -336,7 +336,7 @@ def test_masquerade_takes_the_address_near_the_next_hop() -> None:
 
     files = save(nat="-A POSTROUTING -j MASQUERADE")
     made = snapshot(files)
-    skb = Skb(place=PLACE, packet=Packet(flow=TCP))
+    skb = Skb(netns=PLACE, packet=Packet(flow=TCP))
     prepare(skb)
     netfilter = Netfilter(made, BranchPoints(), lambda step: None, lambda words: None)
     skb.tracked = netfilter.conntrack.track(skb.packet)
@@ -359,13 +359,13 @@ def test_nat_is_asked_for_the_first_packet_only() -> None:
     made = snapshot(files)
     steps: list[SimulatedStep] = []
     netfilter = Netfilter(made, BranchPoints(), steps.append, lambda words: None)
-    first = Skb(place=PLACE, packet=Packet(flow=TCP), iif="cni0")
+    first = Skb(netns=PLACE, packet=Packet(flow=TCP), iif="cni0")
     for hook in ("prerouting", "forward", "postrouting"):
         first.oif = "" if hook == "prerouting" else "eth0"
         assert netfilter.run(hook, first) is None
     assert first.flow.src == "172.30.0.11"
     steps.clear()
-    answer = Skb(place=PLACE, packet=Packet(flow=first.flow.reverse), iif="eth0")
+    answer = Skb(netns=PLACE, packet=Packet(flow=first.flow.reverse), iif="eth0")
     netfilter.run("prerouting", answer)
     assert (answer.flow.dst, answer.flow.dport) == ("10.0.0.2", 4000)  # un-SNAT comes first
     netfilter.run("forward", answer)
