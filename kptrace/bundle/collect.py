@@ -24,7 +24,7 @@ import msgspec
 
 from kptrace.model import EvidenceSource, Netns, Value
 from kptrace.model.errors import AgentError
-from kptrace.plugins.registry import wanted
+from kptrace.plugins.registry import extra_files
 from kptrace.protocol import AgentClient, FileContent, ReadFiles
 from kptrace.rules.iptables.base_chains import PRIORITIES
 from kptrace.rules.live.queries import TABLES
@@ -59,7 +59,7 @@ class CollectedState(Value):
     @property
     def needed(self) -> tuple[EvidenceSource, ...]:
         """Without those that only plugins ask for, each of which is at home on few nodes."""
-        optional = frozenset(wanted()) - frozenset(STATE)
+        optional = frozenset(extra_files()) - frozenset(STATE)
         return tuple(layer for layer in self.missing if layer.name not in optional)
 
 
@@ -136,7 +136,7 @@ def _index(files: Mapping[str, str]) -> Tree | None:
 
 def _files_to_read(index: Tree | None) -> tuple[str, ...]:
     saves = [file for family, file in SAVES.items() if index is None or _own(index, family)]
-    return (*STATE, *saves, *(file for file in wanted() if file not in STATE))
+    return (*STATE, *saves, *(file for file in extra_files() if file not in STATE))
 
 
 def _own(index: Tree, family: str) -> list[Tree]:

@@ -39,7 +39,7 @@ from kptrace.model import (
     Target,
 )
 from kptrace.model.errors import KptraceError
-from kptrace.plugins.registry import recognise, with_programs
+from kptrace.plugins.registry import detect_network, with_bpf_datapath
 from kptrace.rules.kubeproxy.expected_endpoints import why_not_programmed
 from kptrace.rules.kubeproxy.services_in_rules import services_of
 from kptrace.simulate.snapshot.proxy_mode import proxy_of
@@ -143,11 +143,11 @@ def _sorted(found: Iterable[Finding]) -> list[Finding]:
 
 def _snapshot(name: str, files: Mapping[str, str]) -> Snapshot:
     read = read_snapshot(Netns(node=name), files)
-    return with_programs(read, files) if read.links else read
+    return with_bpf_datapath(read, files) if read.links else read
 
 
 def _node(snapshot: Snapshot, files: Mapping[str, str], documents: ClusterState) -> NodeReport:
-    best = recognise(snapshot, files).best
+    best = detect_network(snapshot, files).best
     own = documents.services or services_of(snapshot.ruleset)
     return NodeReport(
         name=snapshot.netns.node,

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 
 from kptrace.model import Finding
 from kptrace.rules.model.ruleset import Ruleset, Table
-from kptrace.simulate.snapshot.proxy_mode import IPTABLES_CHAIN, NFTABLES, translators
+from kptrace.simulate.snapshot.proxy_mode import IPTABLES_CHAIN, NFTABLES, service_tables
 
 _BACKENDS = {"legacy": "iptables-legacy", "nft": "iptables-nft"}
 _PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
 
 
 def conflicting_proxies(node: str, ruleset: Ruleset) -> Iterator[Finding]:
-    found = translators(ruleset)
+    found = service_tables(ruleset)
     for family in ("ip", "ip6"):
         tables = [table for table in found if table.family == family]
         if len(tables) < 2:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from kptrace.diagnose.probe_evidence import ProbeEvidence
 from kptrace.model import Flow, Netns, RuleRef
-from kptrace.simulate.netfilter.ipvs import named, others, taken
+from kptrace.simulate.netfilter.ipvs import choice_description, other_servers, service_name
 
 MOST = 7  # others that are told
 
@@ -33,7 +33,9 @@ def told(
     """The server that was taken, and those that it was chosen from with what each had to carry."""
     snapshot = case.snapshots.get(Netns(node=node))
     for service in snapshot.virtual.values() if snapshot else ():
-        if named(service) == rule.chain and service.family == rule.family:
-            words = taken(service, rule.number, by, client)
-            return replace(rule, description=words), tuple(islice(others(service, rule), MOST))
+        if service_name(service) == rule.chain and service.family == rule.family:
+            words = choice_description(service, rule.number, by, client)
+            return replace(rule, description=words), tuple(
+                islice(other_servers(service, rule), MOST)
+            )
     return rule, ()

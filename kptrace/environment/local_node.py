@@ -85,7 +85,7 @@ class LiveState:
 
         place = Netns(node=name)
         self._crew.require_netns(place)
-        self._crew.dump((place,), (*FILES, *self._more, *registry.wanted()))
+        self._crew.dump((place,), (*FILES, *self._more, *registry.extra_files()))
         self._crew.require_rules(name)
         return self._crew.texts().get(place, {})
 

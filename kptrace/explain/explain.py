@@ -95,9 +95,9 @@ def _explain_once(
         files = state.node(chosen)
         snapshot = read_snapshot(Netns(node=chosen), files)
         if snapshot.links:  # programs hang on devices
-            from kptrace.plugins.registry import with_programs
+            from kptrace.plugins.registry import with_bpf_datapath
 
-            snapshot = with_programs(snapshot, files)
+            snapshot = with_bpf_datapath(snapshot, files)
         made = explain(target, source, chosen, documents, snapshot, state.nodes)
         if not state.rules_changed_while_reading(chosen):
             return made

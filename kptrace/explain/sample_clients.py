@@ -15,7 +15,7 @@ from kptrace.model import ClientKind, Service, SourceSpec, Value
 from kptrace.model.addresses import Network, address, network
 from kptrace.model.errors import NotFoundError
 from kptrace.rules.kubeproxy.expected_endpoints import Family, in_family
-from kptrace.simulate.single_node import UNNAMED, IngressInterface, arrival
+from kptrace.simulate.single_node import UNKNOWN_DEVICE, IngressInterface, ingress_interface
 from kptrace.simulate.snapshot.snapshot import Snapshot
 
 # kept for documentation: TEST-NET-3 (RFC 5737) and RFC 3849
@@ -23,7 +23,9 @@ OUTSIDE = {"ip": "203.0.113.7", "ip6": "2001:db8::7"}
 
 
 class SampleClient(Value):
-    """``arrival`` None: the node itself. ``source`` empty: not known, or the kernel's choice."""
+    """``arrival`` is None for the node itself; an empty ``source`` is not known or the kernel's
+    choice.
+    """
 
     sender: ClientKind
     source: str = ""
@@ -48,9 +50,11 @@ class SampleClients(Value):
             yield from (self._coming("outside", text) for text in self._outside(family))
 
     def _coming(self, sender: ClientKind, source: str) -> SampleClient:
-        found = arrival(self.snapshot, source) if source else None
+        found = ingress_interface(self.snapshot, source) if source else None
         return SampleClient(
-            sender=sender, source=source, arrival=found or IngressInterface(interface=UNNAMED)
+            sender=sender,
+            source=source,
+            arrival=found or IngressInterface(interface=UNKNOWN_DEVICE),
         )
 
     # --- outside ------------------------------------------------------------------------------

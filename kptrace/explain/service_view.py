@@ -41,7 +41,7 @@ from kptrace.rules.kubeproxy.expected_endpoints import (
 )
 from kptrace.simulate.matched_rules import matched_rules
 from kptrace.simulate.single_node import (
-    UNNAMED,
+    UNKNOWN_DEVICE,
     NodeResult,
     WeightedBranch,
     simulate_node,
@@ -304,8 +304,8 @@ class ServiceView:
             for step in way.branch.steps
             if step.action == "snat"
         )
-        if seen and self._snapshot.link(UNNAMED):
-            return UNNAMED
+        if seen and self._snapshot.link(UNKNOWN_DEVICE):
+            return UNKNOWN_DEVICE
         return ", ".join(seen)
 
     def _backends(self, ways: Iterable[WeightedBranch]) -> Iterator[WeightedBackend]:

@@ -23,7 +23,7 @@ class _NoFolder(Exception):
     """An archive, or an egg: there is more to look for than plain files."""
 
 
-def found(group: str) -> list[tuple[str, str]]:
+def registered(group: str) -> list[tuple[str, str]]:
     """In the order of their names."""
     try:
         texts = list(_texts())
@@ -34,7 +34,7 @@ def found(group: str) -> list[tuple[str, str]]:
     return sorted(pair for text in texts for pair in _listed(text, group))
 
 
-def load(value: str) -> object:
+def load_object(value: str) -> object:
     parts = _VALUE.fullmatch(value)
     if parts is None:
         raise ValueError(f"{value!r} names no object")

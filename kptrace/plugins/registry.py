@@ -74,29 +74,29 @@ class _FailedPlugin:
 
 
 @cache
-def installed() -> tuple[CniPlugin, ...]:
+def installed_plugins() -> tuple[CniPlugin, ...]:
     """Every plugin of this Python installation, by name; asked for once."""
     found: list[CniPlugin] = []
-    for name, value in discovery.found(GROUP):
+    for name, value in discovery.registered(GROUP):
         try:
-            found.append(cast(CniPlugin, discovery.load(value)))
+            found.append(cast(CniPlugin, discovery.load_object(value)))
         except Exception as error:  # a stranger's package must not take the trace with it
             found.append(_FailedPlugin(name, error))
     return tuple(found)
 
 
-def wanted(plugins: Iterable[CniPlugin] | None = None) -> tuple[str, ...]:
+def extra_files(plugins: Iterable[CniPlugin] | None = None) -> tuple[str, ...]:
     """The files that plugins ask for."""
-    asked = installed() if plugins is None else plugins
+    asked = installed_plugins() if plugins is None else plugins
     return tuple(dict.fromkeys(file for plugin in asked for file in plugin.wants()))
 
 
-def recognise(
+def detect_network(
     node: Snapshot, files: Mapping[str, str], plugins: Sequence[CniPlugin] | None = None
 ) -> DetectionResult:
     best: DetectedCni | None = None
     failed: list[str] = []
-    for plugin in installed() if plugins is None else plugins:
+    for plugin in installed_plugins() if plugins is None else plugins:
         try:
             seen = plugin.detect(node, files)
         except Exception as error:
@@ -107,15 +107,15 @@ def recognise(
     return DetectionResult(best=best, failed=tuple(failed))
 
 
-def with_programs(node: Snapshot, files: Mapping[str, str]) -> Snapshot:
+def with_bpf_datapath(node: Snapshot, files: Mapping[str, str]) -> Snapshot:
     """The snapshot, with what the recognised one's programs do there."""
-    best = recognise(node, files).best
+    best = detect_network(node, files).best
     if best is None or best.programs is None:
         return node
     return msgspec.structs.replace(node, programs=best.programs)
 
 
-def networks(
+def detected_networks(
     snapshots: Mapping[Netns, Snapshot], texts: Mapping[Netns, Mapping[str, str]]
 ) -> tuple[DetectedNetwork, ...]:
     """For each node that was looked at, what was recognised there."""
@@ -124,7 +124,7 @@ def networks(
 
 
 def _network(node: Snapshot, files: Mapping[str, str]) -> DetectedNetwork:
-    found = recognise(node, files)
+    found = detect_network(node, files)
     best = found.best or DetectedCni(name="unknown", sure=0.0, signal="")
     return DetectedNetwork(
         node=node.netns.node,

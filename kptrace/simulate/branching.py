@@ -16,7 +16,7 @@ from kptrace.model import Value
 T = TypeVar("T")
 
 # more ways than a person or a probe can tell apart; what is left over is returned as weight
-LIMIT = 4096
+BRANCH_LIMIT = 4096
 
 
 class BranchPoints:
@@ -54,7 +54,7 @@ class BranchPoints:
             index, weights = self.taken[position]
             later = [i for i in range(index + 1, len(weights)) if weights[i] > 0]
             if later:
-                return [*(one for one, _ in self.taken[:position]), later[0]]
+                return [*(choice for choice, _ in self.taken[:position]), later[0]]
         return None
 
 
@@ -65,15 +65,17 @@ class ExploredBranch(Value, Generic[T]):
 
 
 def enumerate_branches(
-    walk: Callable[[BranchPoints], T], limit: int = LIMIT
+    walk: Callable[[BranchPoints], T], limit: int = BRANCH_LIMIT
 ) -> tuple[list[ExploredBranch[T]], float]:
     """Every way the story can go, and the weight of those beyond the limit."""
-    told: list[ExploredBranch[T]] = []
+    explored: list[ExploredBranch[T]] = []
     script: list[int] | None = []
-    while script is not None and len(told) < limit:
+    while script is not None and len(explored) < limit:
         choices = BranchPoints(script)
         result = walk(choices)
-        told.append(ExploredBranch(weight=choices.weight, certain=choices.certain, result=result))
+        explored.append(
+            ExploredBranch(weight=choices.weight, certain=choices.certain, result=result)
+        )
         script = choices.next_script()
-    left = 0.0 if script is None else max(0.0, 1.0 - sum(one.weight for one in told))
-    return told, left
+    left = 0.0 if script is None else max(0.0, 1.0 - sum(branch.weight for branch in explored))
+    return explored, left

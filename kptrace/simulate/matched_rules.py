@@ -17,36 +17,36 @@ from kptrace.model import Branch, MatchedRule, RuleRef
 from kptrace.rules.model.expressions import Verdict
 from kptrace.rules.model.ruleset import Rule, Ruleset, Table
 
-_Met = tuple[str, RuleRef]
+_HookRule = tuple[str, RuleRef]
 Key = TypeVar("Key", bound=Hashable)
 
 
 def matched_rules(ways: Iterable[Branch], ruleset: Ruleset) -> tuple[MatchedRule, ...]:
-    merged: list[_Met] = []
+    merged: list[_HookRule] = []
     for way in ways:
-        told = [(step.hook, step.rule) for step in way.steps if step.rule is not None]
-        merged = merge(merged, _telling(told, ruleset), _position)
-    return tuple(_counted(hook, ref, ruleset) for hook, ref in merged)
+        met = [(step.hook, step.rule) for step in way.steps if step.rule is not None]
+        merged = merge(merged, _without_empty_jumps(met, ruleset), _position)
+    return tuple(_matched_rule(hook, ref, ruleset) for hook, ref in merged)
 
 
-def _telling(told: Sequence[_Met], ruleset: Ruleset) -> list[_Met]:
+def _without_empty_jumps(met: Sequence[_HookRule], ruleset: Ruleset) -> list[_HookRule]:
     """Each rule once, where it was met first, without the jumps that led to nothing."""
-    kept: list[_Met] = []
-    for hook, ref in reversed(told):
-        chain = _jump(_rule(ref, ruleset))
-        if not chain or (kept and _inside(kept[-1], hook, ref, chain)):
+    kept: list[_HookRule] = []
+    for hook, ref in reversed(met):
+        chain = _jump_target(_rule(ref, ruleset))
+        if not chain or (kept and _is_in_chain(kept[-1], hook, ref, chain)):
             kept.append((hook, ref))
     return list(dict.fromkeys(kept[::-1]))
 
 
-def _jump(rule: Rule | None) -> str:
+def _jump_target(rule: Rule | None) -> str:
     for part in rule.body if rule else ():
         if isinstance(part, Verdict) and part.kind in ("jump", "goto"):
             return part.chain
     return ""
 
 
-def _inside(following: _Met, hook: str, ref: RuleRef, chain: str) -> bool:
+def _is_in_chain(following: _HookRule, hook: str, ref: RuleRef, chain: str) -> bool:
     """The next rule that did something is in the chain that ``ref`` jumps to."""
     other_hook, other = following
     same = (other.backend, other.family, other.table) == (ref.backend, ref.family, ref.table)
@@ -71,8 +71,10 @@ def merge(
             low = merged.index(run[0]) + 1
             continue
         following = way[way.index(run[-1]) + 1 :]
-        later = (merged.index(one) for one in following if one in known)
-        at = _room(merged, low, next(later, len(merged)), position_of(run[0]), position_of)
+        later = (merged.index(key) for key in following if key in known)
+        at = _insert_position(
+            merged, low, next(later, len(merged)), position_of(run[0]), position_of
+        )
         merged[at:at] = run
         low = at + len(run)
     return merged
@@ -84,14 +86,14 @@ def _runs(
     position_of: Callable[[Key], tuple[int, Hashable, int]],
 ) -> Iterator[list[Key]]:
     """Known ones alone, new ones of one hook together."""
-    for (new, _), run in groupby(way, key=lambda one: (one not in known, position_of(one)[0])):
+    for (new, _), run in groupby(way, key=lambda key: (key not in known, position_of(key)[0])):
         if new:
             yield list(run)
         else:
-            yield from ([one] for one in run)
+            yield from ([key] for key in run)
 
 
-def _room(
+def _insert_position(
     merged: Sequence[Key],
     low: int,
     high: int,
@@ -114,8 +116,8 @@ def hook_order(hook: str) -> int:
 _HOOKS = {"connect": -1, "prerouting": 0, "output": 0, "input": 1, "forward": 1, "postrouting": 2}
 
 
-def _position(one: _Met) -> tuple[int, Hashable, int]:
-    hook, ref = one
+def _position(met: _HookRule) -> tuple[int, Hashable, int]:
+    hook, ref = met
     return hook_order(hook), (ref.backend, ref.family, ref.table, ref.chain), ref.number
 
 
@@ -129,7 +131,7 @@ def _rule(ref: RuleRef, ruleset: Ruleset) -> Rule | None:
     return chain.rules[ref.number - 1]
 
 
-def _counted(hook: str, ref: RuleRef, ruleset: Ruleset) -> MatchedRule:
+def _matched_rule(hook: str, ref: RuleRef, ruleset: Ruleset) -> MatchedRule:
     rule = _rule(ref, ruleset)
     return MatchedRule(
         table=ref.table,

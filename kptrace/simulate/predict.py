@@ -19,7 +19,12 @@ import msgspec
 from kptrace.model import Branch, CauseId, Endpoint, Flow, Netns, Outcome, Packet, Prediction
 from kptrace.model.addresses import address
 from kptrace.simulate.bpf import socket_lb
-from kptrace.simulate.branching import LIMIT, BranchPoints, ExploredBranch, enumerate_branches
+from kptrace.simulate.branching import (
+    BRANCH_LIMIT,
+    BranchPoints,
+    ExploredBranch,
+    enumerate_branches,
+)
 from kptrace.simulate.ip import bridge, device, ip
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
@@ -49,9 +54,9 @@ _STAGES: dict[type, Callable[[Simulation, Any], Stage | Arrived]] = {
     Receive: device.receive,
     Frame: bridge.switch,
 }
-_ECHOES = {(8, 0): (0, 0), (128, 0): (129, 0)}
+_ICMP_REPLIES = {(8, 0): (0, 0), (128, 0): (129, 0)}
 # a packet crosses about ten devices; the TTL ends circles of nodes, this one of bridges
-_STAGES_AT_MOST = 1000
+_STAGE_LIMIT = 1000
 
 
 def predict(
@@ -59,27 +64,27 @@ def predict(
     source: Netns | None,
     topology: Topology,
     ingress: tuple[Netns, str] | None = None,
-    limit: int = LIMIT,
+    limit: int = BRANCH_LIMIT,
 ) -> Prediction:
     """source: the sender's place, None for one outside; then ``ingress`` says where it comes in.
 
     ``packet.flow.src`` may be empty: the kernel chooses. Ports that are 0 are not known.
     ``limit``: of ways that are told apart
     """
-    packet = _as_first(packet)
+    packet = _normalise(packet)
     missing: list[str] = []
 
     def walk(choices: BranchPoints) -> Branch:
-        told = Simulation(topology, choices, packet.flow)
-        branch = _tell(told, packet, source, ingress)
-        missing.extend(one for one in told.missing if one not in missing)
+        simulation = Simulation(topology, choices, packet.flow)
+        branch = _simulate(simulation, packet, source, ingress)
+        missing.extend(name for name in simulation.missing if name not in missing)
         return branch
 
-    told, left = enumerate_branches(walk, limit)
-    return Prediction(branches=_branches(told, left), missing=tuple(missing))
+    explored, left = enumerate_branches(walk, limit)
+    return Prediction(branches=_branches(explored, left), missing=tuple(missing))
 
 
-def _as_first(packet: Packet) -> Packet:
+def _normalise(packet: Packet) -> Packet:
     flow = packet.flow
     texts = {name: str(address(text)) if text else "" for name, text in
              (("src", flow.src), ("dst", flow.dst))}  # fmt: skip
@@ -87,12 +92,12 @@ def _as_first(packet: Packet) -> Packet:
     return msgspec.structs.replace(packet, flow=msgspec.structs.replace(flow, **texts), flags=flags)
 
 
-def _branches(told: list[ExploredBranch[Branch]], left: float) -> tuple[Branch, ...]:
+def _branches(explored: list[ExploredBranch[Branch]], left: float) -> tuple[Branch, ...]:
     """Ways that look alike are one; the likeliest first."""
     merged: dict[Branch, float] = {}
-    for one in told:
-        branch = msgspec.structs.replace(one.result, weight=0.0)
-        merged[branch] = merged.get(branch, 0.0) + one.weight
+    for way in explored:
+        branch = msgspec.structs.replace(way.result, weight=0.0)
+        merged[branch] = merged.get(branch, 0.0) + way.weight
     if left > 0:
         description = "there are more ways than can be told apart"
         rest = Branch(
@@ -110,20 +115,22 @@ def _branches(told: list[ExploredBranch[Branch]], left: float) -> tuple[Branch, 
     return tuple(sorted(branches, key=lambda branch: -branch.weight))
 
 
-def _tell(
+def _simulate(
     simulation: Simulation, packet: Packet, source: Netns | None, ingress: tuple[Netns, str] | None
 ) -> Branch:
     try:
-        arrived = _run(simulation, _start(simulation, packet, source, ingress))
-        reached = _reached(simulation, arrived)
+        arrived = _run_stages(simulation, _first_stage(simulation, packet, source, ingress))
+        reached = _delivery(simulation, arrived)
         delivered = reached.outcome is Outcome.DELIVERED
-        return _branch(simulation, _answered(simulation, arrived, source) if delivered else reached)
+        return _branch(
+            simulation, _simulate_reply(simulation, arrived, source) if delivered else reached
+        )
     except Terminated as end:
         return _branch(simulation, end)
 
 
-def _run(simulation: Simulation, stage: Stage | Arrived) -> Arrived:
-    for _ in range(_STAGES_AT_MOST):
+def _run_stages(simulation: Simulation, stage: Stage | Arrived) -> Arrived:
+    for _ in range(_STAGE_LIMIT):
         if isinstance(stage, Arrived):
             return stage
         stage = _STAGES[type(stage)](simulation, stage)
@@ -134,7 +141,7 @@ def _run(simulation: Simulation, stage: Stage | Arrived) -> Arrived:
 # --- the beginning ----------------------------------------------------------------------------
 
 
-def _start(
+def _first_stage(
     simulation: Simulation, packet: Packet, source: Netns | None, ingress: tuple[Netns, str] | None
 ) -> Stage | Arrived:
     if source is not None and source in simulation.topology.snapshots:
@@ -146,7 +153,7 @@ def _start(
         simulation.note_missing(f"{source.node}/{source.name}: its own namespace")
         skb = Skb(netns=source, packet=packet)
         socket_lb.translate(simulation, skb)
-        return _from_unseen(simulation, skb.packet, Netns(node=source.node))
+        return _enter_from_unseen_pod(simulation, skb.packet, Netns(node=source.node))
     if ingress is None:
         raise Terminated(Outcome.INCONCLUSIVE, None, "", "where the packet comes in is not known")
     netns, interface = ingress
@@ -158,10 +165,10 @@ def _start(
     return Receive(Skb(netns=netns, packet=packet, mac=link.mac), link)
 
 
-def _from_unseen(simulation: Simulation, packet: Packet, node: Netns) -> Stage | Arrived:
+def _enter_from_unseen_pod(simulation: Simulation, packet: Packet, node: Netns) -> Stage | Arrived:
     """From a pod whose namespace was not looked at: it comes in by its device on the node."""
     snapshot = simulation.topology.snapshot(node)
-    port = _device_of(snapshot, packet.flow.src) if snapshot and packet.flow.src else None
+    port = _pod_device(snapshot, packet.flow.src) if snapshot and packet.flow.src else None
     if snapshot is None or port is None:
         description = f"the device of {packet.flow.src or 'the source'} on {node.node} is not known"
         simulation.choices.certain = False
@@ -181,7 +188,7 @@ def _from_unseen(simulation: Simulation, packet: Packet, node: Netns) -> Stage |
     return Receive(skb, port)
 
 
-def _device_of(snapshot: Snapshot, text: str) -> Link | None:
+def _pod_device(snapshot: Snapshot, text: str) -> Link | None:
     """The device behind which a pod is: its own route's, or the bridge port with its address."""
     for entry in snapshot.neighbours:
         if entry.address != text or not entry.mac:
@@ -189,12 +196,12 @@ def _device_of(snapshot: Snapshot, text: str) -> Link | None:
         port = snapshot.link(snapshot.port_of(entry.interface, entry.mac) or entry.interface)
         if port is not None and port.kind != "bridge":
             return port
-    wanted = address(text)
-    for route in snapshot.table("main", wanted.version):
-        if wanted in route.destination and route.destination.num_addresses == 1:
+    pod_address = address(text)
+    for route in snapshot.table("main", pod_address.version):
+        if pod_address in route.destination and route.destination.num_addresses == 1:
             return snapshot.link(route.nexthops[0].interface) if route.nexthops else None
-    for route in snapshot.table("main", wanted.version):
-        if wanted in route.destination and route.nexthops and not route.default:
+    for route in snapshot.table("main", pod_address.version):
+        if pod_address in route.destination and route.nexthops and not route.default:
             bridge_ = snapshot.link(route.nexthops[0].interface)
             ports = snapshot.ports(bridge_.name) if bridge_ and bridge_.kind == "bridge" else ()
             if ports:  # any port will do: they differ by name alone
@@ -205,7 +212,7 @@ def _device_of(snapshot: Snapshot, text: str) -> Link | None:
 # --- the end, and the way back ----------------------------------------------------------------
 
 
-def _reached(simulation: Simulation, arrived: Arrived) -> Terminated:
+def _delivery(simulation: Simulation, arrived: Arrived) -> Terminated:
     """What it means that a socket's host has the packet."""
     skb, flow = arrived.skb, arrived.skb.flow
     netns = arrived.netns
@@ -225,31 +232,33 @@ def _reached(simulation: Simulation, arrived: Arrived) -> Terminated:
     return Terminated(Outcome.DELIVERED)
 
 
-def _answered(simulation: Simulation, arrived: Arrived, source: Netns | None) -> Terminated:
+def _simulate_reply(simulation: Simulation, arrived: Arrived, source: Netns | None) -> Terminated:
     """The answer's way; an answer that does not arrive as its sender expects it is a failure."""
     simulation.replying = True
     sent = arrived.skb.packet
     flags = "SA" if sent.flow.protocol == "tcp" else ""
-    icmp = _ECHOES.get(sent.icmp) if sent.icmp else None
+    icmp = _ICMP_REPLIES.get(sent.icmp) if sent.icmp else None
     packet = Packet(flow=sent.flow.reverse, flags=flags, icmp=icmp)
     dscp = arrived.skb.dscp if icmp else 0  # icmp_reply, icmpv6_echo_reply: as it was asked
     skb = Skb(netns=arrived.netns or arrived.skb.netns, packet=packet, dscp=dscp)
     simulation.add_step("reply", skb)
     try:
         if arrived.unseen:
-            back = _run(simulation, _from_unseen(simulation, packet, arrived.skb.netns))
+            back = _run_stages(
+                simulation, _enter_from_unseen_pod(simulation, packet, arrived.skb.netns)
+            )
         else:
-            back = _run(simulation, Output(skb))
+            back = _run_stages(simulation, Output(skb))
     except Terminated as end:
         if end.outcome is Outcome.INCONCLUSIVE:
             description = f"the way back is not known: {end.description}"
             return Terminated(Outcome.DELIVERED, description=description)
         description = f"the packet arrives, but its answer does not: {end.description}"
         return Terminated(Outcome.DROPPED, end.cause, end.object_name, description)
-    return _returned(simulation, back, source)
+    return _check_reply(simulation, back, source)
 
 
-def _returned(simulation: Simulation, back: Arrived, source: Netns | None) -> Terminated:
+def _check_reply(simulation: Simulation, back: Arrived, source: Netns | None) -> Terminated:
     expected = simulation.sent_flow.reverse
     if back.skb.flow == expected and (back.unseen or back.netns == source):
         return Terminated(Outcome.DELIVERED)

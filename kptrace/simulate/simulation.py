@@ -80,10 +80,10 @@ class Simulation:
             return
         from kptrace.simulate.netfilter.reject import (  # few packets are refused
             ENDED,
-            ended_in_output,
+            output_drop,
         )
 
-        ref = ended_in_output(self.at(skb), skb, killed.reply)
+        ref = output_drop(self.at(skb), skb, killed.reply)
         if ref is not None:
             rule = f"{ref.table} {ref.chain} {ref.number or 'policy'} of {skb.netns.node}"
             self.remark(f"the sender may hear of nothing: {rule} {ENDED}")
@@ -132,10 +132,10 @@ class Simulation:
             )
         return Terminated(outcome, cause, object_name, description)
 
-    def pick_hop(self, skb: Skb, found: RouteLookupResult) -> Nexthop:
+    def pick_hop(self, skb: Skb, decision: RouteLookupResult) -> Nexthop:
         """One of the route's nexthops, by weight."""
-        if not found.certain:
+        if not decision.certain:
             self.choices.certain = False
             self.remark(f"a policy rule of {skb.netns.node} cannot be evaluated")
-        hops = found.nexthops
+        hops = decision.nexthops
         return hops[self.choices.pick([float(hop.weight) for hop in hops])]

@@ -29,10 +29,10 @@ from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace.simulate.stages import Arrived, Input, Local, Output, Stage, Terminated, Transmit
 from kptrace.simulate.topology import Topology
 
-UNNAMED = "?"
+UNKNOWN_DEVICE = "?"
 _NAMES_OF_DEVICES = ("meta iifname", "meta oifname", "meta iif", "meta oif")
 _SOURCE = ("ip saddr", "ip6 saddr")
-_EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
+_DEFAULT_DESTINATIONS = {4: "0.0.0.0/0", 6: "::/0"}
 _HOST_BITS = {4: 32, 6: 128}
 
 
@@ -62,26 +62,32 @@ def simulate_node(
     arrival: IngressInterface | None,
     socket: bool = True,
 ) -> NodeResult:
-    """``arrival``: None for a packet of the node's own. A source that is empty is not known, or
-    with the node's own packets left to the kernel.
+    """Simulate what the hooks and routes of ``node`` do with ``packet``, branch by branch.
 
-    socket: the sender's is on this node, so programs at connect() see it
+    packet: an empty source is not known; for the node's own packets the kernel chooses it
+    arrival: the interface by which the packet comes in; None for a packet of the node itself
+    socket: whether the sender's socket is on this node, so that programs at connect() see it
+
+    Returns every branch with its weight, up to the moment when the packet is handed to a device
+    or to a socket of the node.
     """
     missing: list[str] = []
 
     def walk(choices: BranchPoints) -> Branch:
-        told = Simulation(topology, choices, packet.flow)
-        branch = _tell(told, _skb(packet, node, topology, arrival), arrival, socket)
-        missing.extend(one for one in told.missing if one not in missing)
+        simulation = Simulation(topology, choices, packet.flow)
+        branch = _simulate(simulation, _skb(packet, node, topology, arrival), arrival, socket)
+        missing.extend(name for name in simulation.missing if name not in missing)
         return branch
 
-    told, left = enumerate_branches(walk)
+    branches, left = enumerate_branches(walk)
     weights: dict[Branch, list[float]] = {}
-    for one in told:
-        weights.setdefault(one.result, []).append(one.weight)
+    for explored in branches:
+        weights.setdefault(explored.result, []).append(explored.weight)
     ways = [
-        WeightedBranch(branch=msgspec.structs.replace(branch, weight=sum(found)), times=len(found))
-        for branch, found in weights.items()
+        WeightedBranch(
+            branch=msgspec.structs.replace(branch, weight=sum(shares)), times=len(shares)
+        )
+        for branch, shares in weights.items()
     ]
     if left > 0:
         description = "there are more ways than can be told apart"
@@ -96,36 +102,36 @@ def with_default_routes(snapshot: Snapshot, addresses: Iterable[str]) -> Snapsho
     addresses: the node's own, as the API tells them
     """
     known = {route.destination.version for route in snapshot.routes}
-    absent = [version for version in _EVERYWHERE if version not in known]
+    absent = [version for version in _DEFAULT_DESTINATIONS if version not in known]
     if not absent:
         return snapshot
-    held = () if snapshot.addresses else tuple(map(_held, addresses))
-    routes = tuple(_anywhere(_EVERYWHERE[version]) for version in absent)
+    held = () if snapshot.addresses else tuple(map(_supposed_address, addresses))
+    routes = tuple(_supposed_route(_DEFAULT_DESTINATIONS[version]) for version in absent)
     return msgspec.structs.replace(
         snapshot,
-        links=(*snapshot.links, Link(index=0, name=UNNAMED)),
+        links=(*snapshot.links, Link(index=0, name=UNKNOWN_DEVICE)),
         addresses=(*snapshot.addresses, *held),
         routes=(*snapshot.routes, *routes),
     )
 
 
-def _held(text: str) -> InterfaceAddress:
+def _supposed_address(text: str) -> InterfaceAddress:
     return InterfaceAddress(
-        interface=UNNAMED, address=text, length=_HOST_BITS[network(text).version]
+        interface=UNKNOWN_DEVICE, address=text, length=_HOST_BITS[network(text).version]
     )
 
 
-def _anywhere(text: str) -> Route:
-    hop = Nexthop(interface=UNNAMED)
+def _supposed_route(text: str) -> Route:
+    hop = Nexthop(interface=UNKNOWN_DEVICE)
     return Route(destination=network(text), nexthops=(hop,), text="the routes are not known")
 
 
-def arrival(snapshot: Snapshot, source: str) -> IngressInterface | None:
+def ingress_interface(snapshot: Snapshot, source: str) -> IngressInterface | None:
     """The device by which a packet from this address comes in: the one that leads back to it."""
-    found = lookup(snapshot, RouteQuery(flow=Flow(protocol="", src="", dst=source)))
-    if found.local or not found.usable:
+    decision = lookup(snapshot, RouteQuery(flow=Flow(protocol="", src="", dst=source)))
+    if decision.local or not decision.usable:
         return None
-    link = snapshot.link(found.nexthops[0].interface)
+    link = snapshot.link(decision.nexthops[0].interface)
     if link is None or link.kind != "bridge":
         return IngressInterface(interface=link.name) if link else None
     from kptrace.simulate.ip.bridge import (
@@ -142,21 +148,23 @@ def _skb(packet: Packet, node: Netns, topology: Topology, arrival: IngressInterf
     if arrival is not None:
         skb.iif, skb.physin = arrival.interface, arrival.port
     snapshot = topology.snapshots[node]
-    if UNNAMED in (skb.iif, *(link.name for link in snapshot.links)):
+    if UNKNOWN_DEVICE in (skb.iif, *(link.name for link in snapshot.links)):
         skb.unknown.update(_NAMES_OF_DEVICES)
     if not packet.flow.src and (arrival is not None or not snapshot.addresses):
         skb.unknown.update(_SOURCE)
     return skb
 
 
-def _tell(
+def _simulate(
     simulation: Simulation, skb: Skb, arrival: IngressInterface | None, socket: bool
 ) -> Branch:
     try:
         socket_lb.stop_where_devices_translate(simulation, skb, socket)
         if socket:
             socket_lb.translate(simulation, skb)
-        end = _reached(simulation, _run(simulation, Output(skb) if arrival is None else Input(skb)))
+        end = _delivery(
+            simulation, _run_ip_layer(simulation, Output(skb) if arrival is None else Input(skb))
+        )
     except Terminated as ended:
         end = ended
     return Branch(
@@ -173,7 +181,7 @@ def _tell(
     )
 
 
-def _run(simulation: Simulation, stage: Stage | Arrived) -> Stage | Arrived:
+def _run_ip_layer(simulation: Simulation, stage: Stage | Arrived) -> Stage | Arrived:
     """Until it leaves the IP layer; a packet to the node itself passes it twice, by way of lo."""
     while isinstance(stage, Output | Input):
         stage = (
@@ -184,7 +192,7 @@ def _run(simulation: Simulation, stage: Stage | Arrived) -> Stage | Arrived:
     return stage
 
 
-def _reached(simulation: Simulation, stage: Stage | Arrived) -> Terminated:
+def _delivery(simulation: Simulation, stage: Stage | Arrived) -> Terminated:
     """It was handed on: to a backend, or as it came."""
     assert isinstance(stage, Transmit | Local)
     skb = stage.skb
@@ -196,7 +204,7 @@ def _reached(simulation: Simulation, stage: Stage | Arrived) -> Terminated:
     asked = simulation.asked
     if (
         skb.translated
-        or _at_connect(simulation)
+        or _translated_at_connect(simulation)
         or simulation.topology.endpoint(asked.dst, asked.dport, asked.protocol)
     ):
         return Terminated(Outcome.DELIVERED)
@@ -205,7 +213,7 @@ def _reached(simulation: Simulation, stage: Stage | Arrived) -> Terminated:
     return Terminated(Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, asked.dst, description)
 
 
-def _at_connect(simulation: Simulation) -> bool:
+def _translated_at_connect(simulation: Simulation) -> bool:
     return any(step.hook == "connect" for step in simulation.steps)
 
 
@@ -215,6 +223,6 @@ def _backend(simulation: Simulation, skb: Skb) -> Endpoint | None:
     if skb.tracked is not None and skb.translated:
         flow = skb.tracked.connection.translated
     known = simulation.topology.endpoint(flow.dst, flow.dport, flow.protocol)
-    if known or not (skb.translated or _at_connect(simulation)):
+    if known or not (skb.translated or _translated_at_connect(simulation)):
         return known
     return Endpoint(address=flow.dst, port=flow.dport, protocol=flow.protocol)

@@ -38,21 +38,24 @@ class Topology(Value, dict=True):
     @cached_property
     def _homes(self) -> dict[str, Netns]:
         homes: dict[str, Netns] = {}
-        for netns, snapshot in sorted(self.snapshots.items(), key=lambda one: one[0]):
-            for one in snapshot.addresses:
-                link = snapshot.link(one.interface)
+        for netns, snapshot in sorted(self.snapshots.items(), key=lambda held: held[0]):
+            for held in snapshot.addresses:
+                link = snapshot.link(held.interface)
                 own = link is None or not (link.loopback or link.kind == "dummy")
-                if own and one.scope != "link":
-                    homes.setdefault(str(address(one.address)), netns)
+                if own and held.scope != "link":
+                    homes.setdefault(str(address(held.address)), netns)
         return homes
 
     @cached_property
     def _endpoints(self) -> dict[tuple[str, int, str], Endpoint]:
-        return {(one.address, one.port, one.protocol.lower()): one for one in self.endpoints}
+        return {
+            (endpoint.address, endpoint.port, endpoint.protocol.lower()): endpoint
+            for endpoint in self.endpoints
+        }
 
     @cached_property
     def _pods(self) -> dict[str, Endpoint]:
-        return {one.address: one for one in self.endpoints}
+        return {endpoint.address: endpoint for endpoint in self.endpoints}
 
     @cached_property
     def _pods_by_node(self) -> dict[str, list[Netns]]:
@@ -79,7 +82,7 @@ class Topology(Value, dict=True):
     def is_service(self, text: str) -> bool:
         """Whether it is a Service's address; where nobody told, whether it can be one."""
         if self.services is not None:
-            inside = (address(text) in network(one) for one in self.service_ranges)
+            inside = (address(text) in network(prefix) for prefix in self.service_ranges)
             return text in self.services or any(inside)
         return self.home(text) is None and self.pod_at(text) is None
 
@@ -105,7 +108,7 @@ class Topology(Value, dict=True):
             return
         peer = self.peer(netns, link)
         if peer is None:
-            yield from (one for one in self._wire() if one[0] != netns)
+            yield from (port for port in self._wire() if port[0] != netns)
             return
         there, end = peer
         bridge = self.snapshots[there].link(end.master) if end.master else None
@@ -151,4 +154,4 @@ class Topology(Value, dict=True):
 def _is_pods(snapshot: Snapshot, link: Link) -> bool:
     """A pod's end of a veth on its node has no address that is routed; an uplink has."""
     held = (*snapshot.on(link.name, 4), *snapshot.on(link.name, 6))
-    return link.kind == "veth" and all(one.scope == "link" for one in held)
+    return link.kind == "veth" and all(address_.scope == "link" for address_ in held)

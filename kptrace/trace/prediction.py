@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 
 from kptrace.kube.objects.cluster_state import ClusterState
 from kptrace.model import Flow, Netns, Packet, Prediction, Resolution, Source
-from kptrace.plugins.registry import with_programs
+from kptrace.plugins.registry import with_bpf_datapath
 from kptrace.simulate.predict import predict
 from kptrace.simulate.snapshot.snapshot import Snapshot, read_snapshot
 from kptrace.simulate.topology import Topology
@@ -129,4 +129,4 @@ def snapshots_of(texts: Mapping[Netns, Mapping[str, str]]) -> dict[Netns, Snapsh
 
 def _snapshot(place: Netns, files: Mapping[str, str]) -> Snapshot:
     read = read_snapshot(place, files)
-    return read if place.pod else with_programs(read, files)
+    return read if place.pod else with_bpf_datapath(read, files)

@@ -20,7 +20,7 @@ from kptrace.model import Netns, Prediction, Probe, Source, Value
 from kptrace.packet.probe_id import payload, preflight_id_of
 from kptrace.protocol import PreflightResult, SendPreflight, StartCapture, Stop
 from kptrace.protocol.recording import Recording
-from kptrace.simulate.ip.device import unseen_pod
+from kptrace.simulate.ip.device import missing_pod_netns
 from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace.trace.agent_session import AgentSession, unique, wait_all
 
@@ -143,7 +143,7 @@ def without_unprobed_pods(prediction: Prediction, run: Recording) -> Prediction:
     words = [w for w in run.replies if isinstance(w, PreflightResult) and w.entry is not None]
     chosen = {word.entry.reply.src for word in words if word.entry is not None}
     idle = [end for end in run.resolution.endpoints if words and end.address not in chosen]
-    spared = {unseen_pod(end.node, end.pod) for end in idle}
+    spared = {missing_pod_netns(end.node, end.pod) for end in idle}
     missing = tuple(one for one in prediction.missing if one not in spared)
     return msgspec.structs.replace(prediction, missing=missing)
 

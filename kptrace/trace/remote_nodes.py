@@ -96,7 +96,7 @@ class RemoteNodes:
         if new:
             self._say("looking at " + ", ".join(sorted({place.node for place in new})))
         self._crew.dump(new, FILES)
-        self._crew.dump((place for place in new if not place.pod), registry.wanted())
+        self._crew.dump((place for place in new if not place.pod), registry.extra_files())
         self._looked_at = places
         return places
 

@@ -56,7 +56,7 @@ def trace_and_report(
         crew.begin(behind[:MOST_NODES])
     near = crew.reachable_netns(unique((Netns(node=source.netns.node), source.netns)))
     crew.dump(near, (*FILES, RESOLV_CONF))
-    crew.dump((place for place in near if not place.pod), registry.wanted())
+    crew.dump((place for place in near if not place.pod), registry.extra_files())
     resolution = with_dns(question, source, resolution, crew, seed)
     probes: tuple[Probe, ...] = ()
     if resolution.address and source.netns in near:
@@ -140,7 +140,7 @@ def _reported(run: Recording, texts: Mapping[Netns, Mapping[str, str]]) -> Trace
 
         return diagnose_from_api(run, documents)
     made = diagnose(run, probe_evidence(run, documents, snapshots, prediction))
-    return msgspec.structs.replace(made, networks=registry.networks(snapshots, texts))
+    return msgspec.structs.replace(made, networks=registry.detected_networks(snapshots, texts))
 
 
 def _api_not_asked(run: Recording, told: NonApiSource) -> EvidenceSource:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from kptrace.plugins.registry import DetectedCni
 from kptrace.simulate.bpf.programs import BpfDatapath, Frontend, MonitorDrop
-from kptrace.simulate.snapshot.proxy_mode import translators
+from kptrace.simulate.snapshot.proxy_mode import service_tables
 from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace_plugins import cilium_json, cilium_maps, signs
 
@@ -46,7 +46,7 @@ def detect(node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
     found, table = _frontends(files)
     if len(devices) < 2 and not found:
         return None
-    others = translators(node.ruleset)
+    others = service_tables(node.ruleset)
     if found is None and others:
         found = ()  # kube-proxy translates, so it is no matter that the maps could not be read
     tunnel, mode = next(

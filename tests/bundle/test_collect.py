@@ -10,7 +10,7 @@ import pytest
 from kptrace.bundle import collect as gathering
 from kptrace.bundle.collect import NFT, STATE, collect
 from kptrace.model.errors import AgentError
-from kptrace.plugins.registry import wanted
+from kptrace.plugins.registry import extra_files
 from kptrace.protocol import Done, FileContent, ReadFiles, Reply, Request
 from kptrace.rules.live.queries import TABLES
 from kptrace.rules.load import load_ruleset
@@ -86,7 +86,7 @@ def taken(*agents: Node, nodes: tuple[str, ...] = ("a",)) -> gathering.Collected
 
 
 def test_the_state_of_a_node_and_the_api() -> None:
-    made = taken(Node("a", {TABLES: index(), **dict.fromkeys((*STATE, *wanted()), "x")}))
+    made = taken(Node("a", {TABLES: index(), **dict.fromkeys((*STATE, *extra_files()), "x")}))
     assert set(made.files) >= {"api/services.json", *(f"a/{name}" for name in STATE)}
     assert made.missing == ()
 

@@ -25,7 +25,7 @@ def known_to_python(group: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("group", ["kptrace.cni", "console_scripts", "pytest11", "nobody's"])
 def test_here_they_are_those_that_python_knows(group: str) -> None:
-    assert discovery.found(group) == known_to_python(group)
+    assert discovery.registered(group) == known_to_python(group)
 
 
 def test_on_a_path_of_all_sorts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,7 @@ def test_on_a_path_of_all_sorts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (far / "file.egg-info").write_text("[g]\nd = m\n")
     monkeypatch.setattr(sys, "path", [str(near), str(tmp_path / "missing"), str(far)])
     told = [("a", "m.n : o.p"), ("b", "another"), ("b", "m [extra]")]
-    assert discovery.found("g") == known_to_python("g") == told
+    assert discovery.registered("g") == known_to_python("g") == told
 
 
 def test_in_an_archive_and_an_egg_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,15 +48,15 @@ def test_in_an_archive_and_an_egg_as_well(tmp_path: Path, monkeypatch: pytest.Mo
     package(tmp_path / "one.egg", "EGG-INFO", "[g]\nb = m\n")
     path = [str(tmp_path / "all.pyz"), str(tmp_path / "one.egg")]
     monkeypatch.setattr(sys, "path", path)
-    assert discovery.found("g") == known_to_python("g") == [("a", "m"), ("b", "m")]
+    assert discovery.registered("g") == known_to_python("g") == [("a", "m"), ("b", "m")]
 
 
 def test_what_is_meant_is_loaded() -> None:
-    assert discovery.load("os.path") is sys.modules["os.path"]
-    assert discovery.load("json : decoder.JSONDecoder [extra]").__name__ == "JSONDecoder"  # type: ignore[attr-defined]
+    assert discovery.load_object("os.path") is sys.modules["os.path"]
+    assert discovery.load_object("json : decoder.JSONDecoder [extra]").__name__ == "JSONDecoder"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("value", ["", "a b", "os:", "os; rm", "no.such.module", "os:no_such"])
 def test_what_is_not_there_is_an_error(value: str) -> None:
     with pytest.raises((ValueError, ImportError, AttributeError)):
-        discovery.load(value)
+        discovery.load_object(value)

@@ -62,7 +62,7 @@ def chains(table: str, *names: str) -> str:
 
 
 def seen(files: dict[str, str]) -> DetectedCni | None:
-    return registry.recognise(read_snapshot(NODE, files), files).best
+    return registry.detect_network(read_snapshot(NODE, files), files).best
 
 
 VXLAN = link("flannel.1", "vxlan", id=1, port=8472)
@@ -203,7 +203,7 @@ def test_real_nodes_tell_their_network_and_their_proxy(
         ).decode()
         for path in (dumps / folder / name).iterdir()
     }
-    (told,) = registry.networks({NODE: read_snapshot(NODE, files)}, {NODE: files})
+    (told,) = registry.detected_networks({NODE: read_snapshot(NODE, files)}, {NODE: files})
     assert told.proxy == proxy
     # the kernel of the IPVS one has a tunl0, which is DOWN
     assert (told.name, told.signal) == ("Flannel (VXLAN)", "device flannel.1")

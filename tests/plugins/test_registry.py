@@ -39,7 +39,7 @@ def seen(name: str, sure: float) -> Plugin:
 
 def test_the_surest_plugin_wins() -> None:
     plugins = [seen("bridge", 0.3), seen("calico", 0.9), seen("kindnet", 0.5), Plugin("x", None)]
-    found = registry.recognise(read_snapshot(NODE, {}), {}, plugins)
+    found = registry.detect_network(read_snapshot(NODE, {}), {}, plugins)
     assert found.best is not None
     assert found.best.name == "calico"
     assert found.failed == ()
@@ -47,28 +47,28 @@ def test_the_surest_plugin_wins() -> None:
 
 def test_a_plugin_that_raises_is_named_and_the_others_are_asked_on() -> None:
     plugins = [Plugin("bad", ValueError("no such thing")), seen("calico", 0.9)]
-    found = registry.recognise(read_snapshot(NODE, {}), {}, plugins)
+    found = registry.detect_network(read_snapshot(NODE, {}), {}, plugins)
     assert found.best is not None
     assert found.failed == ("the plugin bad failed: ValueError: no such thing",)
 
 
 def test_files_that_several_plugins_want_are_asked_for_once() -> None:
     plugins = [seen("a", 1.0), seen("b", 1.0)]
-    assert registry.wanted(plugins) == ("a.txt", "shared.txt", "b.txt")
+    assert registry.extra_files(plugins) == ("a.txt", "shared.txt", "b.txt")
 
 
 def test_a_node_that_nobody_recognises_is_unknown_but_its_proxy_is_told() -> None:
     rules = "*nat\n:KUBE-SERVICES - [0:0]\n-A KUBE-SERVICES -d 10.0.0.1/32 -j RETURN\nCOMMIT\n"
     files = {"iptables-save.txt": rules}
-    (told,) = registry.networks({NODE: read_snapshot(NODE, files)}, {NODE: files})
+    (told,) = registry.detected_networks({NODE: read_snapshot(NODE, files)}, {NODE: files})
     assert (told.name, told.proxy, told.signal) == ("unknown", "iptables", "")
 
 
 def test_every_own_plugin_can_be_loaded() -> None:
-    broken = [p.name for p in registry.installed() if isinstance(p, registry._FailedPlugin)]
+    broken = [p.name for p in registry.installed_plugins() if isinstance(p, registry._FailedPlugin)]
     assert broken == []
     assert {"flannel", "calico", "cilium", "kindnet", "aws"} <= {
-        entry.name for entry in registry.installed()
+        entry.name for entry in registry.installed_plugins()
     }
 
 
@@ -80,8 +80,8 @@ from kptrace.simulate.snapshot.snapshot import read_snapshot
 
 files = {"ip-link.json": sys.argv[1], "example.txt": "hello\\n"}
 node = Netns(node="node-a")
-(told,) = registry.networks({node: read_snapshot(node, files)}, {node: files})
-print(json.dumps([told.name, told.signal, list(told.limits), list(registry.wanted())]))
+(told,) = registry.detected_networks({node: read_snapshot(node, files)}, {node: files})
+print(json.dumps([told.name, told.signal, list(told.limits), list(registry.extra_files())]))
 """
 
 

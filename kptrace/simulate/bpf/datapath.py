@@ -20,40 +20,42 @@ from kptrace.simulate.stages import Cross, Output, Stage
 
 def bpf_egress(simulation: Simulation, skb: Skb, link: Link, programs: BpfDatapath) -> Stage:
     """What the routes send out of such a device."""
-    _doubt(simulation, programs, link)
+    _mark_uncertain(simulation, programs, link)
     home = simulation.topology.home(skb.flow.dst)
     pod = simulation.topology.pod_at(skb.flow.dst)
     node = home.node if home else pod.node if pod else ""
     if node == skb.netns.node:
-        port = _port(simulation, skb, home)
+        port = _pod_device(simulation, skb, home)
         if port is not None:
             return Cross(skb, port)
-    remote = _address(simulation, node)
+    remote = _node_address(simulation, node)
     tunnel = simulation.at(skb).link(programs.tunnel)
     if node and node != skb.netns.node and remote and tunnel and tunnel.vxlan:
-        return _encapsulated(simulation, skb, tunnel, remote)
-    raise _lost(simulation, skb, link, programs)
+        return _encapsulate(simulation, skb, tunnel, remote)
+    raise _unknown_destination(simulation, skb, link, programs)
 
 
 def bpf_ingress(simulation: Simulation, skb: Skb, link: Link, programs: BpfDatapath) -> Exception:
     """What comes in by such a device."""
-    _doubt(simulation, programs, link)
-    return _lost(simulation, skb, link, programs)
+    _mark_uncertain(simulation, programs, link)
+    return _unknown_destination(simulation, skb, link, programs)
 
 
-def _doubt(simulation: Simulation, programs: BpfDatapath, link: Link) -> None:
+def _mark_uncertain(simulation: Simulation, programs: BpfDatapath, link: Link) -> None:
     simulation.choices.certain = False
     simulation.remark(
         f"{programs.owner}'s programs take it at {link.name}; what they decide is not read"
     )
 
 
-def _lost(simulation: Simulation, skb: Skb, link: Link, programs: BpfDatapath) -> Exception:
+def _unknown_destination(
+    simulation: Simulation, skb: Skb, link: Link, programs: BpfDatapath
+) -> Exception:
     description = f"where {programs.owner} sends what it takes at {link.name} is not known"
     return simulation.end(skb, Outcome.INCONCLUSIVE, None, link.name, description)
 
 
-def _port(simulation: Simulation, skb: Skb, home: Netns | None) -> Link | None:
+def _pod_device(simulation: Simulation, skb: Skb, home: Netns | None) -> Link | None:
     """The node's end of the pod's veth."""
     for link in simulation.at(skb).links:
         far = simulation.topology.peer(skb.netns, link) if home else None
@@ -62,7 +64,7 @@ def _port(simulation: Simulation, skb: Skb, home: Netns | None) -> Link | None:
     return None
 
 
-def _address(simulation: Simulation, node: str) -> str:
+def _node_address(simulation: Simulation, node: str) -> str:
     """The node's own, on the device that leads outside."""
     snapshot = simulation.topology.snapshot(Netns(node=node))
     routes = snapshot.table("main", 4) if snapshot else ()
@@ -73,7 +75,7 @@ def _address(simulation: Simulation, node: str) -> str:
     return ""
 
 
-def _encapsulated(simulation: Simulation, skb: Skb, tunnel: Link, remote: str) -> Stage:
+def _encapsulate(simulation: Simulation, skb: Skb, tunnel: Link, remote: str) -> Stage:
     assert tunnel.vxlan is not None
     simulation.add_step("seen", skb, tunnel.name, "out")
     flow = Flow(protocol="udp", src=tunnel.vxlan.local, dst=remote, dport=tunnel.vxlan.port)

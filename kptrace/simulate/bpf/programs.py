@@ -18,7 +18,7 @@ from functools import cached_property
 from kptrace.model import Flow, Value
 
 # the address of a frontend that stands for every address of the nodes
-ANY = ("0.0.0.0", "::")
+ANY_NODE_ADDRESS = ("0.0.0.0", "::")
 
 
 class Frontend(Value):
@@ -71,7 +71,10 @@ class BpfDatapath(Value, dict=True):
 
     @cached_property
     def _by_address(self) -> dict[tuple[str, int, str], Frontend]:
-        return {(one.address, one.port, one.protocol): one for one in self.frontends or ()}
+        return {
+            (frontend.address, frontend.port, frontend.protocol): frontend
+            for frontend in self.frontends or ()
+        }
 
     def frontend(self, address: str, port: int, protocol: str) -> Frontend | None:
         """With this protocol, else one that stands for any (before Cilium told them apart)."""

@@ -11,7 +11,7 @@ node port on every node (bpf/bpf_sock.c, sock4_wildcard_lookup).
 from __future__ import annotations
 
 from kptrace.model import CauseId, Netns, Outcome, RuleRef, SimulatedStep
-from kptrace.simulate.bpf.programs import ANY, BpfDatapath, Frontend
+from kptrace.simulate.bpf.programs import ANY_NODE_ADDRESS, BpfDatapath, Frontend
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
 from kptrace.simulate.stages import Terminated
@@ -23,26 +23,26 @@ def translate(simulation: Simulation, skb: Skb) -> None:
     if programs is None:
         return
     if programs.frontends is None:
-        _unread(simulation, skb, programs)
+        _stop_at_unread_maps(simulation, skb, programs)
         return
-    found = _frontend(simulation, skb, programs)
-    if found is None:
+    frontend = _frontend(simulation, skb, programs)
+    if frontend is None:
         return
-    if found.left:
+    if frontend.left:
         simulation.choices.certain = False
-        simulation.remark(found.left)
+        simulation.remark(frontend.left)
         return
-    if not found.backends:
-        description = f"{found.text} has no backend: {programs.owner} lets connect() fail"
+    if not frontend.backends:
+        description = f"{frontend.text} has no backend: {programs.owner} lets connect() fail"
         raise simulation.end(
-            skb, Outcome.NO_ENDPOINTS, CauseId.NO_ENDPOINTS, found.text, description
+            skb, Outcome.NO_ENDPOINTS, CauseId.NO_ENDPOINTS, frontend.text, description
         )
-    if found.remembers:
+    if frontend.remembers:
         simulation.remark(
             "a client that was there before is kept to its backend (ClientIP affinity)"
         )
-    chosen = simulation.choices.pick([1.0] * len(found.backends))
-    skb.set_destination(*found.backends[chosen])
+    chosen = simulation.choices.pick([1.0] * len(frontend.backends))
+    skb.set_destination(*frontend.backends[chosen])
     simulation.sent_flow = skb.flow
     simulation.steps.append(
         SimulatedStep(
@@ -50,7 +50,7 @@ def translate(simulation: Simulation, skb: Skb) -> None:
             action="dnat",
             packet=skb.packet,
             hook="connect",
-            rule=_rule(skb, programs, found, chosen + 1),
+            rule=_rule(skb, programs, frontend, chosen + 1),
             description=f"{programs.owner} puts a backend in its place at connect()",
             deterministic=simulation.choices.certain,
         )
@@ -63,24 +63,24 @@ def stop_where_devices_translate(simulation: Simulation, skb: Skb, socket: bool)
     """
     node = simulation.topology.snapshot(Netns(node=skb.netns.node))
     programs = node.programs if node else None
-    found = _frontend(simulation, skb, programs) if programs and programs.frontends else None
-    if programs is None or found is None or (socket and not found.left):
+    frontend = _frontend(simulation, skb, programs) if programs and programs.frontends else None
+    if programs is None or frontend is None or (socket and not frontend.left):
         return
-    description = found.left or f"{programs.owner} translates what comes from outside on devices"
+    description = frontend.left or f"{programs.owner} translates what comes from outside on devices"
     simulation.choices.certain = False
     raise Terminated(Outcome.INCONCLUSIVE, None, "", f"{description}: its programs are not read")
 
 
 def _frontend(simulation: Simulation, skb: Skb, programs: BpfDatapath) -> Frontend | None:
     flow = skb.flow
-    found = programs.frontend(flow.dst, flow.dport, flow.protocol)
-    home = simulation.topology.home(flow.dst) if found is None else None
+    frontend = programs.frontend(flow.dst, flow.dport, flow.protocol)
+    home = simulation.topology.home(flow.dst) if frontend is None else None
     if home is None or home.pod:
-        return found
-    return programs.frontend(ANY[skb.family == 6], flow.dport, flow.protocol)
+        return frontend
+    return programs.frontend(ANY_NODE_ADDRESS[skb.family == 6], flow.dport, flow.protocol)
 
 
-def _unread(simulation: Simulation, skb: Skb, programs: BpfDatapath) -> None:
+def _stop_at_unread_maps(simulation: Simulation, skb: Skb, programs: BpfDatapath) -> None:
     flow = skb.flow
     if simulation.topology.is_service(flow.dst) or flow.dport in simulation.topology.node_ports:
         description = (
@@ -90,15 +90,15 @@ def _unread(simulation: Simulation, skb: Skb, programs: BpfDatapath) -> None:
         raise Terminated(Outcome.INCONCLUSIVE, None, "", description)
 
 
-def _rule(skb: Skb, programs: BpfDatapath, found: Frontend, slot: int) -> RuleRef:
-    address, port = found.backends[slot - 1]
+def _rule(skb: Skb, programs: BpfDatapath, frontend: Frontend, slot: int) -> RuleRef:
+    address, port = frontend.backends[slot - 1]
     where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     return RuleRef(
         backend="bpf",
         family="ip6" if skb.family == 6 else "ip",
         table=programs.table,
-        chain=found.text.split(" ")[0],
+        chain=frontend.text.split(" ")[0],
         number=slot,
-        text=f"{found.text} slot {slot} -> {where}",
-        description=f"backend {slot} of {len(found.backends)}, chosen at connect()",
+        text=f"{frontend.text} slot {slot} -> {where}",
+        description=f"backend {slot} of {len(frontend.backends)}, chosen at connect()",
     )

@@ -14,7 +14,7 @@ own bridge is never translated back.
 from __future__ import annotations
 
 from kptrace.model import CauseId, Outcome
-from kptrace.simulate.ip.device import hand_over, resolve
+from kptrace.simulate.ip.device import deliver_to_unseen_pod, resolve
 from kptrace.simulate.ip.routing import RouteQuery, route_input
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
@@ -53,7 +53,7 @@ def switch(simulation: Simulation, stage: Frame) -> Stage | Arrived:
             simulation.bypassed.append(f"{skb.netns.node}: {off}")
         else:
             _bridged_hooks(simulation, skb, bridge, port, out)
-    return Cross(skb, out) if out else hand_over(simulation, skb, bridge)
+    return Cross(skb, out) if out else deliver_to_unseen_pod(simulation, skb, bridge)
 
 
 def _prerouting(simulation: Simulation, skb: Skb, bridge: Link, port: Link) -> None:
@@ -63,14 +63,14 @@ def _prerouting(simulation: Simulation, skb: Skb, bridge: Link, port: Link) -> N
     skb.prerouted = True
     if skb.flow.dst == before:
         return
-    found = route_input(
+    decision = route_input(
         simulation.at(skb), RouteQuery(flow=skb.flow, mark=skb.known_mark, iif=bridge.name)
     )
-    ways = {hop.interface for hop in found.nexthops} if found.usable else set()
-    if found.local or ways != {bridge.name}:
+    interfaces = {hop.interface for hop in decision.nexthops} if decision.usable else set()
+    if decision.local or interfaces != {bridge.name}:
         skb.mac = bridge.mac
         return
-    skb.hop = found.nexthops[0]
+    skb.hop = decision.nexthops[0]
     resolve(simulation, skb, bridge)
 
 

@@ -51,7 +51,7 @@ def cross(simulation: Simulation, stage: Cross) -> Stage | Arrived:
     simulation.add_step("seen", skb, link.name, "out")
     port = simulation.topology.peer(skb.netns, link)
     if port is None and not skb.netns.pod and (link.master or skb.unseen):
-        return hand_over(simulation, skb, link)
+        return deliver_to_unseen_pod(simulation, skb, link)
     port = port or _on_the_wire(simulation, skb, link)
     if port is None:
         return leave_known_topology(simulation, skb, link)
@@ -88,12 +88,12 @@ def receive(simulation: Simulation, stage: Receive) -> Stage | Arrived:
 def resolve(simulation: Simulation, skb: Skb, link: Link) -> None:
     """Set the frame's destination: the neighbour entry, or whoever would answer for it."""
     snapshot = simulation.at(skb)
-    wanted = (skb.hop.gateway if skb.hop else "") or skb.flow.dst
-    entry = snapshot.neighbour(link.name, wanted)
-    if _leads_to_unseen(simulation, skb, link, wanted):
+    next_hop = (skb.hop.gateway if skb.hop else "") or skb.flow.dst
+    entry = snapshot.neighbour(link.name, next_hop)
+    if _leads_to_unseen(simulation, skb, link, next_hop):
         skb.unseen, skb.mac = True, entry.mac if entry else ""
         return
-    skb.toward = simulation.topology.answering(skb.netns, link, wanted)
+    skb.toward = simulation.topology.answering(skb.netns, link, next_hop)
     if link.noarp:
         return
     if entry and entry.mac and entry.permanent:
@@ -103,14 +103,14 @@ def resolve(simulation: Simulation, skb: Skb, link: Link) -> None:
     elif entry and entry.mac:
         skb.mac = entry.mac
     else:
-        _unresolved(simulation, skb, link, wanted, failed=entry is not None)
+        _unresolved(simulation, skb, link, next_hop, failed=entry is not None)
         return
-    simulation.add_step("neighbour", skb, link.name, description=f"{wanted} is at {skb.mac}")
+    simulation.add_step("neighbour", skb, link.name, description=f"{next_hop} is at {skb.mac}")
 
 
-def _leads_to_unseen(simulation: Simulation, skb: Skb, link: Link, wanted: str) -> bool:
+def _leads_to_unseen(simulation: Simulation, skb: Skb, link: Link, next_hop: str) -> bool:
     """A device of a pod's own (Calico) whose other end is in a namespace that was not looked at."""
-    pod = simulation.topology.pod_at(wanted)
+    pod = simulation.topology.pod_at(next_hop)
     alone = link.kind == "veth" and not link.master and not skb.netns.pod
     if pod is None or not alone or simulation.topology.peer(skb.netns, link) is not None:
         return False
@@ -118,10 +118,10 @@ def _leads_to_unseen(simulation: Simulation, skb: Skb, link: Link, wanted: str) 
     return here and Netns(node=pod.node, pod=pod.pod) not in simulation.topology.snapshots
 
 
-def _unresolved(simulation: Simulation, skb: Skb, link: Link, wanted: str, failed: bool) -> None:
+def _unresolved(simulation: Simulation, skb: Skb, link: Link, next_hop: str, failed: bool) -> None:
     """Nobody whom we know answers. On the wire and for pods not looked at, that proves nothing."""
     skb.mac = ""
-    pod = simulation.topology.pod_at(wanted)
+    pod = simulation.topology.pod_at(next_hop)
     if pod is not None and Netns(node=pod.node, pod=pod.pod) not in simulation.topology.snapshots:
         skb.unseen = True
         return
@@ -129,9 +129,9 @@ def _unresolved(simulation: Simulation, skb: Skb, link: Link, wanted: str, faile
     if outwards and not failed:
         return
     stale = skb.translated or _was_translated(simulation)
-    cause = CauseId.STALE_DNAT if stale and wanted == skb.flow.dst else CauseId.NEIGHBOUR_FAILED
-    description = f"nobody on {link.name} has {wanted}"
-    object_name = f"{skb.netns.node}: {wanted} dev {link.name}"
+    cause = CauseId.STALE_DNAT if stale and next_hop == skb.flow.dst else CauseId.NEIGHBOUR_FAILED
+    description = f"nobody on {link.name} has {next_hop}"
+    object_name = f"{skb.netns.node}: {next_hop} dev {link.name}"
     if not (simulation.topology.endpoints or simulation.topology.on_link(skb.netns, link)):
         raise simulation.end(skb, Outcome.INCONCLUSIVE, cause, object_name, description, link.name)
     raise simulation.end(skb, Outcome.DROPPED, cause, object_name, description, link.name)
@@ -160,17 +160,17 @@ def _on_the_wire(simulation: Simulation, skb: Skb, link: Link) -> Port | None:
     return home, end
 
 
-def hand_over(simulation: Simulation, skb: Skb, link: Link) -> Arrived:
+def deliver_to_unseen_pod(simulation: Simulation, skb: Skb, link: Link) -> Arrived:
     """Handed to a pod whose own namespace is in no snapshot."""
     pod = simulation.topology.pod_at(skb.flow.dst)
     name = pod.pod if pod and pod.pod else skb.flow.dst
-    simulation.note_missing(unseen_pod(skb.netns.node, name))
+    simulation.note_missing(missing_pod_netns(skb.netns.node, name))
     netns = Netns(node=skb.netns.node, pod=name)
     skb.iif = link.name
     return Arrived(skb, netns, unseen=True)
 
 
-def unseen_pod(node: str, name: str) -> str:
+def missing_pod_netns(node: str, name: str) -> str:
     """What a prediction lacks there."""
     return f"{node}: the namespace of {name}"
 

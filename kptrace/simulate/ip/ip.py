@@ -24,10 +24,10 @@ from kptrace.simulate.stages import Arrived, Input, Local, Output, Stage, Termin
 
 def output(simulation: Simulation, stage: Output) -> Stage | Arrived:
     skb = stage.skb
-    found = _route_out(simulation, skb, skb.known_mark)
+    decision = _route_out(simulation, skb, skb.known_mark)
     if not skb.flow.src:
         skb.set_source(
-            source_address(simulation.at(skb), found, skb.hop, skb.flow.dst), skb.flow.sport
+            source_address(simulation.at(skb), decision, skb.hop, skb.flow.dst), skb.flow.sport
         )
         if not simulation.sent_flow.src:
             simulation.sent_flow = skb.flow
@@ -35,46 +35,48 @@ def output(simulation: Simulation, stage: Output) -> Stage | Arrived:
     if simulation.hook("output", skb):
         return Output(skb)
     if skb.rerouted:
-        found = _route_out(simulation, skb, skb.rerouted_mark)
+        decision = _route_out(simulation, skb, skb.rerouted_mark)
     _check_loopback_source(simulation, skb)
-    _note_route(simulation, skb, found)
+    _note_route(simulation, skb, decision)
     simulation.hook("postrouting", skb)
-    return _send(simulation, skb, found)
+    return _send(simulation, skb, decision)
 
 
 def receive(simulation: Simulation, stage: Input) -> Stage | Arrived:
     skb = stage.skb
-    wanted = skb.flow.dst
+    old_destination = skb.flow.dst
     if not skb.prerouted:
         simulation.hook("prerouting", skb)
     skb.prerouted = False
     # over lo it has its route already, unless nat drops that (nf_nat_ipv4_pre_routing)
-    if skb.socket or (skb.iif == "lo" and skb.flow.dst == wanted):
+    if skb.socket or (skb.iif == "lo" and skb.flow.dst == old_destination):
         return _deliver(simulation, skb)
     query = RouteQuery(flow=skb.flow, mark=skb.known_mark, iif=skb.iif)
-    found = route_input(simulation.at(skb), query)
-    if found.fault:
-        where = f"{skb.netns.node}: {found.description}"
-        raise simulation.end(skb, Outcome.DROPPED, found.fault, where, found.description)
-    if found.type in ("local", "broadcast", "multicast", "anycast"):
+    decision = route_input(simulation.at(skb), query)
+    if decision.fault:
+        object_name = f"{skb.netns.node}: {decision.description}"
+        raise simulation.end(
+            skb, Outcome.DROPPED, decision.fault, object_name, decision.description
+        )
+    if decision.type in ("local", "broadcast", "multicast", "anycast"):
         return _deliver(simulation, skb)
-    if not found.usable:
-        raise no_route(simulation, skb, found)
-    return _forward(simulation, skb, found)
+    if not decision.usable:
+        raise no_route(simulation, skb, decision)
+    return _forward(simulation, skb, decision)
 
 
-def _forward(simulation: Simulation, skb: Skb, found: RouteLookupResult) -> Stage | Arrived:
+def _forward(simulation: Simulation, skb: Skb, decision: RouteLookupResult) -> Stage | Arrived:
     if skb.packet.ttl <= 1:
         description = "its TTL is used up: the nodes send it in a circle"
-        raise simulation.end(skb, Outcome.DROPPED, CauseId.ROUTING_LOOP, found.text, description)
+        raise simulation.end(skb, Outcome.DROPPED, CauseId.ROUTING_LOOP, decision.text, description)
     skb.set_ttl(skb.packet.ttl - 1)
-    skb.hop = simulation.pick_hop(skb, found)
+    skb.hop = simulation.pick_hop(skb, decision)
     skb.oif = skb.hop.interface
-    _note_route(simulation, skb, found)
-    _check_mtu(simulation, skb, found)
+    _note_route(simulation, skb, decision)
+    _check_mtu(simulation, skb, decision)
     simulation.hook("forward", skb)
     simulation.hook("postrouting", skb)
-    return _send(simulation, skb, found)
+    return _send(simulation, skb, decision)
 
 
 def _deliver(simulation: Simulation, skb: Skb) -> Stage:
@@ -83,17 +85,17 @@ def _deliver(simulation: Simulation, skb: Skb) -> Stage:
 
 
 def _route_out(simulation: Simulation, skb: Skb, mark: int | None) -> RouteLookupResult:
-    found = lookup(simulation.at(skb), RouteQuery(flow=skb.flow, mark=mark))
-    if not found.usable:
-        raise no_route(simulation, skb, found)
-    skb.hop = simulation.pick_hop(skb, found)
-    skb.oif = "lo" if found.local else skb.hop.interface
-    return found
+    decision = lookup(simulation.at(skb), RouteQuery(flow=skb.flow, mark=mark))
+    if not decision.usable:
+        raise no_route(simulation, skb, decision)
+    skb.hop = simulation.pick_hop(skb, decision)
+    skb.oif = "lo" if decision.local else skb.hop.interface
+    return decision
 
 
-def _send(simulation: Simulation, skb: Skb, found: RouteLookupResult) -> Stage | Arrived:
+def _send(simulation: Simulation, skb: Skb, decision: RouteLookupResult) -> Stage | Arrived:
     snapshot = simulation.at(skb)
-    if found.local:
+    if decision.local:
         simulation.add_step("seen", skb, "lo", "out")
         skb.iif, skb.oif = "lo", ""
         simulation.add_step("seen", skb, "lo", "in")
@@ -105,16 +107,16 @@ def _send(simulation: Simulation, skb: Skb, found: RouteLookupResult) -> Stage |
     return Transmit(skb, link)
 
 
-def _note_route(simulation: Simulation, skb: Skb, found: RouteLookupResult) -> None:
-    simulation.add_step("route", skb, skb.oif, description=found.text)
+def _note_route(simulation: Simulation, skb: Skb, decision: RouteLookupResult) -> None:
+    simulation.add_step("route", skb, skb.oif, description=decision.text)
 
 
-def no_route(simulation: Simulation, skb: Skb, found: RouteLookupResult) -> Terminated:
+def no_route(simulation: Simulation, skb: Skb, decision: RouteLookupResult) -> Terminated:
     """The route that kills it, or that there is none, and what that means."""
-    node, text = skb.netns.node, found.text
-    if found.type in ("blackhole", "unreachable", "prohibit"):
-        outcome = Outcome.DROPPED if found.type == "blackhole" else Outcome.REJECTED
-        description = found.description or f"the route is {text}"
+    node, text = skb.netns.node, decision.text
+    if decision.type in ("blackhole", "unreachable", "prohibit"):
+        outcome = Outcome.DROPPED if decision.type == "blackhole" else Outcome.REJECTED
+        description = decision.description or f"the route is {text}"
         return simulation.end(skb, outcome, CauseId.BLACKHOLE_ROUTE, f"{node}: {text}", description)
     dst = skb.flow.dst
     description = f"no route to {dst}"
@@ -140,9 +142,9 @@ def _check_loopback_source(simulation: Simulation, skb: Skb) -> None:
         raise simulation.end(skb, Outcome.REJECTED, CauseId.MARTIAN, skb.oif, description, skb.oif)
 
 
-def _check_mtu(simulation: Simulation, skb: Skb, found: RouteLookupResult) -> None:
+def _check_mtu(simulation: Simulation, skb: Skb, decision: RouteLookupResult) -> None:
     link = simulation.at(skb).link(skb.oif)
-    mtu = (found.route.mtu if found.route else 0) or (link.mtu if link else 0)
+    mtu = (decision.route.mtu if decision.route else 0) or (link.mtu if link else 0)
     if mtu and skb.packet.length > mtu:
         description = f"{skb.packet.length} bytes do not fit the {mtu} of {skb.oif}"
         raise simulation.end(

@@ -70,46 +70,48 @@ def lookup(snapshot: Snapshot, query: RouteQuery) -> RouteLookupResult:
     """The routing decision alone, without the checks that an incoming packet meets."""
     certain = True
     skip_to = 0
-    for rule in sorted(snapshot.policy, key=lambda one: one.priority):
+    for rule in sorted(snapshot.policy, key=lambda rule: rule.priority):
         if rule.family != query.family or rule.priority < skip_to or not _selects(rule, query):
             continue
         if rule.action == "goto":
             skip_to = rule.goto
             continue
-        found = _follow(snapshot, rule, query)
-        if found is None:
+        decision = _follow(snapshot, rule, query)
+        if decision is None:
             continue
         unmarked = rule.mark is not None and query.mark is None
         if rule.opaque or unmarked:  # it may select this packet; the usual case is that it does not
             certain = False
             continue
-        return msgspec.structs.replace(found, certain=certain)
+        return msgspec.structs.replace(decision, certain=certain)
     return RouteLookupResult(type="none", certain=certain)
 
 
 def route_input(snapshot: Snapshot, query: RouteQuery) -> RouteLookupResult:
     """For a packet that came in by ``query.iif``, with the kernel's checks."""
     flow = query.flow
-    found = lookup(snapshot, query)
+    decision = lookup(snapshot, query)
     if query.family == 4 and _is_own(snapshot, query):
-        return _faulty(found, CauseId.MARTIAN, f"the source {flow.src} is this node's own address")
+        return _with_fault(
+            decision, CauseId.MARTIAN, f"the source {flow.src} is this node's own address"
+        )
     if query.family == 4 and (fault := _bad_source(snapshot, query)):
-        return _faulty(found, CauseId.RP_FILTER, fault)
+        return _with_fault(decision, CauseId.RP_FILTER, fault)
     loopback = address(flow.dst).is_loopback and not _is_loopback(snapshot, query.iif)
     if loopback and not may_route_localnet(snapshot, query.iif):
-        return _faulty(
-            found, CauseId.MARTIAN, f"{flow.dst} came in by {query.iif}: route_localnet is 0"
+        return _with_fault(
+            decision, CauseId.MARTIAN, f"{flow.dst} came in by {query.iif}: route_localnet is 0"
         )
-    if found.type in ("local", "broadcast", "multicast", "anycast"):
-        return found
-    if (off := forwarding_off(snapshot, query.family, query.iif)) and found.type != "blackhole":
-        return _faulty(found, CauseId.IP_FORWARD_OFF, off)
-    return found
+    if decision.type in ("local", "broadcast", "multicast", "anycast"):
+        return decision
+    if (off := forwarding_off(snapshot, query.family, query.iif)) and decision.type != "blackhole":
+        return _with_fault(decision, CauseId.IP_FORWARD_OFF, off)
+    return decision
 
 
 def may_route_localnet(snapshot: Snapshot, interface: str) -> bool:
     """Whether 127.0.0.0/8 may cross the interface; kube-proxy turns it on for NodePorts."""
-    return snapshot.sysctls is None or _either(snapshot, interface, "route_localnet")
+    return snapshot.sysctls is None or _all_or_interface(snapshot, interface, "route_localnet")
 
 
 def forwarding_off(snapshot: Snapshot, family: int, interface: str) -> str:
@@ -131,12 +133,12 @@ def address_type(snapshot: Snapshot, text: str, interface: str = "") -> str:
 
     ``inet_dev_addr_type`` (fib_frontend.c) looks nowhere but there; IPv6 asks the whole FIB.
     """
-    wanted = address(text)
-    if wanted.version == 6:
+    destination = address(text)
+    if destination.version == 6:
         return _address_type6(snapshot, text, interface)
-    if wanted.is_multicast:
+    if destination.is_multicast:
         return "multicast"
-    if wanted.is_unspecified or text == "255.255.255.255":
+    if destination.is_unspecified or text == "255.255.255.255":
         return "broadcast"
     best = _best(
         snapshot, "local", RouteQuery(flow=Flow(protocol="", src="", dst=text), oif=interface)
@@ -146,18 +148,18 @@ def address_type(snapshot: Snapshot, text: str, interface: str = "") -> str:
 
 def _address_type6(snapshot: Snapshot, text: str, interface: str) -> str:
     """__nft_fib6_eval_type: with an interface, local is what that interface itself has."""
-    found = lookup(snapshot, RouteQuery(flow=Flow(protocol="", src="", dst=text)))
-    if found.type in _DEAD_ENDS:
-        return "unreachable" if found.type == "none" else found.type
-    if found.type == "anycast":
-        return found.type
-    if _has(snapshot, interface, text) if interface else found.local:
+    decision = lookup(snapshot, RouteQuery(flow=Flow(protocol="", src="", dst=text)))
+    if decision.type in _DEAD_ENDS:
+        return "unreachable" if decision.type == "none" else decision.type
+    if decision.type == "anycast":
+        return decision.type
+    if _is_on_interface(snapshot, interface, text) if interface else decision.local:
         return "local"
     return "multicast" if address(text).is_multicast else "unicast"
 
 
-def _has(snapshot: Snapshot, interface: str, text: str) -> bool:
-    return any(one.address == text for one in snapshot.on(interface, 6))
+def _is_on_interface(snapshot: Snapshot, interface: str, text: str) -> bool:
+    return any(held.address == text for held in snapshot.on(interface, 6))
 
 
 def address_kinds(snapshot: Snapshot, text: str, interface: str = "") -> frozenset[str]:
@@ -165,14 +167,20 @@ def address_kinds(snapshot: Snapshot, text: str, interface: str = "") -> frozens
 
     With an interface, local is what that interface itself has.
     """
-    wanted = address(text)
-    named = "multicast" if wanted.is_multicast else "unspec" if wanted.is_unspecified else "unicast"
+    destination = address(text)
+    named = (
+        "multicast"
+        if destination.is_multicast
+        else "unspec"
+        if destination.is_unspecified
+        else "unicast"
+    )
     query = RouteQuery(flow=Flow(protocol="", src="", dst=text), oif=interface)
-    found = lookup(snapshot, query)
-    if found.type in _DEAD_ENDS:
+    decision = lookup(snapshot, query)
+    if decision.type in _DEAD_ENDS:
         return frozenset({named, "unreachable"})
-    local = _has(snapshot, interface, text) if interface else found.local
-    return frozenset({named} | ({"local"} if local else set()) | ({"anycast"} & {found.type}))
+    local = _is_on_interface(snapshot, interface, text) if interface else decision.local
+    return frozenset({named} | ({"local"} if local else set()) | ({"anycast"} & {decision.type}))
 
 
 def source_address(
@@ -198,19 +206,19 @@ def interface_address(
     else its first; of another interface when it has none. MASQUERADE takes this one.
     """
     first = ""
-    for one in snapshot.on(interface, 4):
-        if one.secondary or _SCOPES.get(one.scope, 0) > _SCOPES.get(scope, 0):
+    for held in snapshot.on(interface, 4):
+        if held.secondary or _SCOPES.get(held.scope, 0) > _SCOPES.get(scope, 0):
             continue
-        if not near or _same_network(one.address, near, one.length):
-            return one.address
-        first = first or one.address
+        if not near or _same_network(held.address, near, held.length):
+            return held.address
+        first = first or held.address
     if first:
         return first
     elsewhere = (
-        one.address
-        for one in snapshot.addresses
-        if ":" not in one.address and one.scope != "link" and not one.secondary
-        if _SCOPES.get(one.scope, 0) <= _SCOPES.get(scope, 0)
+        held.address
+        for held in snapshot.addresses
+        if ":" not in held.address and held.scope != "link" and not held.secondary
+        if _SCOPES.get(held.scope, 0) <= _SCOPES.get(scope, 0)
     )
     return next(elsewhere, "")
 
@@ -253,15 +261,15 @@ def _follow(snapshot: Snapshot, rule: RoutingRule, query: RouteQuery) -> RouteLo
     if best.destination.prefixlen <= rule.suppress:
         return None
     return RouteLookupResult(
-        type=best.type, route=best, nexthops=_alive(best, query.oif), table=rule.table
+        type=best.type, route=best, nexthops=_live_nexthops(best, query.oif), table=rule.table
     )
 
 
 def _best(snapshot: Snapshot, table: str, query: RouteQuery) -> Route | None:
-    wanted = address(query.flow.dst)
+    destination = address(query.flow.dst)
     best: Route | None = None
     for route in snapshot.table(table, query.family):
-        if wanted not in route.destination or not _reachable(route, query.oif):
+        if destination not in route.destination or not _reachable(route, query.oif):
             continue
         if best is None or _rank(route) < _rank(best):
             best = route
@@ -273,10 +281,10 @@ def _rank(route: Route) -> tuple[int, int]:
 
 
 def _reachable(route: Route, oif: str) -> bool:
-    return not route.nexthops or bool(_alive(route, oif))
+    return not route.nexthops or bool(_live_nexthops(route, oif))
 
 
-def _alive(route: Route, oif: str) -> tuple[Nexthop, ...]:
+def _live_nexthops(route: Route, oif: str) -> tuple[Nexthop, ...]:
     return tuple(
         hop for hop in route.nexthops if not hop.dead and (not oif or hop.interface == oif)
     )
@@ -288,7 +296,7 @@ def _is_own(snapshot: Snapshot, query: RouteQuery) -> bool:
     """
     source = query.flow.src
     held = bool(source) and snapshot.holds(source) is not None
-    return held and not _either(snapshot, query.iif, "accept_local")
+    return held and not _all_or_interface(snapshot, query.iif, "accept_local")
 
 
 def _bad_source(snapshot: Snapshot, query: RouteQuery) -> str:
@@ -301,7 +309,7 @@ def _bad_source(snapshot: Snapshot, query: RouteQuery) -> str:
     )
     if not mode:
         return ""
-    marked = _either(snapshot, query.iif, "src_valid_mark")
+    marked = _all_or_interface(snapshot, query.iif, "src_valid_mark")
     unmarked = RouteQuery(flow=query.flow, mark=query.mark if marked else 0, iif=query.iif)
     back = reverse_path(snapshot, unmarked)
     if not back.usable:
@@ -312,7 +320,7 @@ def _bad_source(snapshot: Snapshot, query: RouteQuery) -> str:
     return ""
 
 
-def _either(snapshot: Snapshot, interface: str, name: str) -> bool:
+def _all_or_interface(snapshot: Snapshot, interface: str, name: str) -> bool:
     return bool(snapshot.conf(4, "all", name) or snapshot.conf(4, interface, name))
 
 
@@ -325,29 +333,37 @@ def _source6(snapshot: Snapshot, interface: str, dst: str) -> str:
     """RFC 6724 as far as it decides here (ipv6_get_saddr_eval): the destination itself, scope, not
     deprecated, of the interface that it leaves by, longest match.
     """
-    wanted = address(dst)
+    destination = address(dst)
 
-    def rank(one: InterfaceAddress) -> tuple[bool, bool, bool, bool, int]:
-        own = address(one.address)
-        narrow = one.scope != "global" and not (wanted.is_link_local or wanted.is_loopback)
-        common = 128 - (int(own) ^ int(wanted)).bit_length()
-        length = min(common, one.length)
-        return own != wanted, narrow, one.deprecated, one.interface != interface, -length
+    def rank(held: InterfaceAddress) -> tuple[bool, bool, bool, bool, int]:
+        candidate = address(held.address)
+        narrow = held.scope != "global" and not (
+            destination.is_link_local or destination.is_loopback
+        )
+        common = 128 - (int(candidate) ^ int(destination)).bit_length()
+        length = min(common, held.length)
+        return (
+            candidate != destination,
+            narrow,
+            held.deprecated,
+            held.interface != interface,
+            -length,
+        )
 
     usable = [
-        one
-        for one in snapshot.addresses
-        if ":" in one.address and not one.tentative
-        if not wanted.is_link_local or one.interface == interface
+        held
+        for held in snapshot.addresses
+        if ":" in held.address and not held.tentative
+        if not destination.is_link_local or held.interface == interface
     ]
     return min(usable, key=rank).address if usable else ""
 
 
-def _same_network(one: str, other: str, length: int) -> bool:
-    left, right = address(one), address(other)
+def _same_network(first: str, second: str, length: int) -> bool:
+    left, right = address(first), address(second)
     shift = left.max_prefixlen - length
     return left.version == right.version and int(left) >> shift == int(right) >> shift
 
 
-def _faulty(found: RouteLookupResult, fault: CauseId, description: str) -> RouteLookupResult:
-    return msgspec.structs.replace(found, fault=fault, description=description)
+def _with_fault(decision: RouteLookupResult, fault: CauseId, description: str) -> RouteLookupResult:
+    return msgspec.structs.replace(decision, fault=fault, description=description)

@@ -35,13 +35,13 @@ class Connection(msgspec.Struct):
 
     @property
     def status(self) -> frozenset[str]:
-        told = {
+        flags = {
             "snat": self.snat,
             "dnat": self.dnat,
             "confirmed": self.confirmed,
             "seen-reply": self.replied,
         }
-        return frozenset(name for name, so in told.items() if so)
+        return frozenset(name for name, is_set in flags.items() if is_set)
 
     def set_destination(self, dst: str, dport: int) -> None:
         self.dnat = self.dnat or (dst, dport) != (self.reply.src, self.reply.sport)
@@ -93,13 +93,13 @@ class Conntrack(msgspec.Struct):
             if entry.zone != zone:
                 continue
             # without ports a packet to oneself looks like its answer; ICMP's type tells them apart
-            if entry.original == flow and not _answers(packet):
+            if entry.original == flow and not _is_icmp_reply(packet):
                 return SkbConntrack(entry)
             if entry.reply == flow:
                 entry.replied = True
                 return SkbConntrack(entry, "reply")
         begun = Connection(original=flow, reply=flow.reverse, zone=zone)
-        return SkbConntrack(begun) if _begins(packet) else None
+        return SkbConntrack(begun) if _may_begin_connection(packet) else None
 
     def confirm(self, entry: Connection) -> None:
         if not entry.confirmed:
@@ -107,18 +107,18 @@ class Conntrack(msgspec.Struct):
             self.entries.append(entry)
 
 
-def _answers(packet: Packet) -> bool:
+def _is_icmp_reply(packet: Packet) -> bool:
     return packet.icmp is not None and packet.icmp[0] in (0, 129)
 
 
-def _begins(packet: Packet) -> bool:
+def _may_begin_connection(packet: Packet) -> bool:
     """tcp_new() and icmp_new(): a SYN, or an ACK of a connection that is older than the table."""
     if packet.flow.protocol == "tcp" and packet.flags:
         flags = set(packet.flags)
         return not flags & {"R", "F"} and ("S" in flags) != ("A" in flags)
     if packet.icmp is not None:
-        return packet.icmp[0] in _QUESTIONS.get(packet.flow.protocol, ())
+        return packet.icmp[0] in _ICMP_REQUESTS.get(packet.flow.protocol, ())
     return True
 
 
-_QUESTIONS = {"icmp": (8, 13, 15, 17), "icmpv6": (128, 139)}
+_ICMP_REQUESTS = {"icmp": (8, 13, 15, 17), "icmpv6": (128, 139)}

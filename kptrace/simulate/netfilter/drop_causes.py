@@ -19,14 +19,14 @@ _NO_ENDPOINTS = ("no-endpoint-services", "no-endpoint-nodeports")
 def drop_cause(killed: PacketDropped, skb: Skb) -> Terminated:
     ref = killed.ref
     if ref.backend == "ipvs":
-        return _by_ipvs(killed)
+        return _ipvs_cause(killed)
     object_name = f"{ref.table} {ref.chain} {ref.number or 'policy'}: {ref.text}"
     description = f"{ref.description or ref.text} ({ref.table} {ref.chain})"
     outcome, cause = _classify(killed, skb)
     return Terminated(outcome, cause, object_name, description)
 
 
-def _by_ipvs(killed: PacketDropped) -> Terminated:
+def _ipvs_cause(killed: PacketDropped) -> Terminated:
     ref = killed.ref
     if ref.text == NO_SERVER:
         return Terminated(

@@ -70,7 +70,7 @@ _PASSIVE = (RandomMatch, NthMatch, Limit, Recent, Socket, UnknownStatement, Coun
 _STATUS = Field(key="ct status")
 
 # a numgen of more values than this is not spread out but guessed
-_MANY = 1 << 16
+_NUMGEN_LIMIT = 1 << 16
 
 
 class EvalContext(msgspec.Struct):
@@ -131,10 +131,10 @@ class EvalContext(msgspec.Struct):
     def _probability(self, part: Match) -> float | None:
         """How likely the match is; None where nobody here can know."""
         if isinstance(part, AnyOf):
-            found = [self._probability(test) for test in part.tests]
-            if any(one == 1 for one in found):
+            probabilities = [self._probability(test) for test in part.tests]
+            if any(probability == 1 for probability in probabilities):
                 return float(not part.negated)
-            return None if None in found else float(part.negated)
+            return None if None in probabilities else float(part.negated)
         assert isinstance(part, Comparison)
         if part.left == _STATUS and part.op in ("==", "!="):
             return None  # its whole value has bits that no dump tells
@@ -154,8 +154,8 @@ class EvalContext(msgspec.Struct):
             return None
         match op:
             case "==" | "!=" if masked and isinstance(left, frozenset):
-                wanted = self._names(right)
-                return None if wanted is None else (left == wanted - {"0"}) == (op == "==")
+                names = self._names(right)
+                return None if names is None else (left == names - {"0"}) == (op == "==")
             case "==" | "!=":
                 inside = self._inside(left, right)
                 return None if inside is None else inside == (op == "==")
@@ -171,13 +171,13 @@ class EvalContext(msgspec.Struct):
         """Whether the value is one of those that the right side stands for."""
         match right:
             case AnonymousSet(items=items):
-                return _either(self._inside(left, item) for item in items)
+                return _any_true(self._inside(left, item) for item in items)
             case SetRef():
                 return self._member(left, right)
             case Concat(parts=parts) if isinstance(left, tuple):
                 if len(parts) != len(left):
                     return False
-                return _both(self._inside(*pair) for pair in zip(left, parts, strict=True))
+                return _all_true(self._inside(*pair) for pair in zip(left, parts, strict=True))
             case Concat() if left is UNKNOWN:
                 return None
             case Const(value=value) if isinstance(left, frozenset):
@@ -192,10 +192,10 @@ class EvalContext(msgspec.Struct):
         return None if isinstance(other, MissingField) else left == other
 
     def _member(self, left: Plain, ref: SetRef) -> bool | None:
-        found = self.snapshot.ruleset.named(self.rule, ref)
-        if found is None or isinstance(left, frozenset):
+        named_set = self.snapshot.ruleset.named(self.rule, ref)
+        if named_set is None or isinstance(left, frozenset):
             return None
-        element = _looked_for(left if isinstance(left, tuple) else (left,), found.members)
+        element = _find_element(left if isinstance(left, tuple) else (left,), named_set.members)
         return None if element is UNKNOWN else element is not ABSENT
 
     def _names(self, right: Expr) -> frozenset[str] | None:
@@ -216,16 +216,16 @@ class EvalContext(msgspec.Struct):
         """Every value that the expression can have, each with its weight."""
         match expr:
             case NumGen(mod=mod, offset=offset) | Hash(mod=mod, offset=offset):
-                if not 0 < mod <= _MANY:
+                if not 0 < mod <= _NUMGEN_LIMIT:
                     return [(1.0, UNKNOWN)]
                 return [(1 / mod, number + offset) for number in range(mod)]
             case BitwiseExpr(left=left, right=right, op=op):
                 names, mask = self._names(right), self.value(right)
                 return [
-                    (weight, one & names)
-                    if isinstance(one, frozenset) and names is not None and op == "and"
-                    else (weight, _bits(op, one, mask))
-                    for weight, one in self.spread(left)
+                    (weight, value & names)
+                    if isinstance(value, frozenset) and names is not None and op == "and"
+                    else (weight, _bits(op, value, mask))
+                    for weight, value in self.spread(left)
                 ]
             case MapLookup(key=key, map=entries):
                 return self._looked_up(key, entries)
@@ -238,7 +238,7 @@ class EvalContext(msgspec.Struct):
             case Field(key=key):
                 return read_field(key, self.skb, self.snapshot)
             case Concat(parts=parts):
-                return _joined([self.value(part) for part in parts])
+                return _concatenate([self.value(part) for part in parts])
             case Fib():
                 return self._fib(expr)
             case Range(low=low, high=high):
@@ -264,13 +264,13 @@ class EvalContext(msgspec.Struct):
 
         Values by chance that meet the same entry are one possibility.
         """
-        found: list[tuple[float, Element | MapElement | MissingField]] = []
+        elements: list[tuple[float, Element | MapElement | MissingField]] = []
         for weight, value in self.spread(key):
             entry = self._entry(value, entries)
-            if found and found[-1][1] is entry:
-                weight += found.pop()[0]
-            found.append((weight, entry))
-        return found
+            if elements and elements[-1][1] is entry:
+                weight += elements.pop()[0]
+            elements.append((weight, entry))
+        return elements
 
     def _entry(
         self, key: Plain, entries: SetRef | AnonymousMap
@@ -285,10 +285,10 @@ class EvalContext(msgspec.Struct):
                 if inside:
                     return entry
             return ABSENT
-        found = self.snapshot.ruleset.named(self.rule, entries)
-        if found is None or isinstance(key, frozenset):
+        named_map = self.snapshot.ruleset.named(self.rule, entries)
+        if named_map is None or isinstance(key, frozenset):
             return UNKNOWN
-        return _looked_for(key if isinstance(key, tuple) else (key,), found.members)
+        return _find_element(key if isinstance(key, tuple) else (key,), named_map.members)
 
     def _fib(self, fib: Fib) -> Plain:
         skb, flags = self.skb, set(fib.flags)
@@ -301,45 +301,51 @@ class EvalContext(msgspec.Struct):
             kind = address_type if fib.result == "type" else address_kinds
             return kind(self.snapshot, asked, interface)
         query = RouteQuery(flow=skb.flow, mark=skb.known_mark if "mark" in flags else 0)
-        found = (reverse_path if backwards else lookup)(self.snapshot, query)
-        if not found.certain:
+        decision = (reverse_path if backwards else lookup)(self.snapshot, query)
+        if not decision.certain:
             return UNKNOWN
         # nft_fib4_eval: what is this host's own is no way
-        ways = [hop.interface for hop in found.nexthops] if found.usable and not found.local else []
-        way = interface if interface in ways else "" if interface else "".join(ways[:1])
+        interfaces = (
+            [hop.interface for hop in decision.nexthops]
+            if decision.usable and not decision.local
+            else []
+        )
+        chosen = (
+            interface if interface in interfaces else "" if interface else "".join(interfaces[:1])
+        )
         if skb.iif == "lo":  # nft_fib_is_loopback: it came from here
-            way = "lo"
+            chosen = "lo"
         match fib.result:
             case "check":
-                return int(bool(way))
+                return int(bool(chosen))
             case "oif":
-                return way or 0
+                return chosen or 0
             case "oifname":
-                return way
+                return chosen
             case _:
                 return UNKNOWN
 
 
-def _joined(values: list[Plain]) -> Plain:
+def _concatenate(values: list[Plain]) -> Plain:
     """A key. One place that the packet lacks makes the whole none of its."""
     joined: list[str | int | MissingField] = []
     for value in values:
         if value is ABSENT:
             return ABSENT
-        joined += value if isinstance(value, tuple) else (_known(value),)
+        joined += value if isinstance(value, tuple) else (_without_flags(value),)
     return tuple(joined)
 
 
-def _known(value: Datum) -> str | int | MissingField:
+def _without_flags(value: Datum) -> str | int | MissingField:
     return UNKNOWN if isinstance(value, frozenset) else value
 
 
-def _looked_for(key: Keyed, members: SetElements) -> Element | MissingField:
+def _find_element(key: Keyed, members: SetElements) -> Element | MissingField:
     """The element that holds the key; UNKNOWN where that depends on what nobody can tell."""
-    told = tuple(one for one in key if not isinstance(one, MissingField))
-    if len(told) == len(key):
-        return members.lookup(told) or ABSENT
-    like = members.like(tuple(None if isinstance(one, MissingField) else one for one in key))
+    known = tuple(part for part in key if not isinstance(part, MissingField))
+    if len(known) == len(key):
+        return members.lookup(known) or ABSENT
+    like = members.like(tuple(None if isinstance(part, MissingField) else part for part in key))
     possible = any(_may_hold(places(element.key), key) for element in like)
     return UNKNOWN if possible else ABSENT
 
@@ -348,24 +354,29 @@ def _may_hold(parts: tuple[Expr, ...], key: Keyed) -> bool:
     if len(parts) != len(key):
         return True
     pairs = zip(parts, key, strict=True)
-    return all(isinstance(one, MissingField) or holds(part, one) for part, one in pairs)
+    return all(isinstance(value, MissingField) or holds(part, value) for part, value in pairs)
 
 
-def _either(found: Iterable[bool | None]) -> bool | None:
-    seen = list(found)
-    return True if True in seen else None if None in seen else False
+def _any_true(truths: Iterable[bool | None]) -> bool | None:
+    values = list(truths)
+    return True if True in values else None if None in values else False
 
 
-def _both(found: Iterable[bool | None]) -> bool | None:
-    seen = list(found)
-    return False if False in seen else None if None in seen else True
+def _all_true(truths: Iterable[bool | None]) -> bool | None:
+    values = list(truths)
+    return False if False in values else None if None in values else True
 
 
 def _ordered(left: Plain, op: str, right: Plain) -> bool | None:
-    one, other = _number(left), _number(right)
-    if one is None or other is None:
+    left_number, right_number = _number(left), _number(right)
+    if left_number is None or right_number is None:
         return None
-    return {"<": one < other, ">": one > other, "<=": one <= other, ">=": one >= other}[op]
+    return {
+        "<": left_number < right_number,
+        ">": left_number > right_number,
+        "<=": left_number <= right_number,
+        ">=": left_number >= right_number,
+    }[op]
 
 
 def _number(value: Plain) -> int | None:
@@ -382,15 +393,15 @@ def _number(value: Plain) -> int | None:
 def _bits(op: str, left: Plain, right: Plain) -> Plain:
     if isinstance(left, MissingField) or isinstance(right, MissingField):
         return ABSENT if ABSENT in (left, right) else UNKNOWN
-    one, other = _number(left), _number(right)
-    if one is None or other is None:
+    left_number, right_number = _number(left), _number(right)
+    if left_number is None or right_number is None:
         return UNKNOWN
     result = {
-        "and": one & other,
-        "or": one | other,
-        "xor": one ^ other,
-        "lshift": one << min(other, 128),
-        "rshift": one >> min(other, 128),
+        "and": left_number & right_number,
+        "or": left_number | right_number,
+        "xor": left_number ^ right_number,
+        "lshift": left_number << min(right_number, 128),
+        "rshift": left_number >> min(right_number, 128),
     }[op]
     if isinstance(left, str):  # an address stays one
         whole = type(address(left))

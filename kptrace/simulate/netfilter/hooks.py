@@ -49,8 +49,8 @@ _MATCHES = (Comparison, AnyOf, RandomMatch, NthMatch, Recent, Limit, Socket)
 _CONNTRACK, _NAT_DST, _NAT_SRC = -200, -100, 100
 _DESTINATION = frozenset({"prerouting", "output"})
 # a kernel lets no chain be entered by way of itself; a hostile text may claim it
-_VISITS = 1000
-_WAYS = 64  # to find out whether a nat table would act at all
+_MAX_CHAIN_VISITS = 1000
+_NAT_PROBE_LIMIT = 64  # to find out whether a nat table would act at all
 
 
 class PacketDropped(Value):
@@ -119,14 +119,14 @@ class Netfilter:
             stages.append((answer, lambda skb: self.ipvs.answer(hook, skb)))
             if request is not None:
                 stages.append((request, lambda skb: self._balance(hook, skb)))
-        for _, stage in sorted(stages, key=lambda one: one[0]):
+        for _, stage in sorted(stages, key=lambda entry: entry[0]):
             yield stage
 
     def _balance(self, hook: str, skb: Skb) -> PacketDropped | SentByIpvs | None:
-        found = self.ipvs.request(hook, skb)
-        if isinstance(found, Refused):
-            return PacketDropped(hook=hook, ref=found.ref, reply="icmp port-unreachable")
-        return found
+        decision = self.ipvs.request(hook, skb)
+        if isinstance(decision, Refused):
+            return PacketDropped(hook=hook, ref=decision.ref, reply="icmp port-unreachable")
+        return decision
 
     # --- conntrack and NAT --------------------------------------------------------------------
 
@@ -167,15 +167,25 @@ class Netfilter:
         assert skb.tracked is not None
         entry, original = skb.tracked.connection, skb.tracked.direction == "original"
         if hook in _DESTINATION and (entry.dnat if original else entry.snat):
-            wanted, old = skb.tracked.destination(), (skb.flow.dst, skb.flow.dport)
-            if wanted != old:
-                skb.set_destination(*wanted)
-                self._step(skb, hook, "dnat", description=_back(original, old[0], wanted[0]))
+            new, old = skb.tracked.destination(), (skb.flow.dst, skb.flow.dport)
+            if new != old:
+                skb.set_destination(*new)
+                self._step(
+                    skb,
+                    hook,
+                    "dnat",
+                    description=_translation_description(original, old[0], new[0]),
+                )
         elif hook not in _DESTINATION and (entry.snat if original else entry.dnat):
-            wanted, old = skb.tracked.source(), (skb.flow.src, skb.flow.sport)
-            if wanted != old:
-                skb.set_source(*wanted)
-                self._step(skb, hook, "snat", description=_back(original, old[0], wanted[0]))
+            new, old = skb.tracked.source(), (skb.flow.src, skb.flow.sport)
+            if new != old:
+                skb.set_source(*new)
+                self._step(
+                    skb,
+                    hook,
+                    "snat",
+                    description=_translation_description(original, old[0], new[0]),
+                )
 
     def _in_order(self, chains: Sequence[Chain], side: str, skb: Skb) -> list[Chain]:
         """Of chains with one priority whose age is not known: where one translates and others have
@@ -186,7 +196,7 @@ class Netfilter:
         while left:
             same = [chain for chain in left if chain.priority == left[0].priority]
             left = [chain for chain in left if chain not in same]
-            if _ages_known(same):
+            if _registration_order_known(same):
                 ordered += same
                 continue
             tried = [(chain, self._tried(chain, side, skb)) for chain in same]
@@ -214,8 +224,8 @@ class Netfilter:
             acts = killed is not None or getattr(probe.tracked.connection, side)
             return acts, bool(steps)
 
-        ways = [told.result for told in enumerate_branches(walk, _WAYS)[0]]
-        acts, meets = (any(found) for found in zip(*ways, strict=True))
+        ways = [branch.result for branch in enumerate_branches(walk, _NAT_PROBE_LIMIT)[0]]
+        acts, meets = (any(results) for results in zip(*ways, strict=True))
         return acts if meets or acts else None
 
     def _route(self, chain: Chain, skb: Skb) -> PacketDropped | None:
@@ -276,7 +286,7 @@ class Netfilter:
             frames.pop()
         chain = self.snapshot.ruleset.chain(base.table, name)
         visits[name] += 1
-        if chain is None or visits[name] > _VISITS or len(frames) > _VISITS:
+        if chain is None or visits[name] > _MAX_CHAIN_VISITS or len(frames) > _MAX_CHAIN_VISITS:
             self._doubt(f"chain {name} of {base.table.name} cannot be followed")
             return
         frames.append(iter(chain.rules.candidates_for_destination(skb.flow.dst)))
@@ -342,7 +352,7 @@ def _continues(effect: Effect) -> bool:
     return isinstance(effect, Verdict) and effect.kind == "continue"
 
 
-def _ages_known(chains: Sequence[Chain]) -> bool:
+def _registration_order_known(chains: Sequence[Chain]) -> bool:
     ages = {chain.age for chain in chains}
     nft = all(chain.table.backend == "nft" for chain in chains)
     return len(chains) == 1 or (nft and (0, 0) not in ages and len(ages) == len(chains))
@@ -360,6 +370,6 @@ def _policy_ref(chain: Chain) -> RuleRef:
     )
 
 
-def _back(original: bool, old: str, new: str) -> str:
+def _translation_description(original: bool, old: str, new: str) -> str:
     how = "as its first packet was" if original else "conntrack takes the translation back"
     return f"{old} => {new}, {how}"

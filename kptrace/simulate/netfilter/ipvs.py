@@ -55,7 +55,7 @@ BY_PORT = {
 }
 NO_SERVER = "no server"
 QUIESCENT = "net.ipv4.vs.expire_quiescent_template"
-SOON = 10  # seconds; a template that ends within them may be gone when the packet comes
+EXPIRES_SOON = 10  # seconds; a template that ends within them may be gone when the packet comes
 _WEIGHTED = frozenset({"wrr", "wlc", "sed", "nq", "sh", "dh", "mh"})
 
 
@@ -89,9 +89,12 @@ class Ipvs(msgspec.Struct):
         if skb.ipvs:
             return
         flow = skb.flow
-        for one in self.known:
-            asked = one.asked
-            from_server = (flow.protocol, flow.src, flow.sport) == (asked.protocol, *one.server)
+        for balanced in self.known:
+            asked = balanced.asked
+            from_server = (flow.protocol, flow.src, flow.sport) == (
+                asked.protocol,
+                *balanced.server,
+            )
             if from_server and (flow.dst, flow.dport) == (asked.src, asked.sport):
                 skb.set_source(asked.dst, asked.dport)
                 description = f"{flow.src} => {asked.dst}, IPVS takes the translation back"
@@ -116,11 +119,11 @@ class Ipvs(msgspec.Struct):
         """The server that an earlier connection bound the client to, if it still may have it: also
         one of weight 0, unless a sysctl (kube-proxy sets it) forbids that (ip_vs_check_template).
         """
-        found = service.binding(client)
-        server = _bound_server(service, found) if found else None
-        if found is None or server is None:
+        binding = service.binding(client)
+        server = _bound_server(service, binding) if binding else None
+        if binding is None or server is None:
             return None
-        if found.seconds < SOON:
+        if binding.seconds < EXPIRES_SOON:
             self.choices.certain = False
         expires = self.snapshot.sysctl(QUIESCENT) if server.weight == 0 else 0
         if expires is None:
@@ -145,7 +148,7 @@ class Ipvs(msgspec.Struct):
         if server.method != "masq":
             self.choices.certain = False
             description = f"IPVS forwards by the method {server.method}, which is not followed here"
-            raise Terminated(Outcome.INCONCLUSIVE, None, named(service), description)
+            raise Terminated(Outcome.INCONCLUSIVE, None, service_name(service), description)
         asked = skb.flow
         where = server.address, server.port or asked.dport
         self.known.append(Balanced(asked, where))
@@ -157,8 +160,10 @@ class Ipvs(msgspec.Struct):
                 entry.reply = msgspec.structs.replace(entry.reply, src=where[0], sport=where[1])
         else:
             skb.tracked, skb.untracked = None, True
-        description = kept_words(service, server, asked.src) or chosen(service)
-        ref = _ref(service, server, f"{load(server)}: {description}")
+        description = persistence_description(service, server, asked.src) or scheduling_description(
+            service
+        )
+        ref = _rule_ref(service, server, f"{server_load(server)}: {description}")
         self._step(skb, hook, "dnat", description, ref)
         here = lookup(self.snapshot, RouteQuery(flow=skb.flow, mark=skb.known_mark)).local
         return None if here else SentByIpvs()
@@ -166,8 +171,8 @@ class Ipvs(msgspec.Struct):
     def _refused(self, hook: str, skb: Skb, service: VirtualService) -> Refused:
         empty = not service.servers
         what = "has no server" if empty else "has only servers of weight 0"
-        description = f"IPVS {what} for {named(service)} and refuses"
-        ref = _ref(service, None, description)
+        description = f"IPVS {what} for {service_name(service)} and refuses"
+        ref = _rule_ref(service, None, description)
         self._step(skb, hook, "rejected", description, ref)
         return Refused(ref=ref)
 
@@ -188,97 +193,104 @@ class Ipvs(msgspec.Struct):
         )
 
 
-def chosen(service: VirtualService) -> str:
+def scheduling_description(service: VirtualService) -> str:
     """How the server is chosen, in words."""
     willing = sum(server.weight > 0 for server in service.servers)
     if willing == 1:
-        return f"IPVS has one server that takes connections{_kept(service)}"
-    return f"IPVS chooses one of {willing} servers: {_scheduler(service)}{_kept(service)}"
+        return f"IPVS has one server that takes connections{_persistence_clause(service)}"
+    how = _scheduler_description(service) + _persistence_clause(service)
+    return f"IPVS chooses one of {willing} servers: {how}"
 
 
-def _kept(service: VirtualService) -> str:
+def _persistence_clause(service: VirtualService) -> str:
     if not service.persistent:
         return ""
-    return f"; a client keeps its server for {_span(service.persistent)}"
+    return f"; a client keeps its server for {_duration(service.persistent)}"
 
 
 def _bound_server(service: VirtualService, bound: PersistentClient) -> RealServer | None:
     where = bound.address, bound.port
-    return next((one for one in service.servers if (one.address, one.port) == where), None)
+    return next(
+        (server for server in service.servers if (server.address, server.port) == where), None
+    )
 
 
-def kept_words(service: VirtualService, server: RealServer, client: str) -> str:
+def persistence_description(service: VirtualService, server: RealServer, client: str) -> str:
     """Why this one, where the client was there before; empty: it was not, or is kept elsewhere."""
-    found = service.binding(client)
-    if found is None or _bound_server(service, found) is not server:
+    binding = service.binding(client)
+    if binding is None or _bound_server(service, binding) is not server:
         return ""
-    where = _end(server.address, server.port)
-    return f"an earlier connection of this client binds it to {where} for {found.seconds} s more"
+    where = _endpoint_text(server.address, server.port)
+    return f"an earlier connection of this client binds it to {where} for {binding.seconds} s more"
 
 
-def taken(service: VirtualService, number: int, by: str, client: str = "") -> str:
+def choice_description(service: VirtualService, number: int, by: str, client: str = "") -> str:
     """Of a server that was chosen: its load before, why, and who (``by``) has it in a table."""
     server = service.servers[number - 1]
-    if kept := kept_words(service, server, client):
-        return f"{load(server)}: taken, as {kept}" + (f"; {by} has it" if by else "")
-    rivals = any(one.weight for one in service.servers if one is not server)
-    why = _scheduler(service) if rivals else "no other takes connections"
+    if kept := persistence_description(service, server, client):
+        return f"{server_load(server)}: taken, as {kept}" + (f"; {by} has it" if by else "")
+    rivals = any(rival.weight for rival in service.servers if rival is not server)
+    why = _scheduler_description(service) if rivals else "no other takes connections"
     if service.persistent and rivals:
-        why = f"a client keeps its server for {_span(service.persistent)}; the first time {why}"
-    return f"{load(server)}: taken, as {why}" + (f"; {by} has it" if by else "")
+        why = f"a client keeps its server for {_duration(service.persistent)}; the first time {why}"
+    return f"{server_load(server)}: taken, as {why}" + (f"; {by} has it" if by else "")
 
 
-def _scheduler(service: VirtualService) -> str:
+def _scheduler_description(service: VirtualService) -> str:
     name = service.scheduler
     by_port = f"{name}-port" in service.flags and name in BY_PORT
     return BY_PORT[name] if by_port else SCHEDULERS.get(name, f"{name} decides")
 
 
-def _span(seconds: int) -> str:
+def _duration(seconds: int) -> str:
     for size, name in ((3600, "h"), (60, "min")):
         if seconds % size == 0:
             return f"{seconds // size} {name}"
     return f"{seconds} s"
 
 
-def _ref(service: VirtualService, server: RealServer | None, description: str = "") -> RuleRef:
+def _rule_ref(service: VirtualService, server: RealServer | None, description: str = "") -> RuleRef:
     """As a rule: the service is the chain, the server's place in it the number."""
     number = service.servers.index(server) + 1 if server else 0
     text = NO_SERVER if not service.servers else "-w 0"
     if server:
-        text = f"-r {_end(server.address, server.port)} -m -w {server.weight}"
+        text = f"-r {_endpoint_text(server.address, server.port)} -m -w {server.weight}"
     return RuleRef(
         backend="ipvs",
         family=service.family,
         table="ipvs",
-        chain=named(service),
+        chain=service_name(service),
         number=number,
         text=text,
         description=description
-        or (f"{load(server)}: {chosen(service)}" if server else chosen(service)),
+        or (
+            f"{server_load(server)}: {scheduling_description(service)}"
+            if server
+            else scheduling_description(service)
+        ),
     )
 
 
-def load(server: RealServer) -> str:
+def server_load(server: RealServer) -> str:
     """``10.244.1.11:8080 weight 1, active 0, inactive 2``, the connections that it had."""
-    told = f"{_end(server.address, server.port)} weight {server.weight}"
+    text = f"{_endpoint_text(server.address, server.port)} weight {server.weight}"
     if server.active is None:
-        return told
-    return f"{told}, active {server.active}, inactive {server.inactive}"
+        return text
+    return f"{text}, active {server.active}, inactive {server.inactive}"
 
 
-def others(service: VirtualService, ref: RuleRef) -> Iterator[RuleRef]:
+def other_servers(service: VirtualService, ref: RuleRef) -> Iterator[RuleRef]:
     """The servers that the choice did not fall on."""
     for number, server in enumerate(service.servers, 1):
         if number != ref.number:
-            yield _ref(service, server, load(server))
+            yield _rule_ref(service, server, server_load(server))
 
 
-def named(service: VirtualService) -> str:
+def service_name(service: VirtualService) -> str:
     if service.protocol == "fwmark":
         return f"mark {service.fwmark}"
-    return f"{_end(service.address, service.port)}/{service.protocol}"
+    return f"{_endpoint_text(service.address, service.port)}/{service.protocol}"
 
 
-def _end(address: str, port: int) -> str:
+def _endpoint_text(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

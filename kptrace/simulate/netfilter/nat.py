@@ -33,8 +33,8 @@ from kptrace.simulate.snapshot.snapshot import Snapshot
 
 _RANDOM = frozenset({"random", "fully-random"})
 _WITH_ID = frozenset({"icmp", "icmpv6"})
-_FEW = 64
-Where = tuple[str, int]
+_ENUMERATED_RANGE = 64
+AddressPort = tuple[str, int]
 
 
 def translate(
@@ -62,7 +62,7 @@ def _lacks_key(statement: Dnat | Snat | Redirect | Masquerade, context: EvalCont
     return isinstance(addr, MapLookup) and context.value(addr) is ABSENT
 
 
-def _destination(statement: Dnat | Redirect, context: EvalContext) -> Where | None:
+def _destination(statement: Dnat | Redirect, context: EvalContext) -> AddressPort | None:
     flow = context.skb.flow
     keeps = not _RANDOM & set(statement.flags)
     if isinstance(statement, Dnat):
@@ -94,11 +94,11 @@ def _own_address(context: EvalContext) -> str:
 def _interface_own(snapshot: Snapshot, interface: str, family: int) -> str:
     if family == 4:
         return interface_address(snapshot, interface)
-    usable = (one.address for one in snapshot.on(interface, 6) if one.scope == "global")
+    usable = (held.address for held in snapshot.on(interface, 6) if held.scope == "global")
     return next(usable, "")
 
 
-def _source(statement: Snat | Masquerade, context: EvalContext) -> Where | None:
+def _source(statement: Snat | Masquerade, context: EvalContext) -> AddressPort | None:
     skb = context.skb
     keeps = not _RANDOM & set(statement.flags)
     where: Plain
@@ -106,13 +106,13 @@ def _source(statement: Snat | Masquerade, context: EvalContext) -> Where | None:
         where = _chosen(statement.addr, context, skb.flow.src, keeps)
     else:
         where = masquerade_address(context.snapshot, skb.oif, skb.hop, skb.flow.dst) or skb.flow.src
-    found = _with_port(where, statement.port, context, skb.flow.src, skb.flow.sport, keeps)
-    if found and statement.port is None and not keeps:
-        return found[0], 0
-    return found
+    target = _with_port(where, statement.port, context, skb.flow.src, skb.flow.sport, keeps)
+    if target and statement.port is None and not keeps:
+        return target[0], 0
+    return target
 
 
-def tproxy_target(statement: Tproxy, context: EvalContext) -> Where | None:
+def tproxy_target(statement: Tproxy, context: EvalContext) -> AddressPort | None:
     flow = context.skb.flow
     where = _chosen(statement.addr, context, flow.dst, keeps=True)
     return _with_port(where, statement.port, context, flow.dst, flow.dport, keeps=True)
@@ -123,7 +123,7 @@ def tproxy_target(statement: Tproxy, context: EvalContext) -> Where | None:
 
 def _with_port(
     where: Plain, port: Expr | None, context: EvalContext, old: str, old_port: int, keeps: bool
-) -> Where | None:
+) -> AddressPort | None:
     """The new address and port; None where a map has no entry for the packet."""
     parts = where if isinstance(where, tuple) else (where,)
     number = old_port if len(parts) < 2 else parts[1]
@@ -147,7 +147,7 @@ def _chosen(expr: Expr | None, context: EvalContext, old: str, keeps: bool) -> P
     if keeps and first <= address(old) <= last:  # type: ignore[operator]
         return old
     span = int(last) - int(first) + 1
-    if span > _FEW:
+    if span > _ENUMERATED_RANGE:
         context.choices.certain = False
         return str(first)
     return str(first + context.choices.pick([1 / span] * span))
@@ -155,20 +155,20 @@ def _chosen(expr: Expr | None, context: EvalContext, old: str, keeps: bool) -> P
 
 def _port(expr: Expr, context: EvalContext, old: int, keeps: bool) -> str | int | MissingField:
     if not isinstance(expr, Range):
-        found = context.value(expr)
-        return UNKNOWN if isinstance(found, tuple | frozenset) else found
+        value = context.value(expr)
+        return UNKNOWN if isinstance(value, tuple | frozenset) else value
     low, high = int(expr.low), int(expr.high)
     if keeps and low <= old <= high:
         return old
     span = high - low + 1
-    return low + context.choices.pick([1 / span] * span) if span <= _FEW else 0
+    return low + context.choices.pick([1 / span] * span) if span <= _ENUMERATED_RANGE else 0
 
 
 # --- the connection ---------------------------------------------------------------------------
 
 
 def _set_destination(
-    where: Where, context: EvalContext, effects: RuleEffects, anew: bool
+    where: AddressPort, context: EvalContext, effects: RuleEffects, anew: bool
 ) -> Effect:
     """``anew``: the id of a question of ICMP, which nobody here keeps, is another one."""
     skb = context.skb
@@ -182,7 +182,9 @@ def _set_destination(
     return ACCEPT
 
 
-def _set_source(where: Where, context: EvalContext, effects: RuleEffects, anew: bool) -> Effect:
+def _set_source(
+    where: AddressPort, context: EvalContext, effects: RuleEffects, anew: bool
+) -> Effect:
     skb = context.skb
     if skb.tracked is None or skb.tracked.connection.snat_done:
         return ACCEPT

@@ -21,7 +21,7 @@ from kptrace.simulate.snapshot.snapshot import Snapshot
 
 RESET = "tcp reset"
 ENDED = "ends the refusal"
-_WAYS = 16
+_BRANCH_LIMIT = 16
 
 
 def silent_reject_note(description: str) -> str:
@@ -29,7 +29,7 @@ def silent_reject_note(description: str) -> str:
     return next((clause for clause in description.split("; ") if clause.endswith(ENDED)), "")
 
 
-def ended_in_output(snapshot: Snapshot, skb: Skb, reply: str) -> RuleRef | None:
+def output_drop(snapshot: Snapshot, skb: Skb, reply: str) -> RuleRef | None:
     family = "ip6" if skb.family == 6 else "ip"
     chains = snapshot.ruleset.base_chains(family, "output")
     if all(chain.policy == "accept" and not len(chain.rules) for chain in chains):
@@ -41,7 +41,7 @@ def ended_in_output(snapshot: Snapshot, skb: Skb, reply: str) -> RuleRef | None:
         ended = there.run("output", copy.deepcopy(answer))
         return ended if isinstance(ended, PacketDropped) else None
 
-    ways, _ = enumerate_branches(walk, _WAYS)
+    ways, _ = enumerate_branches(walk, _BRANCH_LIMIT)
     return next((way.result.ref for way in ways if way.result is not None), None)
 
 
@@ -51,8 +51,8 @@ def _answer(snapshot: Snapshot, skb: Skb, reply: str) -> Skb:
         protocol = "icmpv6" if skb.family == 6 else "icmp"
         own = interface_address(snapshot, skb.iif) if skb.iif and skb.family == 4 else ""
         flow = Flow(protocol=protocol, src=own or flow.src, dst=flow.dst)
-    found = lookup(snapshot, RouteQuery(flow=flow, mark=0))
-    hop = found.nexthops[0] if found.nexthops else None
+    decision = lookup(snapshot, RouteQuery(flow=flow, mark=0))
+    hop = decision.nexthops[0] if decision.nexthops else None
     tracked = skb.tracked and SkbConntrack(
         copy.deepcopy(skb.tracked.connection),
         "reply" if skb.tracked.direction == "original" else "original",
@@ -61,7 +61,7 @@ def _answer(snapshot: Snapshot, skb: Skb, reply: str) -> Skb:
     return Skb(
         netns=skb.netns,
         packet=Packet(flow=flow, flags="R" if reply == RESET else "", ttl=64),
-        oif="lo" if found.local else hop.interface if hop else "",
+        oif="lo" if decision.local else hop.interface if hop else "",
         hop=hop,
         tracked=tracked,
         untracked=skb.untracked,

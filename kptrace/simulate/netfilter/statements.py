@@ -34,7 +34,7 @@ from kptrace.simulate.netfilter.fields import ABSENT, UNKNOWN, read_field
 from kptrace.simulate.netfilter.nat import tproxy_target, translate
 
 
-def _is_of_others(reply: str, context: EvalContext) -> bool:
+def _is_other_protocol(reply: str, context: EvalContext) -> bool:
     """nft lists no test of the protocol or the family beside a refusal that is of one only."""
     if reply == "tcp reset":
         return context.skb.flow.protocol != "tcp"
@@ -46,8 +46,8 @@ def act(statement: Statement, context: EvalContext, effects: RuleEffects) -> Eff
         case Verdict():
             return statement
         case VerdictMap(key=key, map=entries):
-            return _mapped(key, entries, context, effects)
-        case Reject(reply=reply) if _is_of_others(reply, context):
+            return _verdict_from_map(key, entries, context, effects)
+        case Reject(reply=reply) if _is_other_protocol(reply, context):
             return NftBreak()
         case Reject(reply=reply):
             return RejectEffect(reply=reply)
@@ -66,20 +66,20 @@ def act(statement: Statement, context: EvalContext, effects: RuleEffects) -> Eff
     return None
 
 
-def _mapped(
+def _verdict_from_map(
     key: Expr, entries: SetRef | AnonymousMap, context: EvalContext, effects: RuleEffects
 ) -> Effect:
-    ways = context.elements(key, entries)
-    _, found = ways[context.choices.pick([weight for weight, _ in ways])]
-    if found is ABSENT:
+    entries_met = context.elements(key, entries)
+    _, entry = entries_met[context.choices.pick([weight for weight, _ in entries_met])]
+    if entry is ABSENT:
         return NftBreak()
-    if found is UNKNOWN or not isinstance(found.data, Verdict):  # type: ignore[union-attr]
+    if entry is UNKNOWN or not isinstance(entry.data, Verdict):  # type: ignore[union-attr]
         context.choices.certain = False
         context.remark("a verdict map could not be looked up, taken as without a match")
         return NftBreak()
     if isinstance(entries, SetRef):
         effects.via_map = (*effects.via_map, entries.name)
-    return found.data  # type: ignore[union-attr]
+    return entry.data  # type: ignore[union-attr]
 
 
 def _assign(statement: SetField, context: EvalContext, effects: RuleEffects) -> Effect:

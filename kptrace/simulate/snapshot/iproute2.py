@@ -48,7 +48,7 @@ Noun = TypeVar("Noun")
 def read_links(text: str, source: str) -> tuple[Link, ...]:
     raws = [raw for raw in _decode(text, source, RawLink) if raw.ifname]
     index = {raw.ifname: raw.ifindex for raw in raws}
-    return _each(raws, source, lambda raw: _link(raw, index))
+    return _converted(raws, source, lambda raw: _link(raw, index))
 
 
 def read_addresses(text: str, source: str) -> tuple[InterfaceAddress, ...]:
@@ -58,25 +58,25 @@ def read_addresses(text: str, source: str) -> tuple[InterfaceAddress, ...]:
         for info in raw.addr_info
         if info.family in ("inet", "inet6") and info.local
     ]
-    return _each(pairs, source, lambda pair: _assigned(*pair))
+    return _converted(pairs, source, lambda pair: _interface_address(*pair))
 
 
 def read_routes(text: str, source: str) -> tuple[Route, ...]:
     """``ip route show table all`` prints both families, ``ip -6`` one; each knows its own."""
     raws = _decode(text, source, RawRoute)
-    return _each(raws, source, lambda raw: _route(raw, 6 if _is_v6(raw, source) else 4))
+    return _converted(raws, source, lambda raw: _route(raw, 6 if _is_v6(raw, source) else 4))
 
 
 def read_rules(text: str, source: str, family: int) -> tuple[RoutingRule, ...]:
-    return _each(_decode(text, source, RawRule), source, lambda raw: _rule(raw, family))
+    return _converted(_decode(text, source, RawRule), source, lambda raw: _rule(raw, family))
 
 
 def read_neighbours(text: str, source: str) -> tuple[Neighbour, ...]:
-    return _each(_decode(text, source, RawNeighbour), source, _neighbour)
+    return _converted(_decode(text, source, RawNeighbour), source, _neighbour)
 
 
 def read_fdb(text: str, source: str) -> tuple[FdbEntry, ...]:
-    return _each(_decode(text, source, RawFdb), source, _fdb)
+    return _converted(_decode(text, source, RawFdb), source, _fdb)
 
 
 def read_sysctls(text: str, source: str) -> dict[str, str]:
@@ -97,16 +97,18 @@ def _decode(text: str, source: str, raw: type[Raw]) -> list[Raw]:
         return []
     try:
         # `[{},{...}]`: iproute2 prints an empty object for what its filter left out
-        found = msgspec.json.decode(text)
-        return msgspec.convert([one for one in found if one != {}], list[raw])  # type: ignore[valid-type]
+        decoded = msgspec.json.decode(text)
+        return msgspec.convert([entry for entry in decoded if entry != {}], list[raw])  # type: ignore[valid-type]
     except (msgspec.MsgspecError, TypeError, RecursionError) as error:
         hint = "the file must hold what `ip -j` or `bridge -j` printed, unchanged"
         raise ParseError(source, 0, f"not iproute2's JSON: {error}", hint) from None
 
 
-def _each(raws: Iterable[Raw], source: str, make: Callable[[Raw], Noun]) -> tuple[Noun, ...]:
+def _converted(
+    raws: Iterable[Raw], source: str, convert: Callable[[Raw], Noun]
+) -> tuple[Noun, ...]:
     try:
-        return tuple(make(raw) for raw in raws)
+        return tuple(convert(raw) for raw in raws)
     except ValueError as error:
         raise ParseError(source, 0, str(error), "is the file complete?") from None
 
@@ -154,22 +156,22 @@ def _vxlan(data: InfoData) -> Vxlan:
 
 
 def _ipip(data: InfoData) -> Ipip:
-    return Ipip(local=_end(data.local), remote=_end(data.remote))
+    return Ipip(local=_endpoint(data.local), remote=_endpoint(data.remote))
 
 
 def _geneve(data: InfoData) -> Geneve:
     return Geneve(
         vni=data.id or 0,
         port=6081 if data.port is None else data.port,
-        remote=_end(data.remote or data.remote6),
+        remote=_endpoint(data.remote or data.remote6),
         external=data.external,
     )
 
 
 def _gre(kind: str, data: InfoData) -> Gre:
     return Gre(
-        local=_end(data.local),
-        remote=_end(data.remote),
+        local=_endpoint(data.local),
+        remote=_endpoint(data.remote),
         key_in=_key(data.ikey),
         key_out=_key(data.okey),
         framed=_GRE[kind],
@@ -177,7 +179,7 @@ def _gre(kind: str, data: InfoData) -> Gre:
     )
 
 
-def _end(text: str) -> str:
+def _endpoint(text: str) -> str:
     return "" if text in ("", "any") else str(address(text))
 
 
@@ -186,7 +188,7 @@ def _key(text: str) -> int | None:
     return int(address(text)) if text else None
 
 
-def _assigned(interface: str, info: AddrInfo) -> InterfaceAddress:
+def _interface_address(interface: str, info: AddrInfo) -> InterfaceAddress:
     address(info.local)
     return InterfaceAddress(
         interface=interface,
@@ -212,7 +214,7 @@ def _route(raw: RawRoute, family: int) -> Route:
     hops = tuple(_nexthop(hop) for hop in raw.nexthops)
     if not hops and raw.dev:
         hops = (_nexthop(RawNexthop(raw.gateway, raw.via, raw.dev, raw.weight, raw.flags)),)
-    mtu = next((one["mtu"] for one in raw.metrics if isinstance(one.get("mtu"), int)), 0)
+    mtu = next((metric["mtu"] for metric in raw.metrics if isinstance(metric.get("mtu"), int)), 0)
     return Route(
         destination=network(everything if raw.dst == "default" else raw.dst),
         type=raw.type,
@@ -252,7 +254,7 @@ def _route_text(raw: RawRoute) -> str:
 
 
 def _rule(raw: RawRule, family: int) -> RoutingRule:
-    opaque = any(one is not None for one in (raw.tos, raw.uid_start, raw.tun_id)) or (
+    opaque = any(selector is not None for selector in (raw.tos, raw.uid_start, raw.tun_id)) or (
         raw.l3mdev is not msgspec.UNSET or raw.suppress_ifgroup is not None
     )
     goto = raw.goto if isinstance(raw.goto, int) else int(raw.goto, 0)
@@ -285,9 +287,9 @@ def _selector(text: str, length: int | None) -> Network | None:
     return network(text if length is None else f"{text}/{length}")
 
 
-def _ports(one: int | None, start: int | None, end: int | None) -> tuple[int, int] | None:
-    if one is not None:
-        return one, one
+def _ports(single: int | None, start: int | None, end: int | None) -> tuple[int, int] | None:
+    if single is not None:
+        return single, single
     return None if start is None or end is None else (start, end)
 
 

@@ -11,7 +11,7 @@ from kptrace.model.addresses import address as parsed
 from kptrace.model.addresses import is_address
 
 FILE = "ss-listening.txt"
-ANY = ("*", "0.0.0.0", "::")
+ANY_ADDRESS = ("*", "0.0.0.0", "::")
 
 
 class Listener(Value):
@@ -24,7 +24,7 @@ class Listener(Value):
     @property
     def loopback(self) -> bool:
         """Nobody from outside of the namespace gets to it."""
-        return self.address not in ANY and parsed(self.address).is_loopback
+        return self.address not in ANY_ADDRESS and parsed(self.address).is_loopback
 
     def takes(self, protocol: str, address: str, port: int) -> bool:
         same = (self.protocol, self.port) == (protocol, port)
@@ -40,13 +40,15 @@ class Listener(Value):
 
 def read_listeners(text: str) -> tuple[Listener, ...]:
     """Each once, sorted by port; lines of another form are left out."""
-    found = set()
+    listeners = set()
     for line in text.splitlines():
         columns = line.split()
         if len(columns) < 6 or columns[0] not in ("tcp", "udp"):
             continue
         host, _, port = columns[4].rpartition(":")
         address = host.partition("%")[0].strip("[]")
-        if port.isdecimal() and (address in ANY or is_address(address)):
-            found.add(Listener(protocol=columns[0], address=address, port=int(port)))
-    return tuple(sorted(found, key=lambda one: (one.port, one.protocol, one.address)))
+        if port.isdecimal() and (address in ANY_ADDRESS or is_address(address)):
+            listeners.add(Listener(protocol=columns[0], address=address, port=int(port)))
+    return tuple(
+        sorted(listeners, key=lambda listener: (listener.port, listener.protocol, listener.address))
+    )

@@ -73,11 +73,14 @@ class Wireguard(Value):
 
     def peer_of(self, text: str) -> Peer | None:
         """Whose allowed IPs have this address by the longest prefix; no two have the same one."""
-        wanted = address(text)
-        found = [
-            (one.prefixlen, peer) for peer in self.peers for one in peer.allowed if wanted in one
+        destination = address(text)
+        matching = [
+            (prefix.prefixlen, peer)
+            for peer in self.peers
+            for prefix in peer.allowed
+            if destination in prefix
         ]
-        return max(found, key=lambda pair: pair[0])[1] if found else None
+        return max(matching, key=lambda pair: pair[0])[1] if matching else None
 
 
 class Link(Value):
@@ -115,7 +118,7 @@ class Link(Value):
     @property
     def tunnel(self) -> bool:
         tunnels = (self.vxlan, self.ipip, self.geneve, self.gre)
-        return self.kind == "wireguard" or any(one is not None for one in tunnels)
+        return self.kind == "wireguard" or any(tunnel is not None for tunnel in tunnels)
 
     def overhead(self, *, ipv6: bool) -> int:
         """Bytes that the device puts around a packet, with an outer header of that family.

@@ -12,17 +12,17 @@ CILIUM_LINK = "cilium_host"
 
 
 def proxy_of(snapshot: Snapshot) -> Proxy:
-    found = translators(snapshot.ruleset)
+    tables = service_tables(snapshot.ruleset)
     if snapshot.ruleset.ipvs:
         return "ipvs"
-    if any(table.name == NFTABLES for table in found):
+    if any(table.name == NFTABLES for table in tables):
         return "nftables"
-    if found:
+    if tables:
         return "iptables"
     return "cilium" if snapshot.link(CILIUM_LINK) else "none"
 
 
-def translators(ruleset: Ruleset) -> list[Table]:
+def service_tables(ruleset: Ruleset) -> list[Table]:
     """The tables that hold rules for Services."""
     return [table for table in ruleset.tables() if _translates(ruleset, table)]
 

@@ -104,14 +104,14 @@ class Snapshot(Value, dict=True, kw_only=True):
 
     @cached_property
     def _held(self) -> dict[str, InterfaceAddress]:
-        return {str(address(one.address)): one for one in self.addresses}
+        return {str(address(held.address)): held for held in self.addresses}
 
     @cached_property
     def _resolved(self) -> dict[tuple[str, str], Neighbour]:
         return {
-            (one.interface, str(address(one.address))): one
-            for one in self.neighbours
-            if not one.proxy
+            (neighbour.interface, str(address(neighbour.address))): neighbour
+            for neighbour in self.neighbours
+            if not neighbour.proxy
         }
 
     @cached_property
@@ -123,29 +123,29 @@ class Snapshot(Value, dict=True, kw_only=True):
 
     def _implied(self) -> list[Route]:
         """The local routes that every address brings, where the dump left out the local table."""
-        told = {route.destination.version for route in self.routes if route.table == "local"}
+        versions = {route.destination.version for route in self.routes if route.table == "local"}
         return [
             Route(
-                destination=network(one.address),
+                destination=network(held.address),
                 type="local",
                 table="local",
-                nexthops=(Nexthop(interface=one.interface),),
-                source=one.address,
+                nexthops=(Nexthop(interface=held.interface),),
+                source=held.address,
                 scope="host",
-                text=f"local {one.address} dev {one.interface}",
+                text=f"local {held.address} dev {held.interface}",
             )
-            for one in self.addresses
-            if address(one.address).version not in told
+            for held in self.addresses
+            if address(held.address).version not in versions
         ]
 
     @cached_property
     def virtual(self) -> dict[tuple[str, str, int], VirtualService]:
         """IPVS' services by (protocol, address, port), or (``fwmark``, family, mark)."""
         return {
-            ("fwmark", one.family, one.fwmark)
-            if one.protocol == "fwmark"
-            else (one.protocol, one.address, one.port): one
-            for one in self.ruleset.ipvs
+            ("fwmark", service.family, service.fwmark)
+            if service.protocol == "fwmark"
+            else (service.protocol, service.address, service.port): service
+            for service in self.ruleset.ipvs
         }
 
     def unbound(self, flow: Flow) -> bool:
@@ -169,9 +169,9 @@ class Snapshot(Value, dict=True, kw_only=True):
     def on(self, interface: str, family: int) -> tuple[InterfaceAddress, ...]:
         """The addresses of an interface, in the kernel's order."""
         return tuple(
-            one
-            for one in self.addresses
-            if one.interface == interface and (":" in one.address) == (family == 6)
+            held
+            for held in self.addresses
+            if held.interface == interface and (":" in held.address) == (family == 6)
         )
 
     def neighbour(self, interface: str, text: str) -> Neighbour | None:
@@ -179,15 +179,17 @@ class Snapshot(Value, dict=True, kw_only=True):
 
     def tunnel_entries(self, interface: str, mac: str) -> tuple[FdbEntry, ...]:
         """Where a tunnel device sends frames for this MAC, its catch-all entries last."""
-        own = [one for one in self.fdb if one.interface == interface and one.destination]
-        exact = [one for one in own if one.mac == mac]
-        return tuple(exact or [one for one in own if one.mac == "00:00:00:00:00:00"])
+        entries = [
+            entry for entry in self.fdb if entry.interface == interface and entry.destination
+        ]
+        exact = [entry for entry in entries if entry.mac == mac]
+        return tuple(exact or [entry for entry in entries if entry.mac == "00:00:00:00:00:00"])
 
     def port_of(self, bridge: str, mac: str) -> str:
         """The port that the bridge has learned this MAC at; empty: it would flood."""
-        for one in self.fdb:
-            if one.master == bridge and one.mac == mac and one.interface != bridge:
-                return one.interface
+        for entry in self.fdb:
+            if entry.master == bridge and entry.mac == mac and entry.interface != bridge:
+                return entry.interface
         return ""
 
     def ports(self, bridge: str) -> tuple[Link, ...]:
@@ -205,8 +207,8 @@ class Snapshot(Value, dict=True, kw_only=True):
     def conf(self, family: int, interface: str, name: str) -> int | None:
         """``net.ipv4.conf.IF.name``; ``sysctl -a`` writes the dots of IF as slashes."""
         prefix = f"net.ipv{family}.conf"
-        found = self.sysctl(f"{prefix}.{interface.replace('.', '/')}.{name}")
-        return self.sysctl(f"{prefix}.{interface}.{name}") if found is None else found
+        value = self.sysctl(f"{prefix}.{interface.replace('.', '/')}.{name}")
+        return self.sysctl(f"{prefix}.{interface}.{name}") if value is None else value
 
 
 def read_snapshot(netns: Netns, files: Mapping[str, str]) -> Snapshot:
@@ -233,10 +235,10 @@ def read_snapshot(netns: Netns, files: Mapping[str, str]) -> Snapshot:
 
 
 def _links(files: Mapping[str, str], name: str) -> Iterator[Link]:
-    told = read_wireguard(files.get(SHOW, ""))
+    devices = read_wireguard(files.get(SHOW, ""))
     for link in read_links(files.get(name, ""), name):
-        own = told.get(link.name)
-        yield msgspec.structs.replace(link, wireguard=own) if own else link
+        wireguard = devices.get(link.name)
+        yield msgspec.structs.replace(link, wireguard=wireguard) if wireguard else link
 
 
 def _policy(files: Mapping[str, str], family: int) -> tuple[RoutingRule, ...]:

@@ -18,7 +18,7 @@ SHOW = "wg-show.txt"
 
 
 def read_wireguard(text: str, source: str = SHOW) -> Mapping[str, Wireguard]:
-    found: dict[str, Wireguard] = {}
+    devices: dict[str, Wireguard] = {}
     device = ""
     for number, line in enumerate(text.splitlines(), 1):
         word, colon, value = (part.strip() for part in line.partition(": "))
@@ -27,12 +27,12 @@ def read_wireguard(text: str, source: str = SHOW) -> Mapping[str, Wireguard]:
         try:
             if word == "interface":
                 device = value
-                found[device] = Wireguard()
+                devices[device] = Wireguard()
             elif device:
-                found[device] = _with(found[device], word, value)
+                devices[device] = _with(devices[device], word, value)
         except ValueError as error:
             raise ParseError(source, number, str(error), "make it with: wg show") from None
-    return found
+    return devices
 
 
 def _with(device: Wireguard, word: str, value: str) -> Wireguard:
@@ -68,4 +68,4 @@ def _port(text: str) -> int:
 
 
 def _allowed(text: str) -> list[Network]:
-    return [] if text == "(none)" else [network(one.strip()) for one in text.split(",")]
+    return [] if text == "(none)" else [network(part.strip()) for part in text.split(",")]

@@ -27,7 +27,7 @@ class OuterHeader(NamedTuple):
     mark: int | None = None
 
 
-def geneve(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
+def geneve_header(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
     own = link.geneve
     assert own is not None
     _check_remote(simulation, skb, link, own)
@@ -37,7 +37,7 @@ def geneve(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
     return OuterHeader(Tunnel(kind="geneve", vni=own.vni), flow, mac)
 
 
-def gre(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
+def gre_header(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
     own = link.gre
     assert own is not None
     _check_remote(simulation, skb, link, own)
@@ -47,7 +47,7 @@ def gre(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
     return OuterHeader(Tunnel(kind="gre", vni=own.key_out), flow, mac)
 
 
-def takes_geneve(snapshot: Snapshot, packet: Packet) -> Link | None:
+def geneve_device(snapshot: Snapshot, packet: Packet) -> Link | None:
     """The device of this port and VNI and, if it has one, this remote (geneve_lookup)."""
     for link in snapshot.links:
         own = link.geneve
@@ -59,7 +59,7 @@ def takes_geneve(snapshot: Snapshot, packet: Packet) -> Link | None:
     return None
 
 
-def takes_gre(snapshot: Snapshot, packet: Packet) -> Link | None:
+def gre_device(snapshot: Snapshot, packet: Packet) -> Link | None:
     """The closest of those that fit: with both ends, with one, with none (ip_tunnel_lookup)."""
     flow, key = packet.flow, packet.tunnel.vni if packet.tunnel else None
     near = [
@@ -86,10 +86,10 @@ def _check_remote(simulation: Simulation, skb: Skb, link: Link, own: Geneve | Gr
         why = "which has many ends"
     else:
         return
-    raise unknown_end(simulation, skb, link, why)
+    raise unknown_remote(simulation, skb, link, why)
 
 
-def unknown_end(simulation: Simulation, skb: Skb, link: Link, why: str) -> Terminated:
+def unknown_remote(simulation: Simulation, skb: Skb, link: Link, why: str) -> Terminated:
     description = (
         f"it leaves by {link.name}, a {link.kind} device, {why}: the far end is not known here"
     )
@@ -98,16 +98,16 @@ def unknown_end(simulation: Simulation, skb: Skb, link: Link, why: str) -> Termi
 
 def _next_hop(simulation: Simulation, skb: Skb, link: Link) -> str:
     """The link address, known or asked for over the tunnel; empty: nobody here knows it."""
-    wanted = (skb.hop.gateway if skb.hop else "") or skb.flow.dst
-    entry = simulation.at(skb).neighbour(link.name, wanted)
-    home = simulation.topology.home(wanted)
+    next_hop = (skb.hop.gateway if skb.hop else "") or skb.flow.dst
+    entry = simulation.at(skb).neighbour(link.name, next_hop)
+    home = simulation.topology.home(next_hop)
     snapshot = simulation.topology.snapshots[home] if home else None
-    held = snapshot.holds(wanted) if snapshot else None
-    far = snapshot.link(held.interface) if snapshot and held else None
-    mac = entry.mac if entry and entry.mac else far.mac if far else ""
+    far_address = snapshot.holds(next_hop) if snapshot else None
+    far_link = snapshot.link(far_address.interface) if snapshot and far_address else None
+    mac = entry.mac if entry and entry.mac else far_link.mac if far_link else ""
     if not mac:
         simulation.choices.certain = False
-        simulation.remark(f"who answers for {wanted} behind {link.name} is not known")
+        simulation.remark(f"who answers for {next_hop} behind {link.name} is not known")
         return ""
-    simulation.add_step("neighbour", skb, link.name, description=f"{wanted} is at {mac}")
+    simulation.add_step("neighbour", skb, link.name, description=f"{next_hop} is at {mac}")
     return mac

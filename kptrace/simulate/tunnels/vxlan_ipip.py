@@ -25,16 +25,16 @@ from kptrace.simulate.stages import Arrived, Local, Output, Receive, Stage
 from kptrace.simulate.tunnels import wireguard
 from kptrace.simulate.tunnels.geneve_gre import (
     OuterHeader,
-    geneve,
-    gre,
-    takes_geneve,
-    takes_gre,
-    unknown_end,
+    geneve_device,
+    geneve_header,
+    gre_device,
+    gre_header,
+    unknown_remote,
 )
 
 
 def encapsulate(simulation: Simulation, skb: Skb, link: Link) -> Stage:
-    outer = _wrap(link)(simulation, skb, link)
+    outer = _header_builder(link)(simulation, skb, link)
     inner = msgspec.structs.replace(skb.packet, mark=0)
     inherits = outer.mark is None
     mark = skb.mark if outer.mark is None else outer.mark
@@ -47,27 +47,27 @@ def encapsulate(simulation: Simulation, skb: Skb, link: Link) -> Stage:
     return Output(sent)
 
 
-def _wrap(link: Link) -> Callable[[Simulation, Skb, Link], OuterHeader]:
+def _header_builder(link: Link) -> Callable[[Simulation, Skb, Link], OuterHeader]:
     if link.vxlan is not None:
-        return _vxlan
+        return _vxlan_header
     if link.ipip is not None:
-        return _ipip
+        return _ipip_header
     if link.geneve is not None:
-        return geneve
-    return gre if link.gre is not None else wireguard.wrap
+        return geneve_header
+    return gre_header if link.gre is not None else wireguard.outer_header
 
 
-def _vxlan(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
+def _vxlan_header(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
     own = link.vxlan
     assert own is not None
-    mac = _far_end(simulation, skb, link, own)
+    mac = _remote_mac(simulation, skb, link, own)
     simulation.add_step("seen", skb, link.name, "out")
-    remote = _remote(simulation, skb, link, own, mac)
+    remote = _remote_address(simulation, skb, link, own, mac)
     flow = Flow(protocol="udp", src=own.local, dst=remote, sport=0, dport=own.port)
     return OuterHeader(Tunnel(kind="vxlan", vni=own.vni), flow, mac)
 
 
-def _ipip(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
+def _ipip_header(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
     own = link.ipip
     assert own is not None
     simulation.add_step("seen", skb, link.name, "out")
@@ -75,27 +75,29 @@ def _ipip(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
     return OuterHeader(Tunnel(kind="ipip"), Flow(protocol="ipip", src=own.local, dst=remote))
 
 
-def _far_end(simulation: Simulation, skb: Skb, link: Link, vxlan: Vxlan) -> str:
+def _remote_mac(simulation: Simulation, skb: Skb, link: Link, vxlan: Vxlan) -> str:
     """The link address of the next hop behind the tunnel."""
-    wanted = (skb.hop.gateway if skb.hop else "") or skb.flow.dst
-    entry = simulation.at(skb).neighbour(link.name, wanted)
+    next_hop = (skb.hop.gateway if skb.hop else "") or skb.flow.dst
+    entry = simulation.at(skb).neighbour(link.name, next_hop)
     if entry and entry.mac:
-        simulation.add_step("neighbour", skb, link.name, description=f"{wanted} is at {entry.mac}")
+        simulation.add_step(
+            "neighbour", skb, link.name, description=f"{next_hop} is at {entry.mac}"
+        )
         return entry.mac
     if vxlan.learning or vxlan.external:
-        home = simulation.topology.home(wanted)
-        held = simulation.topology.snapshots[home].holds(wanted) if home else None
+        home = simulation.topology.home(next_hop)
+        held = simulation.topology.snapshots[home].holds(next_hop) if home else None
         far = simulation.topology.snapshots[home].link(held.interface) if home and held else None
         if far is not None:  # it asks over the tunnel, and the far end answers
             return far.mac
-    description = f"{link.name} has no link address for {wanted} and does not ask for it"
-    object_name = f"{skb.netns.node}: {wanted} dev {link.name}"
+    description = f"{link.name} has no link address for {next_hop} and does not ask for it"
+    object_name = f"{skb.netns.node}: {next_hop} dev {link.name}"
     raise simulation.end(
         skb, Outcome.DROPPED, CauseId.VTEP_NEIGHBOUR_MISSING, object_name, description, link.name
     )
 
 
-def _remote(simulation: Simulation, skb: Skb, link: Link, vxlan: Vxlan, mac: str) -> str:
+def _remote_address(simulation: Simulation, skb: Skb, link: Link, vxlan: Vxlan, mac: str) -> str:
     """Where the FDB says the link address is; checked against the nodes that we know."""
     entries = simulation.at(skb).tunnel_entries(link.name, mac)
     remote = entries[0].destination if entries else vxlan.remote
@@ -106,7 +108,7 @@ def _remote(simulation: Simulation, skb: Skb, link: Link, vxlan: Vxlan, mac: str
             skb, Outcome.DROPPED, CauseId.FDB_MISSING, object_name, description, link.name
         )
     home = simulation.topology.home(remote)
-    if home is None and _knows_target(simulation, skb):
+    if home is None and _target_node_is_known(simulation, skb):
         description = f"{link.name} sends {mac} to {remote}, which is no node's address"
         raise simulation.end(
             skb, Outcome.DROPPED, CauseId.FDB_STALE, f"{object_name} dst {remote}", description
@@ -114,7 +116,7 @@ def _remote(simulation: Simulation, skb: Skb, link: Link, vxlan: Vxlan, mac: str
     return remote
 
 
-def _knows_target(simulation: Simulation, skb: Skb) -> bool:
+def _target_node_is_known(simulation: Simulation, skb: Skb) -> bool:
     """Whether the node behind the tunnel was looked at, so that its addresses are known."""
     topology, dst = simulation.topology, skb.flow.dst
     pod = topology.pod_at(dst)
@@ -129,12 +131,20 @@ def deliver(simulation: Simulation, stage: Local) -> Stage | Arrived:
     if skb.packet.tunnel is None or skb.packet.inner is None:
         return Arrived(skb, skb.netns)
     kind = skb.packet.tunnel.kind
-    link = _TAKES[kind](simulation.at(skb), skb.packet)
-    if link is None and kind == "wireguard" and (untold := wireguard.untold(simulation.at(skb))):
-        raise unknown_end(simulation, skb, untold, "whose port nobody told (`wg show`)")
+    link = _RECEIVING_DEVICE[kind](simulation.at(skb), skb.packet)
+    if (
+        link is None
+        and kind == "wireguard"
+        and (untold := wireguard.device_without_peers(simulation.at(skb)))
+    ):
+        raise unknown_remote(simulation, skb, untold, "whose port nobody told (`wg show`)")
     if link is None or not link.up:
-        what = f"{link.name} is down" if link else _nobody_takes(simulation.at(skb), skb.packet)
-        object_name = f"{skb.netns.node}: {link.name if link else _named(skb.packet)}"
+        what = (
+            f"{link.name} is down"
+            if link
+            else _no_device_description(simulation.at(skb), skb.packet)
+        )
+        object_name = f"{skb.netns.node}: {link.name if link else _tunnel_description(skb.packet)}"
         cause = CauseId.LINK_DOWN if link else CauseId.TUNNEL_DEVICE_MISSING
         raise simulation.end(skb, Outcome.DROPPED, cause, object_name, what)
     # inside one namespace the mark stays with the packet (skb_scrub_packet), but not decrypted
@@ -143,21 +153,24 @@ def deliver(simulation: Simulation, stage: Local) -> Stage | Arrived:
     unknown = skb.unknown_mark if keeps else set()
     taken = Skb(netns=skb.netns, packet=inner, mac=skb.inner_mac, unknown=unknown)
     simulation.add_step(
-        "decap", taken, link.name, description=f"{_named(skb.packet)} from {skb.flow.src}"
+        "decap",
+        taken,
+        link.name,
+        description=f"{_tunnel_description(skb.packet)} from {skb.flow.src}",
     )
     if link.wireguard is not None:
         wireguard.check_source(simulation, taken, link)
     return Receive(taken, link)
 
 
-def _takes_ipip(snapshot: Snapshot, packet: Packet) -> Link | None:
-    found = [link for link in snapshot.links if link.ipip is not None]
-    near = [one for one in found if one.ipip and one.ipip.remote in ("", packet.flow.src)]
-    exact = [one for one in near if one.ipip and one.ipip.remote]
-    return next(iter(exact or [one for one in near if one.up] or near), None)
+def _ipip_device(snapshot: Snapshot, packet: Packet) -> Link | None:
+    devices = [link for link in snapshot.links if link.ipip is not None]
+    matching = [link for link in devices if link.ipip and link.ipip.remote in ("", packet.flow.src)]
+    exact = [link for link in matching if link.ipip and link.ipip.remote]
+    return next(iter(exact or [link for link in matching if link.up] or matching), None)
 
 
-def _takes_vxlan(snapshot: Snapshot, packet: Packet) -> Link | None:
+def _vxlan_device(snapshot: Snapshot, packet: Packet) -> Link | None:
     """The device whose socket has the port: one for each family (vxlan_open)."""
     port, vni = packet.flow.dport, packet.tunnel.vni if packet.tunnel else None
     family = 6 if packet.flow.ipv6 else 4
@@ -171,7 +184,7 @@ def _takes_vxlan(snapshot: Snapshot, packet: Packet) -> Link | None:
     return None
 
 
-def _nobody_takes(snapshot: Snapshot, packet: Packet) -> str:
+def _no_device_description(snapshot: Snapshot, packet: Packet) -> str:
     """``no device takes VXLAN 1 on port 8472 (flannel.1 takes VXLAN 1 on port 4789)``"""
     tunnel, port = packet.tunnel, packet.flow.dport
     assert tunnel is not None
@@ -181,10 +194,12 @@ def _nobody_takes(snapshot: Snapshot, packet: Packet) -> str:
         if link.vxlan is not None and tunnel.kind == "vxlan"
         if (link.vxlan.vni, link.vxlan.port) != (tunnel.vni, port)
     ]
-    return f"no device takes {_named(packet)}" + (f" ({'; '.join(others)})" if others else "")
+    return f"no device takes {_tunnel_description(packet)}" + (
+        f" ({'; '.join(others)})" if others else ""
+    )
 
 
-def _named(packet: Packet) -> str:
+def _tunnel_description(packet: Packet) -> str:
     assert packet.tunnel is not None
     kind, vni, port = packet.tunnel.kind, packet.tunnel.vni, packet.flow.dport
     if kind == "ipip":
@@ -196,10 +211,10 @@ def _named(packet: Packet) -> str:
     return f"{kind.upper()} {vni} on port {port}"
 
 
-_TAKES: dict[str, Callable[[Snapshot, Packet], Link | None]] = {
-    "vxlan": _takes_vxlan,
-    "ipip": _takes_ipip,
-    "geneve": takes_geneve,
-    "gre": takes_gre,
-    "wireguard": wireguard.takes,
+_RECEIVING_DEVICE: dict[str, Callable[[Snapshot, Packet], Link | None]] = {
+    "vxlan": _vxlan_device,
+    "ipip": _ipip_device,
+    "geneve": geneve_device,
+    "gre": gre_device,
+    "wireguard": wireguard.receiving_device,
 }

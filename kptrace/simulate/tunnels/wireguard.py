@@ -14,16 +14,16 @@ from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
 from kptrace.simulate.snapshot.network import Link
 from kptrace.simulate.snapshot.snapshot import Snapshot
-from kptrace.simulate.tunnels.geneve_gre import OuterHeader, unknown_end
+from kptrace.simulate.tunnels.geneve_gre import OuterHeader, unknown_remote
 
 CAUSE = CauseId.WIREGUARD_PEER_MISSING
 
 
-def wrap(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
+def outer_header(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
     own = link.wireguard
     simulation.add_step("seen", skb, link.name, "out")
     if own is None:
-        raise unknown_end(simulation, skb, link, "whose peers nobody told (`wg show`)")
+        raise unknown_remote(simulation, skb, link, "whose peers nobody told (`wg show`)")
     dst = skb.flow.dst
     peer = own.peer_of(dst)
     object_name = f"{skb.netns.node}: {link.name}"
@@ -40,7 +40,7 @@ def wrap(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
     return OuterHeader(Tunnel(kind="wireguard"), flow, mark=own.mark)
 
 
-def takes(snapshot: Snapshot, packet: Packet) -> Link | None:
+def receiving_device(snapshot: Snapshot, packet: Packet) -> Link | None:
     for link in snapshot.links:
         if link.wireguard is not None and link.wireguard.port == packet.flow.dport:
             return link
@@ -56,6 +56,6 @@ def check_source(simulation: Simulation, skb: Skb, link: Link) -> None:
         raise simulation.end(skb, Outcome.DROPPED, CAUSE, object_name, description, link.name)
 
 
-def untold(snapshot: Snapshot) -> Link | None:
+def device_without_peers(snapshot: Snapshot) -> Link | None:
     """A device of whose port nobody told."""
     return next((x for x in snapshot.links if x.kind == "wireguard" and x.wireguard is None), None)

@@ -24,7 +24,7 @@ from kptrace.rules.kubeproxy.expected_endpoints import (
     in_family,
     why_not_programmed,
 )
-from kptrace.simulate.netfilter.ipvs import taken
+from kptrace.simulate.netfilter.ipvs import choice_description
 from kptrace.simulate.predict import predict
 from kptrace.simulate.snapshot.snapshot import Snapshot, read_snapshot
 from kptrace.simulate.topology import Topology
@@ -288,7 +288,7 @@ def test_why_a_server_was_taken() -> None:
         bound=bound,
     )
     words = "taken, as an earlier connection of this client binds it to 10.0.0.2:80 for 60 s more"
-    assert words in taken(service, 2, "conntrack", "10.1.1.1")
+    assert words in choice_description(service, 2, "conntrack", "10.1.1.1")
     # it had run out meanwhile, or another client asks
-    assert words not in taken(service, 1, "conntrack", "10.1.1.1")
-    assert words not in taken(service, 2, "conntrack", "10.1.1.2")
+    assert words not in choice_description(service, 1, "conntrack", "10.1.1.1")
+    assert words not in choice_description(service, 2, "conntrack", "10.1.1.2")
