@@ -16,7 +16,7 @@ from pathlib import Path
 from kptrace.bundle.paged_file import FilePages
 from kptrace.kube.objects.cluster_state import FILES, OPTIONAL_FILES
 from kptrace.model.errors import NotFoundError, ObservationError, ParseError
-from kptrace.rules.iptables.save_index import Pages, paged
+from kptrace.rules.iptables.save_index import Pages, split_pages
 from kptrace.rules.live.queries import TABLES, is_query
 
 API = "api"
@@ -160,7 +160,7 @@ class DecodedFiles(Mapping[str, str]):
 
     def pages(self, name: str) -> Pages:
         path = self._files.big(name) if isinstance(self._files, Folder) else None
-        return FilePages(path, f"{self._node}/{name}") if path else paged(self[name])
+        return FilePages(path, f"{self._node}/{name}") if path else split_pages(self[name])
 
     def _text(self, name: str) -> str:
         try:

@@ -35,7 +35,10 @@ class DeniedFlow(Value):
 
     @property
     def object(self) -> str:
-        names = [*map(str, self.told.policies), *(f"policy chain {c}" for c in self.told.unnamed)]
+        names = [
+            *map(str, self.told.policies),
+            *(f"policy chain {c}" for c in self.told.unnamed_chains),
+        ]
         tier = f", tier {self.told.tier}" if self.told.tier else ""
         return f"{', '.join(names)}{tier}" if names else rule_name(self.refs[-1])
 
@@ -43,9 +46,9 @@ class DeniedFlow(Value):
     def summary(self) -> str:
         told, node = self.told, self.place.node
         whom = f"pod {self.pod}" if self.pod else "the pod"
-        does = "sends" if told.way == "egress" else "receives"
+        does = "sends" if told.direction == "egress" else "receives"
         tier = f" (tier {told.tier})" if told.tier else ""
-        if told.profile:
+        if told.by_profile:
             return (
                 f"no policy selects {whom}, and its profile on {node} does not admit what it {does}"
             )
@@ -84,7 +87,7 @@ class DeniedFlow(Value):
             yield "kubectl get networkpolicy -A  # which one selects this pod?"
         if flow is None or told.explicit:
             return
-        peer = f"to {flow.dst}" if told.way == "egress" else f"from {flow.src}"
+        peer = f"to {flow.dst}" if told.direction == "egress" else f"from {flow.src}"
         port = f"{flow.protocol.upper()} port {flow.dport}"
         yield f"admit {port} {peer} in a policy that selects the pod"
 
@@ -97,9 +100,9 @@ def denied(
     documents: ClusterState,
 ) -> DeniedFlow | None:
     """None: what dropped it was no policy."""
-    from kptrace.rules.policy_chains import denial  # few packets are denied
+    from kptrace.rules.policy_chains import policy_denial  # few packets are denied
 
-    told = denial(refs, ruleset)
+    told = policy_denial(refs, ruleset)
     if told is None:
         return None
     pod = told.pod or _pod(documents, told, flow)
@@ -121,9 +124,9 @@ def predicted_denials(
 
 
 def _pod(documents: ClusterState, told: PolicyDenial, flow: Flow | None) -> str:
-    if flow is None or told.way is None:
+    if flow is None or told.direction is None:
         return ""
-    pod = documents.pod_at(flow.src if told.way == "egress" else flow.dst)
+    pod = documents.pod_at(flow.src if told.direction == "egress" else flow.dst)
     return pod.key if pod else ""
 
 
@@ -140,7 +143,7 @@ def _asked(told: PolicyDenial) -> Iterator[str]:
         return
     number = len(told.policies)
     which = "the only policy" if number == 1 else f"the {number} policies"
-    way = f"in direction {told.way} " if told.way else ""
+    way = f"in direction {told.direction} " if told.direction else ""
     yield f"{which} {way}that select{'s' * (number == 1)} the pod: " + ", ".join(
         map(str, told.policies)
     )

@@ -193,9 +193,9 @@ def _nothing(
 
 
 def _why_not(port: PortCheck, address: str, number: int) -> str:
-    for left in port.wanted.left_out:
+    for left in port.wanted.excluded:
         if (left.endpoint.address, left.endpoint.port) == (address, number):
-            return f"though {left.why}"
+            return f"though {left.reason}"
     if any((one.address, one.port) == (address, number) for one in port.known):
         return "which this way in should not use"
     return "which is none of its endpoints"
@@ -203,7 +203,7 @@ def _why_not(port: PortCheck, address: str, number: int) -> str:
 
 def _left_out(port: PortCheck) -> Iterator[Finding]:
     """Endpoints that are rightly not here."""
-    left = port.wanted.left_out
+    left = port.wanted.excluded
     if not left:
         return
     count, whole = len(left), len(left) + len(port.wanted.reachable)
@@ -214,7 +214,7 @@ def _left_out(port: PortCheck) -> Iterator[Finding]:
         object=port.name,
         summary=f"{port.node} rightly leaves out {count} of {whole} endpoints of {port.name}",
         evidence=tuple(
-            f"{end(one.endpoint.address, one.endpoint.port)}: {one.why}" for one in left
+            f"{end(one.endpoint.address, one.endpoint.port)}: {one.reason}" for one in left
         ),
     )
 

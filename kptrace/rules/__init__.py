@@ -1,1 +1,1 @@
-"""PURE: text and JSON of rulesets -> Ruleset; which chain belongs to which Service, in words."""
+"""Read rulesets in every form into one Ruleset, find Services in it, and describe its rules."""

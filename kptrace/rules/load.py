@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from kptrace.rules.iptables.base_chains import Backend
 from kptrace.rules.iptables.save import IptablesSave
-from kptrace.rules.iptables.save_index import Pages, paged
-from kptrace.rules.ipvs.connection_counts import counted
-from kptrace.rules.ipvs.ip_vs_conn import bound
-from kptrace.rules.ipvs.ipvsadm import VirtualService, read_ipvs
+from kptrace.rules.iptables.save_index import Pages, split_pages
+from kptrace.rules.ipvs.ip_vs_conn import with_persistent_clients
+from kptrace.rules.ipvs.ipvsadm import VirtualService, read_ipvs_save, with_connection_counts
 from kptrace.rules.live.queries import TABLES
 from kptrace.rules.model.coverage import Family, RulesetCoverage
 from kptrace.rules.model.ruleset import Ruleset, RulesetSource
@@ -108,7 +107,7 @@ def _live_ruleset(files: Mapping[str, str]) -> Ruleset:
 
 
 def pages_of(files: Mapping[str, str], name: str) -> Pages:
-    return files.pages(name) if isinstance(files, PagedFiles) else paged(files[name])
+    return files.pages(name) if isinstance(files, PagedFiles) else split_pages(files[name])
 
 
 def _get_many(files: Mapping[str, str]) -> Callable[[Sequence[str]], Mapping[str, str]]:
@@ -124,8 +123,10 @@ def has_lines(files: Mapping[str, str], name: str) -> bool:
 
 
 def _ipvs(files: Mapping[str, str]) -> tuple[VirtualService, ...]:
-    services = counted(read_ipvs(files.get(IPVS, ""), IPVS), files.get(COUNTS, ""))
-    return bound(services, files.get(CONNECTIONS, "")) if services else ()
+    services = with_connection_counts(
+        read_ipvs_save(files.get(IPVS, ""), IPVS), files.get(COUNTS, "")
+    )
+    return with_persistent_clients(services, files.get(CONNECTIONS, "")) if services else ()
 
 
 def _nft(files: Mapping[str, str]) -> NftRuleset | None:

@@ -33,7 +33,7 @@ from kptrace.protocol import (
     StartCapture,
 )
 from kptrace.protocol.recording import AGENT, files_by_netns
-from kptrace.rules.live.consistency import changed, unchanged_since
+from kptrace.rules.live.consistency import changed_queries, unchanged_since
 from kptrace.rules.live.queries import GENERATION, TABLES, RuleQuery, is_query
 
 DUMP_SECONDS = 30.0
@@ -260,7 +260,7 @@ class AgentSession:
             if not unchanged_since(before[place], told.get(GENERATION, ""), own[place])
         }
         after = self._ask_all(restless)
-        found = {place: tuple(changed(before[place], after[place])) for place in restless}
+        found = {place: tuple(changed_queries(before[place], after[place])) for place in restless}
         return {place: parts for place, parts in found.items() if parts}
 
     def _own_commits(self) -> Counter[Netns]:

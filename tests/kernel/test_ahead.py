@@ -22,7 +22,7 @@ pytestmark = pytest.mark.kernel
 
 NAME = f"kptrace-ahead-{os.getpid()}"
 SERVICES = RuleQuery(kind="chain", backend="nft", family="ip", table="nat", name="KUBE-SERVICES")
-FILES = (TABLES, SERVICES.file, SERVICES.narrowed("toward", "10.96.0.7").file)
+FILES = (TABLES, SERVICES.file, SERVICES.part_query("by-destination", "10.96.0.7").file)
 RULES = [
     "*nat",
     ":KUBE-SERVICES - [0:0]",

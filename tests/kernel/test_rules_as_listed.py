@@ -151,7 +151,7 @@ def test_nft_lists_what_we_read(namespace: Namespace) -> None:
         assert chain is not None
         assert [rule.text for rule in chain.rules] == expected
         assert len(expected) == count - 2
-        opaque = [rule.text for rule in chain.rules if "Opaque" in repr(rule.body)]
+        opaque = [rule.text for rule in chain.rules if "Unknown" in repr(rule.body)]
         assert [text for text in opaque if not text.startswith(NFT_OPAQUE)] == []
 
 

@@ -33,8 +33,8 @@ from kptrace.rules.byte_reader import TruncatedData
 from kptrace.rules.ipset.save import IpsetSave
 from kptrace.rules.iptables.legacy_table import Bounds, XtTable
 from kptrace.rules.iptables.save import IptablesSave
-from kptrace.rules.ipvs.ip_vs_conn import bound
-from kptrace.rules.ipvs.ipvsadm import read_ipvs
+from kptrace.rules.ipvs.ip_vs_conn import with_persistent_clients
+from kptrace.rules.ipvs.ipvsadm import read_ipvs_save
 from kptrace.rules.live.queries import TABLES, parse_query
 from kptrace.rules.load import load_ruleset
 from kptrace.rules.model.ruleset import Ruleset, RulesetSource
@@ -110,7 +110,7 @@ def _ipset(data: bytes) -> tuple[int, int]:
 
 
 def _ipvs(data: bytes) -> None:
-    read_ipvs(_text(data), "ipvsadm-Sn.txt")
+    read_ipvs_save(_text(data), "ipvsadm-Sn.txt")
 
 
 def _facts(data: bytes) -> None:
@@ -211,8 +211,10 @@ def _wireguard(data: bytes) -> None:
 
 
 def _ip_vs_conn(data: bytes) -> None:
-    for service in bound(read_ipvs(_TEXTS["ipvs"].decode(), "x"), _text(data)):
-        service.binding("10.250.0.4")
+    for service in with_persistent_clients(
+        read_ipvs_save(_TEXTS["ipvs"].decode(), "x"), _text(data)
+    ):
+        service.client_binding("10.250.0.4")
 
 
 def _resolv_conf(data: bytes) -> None:
@@ -238,7 +240,7 @@ _TEXTS: Mapping[str, bytes] = {
     "ipvs": b"-A -t 10.96.0.1:80 -s rr -p 300\n-a -t 10.96.0.1:80 -r 10.244.1.5:8080 -m -w 1\n",
     "resolv.conf": b"nameserver 10.96.0.10\nsearch shop.svc.cluster.local\noptions ndots:5\n",
     "target": b"svc/web:http/tcp",
-    "wanted": b"rules/nft/ip/nat/chain/KUBE-SERVICES/toward/10.96.0.10.json",
+    "wanted": b"rules/nft/ip/nat/chain/KUBE-SERVICES/by-destination/10.96.0.10.json",
     "reply": b'{"type":"done","id":1}',
     "request": b'{"type":"read-files","id":2,"netns":{"node":"a"},"files":["iptables-save.txt"]}',
     "headers": bytes.fromhex(

@@ -168,7 +168,7 @@ def test_what_changed_meanwhile_is_told_apart_from_what_was_not_watched() -> Non
     chain = RuleQuery(kind="chain", backend="nft", family="ip", table="nat", name="KUBE-SVC-X")
     ipset = RuleQuery(kind="set", backend="ipset", name="a\x1b[2J")
     other = RuleQuery(kind="set", backend="nft", family="ip6", table="t", name="s")
-    parts = (chain.narrowed("all"), chain, ipset, other)
+    parts = (chain.part_query("all"), chain, ipset, other)
     known = (layer("capture", "node-a"), change, rules_changed(Netns(node="node-a"), parts))
     text = shown(lambda page: evidence.layers(page, known, with_missing=True))
     watched, *unsure = text.splitlines()

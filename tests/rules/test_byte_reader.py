@@ -9,10 +9,10 @@ import pytest
 from kptrace.rules.byte_reader import (
     ByteReader,
     TruncatedData,
-    address,
-    enhex,
+    address_text,
+    decode_hex,
+    encode_hex,
     prefix_length,
-    unhex,
 )
 
 
@@ -27,14 +27,14 @@ from kptrace.rules.byte_reader import (
     ],
 )
 def test_a_long_run_of_zeros_is_counted(data: bytes, text: str) -> None:
-    assert enhex(data) == text
-    assert unhex(text) == data
+    assert encode_hex(data) == text
+    assert decode_hex(text) == data
 
 
 @pytest.mark.parametrize("text", ["x", "0", "00+x", "00+-1", "+99999999999", "zz+1"])
 def test_what_is_no_such_text(text: str) -> None:
     with pytest.raises(ValueError):
-        unhex(text)
+        decode_hex(text)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_what_is_no_such_text(text: str) -> None:
     ],
 )
 def test_addresses_as_inet_ntop_has_them(raw: str, text: str) -> None:
-    assert address(bytes.fromhex(raw)) == text
+    assert address_text(bytes.fromhex(raw)) == text
 
 
 @pytest.mark.parametrize(

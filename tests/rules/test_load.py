@@ -117,7 +117,7 @@ def test_ipsets_give_the_keys_of_set_matches() -> None:
     assert isinstance(test, Comparison)
     assert isinstance(test.left, Concat)
     assert isinstance(test.right, SetRef)
-    found = ruleset.named(rule, test.right)
+    found = ruleset.referenced_set(rule, test.right)
     assert found is not None
     assert found.members.lookup(("10.0.0.1", "tcp", 80)) is not None
     assert ruleset.set_names(None) == ["s"]

@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 from kptrace.agent.netlink.socket import attribute_list, number, string
-from kptrace.rules.byte_reader import enhex
+from kptrace.rules.byte_reader import encode_hex
 
 Tree = dict[str, Any]
 _Schema = tuple[tuple[str, str], ...]
@@ -127,7 +127,7 @@ _FORMS: dict[str, Callable[[bytes], Any]] = {
     "": number,
     "signed": _signed,
     "text": string,
-    "hex": enhex,
+    "hex": encode_hex,
     "data": _data,
     "expression": _expression,
     "list": lambda value: [_expression(each) for _, each in attribute_list(value)],

@@ -172,11 +172,11 @@ class RuleReader:
         if told["set"] is None:
             return told
         if wanted.part == "key":
-            told["elements"] = decoded(self.nft.element(*where, bytes.fromhex(wanted.of)))
-        elif wanted.part == "saying":
-            told["elements"] = decoded(self.nft.holding(*where, wanted.of.encode()))
-        elif wanted.part == "like":
-            like = KeyPrefilter(wanted.of)
+            told["elements"] = decoded(self.nft.element(*where, bytes.fromhex(wanted.argument)))
+        elif wanted.part == "containing":
+            told["elements"] = decoded(self.nft.holding(*where, wanted.argument.encode()))
+        elif wanted.part == "key-pattern":
+            like = KeyPrefilter(wanted.argument)
             found = filter(like.may_hold, self.nft.holding(*where, like.holding))
             told["elements"] = decoded([*found, *self.nft.catchall(*where)])
         elif wanted.part == "all":
@@ -204,12 +204,12 @@ class RuleReader:
             return {"chain": None}
         count = blob.count(wanted.name)
         told: Tree = {"chain": {"name": wanted.name}, "count": count}
-        if wanted.part == "toward":
-            told["rules"] = blob.rules(wanted.name, toward=ip_address(wanted.of).packed)
-        elif wanted.part == "saying":
-            told["rules"] = blob.rules(wanted.name, saying=wanted.of.encode())
+        if wanted.part == "by-destination":
+            told["rules"] = blob.rules(wanted.name, destination=ip_address(wanted.argument).packed)
+        elif wanted.part == "containing":
+            told["rules"] = blob.rules(wanted.name, text=wanted.argument.encode())
         elif wanted.part == "number":
-            told["rules"] = blob.rules(wanted.name, only=int(wanted.of))
+            told["rules"] = blob.rules(wanted.name, only_number=int(wanted.argument))
         elif wanted.part == "all" or count <= FEW:
             told["rules"] = blob.rules(wanted.name)
         return told
@@ -236,14 +236,14 @@ def _names() -> Tree:
 def _chosen(wanted: RuleQuery, rules: list[bytes], few: bool) -> Iterable[tuple[int, bytes]] | None:
     """The rules that are asked for, by their numbers; None where only their count is."""
     numbered = enumerate(rules, start=1)
-    if wanted.part == "toward":
-        toward = DestinationPrefilter(wanted.of)
+    if wanted.part == "by-destination":
+        toward = DestinationPrefilter(wanted.argument)
         return ((number, rule) for number, rule in numbered if not toward.elsewhere(rule))
-    if wanted.part == "saying":
-        said = wanted.of.encode()
+    if wanted.part == "containing":
+        said = wanted.argument.encode()
         return ((number, rule) for number, rule in numbered if said in rule)
     if wanted.part == "number":
-        place = int(wanted.of)
+        place = int(wanted.argument)
         return ((number, rule) for number, rule in numbered if number == place)
     return numbered if wanted.part == "all" or few else None
 

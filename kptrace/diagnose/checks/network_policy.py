@@ -14,7 +14,7 @@ from kptrace.diagnose.policy_denial import CAUSE, DeniedFlow, denied, predicted_
 from kptrace.diagnose.probe_evidence import ProbeEvidence
 from kptrace.model import Finding, Netns
 from kptrace.rules.model.ruleset import Ruleset
-from kptrace.rules.policy_chains import is_policy
+from kptrace.rules.policy_chains import is_policy_chain
 
 
 def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
@@ -22,7 +22,7 @@ def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
     if found is not None:
         passage, met = found
         refs = [one.ref for one in passage.rules]
-        if passage.outer or not refs or not is_policy(met.ref.chain):
+        if passage.outer or not refs or not is_policy_chain(met.ref.chain):
             return
         flow = passage.packet.innermost.flow if passage.packet else None
         ruleset = _ruleset(case, passage.place)

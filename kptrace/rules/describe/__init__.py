@@ -1,1 +1,1 @@
-"""Rules in plain English. Pure."""
+"""Explain rules in plain English."""

@@ -1,4 +1,4 @@
-"""Where a chain leads, by the names that kube-proxy, Flannel, Calico, CNI plugins and Docker use.
+"""What a jump to a chain means, by the names that proxies, CNI plugins and Docker use.
 
 Sources: kube-proxy's proxier.go of each mode, Flannel's trafficmngr, Felix's rule_defs.go, the
 portmap and firewall of containernetworking.

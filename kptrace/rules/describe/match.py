@@ -1,7 +1,5 @@
-"""The matches of a rule -> the reason why it matched, in plain English.
-
-Comes in: the body of a rule. Goes out: ``explain_match(body)``, for example ``the source is outside
-10.244.0.0/16 and the connection is new``; empty for a rule that matches everything.
+"""Explain why a rule matched, for example ``the source is outside 10.244.0.0/16 and the connection
+is new``.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ from kptrace.rules.model.expressions import (
     UnknownStatement,
 )
 
-_THINGS = {
+_SUBJECTS = {
     "ip saddr": "the source",
     "ip6 saddr": "the source",
     "ip daddr": "the destination",
@@ -54,11 +52,15 @@ _STATES = {"snat": "SNATed", "dnat": "DNATed"}
 
 
 def explain_match(body: Iterable[Part]) -> str:
-    """All conditions, joined; protocol and port as one."""
+    """All conditions of a rule's body, joined; empty for a rule that matches everything."""
     tests = list(body)
     ports = {_transport(part) for part in tests}
-    said = [phrase for part in tests if not _told(part, ports) and (phrase := condition(part))]
-    return " and ".join(said)
+    phrases = [
+        phrase
+        for part in tests
+        if not _is_implied(part, ports) and (phrase := explain_condition(part))
+    ]
+    return " and ".join(phrases)
 
 
 def _transport(part: Part) -> str:
@@ -69,8 +71,8 @@ def _transport(part: Part) -> str:
     return ""
 
 
-def _told(part: Part, ports: set[str]) -> bool:
-    """Whether another test says it: the protocol is told with the port."""
+def _is_implied(part: Part, ports: set[str]) -> bool:
+    """Whether another test implies this one: a port implies its protocol."""
     match part:
         case Comparison(left=Field(key="meta l4proto"), op="==", right=Const(value=value)):
             return value in ports
@@ -78,7 +80,8 @@ def _told(part: Part, ports: set[str]) -> bool:
             return False
 
 
-def condition(part: Part) -> str:
+def explain_condition(part: Part) -> str:
+    """One condition as a phrase; empty for a statement and for what is always true."""
     match part:
         case Comparison():
             return _test(part)
@@ -101,126 +104,138 @@ def condition(part: Part) -> str:
             return ""
 
 
-_LEAST = 2**-31  # the least that xt_statistic can keep
+_MIN_PROBABILITY = 2**-31  # the smallest that xt_statistic can keep
 
 
-def chance(probability: float) -> str:
-    """iptables keeps 31 bits of a probability, so thirds come back a little off."""
-    share = round(1 / probability) if probability > _LEAST else 0
+def chance_text(probability: float) -> str:
+    """A probability as ``1 in 3 chance`` or ``40% chance``.
+
+    iptables keeps 31 bits of a probability, so a third comes back a little off.
+    """
+    share = round(1 / probability) if probability > _MIN_PROBABILITY else 0
     if share and abs(probability * share - 1) < 1e-6:
         return f"1 in {share} chance"
     return f"{probability:.0%} chance"
 
 
 def _test(test: Comparison) -> str:
-    yes = test.op in ("==", "in")
+    expected = test.op in ("==", "in")
     match test.left:
         case Field(key="ct state"):
-            return f"the connection {'is' if yes else 'is not'} {_flags(test.right)}"
+            return f"the connection {'is' if expected else 'is not'} {_flags(test.right)}"
         case Field(key="ct status"):
-            return f"the connection {'was' if yes else 'was not'} {_flags(test.right)}"
+            return f"the connection {'was' if expected else 'was not'} {_flags(test.right)}"
         case Fib(result="type" | "types", flags=flags):
-            return _fib_type(flags, test.right, yes)
+            return _fib_type(flags, test.right, expected)
         case Fib(result="check", flags=flags) if "saddr" in flags:
-            missing = yes == (test.right == Const(value=0))
+            missing = expected == (test.right == Const(value=0))
             return f"the way back {'fails' if missing else 'is there'}"
         case Fib(flags=flags) if "saddr" in flags:
-            return f"the way back {'fails' if yes else 'is there'}"
+            return f"the way back {'fails' if expected else 'is there'}"
         case BitwiseExpr(op="and", left=Field(key=key), right=mask) if key in (
             "meta mark",
             "ct mark",
         ):
-            return _mark(_THINGS[key], mask, test.right, yes)
-        case Field(key=key) if key.endswith((" sport", " dport")) and key not in _THINGS:
+            return _mark(_SUBJECTS[key], mask, test.right, expected)
+        case Field(key=key) if key.endswith((" sport", " dport")) and key not in _SUBJECTS:
             return _compared(
                 f"{key.replace('dport', 'port').replace('sport', 'source port')}", test
             )
         case Concat(parts=parts):
-            things = " and ".join(_thing(each).removeprefix("the ") for each in _telling(parts))
-            return f"{things} {'are' if yes else 'are not'} in {_set(test.right)}"
+            subjects = " and ".join(
+                _subject(part).removeprefix("the ") for part in _without_protocol(parts)
+            )
+            return f"{subjects} {'are' if expected else 'are not'} in {_set_text(test.right)}"
         case Field(key=key) if key.startswith("physdev is-"):
             which = {"in": "came in by", "out": "leaves by", "bridged": "crosses"}
             verb = which.get(key.removeprefix("physdev is-"), "uses")
-            return f"it {verb} {'a' if yes else 'no'} bridge{'' if 'bridged' in key else ' port'}"
+            return (
+                f"it {verb} {'a' if expected else 'no'} bridge{'' if 'bridged' in key else ' port'}"
+            )
         case left:
-            return _compared(_thing(left), test)
+            return _compared(_subject(left), test)
 
 
-def _telling(parts: Sequence[Expr]) -> list[Expr]:
-    """A port stands for its protocol too."""
+def _without_protocol(parts: Sequence[Expr]) -> list[Expr]:
+    """The parts of a key but for the protocol, which a port implies."""
     return [part for part in parts if part != Field(key="meta l4proto")]
 
 
-def _thing(expr: Expr) -> str:
+def _subject(expr: Expr) -> str:
     match expr:
         case Field(key=key):
-            return _THINGS.get(key, key)
+            return _SUBJECTS.get(key, key)
         case BitwiseExpr(left=left):
-            return _thing(left)
+            return _subject(left)
         case _:
             return "it"
 
 
-def _compared(thing: str, test: Comparison) -> str:
+def _compared(subject: str, test: Comparison) -> str:
     """``the source is outside 10.0.0.0/8``"""
     verb = _VERBS.get(test.op, test.op)
     match test.right:
         case Prefix() | Range(low=str()):
             inside = "is in" if test.op == "==" else "is outside"
-            return f"{thing} {inside} {value(test.right)}"
+            return f"{subject} {inside} {value_text(test.right)}"
         case SetRef() | AnonymousSet():
-            return f"{thing} {'is' if test.op in ('==', 'in') else 'is not'} in {_set(test.right)}"
+            is_in = "is in" if test.op in ("==", "in") else "is not in"
+            return f"{subject} {is_in} {_set_text(test.right)}"
         case right:
-            return f"{thing} {verb} {value(right)}"
+            return f"{subject} {verb} {value_text(right)}"
 
 
 _VERBS = {"==": "is", "!=": "is not", "<": "is below", ">": "is above", "in": "is"}
 _VERBS |= {"<=": "is at most", ">=": "is at least", "not in": "is not"}
 
 
-def _set(expr: Expr) -> str:
-    return f"set {expr.name}" if isinstance(expr, SetRef) else value(expr)
+def _set_text(expr: Expr) -> str:
+    return f"set {expr.name}" if isinstance(expr, SetRef) else value_text(expr)
 
 
 def _flags(expr: Expr) -> str:
     items: Sequence[Expr] = expr.items if isinstance(expr, AnonymousSet) else (expr,)
-    return " or ".join(_STATES.get(word := value(item), word) for item in items)
+    return " or ".join(_STATES.get(word := value_text(item), word) for item in items)
 
 
-def _fib_type(flags: Sequence[str], right: Expr, yes: bool) -> str:
-    thing = "the source" if "saddr" in flags else "the destination"
+def _fib_type(flags: Sequence[str], right: Expr, expected: bool) -> str:
+    subject = "the source" if "saddr" in flags else "the destination"
     local = Const(value="local")
-    here = right in (local, AnonymousSet(items=(local,)))
-    kind = "this node" if here else f"of kind {value(right)}"
-    return f"{thing} is {'' if yes else 'not '}{kind}"
+    is_local = right in (local, AnonymousSet(items=(local,)))
+    kind = "this node" if is_local else f"of kind {value_text(right)}"
+    return f"{subject} is {'' if expected else 'not '}{kind}"
 
 
-def _mark(thing: str, mask: Expr, right: Expr, yes: bool) -> str:
+def _mark(subject: str, mask: Expr, right: Expr, expected: bool) -> str:
     if right in (Const(value=0), mask):
-        has = yes == (right == mask)
-        return f"{thing} {'has' if has else 'lacks'} {hexadecimal(mask)}"
-    return f"{thing} {'is' if yes else 'is not'} {hexadecimal(right)}/{hexadecimal(mask)}"
+        has = expected == (right == mask)
+        return f"{subject} {'has' if has else 'lacks'} {hex_text(mask)}"
+    return f"{subject} {'is' if expected else 'is not'} {hex_text(right)}/{hex_text(mask)}"
 
 
-def hexadecimal(expr: Expr) -> str:
+def hex_text(expr: Expr) -> str:
+    """A number in hexadecimal; any other value as ``value_text``."""
     return (
-        hex(expr.value) if isinstance(expr, Const) and isinstance(expr.value, int) else value(expr)
+        hex(expr.value)
+        if isinstance(expr, Const) and isinstance(expr.value, int)
+        else value_text(expr)
     )
 
 
-_SHOWN: dict[type, Callable[..., str]] = {
+_FORMATS: dict[type, Callable[..., str]] = {
     Masked: lambda expr: f"{expr.address}/{expr.mask}",
     Const: lambda expr: str(expr.value),
     Prefix: lambda expr: f"{expr.address}/{expr.length}",
     Range: lambda expr: f"{expr.low}-{expr.high}",
     InterfaceWildcard: lambda expr: f"{expr.start}*",
     SetRef: lambda expr: expr.name,
-    AnonymousSet: lambda expr: ", ".join(map(value, expr.items)),
-    Concat: lambda expr: " . ".join(map(value, expr.parts)),
-    Field: lambda expr: _thing(expr),
+    AnonymousSet: lambda expr: ", ".join(map(value_text, expr.items)),
+    Concat: lambda expr: " . ".join(map(value_text, expr.parts)),
+    Field: lambda expr: _subject(expr),
 }
 
 
-def value(expr: Expr) -> str:
-    shown = _SHOWN.get(type(expr))
+def value_text(expr: Expr) -> str:
+    """A value as iptables and nft print it."""
+    shown = _FORMATS.get(type(expr))
     return shown(expr) if shown else "something computed"

@@ -1,9 +1,9 @@
-"""One rule in plain English, short: ``describe(rule)``.
+"""Describe one rule in a short English phrase: ``describe(rule)``.
 
-What kube-proxy, Flannel and Calico write is known by the names of their chains and by kube-proxy's
-comments (proxier.go of each mode); everything else is told by what it does and why it matched.
-The words are for a rule that matched: ``marks it for masquerade because the source is outside
-10.244.0.0/16``. Comments and names are data of others: they are quoted, never trusted.
+Rules of kube-proxy, Flannel and Calico are recognised by the names of their chains and by
+kube-proxy's comments (proxier.go of each mode); any other rule is described by what it does and why
+it matched: ``marks it for masquerade because the source is outside 10.244.0.0/16``. Comments and
+names are untrusted data: they are quoted, never interpreted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ import re
 from collections.abc import Callable, Sequence
 
 from kptrace.rules.describe.chain import CALICO, CHAINS, MAPS
-from kptrace.rules.describe.match import chance, condition, explain_match, hexadecimal, value
+from kptrace.rules.describe.match import (
+    chance_text,
+    explain_condition,
+    explain_match,
+    hex_text,
+    value_text,
+)
 from kptrace.rules.kubeproxy.chain_names import read_nftables_name
 from kptrace.rules.model.expressions import (
     AnonymousMap,
@@ -56,20 +62,20 @@ _BACKEND_CHAIN = re.compile(r"KUBE-SEP-[A-Z2-7]{16}")
 _TO_BACKEND = re.compile(r".+ -> (\S+)")
 _SERVICE_NAME = re.compile(r"[a-z0-9.-]+/[a-z0-9.-]+(:[a-z0-9-]+)?")
 _HASH_COMMENT = re.compile(r"cali:\S+ ?")
-_DULL = frozenset({"flanneld masq", "flanneld forward", "kubernetes forwarding rules"})
-_MANY = 3
-_ROOM = 90
-_ROOM_FOR_REASONS = 66
+_UNINFORMATIVE = frozenset({"flanneld masq", "flanneld forward", "kubernetes forwarding rules"})
+_MAX_LISTED = 3
+_MAX_LENGTH = 90
+_MAX_WITH_REASON = 66
 
 
 def describe(rule: Rule) -> str:
-    """What a rule that matched does, and why it matched where that tells more."""
-    said = _known(rule) or _generic(rule)
-    return said if len(said) <= _ROOM else said[: _ROOM - 1] + "…"
+    """What a rule that matched does, and why it matched; at most 90 characters."""
+    text = _kube_proxy_rule(rule) or _any_rule(rule)
+    return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 1] + "…"
 
 
-def _known(rule: Rule) -> str:
-    """Rules that pick a Service, a backend, or mark for masquerade."""
+def _kube_proxy_rule(rule: Rule) -> str:
+    """A rule that picks a Service or a backend, or marks for masquerade; empty for any other."""
     for part in rule.body:
         match part:
             case Verdict(kind="jump" | "goto", chain=chain):
@@ -92,32 +98,37 @@ def _toward(rule: Rule, chain: str) -> str:
         return _service(rule, chain)
     name = read_nftables_name(chain)
     if name is None:
-        return _generic(rule)
+        return _any_rule(rule)
     if name.kind == "endpoint":
         sticky = any(
-            isinstance(part, Comparison) and _names(part.right, "affinity-") for part in rule.body
+            isinstance(part, Comparison) and _refers_to(part.right, "affinity-")
+            for part in rule.body
         )
         return f"{'same backend as before' if sticky else 'backend'} {_backend_name(chain)}"
     if name.kind in _PARTS_BY_NAME and read_nftables_name(rule.chain) is not None:
         return _with_reason(f"goes on to {_PARTS_BY_NAME[name.kind]}", rule)
     port = f":{name.port}" if name.port else ""
-    ways = {"local": ", local endpoints", "external": " from outside", "firewall": ", its sources"}
-    return f"{name.namespace}/{name.name}{port}{ways.get(name.kind, '')}"
+    suffixes = {
+        "local": ", local endpoints",
+        "external": " from outside",
+        "firewall": ", its sources",
+    }
+    return f"{name.namespace}/{name.name}{port}{suffixes.get(name.kind, '')}"
 
 
-def _names(expr: Expr, start: str) -> bool:
+def _refers_to(expr: Expr, start: str) -> bool:
     return isinstance(expr, SetRef) and expr.name.startswith(start)
 
 
 def _backend(rule: Rule, chain: str) -> str:
-    """A rule of a Service's chain: the backend by comment, which big clusters do not have."""
-    told = _TO_BACKEND.fullmatch(rule.comment)
-    backend = f"backend {told.group(1) if told else chain}"
+    """A rule of a Service's chain. In big clusters no comment names the backend."""
+    named = _TO_BACKEND.fullmatch(rule.comment)
+    backend = f"backend {named.group(1) if named else chain}"
     for part in rule.body:
         if isinstance(part, Recent):
             return f"same {backend} as within the last {part.seconds} s"
         if isinstance(part, RandomMatch):
-            return f"{chance(part.probability)} (of those left): {backend}"
+            return f"{chance_text(part.probability)} (of those left): {backend}"
     return f"the only backend left: {backend.removeprefix('backend ')}"
 
 
@@ -127,7 +138,7 @@ def _service(rule: Rule, chain: str) -> str:
     if not comment:
         return _with_reason(f"goes on to {_PARTS_OF_SERVICE[chain[5:8]]} ({chain})", rule)
     ports = (part for part in rule.body if isinstance(part, Comparison))
-    port = next((value(each.right) for each in ports if _is_port(each.left)), "")
+    port = next((value_text(part.right) for part in ports if _is_port(part.left)), "")
     if _SERVICE_NAME.fullmatch(comment) and port:
         return f"{comment} NodePort {port}"
     return comment
@@ -149,7 +160,7 @@ def _is_port(expr: Expr) -> bool:
 def _choice(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"the only backend {names[0]}"
-    if len(names) <= _MANY:
+    if len(names) <= _MAX_LISTED:
         return f"1 in {len(names)} chance each: {', '.join(names)}"
     return f"1 in {len(names)} chance each: {', '.join(names[:2])}, … ({len(names)} backends)"
 
@@ -179,22 +190,22 @@ def _joined(address: str | int, port: str | int) -> str:
 # --- everything else --------------------------------------------------------------------------
 
 
-def _generic(rule: Rule) -> str:
-    actions = [said for part in rule.body if (said := _action(part, rule.chain))]
+def _any_rule(rule: Rule) -> str:
+    actions = [text for part in rule.body if (text := _action(part, rule.chain))]
     comment = _HASH_COMMENT.sub("", rule.comment).strip()
     action = " and ".join(actions) or comment or "counts it"
     for part in rule.body:
         if isinstance(part, RandomMatch):
-            return f"{chance(part.probability)}: {action}"
+            return f"{chance_text(part.probability)}: {action}"
     if any(isinstance(part, Dnat | Snat) for part in rule.body):
         return action
-    if comment and comment not in _DULL and _ends(rule):
+    if comment and comment not in _UNINFORMATIVE and _ends(rule):
         return f"{action}: {comment}"
     return _with_reason(action, rule)
 
 
 def _ends(rule: Rule) -> bool:
-    """Rules that throw away: their comment says best why."""
+    """Whether a rule discards the packet: its comment then gives the best reason."""
     return any(
         isinstance(part, Reject) or (isinstance(part, Verdict) and part.kind == "drop")
         for part in rule.body
@@ -202,21 +213,21 @@ def _ends(rule: Rule) -> bool:
 
 
 def _with_reason(action: str, rule: Rule) -> str:
-    """With as many conditions as there is room for, the telling ones first."""
+    """The action with as many conditions as fit, those that say most first."""
     if rule.chain.startswith(("KUBE-SEP-", "endpoint-")) and action == _MARKS:
         return f"{action} because the source is the backend itself"
-    conditions = [part for part in rule.body if condition(part)]
-    said: list[Part] = []
+    conditions = [part for part in rule.body if explain_condition(part)]
+    chosen: list[Part] = []
     for part in sorted(conditions, key=_weight):
-        more = [each for each in conditions if each in said or each is part]
-        if not said or len(action) + len(explain_match(more)) <= _ROOM_FOR_REASONS:
-            said = more
-    reason = explain_match(said)
+        longer = [candidate for candidate in conditions if candidate in chosen or candidate is part]
+        if not chosen or len(action) + len(explain_match(longer)) <= _MAX_WITH_REASON:
+            chosen = longer
+    reason = explain_match(chosen)
     return f"{action} because {reason}" if reason else action
 
 
 def _weight(part: Part) -> int:
-    """Who sent it and in what state tells more than where it goes, which the reader knows."""
+    """The order of conditions: the reader knows where a packet goes, so those come last."""
     match part:
         case Comparison(left=Field(key=key)):
             return next((weight for end, weight in _WEIGHTS.items() if key.endswith(end)), 0)
@@ -233,21 +244,21 @@ def _action(part: Part, chain: str) -> str:
     if isinstance(part, SetField):
         return _assign(part, chain)
     if isinstance(part, UnknownStatement):
-        return "" if part.match else f"does what is not known here: {part.text}"
-    say = _ACTIONS.get(type(part))
-    return say(part) if say else ""
+        return "" if part.match else f"does something unknown: {part.text}"
+    formatter = _ACTION_TEXTS.get(type(part))
+    return formatter(part) if formatter else ""
 
 
 def _verdict(verdict: Verdict) -> str:
     if verdict.kind in ("jump", "goto"):
-        return f"goes on {_place(verdict.chain)}"
+        return f"goes on {_chain_text(verdict.chain)}"
     return _VERDICTS[verdict.kind]
 
 
-def _place(chain: str) -> str:
-    for start, words in CALICO.items():
+def _chain_text(chain: str) -> str:
+    for start, prefix_text in CALICO.items():
         if chain.startswith(start):
-            return words + chain.removeprefix(start)
+            return prefix_text + chain.removeprefix(start)
     return CHAINS.get(chain, f"to {chain}")
 
 
@@ -261,9 +272,12 @@ _VERDICTS = {
 
 
 def _assign(part: SetField, chain: str) -> str:
-    """kube-proxy's masquerade mark by what it means; it clears it before it masquerades."""
+    """A changed field; kube-proxy's masquerade mark by its meaning.
+
+    kube-proxy clears the mark before it masquerades, so that the packet is not masqueraded twice.
+    """
     key = part.field.key
-    thing = _ASSIGNED.get(key, key)
+    subject = _ASSIGNED.get(key, key)
     mark = key == "meta mark"
     match part.value:
         case BitwiseExpr(op="xor") if mark and chain in _UNMARKING_CHAINS:
@@ -273,41 +287,41 @@ def _assign(part: SetField, chain: str) -> str:
         case BitwiseExpr(op="or", left=Field(), right=Const(value=0x4000)) if mark:
             return _MARKS
         case BitwiseExpr(op="or", left=Field(), right=bits):
-            return f"sets {hexadecimal(bits)} of {thing}"
+            return f"sets {hex_text(bits)} of {subject}"
         case BitwiseExpr(
             op="xor",
             left=BitwiseExpr(op="and", right=Const(value=int(kept))),
             right=Const() as bits,
         ):
-            return _changed(thing, ~kept & 0xFFFFFFFF, bits)
+            return _changed(subject, ~kept & 0xFFFFFFFF, bits)
         case BitwiseExpr(op="xor", left=Field(), right=bits):
-            return f"flips {hexadecimal(bits)} of {thing}"
+            return f"flips {hex_text(bits)} of {subject}"
         case BitwiseExpr():
-            return f"changes bits of {thing}"
+            return f"changes bits of {subject}"
         case Field(key=other):
-            return f"sets {thing} to {_ASSIGNED.get(other, other)}"
+            return f"sets {subject} to {_ASSIGNED.get(other, other)}"
         case Const() as const if key == "meta nftrace":
             return "traces it" if const.value else "does not trace it"
-        case given:
-            shown = hexadecimal(given) if key.endswith(" mark") else value(given)
-            return f"sets {thing} to {shown}"
+        case expr:
+            shown = hex_text(expr) if key.endswith(" mark") else value_text(expr)
+            return f"sets {subject} to {shown}"
 
 
-def _changed(thing: str, mask: int, bits: Const) -> str:
-    """``--set-xmark BITS/MASK``"""
+def _changed(subject: str, mask: int, bits: Const) -> str:
+    """The effect of ``--set-xmark BITS/MASK``."""
     if bits.value == 0:
-        return f"clears {mask:#x} of {thing}"
+        return f"clears {mask:#x} of {subject}"
     if bits.value == mask:
-        return f"sets {mask:#x} of {thing}"
-    return f"sets {hexadecimal(bits)}/{mask:#x} of {thing}"
+        return f"sets {mask:#x} of {subject}"
+    return f"sets {hex_text(bits)}/{mask:#x} of {subject}"
 
 
 _ASSIGNED = {"meta mark": "the mark", "ct mark": "the connection's mark", "ct zone": "the zone"}
 
 
 def _translated(word: str, part: Dnat | Snat) -> str:
-    addr = value(part.addr) if part.addr else ""
-    port = value(part.port) if part.port else ""
+    addr = value_text(part.addr) if part.addr else ""
+    port = value_text(part.port) if part.port else ""
     if isinstance(part.addr, MapLookup):
         return f"{word} to what a map gives"
     return f"{word} to {_joined(addr, port) if port else addr}"
@@ -321,12 +335,12 @@ _NOTES = {
     "dup": "sends a copy elsewhere",
     "flow": "lets a flowtable take the connection over",
 }
-_ACTIONS: dict[type, Callable[..., str]] = {
+_ACTION_TEXTS: dict[type, Callable[..., str]] = {
     Dnat: lambda part: _translated("DNAT", part),
     Snat: lambda part: _translated("SNAT", part),
     Masquerade: lambda part: "masquerades it as this node",
     Redirect: lambda part: (
-        f"redirects it to port {value(part.port)} of this node"
+        f"redirects it to port {value_text(part.port)} of this node"
         if part.port
         else "redirects it to this node"
     ),

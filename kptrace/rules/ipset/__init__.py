@@ -1,1 +1,1 @@
-"""ipsets: their text form and their kernel form. Pure."""
+"""ipsets: their text form and their kernel form."""

@@ -1,8 +1,6 @@
-"""An ipset as the kernel tells it by netlink -> the text of ``ipset save`` for it.
+"""Write an ipset that was read by netlink as ``ipset save`` would.
 
-In: the tree of ``agent/netlink/ipset.py``: type, family, options and elements, attributes by the
-kernel's names, values in hexadecimal. Out: a ``create`` and ``add`` lines, which ``save.py`` reads;
-so native and text reading end in the same hands. ValueError or KeyError for what is no such tree.
+``save.py`` then reads that text, so a set has one reader however it was obtained.
 """
 
 from __future__ import annotations
@@ -10,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from kptrace.rules.byte_reader import address
+from kptrace.rules.byte_reader import address_text
 from kptrace.rules.iptables.kernel_rule import protocol_name
 
 Tree = Mapping[str, Any]
-Given = Mapping[str, str]
+Attributes = Mapping[str, str]
 
 _INET6 = 10
 _WITH = ((1 << 3, "counters"), (1 << 4, "comment"), (1 << 6, "skbinfo"), (1 << 5, "forceadd"))
@@ -22,6 +20,12 @@ _PHYSDEV, _NOMATCH, _WILDCARD = 1 << 1, 1 << 2, 1 << 7
 
 
 def save_text(tree: Tree) -> str:
+    """The ``create`` line and the ``add`` lines of a set.
+
+    ``tree``: the set as ``agent/netlink/ipset.py`` decodes it: type, family, options and elements,
+    attributes by the kernel's names, values in hexadecimal. Raises ValueError or KeyError for any
+    other tree.
+    """
     lines = [_create(tree)]
     for element in tree["elements"]:
         lines.append(" ".join(["add", tree["name"], *_element(tree["type"], element)]))
@@ -29,85 +33,89 @@ def save_text(tree: Tree) -> str:
 
 
 def _create(tree: Tree) -> str:
-    given: Given = tree.get("options", {})
-    words = ["create", tree["name"], tree["type"]]
+    attributes: Attributes = tree.get("options", {})
+    args = ["create", tree["name"], tree["type"]]
     if tree["type"].startswith("hash:"):
-        words += ["family", "inet6" if tree["family"] == _INET6 else "inet"]
+        args += ["family", "inet6" if tree["family"] == _INET6 else "inet"]
     if tree["type"].startswith("bitmap:"):
-        words += ["range", _range(given)]
+        args += ["range", _range(attributes)]
     for name in ("netmask", "hashsize", "maxelem", "timeout", "size", "bucketsize"):
-        if name in given:
-            words += [name, str(_number(given, name))]
-    flags = _number(given, "cadt_flags")
-    return " ".join(words + [name for bit, name in _WITH if flags & bit])
+        if name in attributes:
+            args += [name, str(_number(attributes, name))]
+    flags = _number(attributes, "cadt_flags")
+    return " ".join(args + [name for bit, name in _WITH if flags & bit])
 
 
-def _range(given: Given) -> str:
-    if "port" in given:
-        return f"{_number(given, 'port')}-{_number(given, 'port_to')}"
-    return "-".join(address(bytes.fromhex(given[end])) for end in ("ip", "ip_to"))
+def _range(attributes: Attributes) -> str:
+    if "port" in attributes:
+        return f"{_number(attributes, 'port')}-{_number(attributes, 'port_to')}"
+    return "-".join(address_text(bytes.fromhex(attributes[end])) for end in ("ip", "ip_to"))
 
 
-def _number(given: Given, name: str) -> int:
-    return int(given.get(name, "0"), 16)
+def _number(attributes: Attributes, name: str) -> int:
+    return int(attributes.get(name, "0"), 16)
 
 
-def _element(method: str, given: Given) -> Iterator[str]:
+def _element(method: str, attributes: Attributes) -> Iterator[str]:
     storage, _, dimensions = method.partition(":")
     if storage == "list":
-        yield _text(given["name"])
+        yield _text(attributes["name"])
     else:
-        parts = _Parts(storage, given)
-        yield ",".join(parts.of(dimension) for dimension in dimensions.split(","))
-    if "timeout" in given:
-        yield f"timeout {_number(given, 'timeout')}"
-    if "packets" in given:
-        yield f"packets {_number(given, 'packets')} bytes {_number(given, 'bytes')}"
-    if "comment" in given:
-        yield f'comment "{_text(given["comment"])}"'
-    flags = _number(given, "cadt_flags")
+        parts = _Parts(storage, attributes)
+        yield ",".join(parts.text(dimension) for dimension in dimensions.split(","))
+    if "timeout" in attributes:
+        yield f"timeout {_number(attributes, 'timeout')}"
+    if "packets" in attributes:
+        yield f"packets {_number(attributes, 'packets')} bytes {_number(attributes, 'bytes')}"
+    if "comment" in attributes:
+        yield f'comment "{_text(attributes["comment"])}"'
+    flags = _number(attributes, "cadt_flags")
     for bit, name in ((_NOMATCH, "nomatch"), (_WILDCARD, "wildcard")):
         if flags & bit:
             yield name
 
 
 class _Parts:
-    """The dimensions of one element, the second address under its own name."""
+    """The dimensions of one element; the attributes of a second address begin with ``ip2``."""
 
-    def __init__(self, storage: str, given: Given) -> None:
-        self._storage, self._given = storage, given
-        self._turn = ""
+    def __init__(self, storage: str, attributes: Attributes) -> None:
+        self._storage, self._attributes = storage, attributes
+        self._suffix = ""
 
-    def of(self, dimension: str) -> str:
+    def text(self, dimension: str) -> str:
         return _DIMENSIONS[dimension](self)
 
     def address(self) -> str:
-        turn, self._turn = self._turn, "2"
-        given = self._given
-        raw = bytes.fromhex(given[f"ip{turn}"])
-        if f"ip{turn}_to" in given:
-            return f"{address(raw)}-{address(bytes.fromhex(given[f'ip{turn}_to']))}"
-        length = _number(given, f"cidr{turn}") if f"cidr{turn}" in given else len(raw) * 8
-        return address(raw) if length == len(raw) * 8 else f"{address(raw)}/{length}"
+        suffix, self._suffix = self._suffix, "2"
+        attributes = self._attributes
+        raw = bytes.fromhex(attributes[f"ip{suffix}"])
+        if f"ip{suffix}_to" in attributes:
+            return (
+                f"{address_text(raw)}-{address_text(bytes.fromhex(attributes[f'ip{suffix}_to']))}"
+            )
+        length = (
+            _number(attributes, f"cidr{suffix}") if f"cidr{suffix}" in attributes else len(raw) * 8
+        )
+        return address_text(raw) if length == len(raw) * 8 else f"{address_text(raw)}/{length}"
 
     def port(self) -> str:
-        low = _number(self._given, "port")
-        high = _number(self._given, "port_to") if "port_to" in self._given else low
+        low = _number(self._attributes, "port")
+        high = _number(self._attributes, "port_to") if "port_to" in self._attributes else low
         text = str(low) if low == high else f"{low}-{high}"
         if self._storage == "bitmap":
             return text
-        return f"{protocol_name(_number(self._given, 'proto'))}:{text}"
+        return f"{protocol_name(_number(self._attributes, 'proto'))}:{text}"
 
     def mac(self) -> str:
-        raw = bytes.fromhex(self._given.get("ether", ""))
+        raw = bytes.fromhex(self._attributes.get("ether", ""))
         return ":".join(f"{byte:02X}" for byte in raw)
 
     def interface(self) -> str:
-        flags = _number(self._given, "cadt_flags")
-        return ("physdev:" if flags & _PHYSDEV else "") + _text(self._given["iface"])
+        flags = _number(self._attributes, "cadt_flags")
+        return ("physdev:" if flags & _PHYSDEV else "") + _text(self._attributes["iface"])
 
     def mark(self) -> str:
-        return f"0x{_number(self._given, 'mark'):08x}"
+        return f"0x{_number(self._attributes, 'mark'):08x}"
 
 
 _DIMENSIONS: dict[str, Callable[[_Parts], str]] = {

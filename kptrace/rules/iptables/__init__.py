@@ -1,1 +1,1 @@
-"""iptables rules: their text forms and their kernel forms. Pure."""
+"""iptables rules: their text forms and their kernel forms."""

@@ -1,8 +1,7 @@
-"""One iptables rule as the kernel holds it -> the line that iptables-save prints.
+"""Write an iptables rule that was read from the kernel as iptables-save prints it.
 
-In: what legacy tables and iptables-nft's expressions have in common: the options that every rule
-has, matches, a target. Out: the text behind ``-A CHAIN``, in iptables-save's order (print_rule4):
-addresses, interfaces, protocol, fragment, then the matches, then the target.
+The readers of legacy tables and of iptables-nft fill a KernelRule; its text has the order of
+iptables-save (print_rule4): addresses, interfaces, protocol, fragment, matches, target.
 
 A match or target that is not understood is written with its revision and its bytes,
 ``-m NAME --revision N --info HEX``; ``parse_rule.py`` keeps that as opaque text.
@@ -13,11 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kptrace.rules.byte_reader import ByteReader, TruncatedData, address, prefix_length, unhex
-from kptrace.rules.iptables.kernel_matches import is_state, match_words
-from kptrace.rules.iptables.kernel_targets import target_words
+from kptrace.rules.byte_reader import (
+    ByteReader,
+    TruncatedData,
+    address_text,
+    decode_hex,
+    prefix_length,
+)
+from kptrace.rules.iptables.kernel_matches import is_state, match_args
+from kptrace.rules.iptables.kernel_targets import target_args
 from kptrace.rules.iptables.options import Unknown
-from kptrace.rules.iptables.save_format import IpsetName, Words, option
+from kptrace.rules.iptables.save_format import Args, IpsetName, option
 
 CORE = ("-s", "-d", "-i", "-o", "-p", "-f")
 VERDICTS = {0: "DROP", 1: "ACCEPT", 3: "QUEUE", -5: "RETURN"}
@@ -25,40 +30,41 @@ _JUMP, _GOTO = -3, -4
 
 
 class NotIptablesError(Exception):
-    """What iptables would not write, so the rule is not its own."""
+    """The expressions are not what iptables-nft writes, so the rule is one of nft's own."""
 
 
 class KernelRule:
-    """Filled by a reader, then printed. ``chain``: where the target leads, if to a chain."""
+    """A rule that a reader fills part by part. ``chain``: the chain that it jumps to, if any."""
 
     def __init__(self, family: str, ipset: IpsetName) -> None:
         self.family, self._ipset = family, ipset
-        self.core: dict[str, Words] = {}
-        self.matches: list[Callable[[], Words]] = []
-        self.target: Words = []
+        self.core: dict[str, Args] = {}
+        self.matches: list[Callable[[], Args]] = []
+        self.target: Args = []
         self.chain = ""
 
     def text(self) -> str:
-        words = [word for name in CORE for word in self.core.get(name, ())]
-        words += [word for match in self.matches for word in match()]
-        return " ".join([*words, *self.target])
+        """The rule as iptables-save prints it after ``-A CHAIN``."""
+        args = [word for name in CORE for word in self.core.get(name, ())]
+        args += [word for match in self.matches for word in match()]
+        return " ".join([*args, *self.target])
 
     def option(self, name: str, value: str, negated: bool) -> None:
         if name in self.core:
             raise NotIptablesError(f"{name} twice")
         self.core[name] = option(negated, name, *([value] if value else []))
 
-    def match(self, given: Mapping[str, Any]) -> None:
-        words = self._match(str(given["name"]), int(given["rev"]), str(given["info"]))
-        self.matches.append(lambda: words)
+    def match(self, expression: Mapping[str, Any]) -> None:
+        args = self._match(str(expression["name"]), int(expression["rev"]), str(expression["info"]))
+        self.matches.append(lambda: args)
 
-    def _match(self, name: str, revision: int, info: str) -> Words:
+    def _match(self, name: str, revision: int, info: str) -> Args:
         try:
-            blob = ByteReader(unhex(info), self.family)
-            words = match_words(name, revision, blob, self._ipset)
+            blob = ByteReader(decode_hex(info), self.family)
+            args = match_args(name, revision, blob, self._ipset)
             if name == "conntrack" and is_state(blob):
                 name = "state"
-            return ["-m", name, *words]
+            return ["-m", name, *args]
         except (Unknown, TruncatedData, ValueError):
             return ["-m", name, *_raw(revision, info)]
 
@@ -70,21 +76,26 @@ class KernelRule:
         else:
             raise NotIptablesError(f"verdict {code}")
 
-    def call(self, given: Mapping[str, Any]) -> None:
-        """A target of its own."""
-        name, revision, info = str(given["name"]), int(given["rev"]), str(given["info"])
+    def call(self, expression: Mapping[str, Any]) -> None:
+        """Set a target that is no verdict."""
+        name, revision, info = (
+            str(expression["name"]),
+            int(expression["rev"]),
+            str(expression["info"]),
+        )
         try:
-            blob = ByteReader(unhex(info), self.family)
-            self.target = ["-j", *target_words(name, revision, blob, self._ipset)]
+            blob = ByteReader(decode_hex(info), self.family)
+            self.target = ["-j", *target_args(name, revision, blob, self._ipset)]
         except (Unknown, TruncatedData, ValueError):
             self.target = ["-j", name, *_raw(revision, info)]
 
 
-def _raw(revision: int, info: str) -> Words:
+def _raw(revision: int, info: str) -> Args:
     return ["--revision", str(revision), "--info", info]
 
 
 def protocol_name(number: int) -> str:
+    """A protocol's name as iptables prints it, else its number."""
     return PROTOCOL_NAMES.get(number, str(number))
 
 
@@ -122,7 +133,7 @@ PROTOCOL_NAMES = {
 }
 
 
-def address_text(raw: bytes, mask: bytes) -> str:
+def address_and_mask(raw: bytes, mask: bytes) -> str:
     """``ADDRESS/LENGTH``, or with the whole mask if that has holes."""
     length = prefix_length(mask)
-    return f"{address(raw)}/{address(mask) if length is None else length}"
+    return f"{address_text(raw)}/{address_text(mask) if length is None else length}"

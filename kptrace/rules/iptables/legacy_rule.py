@@ -1,18 +1,15 @@
-"""A rule of a legacy table, as ``legacy_table.py`` tells it -> the line of iptables-save.
-
-In: the fixed part of the entry (struct ipt_ip, ip6t_ip6) and its matches and target.
-"""
+"""Read a rule of a legacy table, as ``legacy_table.py`` decodes it, into a KernelRule."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from kptrace.rules.byte_reader import ByteReader, unhex
+from kptrace.rules.byte_reader import ByteReader, decode_hex
 from kptrace.rules.iptables.kernel_rule import (
     KernelRule,
     NotIptablesError,
-    address_text,
+    address_and_mask,
     protocol_name,
 )
 from kptrace.rules.iptables.save_format import IpsetName
@@ -21,7 +18,7 @@ Tree = Mapping[str, Any]
 
 
 class _Layout(NamedTuple):
-    """Offsets in ipt_ip or ip6t_ip6; ``protocol``: whether the rule must say that it has one."""
+    """Offsets in struct ipt_ip or ip6t_ip6; ``size``: of an address."""
 
     size: int
     masks: int
@@ -37,18 +34,21 @@ _NAME = 16
 
 
 def read(rule: Tree, family: str, ipset: IpsetName) -> KernelRule:
-    """Raises Short or ValueError for what is no such rule."""
+    """The rule of a tree that ``XtTable.rules`` made.
+
+    Raises ValueError for a tree of another form, and TruncatedData.
+    """
     entry = KernelRule(family, ipset)
     try:
-        _core(entry, ByteReader(unhex(rule["ip"]), family))
-        for each in rule["expressions"]:
-            ((name, given),) = each.items()
+        _core(entry, ByteReader(decode_hex(rule["ip"]), family))
+        for expression in rule["expressions"]:
+            ((name, value),) = expression.items()
             if name == "match":
-                entry.match(given)
+                entry.match(value)
             elif name == "target":
-                entry.call(given)
+                entry.call(value)
             else:
-                entry.jump(given["data"]["code"], given["data"].get("chain", ""))
+                entry.jump(value["data"]["code"], value["data"].get("chain", ""))
     except (KeyError, TypeError, AttributeError, NotIptablesError) as error:
         raise ValueError(f"no legacy rule: {error}") from error
     return entry
@@ -57,13 +57,13 @@ def read(rule: Tree, family: str, ipset: IpsetName) -> KernelRule:
 def _core(entry: KernelRule, blob: ByteReader) -> None:
     layout = _LAYOUTS[entry.family]
     inverted = blob.u8(layout.inverted)
-    for turn, (name, bit) in enumerate((("-s", _SRC), ("-d", _DST))):
-        raw = blob.bytes(turn * layout.size, layout.size)
-        mask = blob.bytes(layout.masks + turn * layout.size, layout.size)
+    for index, (name, bit) in enumerate((("-s", _SRC), ("-d", _DST))):
+        raw = blob.bytes(index * layout.size, layout.size)
+        mask = blob.bytes(layout.masks + index * layout.size, layout.size)
         if any(mask) or inverted & bit:
-            entry.option(name, address_text(raw, mask), bool(inverted & bit))
-    for turn, (name, bit) in enumerate((("-i", _IN), ("-o", _OUT))):
-        text = _interface(blob, layout.names + turn * _NAME)
+            entry.option(name, address_and_mask(raw, mask), bool(inverted & bit))
+    for index, (name, bit) in enumerate((("-i", _IN), ("-o", _OUT))):
+        text = _interface(blob, layout.names + index * _NAME)
         if text:
             entry.option(name, text, bool(inverted & bit))
     number = blob.u16(layout.number)
@@ -73,11 +73,14 @@ def _core(entry: KernelRule, blob: ByteReader) -> None:
         entry.option("-f", "", bool(inverted & _FRAGMENT))
 
 
-def _interface(blob: ByteReader, at: int) -> str:
-    """The mask covers the final zero of a whole name; of ``cali+`` it covers ``cali``."""
-    mask = blob.bytes(at + 2 * _NAME, _NAME)
+def _interface(blob: ByteReader, offset: int) -> str:
+    """An interface name.
+
+    Its mask covers the final zero of a whole name; of ``cali+`` only ``cali``.
+    """
+    mask = blob.bytes(offset + 2 * _NAME, _NAME)
     size = next((index for index, byte in enumerate(mask) if not byte), _NAME)
-    name = blob.bytes(at, size)
+    name = blob.bytes(offset, size)
     if not size:
         return ""
     return name.rstrip(b"\0").decode(errors="replace") + ("" if name[-1:] == b"\0" else "+")

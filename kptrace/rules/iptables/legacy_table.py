@@ -1,14 +1,13 @@
-"""A legacy table as getsockopt(IPT_SO_GET_ENTRIES) gives it: one blob -> the rules of one chain.
+"""Find the chains and rules in a legacy table as getsockopt(IPT_SO_GET_ENTRIES) gives it.
 
-In: the entries and where each hook begins and ends. Out: trees like those of
-``agent/nftables/attributes.py``, so that both backends are told alike. Chains are found by one
-search for their names; nothing is decoded before its chain is asked for: of 300,000 entries a few
-hundred are looked at.
+Rules are decoded into trees like those of ``agent/nftables/attributes.py``. Chains are found by one
+search for their names, and a rule is decoded only when its chain is asked for: of 300,000 entries a
+few hundred.
 
-Theory (ip_tables.c): entries stand one behind the other, each with the distance to its target and
-to the next. A chain of the user's begins behind an entry whose target is ERROR with the chain's
-name, and ends with a RETURN of its own; a kernel's chain stands where ``hook_entry`` says and ends
-with its policy, where ``underflow`` says. A jump is the offset of the first rule.
+Theory (ip_tables.c): entries follow each other, each with the distance to its target and to the
+next entry. A user-defined chain begins after an entry whose target is ERROR with the chain's name,
+and ends with a RETURN of its own. A built-in chain begins at ``hook_entry`` and ends with its
+policy, at ``underflow``. A jump holds the offset of the first rule.
 """
 
 from __future__ import annotations
@@ -20,16 +19,14 @@ from struct import unpack_from
 from typing import Any, NamedTuple
 
 from kptrace.model import Value
-from kptrace.rules.byte_reader import TruncatedData, enhex
+from kptrace.rules.byte_reader import TruncatedData, encode_hex
 
 Tree = dict[str, Any]
 HOOKS = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 
 
 class Layout(NamedTuple):
-    """Offsets inside an entry: of ``target_offset``, the counters, the end of the fixed part, and
-    where the destination, its mask and the flags stand.
-    """
+    """Offsets of the fields of struct ipt_entry or ip6t_entry; ``address``: size of an address."""
 
     distances: int
     counters: int
@@ -56,191 +53,200 @@ _JUMP, _GOTO = -3, -4
 
 
 class Bounds(Value):
-    """Where the kernel's own chains are: (hook number, first rule, policy)."""
+    """The built-in chains: (hook number, offset of the first rule, offset of the policy)."""
 
     hooks: tuple[tuple[int, int, int], ...]
 
 
 class XtTable:
+    """One table. ``data``: its entries. Its methods raise TruncatedData for a broken table."""
+
     def __init__(self, data: bytes | bytearray | memoryview, bounds: Bounds, family: str) -> None:
         self._data = data
         self._layout = LAYOUTS[family]
-        self._kernels = {HOOKS[hook]: (start, end) for hook, start, end in bounds.hooks}
-        self._met: dict[str, int] = {}  # chains that a rule jumped to
-        self._places: dict[str, list[int]] = {}
+        self._kernel_chains = {HOOKS[hook]: (start, end) for hook, start, end in bounds.hooks}
+        self._first_rules: dict[str, int] = {}  # chains that a rule jumped to
+        self._offsets: dict[str, list[int]] = {}
 
     def kernel_chains(self) -> list[Tree]:
-        """Name, policy and the policy's counters."""
-        found = []
-        for name, (_, end) in self._kernels.items():
+        """The built-in chains: name, policy (a verdict of nf_tables) and the policy's counters."""
+        chains = []
+        for name, (_, end) in self._kernel_chains.items():
             packets, octets = self._unpack("=QQ", end + self._layout.counters)
             verdict = self._target(end, 0).get("immediate", {}).get("data", {}).get("code", 1)
-            found.append({"name": name, "policy": verdict, "packets": packets, "bytes": octets})
-        return found
+            chains.append({"name": name, "policy": verdict, "packets": packets, "bytes": octets})
+        return chains
 
     def names(self) -> list[str]:
-        """The user's chains."""
+        """The names of the user-defined chains."""
         return list(self._starts)
 
     @cached_property
     def _starts(self) -> dict[str, int]:
-        """Where each chain of the user's may begin: one search through all."""
-        found = {
+        """The offset at which each user-defined chain may begin."""
+        starts = {
             match.group(1).decode(errors="replace"): match.start() - 2 - self._layout.size
             for match in _NAMED.finditer(self._data)
         }
-        found.pop("ERROR", None)  # the last entry
-        return found
+        starts.pop("ERROR", None)  # the last entry
+        return starts
 
     def has(self, name: str) -> bool:
-        return name in self._kernels or self._find(name) is not None
+        return name in self._kernel_chains or self._find(name) is not None
 
     def count(self, name: str) -> int:
         return len(self._entries(name))
 
     def rules(
-        self, name: str, toward: bytes = b"", saying: bytes = b"", only: int = 0
+        self, name: str, destination: bytes = b"", text: bytes = b"", only_number: int = 0
     ) -> list[Tree]:
-        """``toward``: leave out rules for another single destination address; ``saying``: those
-        that do not hold these bytes; ``only``: all but the one in this place.
+        """The rules of a chain in order.
+
+        destination: leave out rules for another single destination address
+        text: leave out rules that do not contain these bytes
+        only_number: leave out all rules but this one, counted from 1
         """
         return [
-            self._rule(number, at)
-            for number, at in enumerate(self._entries(name), 1)
-            if not (toward and self._elsewhere(at, toward))
-            and (not saying or saying in bytes(self._data[at : self._next(at)]))
-            and only in (0, number)
+            self._rule(number, offset)
+            for number, offset in enumerate(self._entries(name), 1)
+            if not (destination and self._is_for_other_destination(offset, destination))
+            and (not text or text in bytes(self._data[offset : self._next(offset)]))
+            and only_number in (0, number)
         ]
 
     # --- where things are ---------------------------------------------------------------------
 
-    def _unpack(self, form: str, at: int) -> Sequence[Any]:
+    def _unpack(self, form: str, offset: int) -> Sequence[Any]:
         try:
-            return unpack_from(form, self._data, at)
+            return unpack_from(form, self._data, offset)
         except Exception as error:
-            raise TruncatedData(f"entry at {at}: {error}") from None
+            raise TruncatedData(f"entry at {offset}: {error}") from None
 
-    def _next(self, at: int) -> int:
-        size: int = self._unpack("=H", at + self._layout.distances + 2)[0]
+    def _next(self, offset: int) -> int:
+        size: int = self._unpack("=H", offset + self._layout.distances + 2)[0]
         if size < self._layout.size:
-            raise TruncatedData(f"an entry of {size} bytes at {at}")
-        return at + size
+            raise TruncatedData(f"an entry of {size} bytes at {offset}")
+        return offset + size
 
     def _find(self, name: str) -> int | None:
-        """The first entry of a chain of the user's."""
-        if name not in self._met:
-            start = self._by_halves(name)
+        """The offset of the first rule of a user-defined chain."""
+        if name not in self._first_rules:
+            start = self._binary_search(name)
             if start < 0:
                 start = self._starts.get(name, -1)
             if start < 0 or self._header(start) != name:
                 return None
-            self._met[name] = start + self._layout.size + _ERROR_SIZE
-        return self._met[name]
+            self._first_rules[name] = start + self._layout.size + _ERROR_SIZE
+        return self._first_rules[name]
 
-    def _by_halves(self, name: str) -> int:
-        """Where the chain begins, if the chains stand by name, as libiptc writes them; else -1."""
+    def _binary_search(self, name: str) -> int:
+        """The offset at which a chain begins if the chains are sorted, as libiptc writes them; else
+        -1.
+        """
         low, high = 0, len(self._data)
         while low < high:
             middle = (low + high) // 2
-            found = _NAMED.search(self._data, middle, high)
-            chain = found[1].decode(errors="replace") if found else ""
-            if found is None or chain == "ERROR" or chain > name:  # the last entry is an ERROR too
+            match = _NAMED.search(self._data, middle, high)
+            chain = match[1].decode(errors="replace") if match else ""
+            if match is None or chain == "ERROR" or chain > name:  # the last entry is an ERROR too
                 high = middle
             elif chain < name:
-                low = found.end()
+                low = match.end()
             else:
-                return found.start() - 2 - self._layout.size
+                return match.start() - 2 - self._layout.size
         return -1
 
-    def _header(self, at: int) -> str | None:
-        """The name of the chain that an entry begins; None for a rule."""
-        target = at + self._unpack("=H", at + self._layout.distances)[0]
+    def _header(self, offset: int) -> str | None:
+        """The name of the chain that begins with this entry; None for a rule."""
+        target = offset + self._unpack("=H", offset + self._layout.distances)[0]
         if bytes(self._data[target + 2 : target + _TARGET]) != _ERROR:
             return None
         name = bytes(self._data[target + _TARGET : target + _ERROR_SIZE])
         return name.split(b"\0")[0].decode(errors="replace")
 
     def _entries(self, name: str) -> Sequence[int]:
-        if name not in self._places:
-            self._places[name] = list(self._walk(name))
-        return self._places[name]
+        if name not in self._offsets:
+            self._offsets[name] = list(self._walk(name))
+        return self._offsets[name]
 
     def _walk(self, name: str) -> Iterator[int]:
-        if name in self._kernels:
-            at, end = self._kernels[name]
-            while at < end:
-                yield at
-                at = self._next(at)
+        if name in self._kernel_chains:
+            offset, end = self._kernel_chains[name]
+            while offset < end:
+                yield offset
+                offset = self._next(offset)
             return
-        found = self._find(name)
-        if found is None:
+        first = self._find(name)
+        if first is None:
             return
-        at, after = found, self._next(found)
+        offset, after = first, self._next(first)
         while self._header(after) is None:  # the last before the next chain is the RETURN
-            yield at
-            at, after = after, self._next(after)
+            yield offset
+            offset, after = after, self._next(after)
 
-    def _chain_at(self, at: int) -> str:
-        before = at - self._layout.size - _ERROR_SIZE
+    def _chain_at(self, offset: int) -> str:
+        before = offset - self._layout.size - _ERROR_SIZE
         name = self._header(before) if before >= 0 else None
         if name is not None:
-            self._met[name] = at
+            self._first_rules[name] = offset
             return name
-        return next((name for name, (start, _) in self._kernels.items() if start == at), "")
+        return next(
+            (name for name, (start, _) in self._kernel_chains.items() if start == offset), ""
+        )
 
     # --- rules --------------------------------------------------------------------------------
 
-    def _elsewhere(self, at: int, toward: bytes) -> bool:
+    def _is_for_other_destination(self, offset: int, destination: bytes) -> bool:
         layout = self._layout
         size = layout.address
-        mask = at + layout.destination_mask
-        if len(toward) != size or self._data[mask : mask + size] != b"\xff" * size:
+        mask = offset + layout.destination_mask
+        if len(destination) != size or self._data[mask : mask + size] != b"\xff" * size:
             return False
-        if self._data[at + layout.inverted] & _INVERTED_DESTINATION:
+        if self._data[offset + layout.inverted] & _INVERTED_DESTINATION:
             return False
-        destination = at + layout.destination
-        return bool(self._data[destination : destination + size] != toward)
+        start = offset + layout.destination
+        return bool(self._data[start : start + size] != destination)
 
-    def _rule(self, number: int, at: int) -> Tree:
+    def _rule(self, number: int, offset: int) -> Tree:
         layout = self._layout
-        target = at + self._unpack("=H", at + layout.distances)[0]
-        packets, octets = self._unpack("=QQ", at + layout.counters)
-        expressions = list(self._matches(at + layout.size, target))
-        expressions += [part] if (part := self._target(at, target)) else []
-        head = bytes(self._data[at : at + layout.distances - 4])
+        target = offset + self._unpack("=H", offset + layout.distances)[0]
+        packets, octets = self._unpack("=QQ", offset + layout.counters)
+        expressions = list(self._matches(offset + layout.size, target))
+        expressions += [part] if (part := self._target(offset, target)) else []
+        head = bytes(self._data[offset : offset + layout.distances - 4])
         return {
             "number": number,
             "packets": packets,
             "bytes": octets,
-            "ip": enhex(head),
+            "ip": encode_hex(head),
             "expressions": expressions,
         }
 
-    def _matches(self, at: int, end: int) -> Iterator[Tree]:
-        while at < end:
-            size, name, revision = self._unpack("=H29sB", at)
+    def _matches(self, offset: int, end: int) -> Iterator[Tree]:
+        while offset < end:
+            size, name, revision = self._unpack("=H29sB", offset)
             if size < _TARGET:
-                raise TruncatedData(f"a match of {size} bytes at {at}")
-            yield {"match": self._named(name, revision, at, size)}
-            at += size
+                raise TruncatedData(f"a match of {size} bytes at {offset}")
+            yield {"match": self._named(name, revision, offset, size)}
+            offset += size
 
-    def _named(self, name: bytes, revision: int, at: int, size: int) -> Tree:
-        info = enhex(bytes(self._data[at + _TARGET : at + size]))
+    def _named(self, name: bytes, revision: int, offset: int, size: int) -> Tree:
+        info = encode_hex(bytes(self._data[offset + _TARGET : offset + size]))
         text = name.split(b"\0")[0].decode(errors="replace")
         return {"name": text, "rev": revision, "info": info}
 
-    def _target(self, at: int, target: int) -> Tree:
-        """A verdict in nf_tables' form, or a target of its own; nothing where the rule goes on."""
-        target = target or at + self._unpack("=H", at + self._layout.distances)[0]
+    def _target(self, offset: int, target: int) -> Tree:
+        """A verdict in nf_tables' form or a target; empty if the next rule follows."""
+        target = target or offset + self._unpack("=H", offset + self._layout.distances)[0]
         size, name, revision = self._unpack("=H29sB", target)
         if name[:1] != b"\0":
             return {"target": self._named(name, revision, target, size)}
         verdict: int = self._unpack("=i", target + _TARGET)[0]
         if verdict < 0:
             return _verdict(_VERDICTS.get(verdict, verdict))
-        if verdict == self._next(at):
+        if verdict == self._next(offset):
             return {}
-        goes = self._data[at + self._layout.flags] & self._layout.goto
+        goes = self._data[offset + self._layout.flags] & self._layout.goto
         return _verdict(_GOTO if goes else _JUMP, self._chain_at(verdict))
 
 

@@ -1,7 +1,7 @@
-"""iptables' matches: module name -> how its options become parts.
+"""Read the options of iptables' matches: MATCHES has a reader for each module.
 
-Sources: the ``_save`` functions of iptables' extensions for the words, the kernel's ``xt_*.c`` for
-what they mean. A reader raises Unknown (or ValueError) for options that it does not know; the
+Sources: the ``_save`` functions of iptables' extensions for the options, the kernel's ``xt_*.c``
+for their meaning. A reader raises Unknown (or ValueError) for an option that it does not know; the
 caller then keeps the whole module as opaque text.
 """
 
@@ -47,8 +47,8 @@ from kptrace.rules.model.expressions import (
 Reader = Callable[[Sequence[Option], Context], Iterable[Part]]
 
 
-def _each(readers: dict[str, Callable[[Option, Context], Part]]) -> Reader:
-    """A module whose options are each a test of their own."""
+def _option_by_option(readers: dict[str, Callable[[Option, Context], Part]]) -> Reader:
+    """A reader of a module each of whose options is a test of its own."""
 
     def read(options: Sequence[Option], context: Context) -> Iterable[Part]:
         for option in options:
@@ -71,9 +71,9 @@ TCP_FLAGS |= {"NONE": 0, "ALL": 63}
 
 
 def _tcp_flags(option: Option, _: Context) -> Part:
-    mask, wanted = (sum(TCP_FLAGS[name] for name in arg.split(",")) for arg in option.args)
+    mask, expected = (sum(TCP_FLAGS[name] for name in arg.split(",")) for arg in option.args)
     left = BitwiseExpr(op="and", left=field("tcp flags"), right=Const(value=mask))
-    return Comparison(left=left, op="!=" if option.negated else "==", right=Const(value=wanted))
+    return Comparison(left=left, op="!=" if option.negated else "==", right=Const(value=expected))
 
 
 def _icmp(name: str, any_type: int) -> Reader:
@@ -117,7 +117,7 @@ def _conntrack_port(key: str) -> Callable[[Option, Context], Part]:
 
 
 def _ct_status(option: Option, _: Context) -> Part:
-    """NONE stands for no bit, so alone it is never true."""
+    """NONE means no bit, so alone it never matches."""
     if option.arg == "NONE":
         op = "not in" if option.negated else "in"
         return Comparison(left=field("ct status"), op=op, right=AnonymousSet(items=()))  # type: ignore[arg-type]
@@ -165,15 +165,15 @@ def _addrtype(options: Sequence[Option], context: Context) -> Iterable[Part]:
 _BY_ADDRESS = frozenset({"unspec", "unicast", "multicast"})
 
 
-def _addrtype6(option: Option, asked: tuple[str, ...]) -> Iterable[Part]:
-    """match_type6(): kinds that the address alone tells must all be right, of the others one."""
+def _addrtype6(option: Option, flags: tuple[str, ...]) -> Iterable[Part]:
+    """match_type6(): all types that follow from the address alone must match, of the others one."""
     kinds = option.arg.lower().split(",")
     alone: list[tuple[str, ...]] = [(kind,) for kind in kinds if kind in _BY_ADDRESS]
     groups = [*alone, tuple(kind for kind in kinds if kind not in _BY_ADDRESS)]
     op = "not in" if option.negated else "in"
     tests = tuple(
         Comparison(
-            left=Fib(result="types", flags=asked),
+            left=Fib(result="types", flags=flags),
             op=op,  # type: ignore[arg-type]
             right=AnonymousSet(items=tuple(Const(value=kind) for kind in group)),
         )
@@ -195,39 +195,41 @@ def _set(options: Sequence[Option], context: Context) -> Iterable[Part]:
 
 
 def _statistic(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    given = {option.name: option for option in options}
-    mode = given["--mode"].arg if "--mode" in given else ""
-    if mode == "random" and set(given) == {"--mode", "--probability"}:
-        option = given["--probability"]
+    options_by_name = {option.name: option for option in options}
+    mode = options_by_name["--mode"].arg if "--mode" in options_by_name else ""
+    if mode == "random" and set(options_by_name) == {"--mode", "--probability"}:
+        option = options_by_name["--probability"]
         probability = float(option.arg)
         if not 0 <= probability <= 1:
             raise Unknown(option.text)
         yield RandomMatch(probability=1 - probability if option.negated else probability)
-    elif mode == "nth" and set(given) <= {"--mode", "--every", "--packet"}:
-        packet = given.get("--packet")
+    elif mode == "nth" and set(options_by_name) <= {"--mode", "--every", "--packet"}:
+        packet = options_by_name.get("--packet")
         yield NthMatch(
-            every=int(given["--every"].arg),
+            every=int(options_by_name["--every"].arg),
             packet=int(packet.arg) if packet else 0,
-            negated=given["--every"].negated,
+            negated=options_by_name["--every"].negated,
         )
     else:
         raise Unknown(mode)
 
 
 def _recent(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    given = {option.name: option for option in options}
-    actions = [name for name in ("--set", "--rcheck", "--update", "--remove") if name in given]
-    if len(actions) != 1 or not set(given) <= _RECENT:
+    options_by_name = {option.name: option for option in options}
+    actions = [
+        name for name in ("--set", "--rcheck", "--update", "--remove") if name in options_by_name
+    ]
+    if len(actions) != 1 or not set(options_by_name) <= _RECENT:
         raise Unknown("recent")
     yield Recent(
         action=actions[0][2:],  # type: ignore[arg-type]
-        list=given["--name"].arg if "--name" in given else "DEFAULT",
-        seconds=int(given["--seconds"].arg) if "--seconds" in given else 0,
-        hits=int(given["--hitcount"].arg) if "--hitcount" in given else 0,
-        reap="--reap" in given,
-        by="daddr" if "--rdest" in given else "saddr",
-        mask=given["--mask"].arg if "--mask" in given else "",
-        negated=given[actions[0]].negated,
+        list=options_by_name["--name"].arg if "--name" in options_by_name else "DEFAULT",
+        seconds=int(options_by_name["--seconds"].arg) if "--seconds" in options_by_name else 0,
+        hits=int(options_by_name["--hitcount"].arg) if "--hitcount" in options_by_name else 0,
+        reap="--reap" in options_by_name,
+        by="daddr" if "--rdest" in options_by_name else "saddr",
+        mask=options_by_name["--mask"].arg if "--mask" in options_by_name else "",
+        negated=options_by_name[actions[0]].negated,
     )
 
 
@@ -236,18 +238,18 @@ _RECENT |= {"--reap", "--rsource", "--rdest", "--mask", "--rttl"}
 
 
 def _limit(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    given = {option.name: option for option in options}
-    burst = given.get("--limit-burst")
-    yield Limit(rate=given["--limit"].arg, burst=int(burst.arg) if burst else 5)
+    options_by_name = {option.name: option for option in options}
+    burst = options_by_name.get("--limit-burst")
+    yield Limit(rate=options_by_name["--limit"].arg, burst=int(burst.arg) if burst else 5)
 
 
 def _hashlimit(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    given = {option.name: option for option in options}
-    over = "--hashlimit-above" in given
-    rate = given.get("--hashlimit-above") or given.get("--hashlimit-upto")
+    options_by_name = {option.name: option for option in options}
+    over = "--hashlimit-above" in options_by_name
+    rate = options_by_name.get("--hashlimit-above") or options_by_name.get("--hashlimit-upto")
     if rate is None:
         raise Unknown("hashlimit")
-    burst = given.get("--hashlimit-burst")
+    burst = options_by_name.get("--hashlimit-burst")
     yield Limit(rate=rate.arg, burst=int(burst.arg) if burst else 5, over=over)
 
 
@@ -256,7 +258,7 @@ def _flag(key: str) -> Callable[[Option, Context], Part]:
 
 
 def _name(key: str) -> Callable[[Option, Context], Part]:
-    """Interface names end in ``+`` for any that starts so."""
+    """An interface name; with ``+`` at its end any name that begins so."""
 
     def read(option: Option, context: Context) -> Part:
         name = option.arg
@@ -277,26 +279,28 @@ def _range(key: str) -> Callable[[Option, Context], Part]:
 
 
 def _nfacct(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    """Counts and is always true (xt_nfacct.c)."""
+    """A match that counts and is always true (xt_nfacct.c)."""
     yield Count(name=options[0].arg)
 
 
 def _rpfilter(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    """True when the way back to the source leaves by the interface that the packet came in by."""
-    given = {option.name for option in options}
-    if not given <= {"--loose", "--validmark", "--invert"}:
+    """The reverse path filter: the route to the source leaves by the packet's input interface."""
+    options_by_name = {option.name for option in options}
+    if not options_by_name <= {"--loose", "--validmark", "--invert"}:
         raise Unknown("--accept-local asks for more than a route")
-    keys = ("saddr", *(("mark",) if "--validmark" in given else ()))
-    keys += () if "--loose" in given else ("iif",)
-    op = "==" if "--invert" in given else "!="
+    keys = ("saddr", *(("mark",) if "--validmark" in options_by_name else ()))
+    keys += () if "--loose" in options_by_name else ("iif",)
+    op = "==" if "--invert" in options_by_name else "!="
     yield Comparison(left=Fib(result="oif", flags=keys), op=op, right=Const(value=0))  # type: ignore[arg-type]
 
 
 def _socket(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    given = {option.name for option in options}
-    if not given <= {"--transparent", "--nowildcard"}:
+    options_by_name = {option.name for option in options}
+    if not options_by_name <= {"--transparent", "--nowildcard"}:
         raise Unknown("--restore-skmark")
-    yield Socket(transparent="--transparent" in given, nowildcard="--nowildcard" in given)
+    yield Socket(
+        transparent="--transparent" in options_by_name, nowildcard="--nowildcard" in options_by_name
+    )
 
 
 def _compare(key: str, op: str) -> Callable[[Option, Context], Part]:
@@ -311,7 +315,7 @@ def _compare(key: str, op: str) -> Callable[[Option, Context], Part]:
 
 
 def _hops(key: str, name: str) -> Reader:
-    return _each(
+    return _option_by_option(
         {
             f"--{name}-eq": _compare(key, "=="),
             f"--{name}-lt": _compare(key, "<"),
@@ -321,7 +325,7 @@ def _hops(key: str, name: str) -> Reader:
 
 
 def _id(option: Option, key: str) -> Part:
-    """A packet without a socket is nobody's, so it is not this user's (owner_mt)."""
+    """A user or group; a packet without a socket has none, so a negated test matches (owner_mt)."""
     low, dash, high = option.arg.partition("-")
     value = Range(low=int(low), high=int(high)) if dash else Const(value=int(low))
     asked = Comparison(left=field(key), op="==", right=value)
@@ -338,26 +342,30 @@ def _dscp(option: Option, context: Context) -> Part:
 
 
 MATCHES: dict[str, Reader] = {
-    "tcp": _each({**_ports("tcp"), "--tcp-flags": _tcp_flags}),
-    "udp": _each(_ports("udp")),
-    "sctp": _each(_ports("sctp")),
-    "dccp": _each(_ports("dccp")),
-    "udplite": _each(_ports("udplite")),
+    "tcp": _option_by_option({**_ports("tcp"), "--tcp-flags": _tcp_flags}),
+    "udp": _option_by_option(_ports("udp")),
+    "sctp": _option_by_option(_ports("sctp")),
+    "dccp": _option_by_option(_ports("dccp")),
+    "udplite": _option_by_option(_ports("udplite")),
     "icmp": _icmp("icmp", 255),
     "icmp6": _icmp("icmpv6", -1),
     "icmpv6": _icmp("icmpv6", -1),
     "multiport": _multiport,
-    "conntrack": _each(_CONNTRACK),
-    "state": _each({"--state": _CONNTRACK["--ctstate"]}),
-    "mark": _each({"--mark": lambda option, _: masked("meta mark", option.arg, option)}),
-    "connmark": _each({"--mark": lambda option, _: masked("ct mark", option.arg, option)}),
+    "conntrack": _option_by_option(_CONNTRACK),
+    "state": _option_by_option({"--state": _CONNTRACK["--ctstate"]}),
+    "mark": _option_by_option(
+        {"--mark": lambda option, _: masked("meta mark", option.arg, option)}
+    ),
+    "connmark": _option_by_option(
+        {"--mark": lambda option, _: masked("ct mark", option.arg, option)}
+    ),
     "addrtype": _addrtype,
     "set": _set,
     "statistic": _statistic,
     "recent": _recent,
     "limit": _limit,
     "hashlimit": _hashlimit,
-    "physdev": _each(
+    "physdev": _option_by_option(
         {
             "--physdev-in": _name("physdev in"),
             "--physdev-out": _name("physdev out"),
@@ -367,32 +375,34 @@ MATCHES: dict[str, Reader] = {
         }
     ),
     "nfacct": _nfacct,
-    "iprange": _each({"--src-range": _range("saddr"), "--dst-range": _range("daddr")}),
-    "mac": _each(
+    "iprange": _option_by_option({"--src-range": _range("saddr"), "--dst-range": _range("daddr")}),
+    "mac": _option_by_option(
         {"--mac-source": lambda option, _: test("ether saddr", option, Const(value=option.arg))}
     ),
-    "owner": _each(
+    "owner": _option_by_option(
         {
             "--uid-owner": lambda option, _: _id(option, "meta skuid"),
             "--gid-owner": lambda option, _: _id(option, "meta skgid"),
         }
     ),
-    "pkttype": _each({"--pkt-type": _pkttype}),
-    "length": _each(
+    "pkttype": _option_by_option({"--pkt-type": _pkttype}),
+    "length": _option_by_option(
         {"--length": lambda option, _: test("meta length", option, numbers(option.arg))}
     ),
     "ttl": _hops("ip ttl", "ttl"),
     "hl": _hops("ip6 hoplimit", "hl"),
     "rpfilter": _rpfilter,
     "socket": _socket,
-    "helper": _each({"--helper": lambda o, _: test("ct helper", o, Const(value=o.arg))}),
-    "cgroup": _each({"--cgroup": _compare("meta cgroup", "==")}),
-    "cpu": _each({"--cpu": _compare("meta cpu", "==")}),
-    "devgroup": _each(
+    "helper": _option_by_option(
+        {"--helper": lambda o, _: test("ct helper", o, Const(value=o.arg))}
+    ),
+    "cgroup": _option_by_option({"--cgroup": _compare("meta cgroup", "==")}),
+    "cpu": _option_by_option({"--cpu": _compare("meta cpu", "==")}),
+    "devgroup": _option_by_option(
         {
             "--src-group": lambda option, _: masked("meta iifgroup", option.arg, option),
             "--dst-group": lambda option, _: masked("meta oifgroup", option.arg, option),
         }
     ),
-    "dscp": _each({"--dscp": _dscp}),
+    "dscp": _option_by_option({"--dscp": _dscp}),
 }

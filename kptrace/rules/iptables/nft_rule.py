@@ -1,12 +1,9 @@
-"""A rule of iptables-nft: nf_tables' expressions -> the line that iptables-nft-save prints.
+"""Read a rule of iptables-nft from its nf_tables expressions into a KernelRule.
 
-In: the expressions as trees (``agent/nftables/attributes.py``). Out: an Entry. iptables-nft writes
-addresses, interfaces, protocols, TCP and UDP ports, marks, limits, NFLOG and TRACE as nft's own
-expressions, all else as ``match`` and ``target`` with the bytes that legacy tables hold
-(nft-shared.c). What it would not write is Foreign: such a rule is nft's own.
-
-It always loads one register and compares it at once; a load that nothing follows means nothing
-(``-o +``).
+iptables-nft writes addresses, interfaces, protocols, TCP and UDP ports, marks, limits, NFLOG and
+TRACE as nft's own expressions, all else as ``match`` and ``target`` with the bytes that legacy
+tables hold (nft-shared.c). It always loads one register and compares it at once; a load without a
+comparison means nothing (``-o +``).
 """
 
 from __future__ import annotations
@@ -15,24 +12,24 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kptrace.model import Value
-from kptrace.rules.byte_reader import ByteReader, TruncatedData, unhex
+from kptrace.rules.byte_reader import ByteReader, TruncatedData, decode_hex
 from kptrace.rules.iptables.kernel_rule import (
     KernelRule,
     NotIptablesError,
-    address_text,
+    address_and_mask,
     protocol_name,
 )
-from kptrace.rules.iptables.kernel_targets import nflog_words
+from kptrace.rules.iptables.kernel_targets import nflog_args
 from kptrace.rules.iptables.options import Unknown
 from kptrace.rules.iptables.save_format import (
+    Args,
     IpsetName,
-    Words,
-    limit_words,
-    marked,
+    limit_args,
     option,
-    port_words,
-    saved,
-    tcp_flag_words,
+    port_args,
+    quote,
+    tcp_flag_args,
+    value_and_mask,
 )
 
 Tree = Mapping[str, Any]
@@ -47,7 +44,7 @@ _COMMENT = 0  # NFTNL_UDATA_RULE_COMMENT
 
 
 class _Load(Value):
-    """What a register holds: meta KEY, or bytes of the packet, under a mask."""
+    """The content of a register: ``meta KEY`` or bytes of the packet, under a mask."""
 
     meta: int = -1
     base: int = -1
@@ -57,31 +54,38 @@ class _Load(Value):
 
 
 class _Ports:
-    """What of ``-m tcp`` or ``-m udp`` iptables-nft wrote as nft's own expressions."""
+    """The options of ``-m tcp`` or ``-m udp`` that iptables-nft writes as nft's own expressions."""
 
     def __init__(self, module: str) -> None:
         self._module = module
-        self._words: dict[str, Words] = {}
+        self._args_by_name: dict[str, Args] = {}
 
-    def words(self) -> Words:
+    def args(self) -> Args:
         order = ("--sport", "--dport", "--tcp-flags")
-        return ["-m", self._module, *(w for name in order for w in self._words.get(name, ()))]
+        return [
+            "-m",
+            self._module,
+            *(w for name in order for w in self._args_by_name.get(name, ())),
+        ]
 
-    def put(self, name: str, words: Words) -> None:
-        if name in self._words:
+    def put(self, name: str, args: Args) -> None:
+        if name in self._args_by_name:
             raise NotIptablesError(f"{name} twice")
-        self._words[name] = words
+        self._args_by_name[name] = args
 
 
 def read(expressions: Sequence[Tree], family: str, ipset: IpsetName, userdata: str) -> KernelRule:
-    """Raises Foreign."""
+    """The rule of a list of expressions (``agent/nftables/attributes.py``).
+
+    Raises NotIptablesError for expressions that iptables-nft does not write.
+    """
     reader = _Reader(KernelRule(family, ipset))
     try:
-        for each in expressions:
-            ((name, given),) = each.items()
+        for tree in expressions:
+            ((name, expression),) = tree.items()
             if name not in _READERS:
                 raise NotIptablesError(name)
-            _READERS[name](reader, given)
+            _READERS[name](reader, expression)
         reader.comment(userdata)
     except (KeyError, ValueError, TypeError, AttributeError, Unknown, TruncatedData) as error:
         raise NotIptablesError(str(error)) from error
@@ -98,22 +102,24 @@ class _Reader:
 
     # --- loads --------------------------------------------------------------------------------
 
-    def meta(self, given: Tree) -> None:
-        if "sreg" in given:
-            value = self._values.get(given["sreg"], b"")
-            if given["key"] != _NFTRACE or value != b"\x01":
+    def meta(self, expression: Tree) -> None:
+        if "sreg" in expression:
+            value = self._values.get(expression["sreg"], b"")
+            if expression["key"] != _NFTRACE or value != b"\x01":
                 raise NotIptablesError("meta set")
             self.entry.target = ["-j", "TRACE"]
             return
-        self._load = _Load(meta=given["key"])
+        self._load = _Load(meta=expression["key"])
 
-    def payload(self, given: Tree) -> None:
-        if "sreg" in given:
+    def payload(self, expression: Tree) -> None:
+        if "sreg" in expression:
             raise NotIptablesError("payload set")
-        self._load = _Load(base=given["base"], offset=given["offset"], size=given["len"])
+        self._load = _Load(
+            base=expression["base"], offset=expression["offset"], size=expression["len"]
+        )
 
-    def bitwise(self, given: Tree) -> None:
-        if given.get("op") or self._load.mask or any(unhex(given["xor"])):
+    def bitwise(self, expression: Tree) -> None:
+        if expression.get("op") or self._load.mask or any(decode_hex(expression["xor"])):
             raise NotIptablesError("bitwise")
         load = self._load
         self._load = _Load(
@@ -121,20 +127,20 @@ class _Reader:
             base=load.base,
             offset=load.offset,
             size=load.size,
-            mask=unhex(given["mask"]),
+            mask=decode_hex(expression["mask"]),
         )
 
     # --- comparisons --------------------------------------------------------------------------
 
-    def cmp(self, given: Tree) -> None:
-        self._compare(self._load, given["op"], unhex(given["data"]))
+    def cmp(self, expression: Tree) -> None:
+        self._compare(self._load, expression["op"], decode_hex(expression["data"]))
 
-    def range(self, given: Tree) -> None:
-        load, ends = self._load, (unhex(given["from"]), unhex(given["to"]))
+    def range(self, expression: Tree) -> None:
+        load, ends = self._load, (decode_hex(expression["from"]), decode_hex(expression["to"]))
         if load.base != _TRANSPORT or load.size != 2 or load.mask:
             raise NotIptablesError("range")
         low, high = (int.from_bytes(end, "big") for end in ends)
-        self._port(load.offset, low, high, given["op"] == 1)
+        self._port(load.offset, low, high, expression["op"] == 1)
 
     def _compare(self, load: _Load, op: int, data: bytes) -> None:
         if load.meta in (_IIFNAME, _OIFNAME):
@@ -168,7 +174,7 @@ class _Reader:
             raise NotIptablesError("mark")
         value = ByteReader(data).u32(0)
         mask = ByteReader(load.mask).u32(0) if load.mask else 0xFFFFFFFF
-        self._words("mark", option(op == _NEQ, "--mark", marked(value, mask)))
+        self._add_match("mark", option(op == _NEQ, "--mark", value_and_mask(value, mask)))
 
     def _network(self, load: _Load, op: int, data: bytes) -> None:
         family = self.entry.family
@@ -177,7 +183,7 @@ class _Reader:
         if name and load.size <= size:
             rest = bytes(size - load.size)
             mask = load.mask or b"\xff" * load.size
-            self._option(name, address_text(data + rest, mask + rest), op)
+            self._option(name, address_and_mask(data + rest, mask + rest), op)
         elif (load.offset, load.size) == ((9, 1) if family == "ip" else (6, 1)) and not load.mask:
             self._proto(data, op)
         elif family == "ip" and (load.offset, load.mask, data) == (6, b"\x1f\xff", b"\0\0"):
@@ -190,12 +196,14 @@ class _Reader:
     def _transport(self, load: _Load, op: int, data: bytes) -> None:
         if (load.offset, load.size) == (13, 1) and self._protocol == _TCP:
             mask = load.mask[0] if load.mask else 0xFF
-            words = tcp_flag_words(mask, data[0], op == _NEQ)
-            self._module().put("--tcp-flags", words)
+            args = tcp_flag_args(mask, data[0], op == _NEQ)
+            self._module().put("--tcp-flags", args)
             return
         if load.mask:
             raise NotIptablesError("payload")
-        numbers = [int.from_bytes(data[at : at + 2], "big") for at in range(0, load.size, 2)]
+        numbers = [
+            int.from_bytes(data[offset : offset + 2], "big") for offset in range(0, load.size, 2)
+        ]
         if load.size == 4 and op in (_EQ, _NEQ) and load.offset == 0:
             for offset, number in zip((0, 2), numbers, strict=True):
                 self._port(offset, number, number, op == _NEQ)
@@ -209,62 +217,62 @@ class _Reader:
         name = {0: "--sport", 2: "--dport"}.get(offset)
         if name is None:
             raise NotIptablesError("payload")
-        self._module().put(name, port_words(name, low, high, negated))
+        self._module().put(name, port_args(name, low, high, negated))
 
     def _module(self) -> _Ports:
         if self._protocol not in (_TCP, _UDP):
             raise NotIptablesError("ports without a protocol")
         if self._ports is None:
             self._ports = _Ports("tcp" if self._protocol == _TCP else "udp")
-            self.entry.matches.append(self._ports.words)
+            self.entry.matches.append(self._ports.args)
         return self._ports
 
     # --- the rest -----------------------------------------------------------------------------
 
-    def limit(self, given: Tree) -> None:
-        if given.get("type") or given.get("flags") or not given["rate"]:
+    def limit(self, expression: Tree) -> None:
+        if expression.get("type") or expression.get("flags") or not expression["rate"]:
             raise NotIptablesError("limit")
-        period = 10_000 * given["unit"] // given["rate"]
-        self._words("limit", limit_words(period, given.get("burst", 0)))
+        period = 10_000 * expression["unit"] // expression["rate"]
+        self._add_match("limit", limit_args(period, expression.get("burst", 0)))
 
-    def immediate(self, given: Tree) -> None:
-        data = given["data"]
+    def immediate(self, expression: Tree) -> None:
+        data = expression["data"]
         if isinstance(data, str):
-            self._values[given["dreg"]] = unhex(data)
+            self._values[expression["dreg"]] = decode_hex(data)
         else:
             self.entry.jump(data["code"], data.get("chain", ""))
 
-    def log(self, given: Tree) -> None:
-        if "group" not in given:
+    def log(self, expression: Tree) -> None:
+        if "group" not in expression:
             raise NotIptablesError("log")
-        words = nflog_words(
-            given.get("prefix", ""),
-            given["group"],
-            given.get("snaplen") or None,
-            given.get("qthreshold", 0),
+        args = nflog_args(
+            expression.get("prefix", ""),
+            expression["group"],
+            expression.get("snaplen") or None,
+            expression.get("qthreshold", 0),
         )
-        self.entry.target = ["-j", "NFLOG", *words]
+        self.entry.target = ["-j", "NFLOG", *args]
 
-    def match(self, given: Tree) -> None:
-        self.entry.match(given)
+    def match(self, expression: Tree) -> None:
+        self.entry.match(expression)
 
-    def target(self, given: Tree) -> None:
-        self.entry.call(given)
+    def target(self, expression: Tree) -> None:
+        self.entry.call(expression)
 
-    def _words(self, module: str, words: Words) -> None:
-        self.entry.matches.append(lambda: ["-m", module, *words])
+    def _add_match(self, module: str, args: Args) -> None:
+        self.entry.matches.append(lambda: ["-m", module, *args])
 
-    def counter(self, given: Tree) -> None:
-        """Its numbers stand before the rule, if anywhere."""
+    def counter(self, expression: Tree) -> None:
+        """iptables-save prints a rule's counter before the rule, so it adds no option."""
 
     def comment(self, userdata: str) -> None:
-        """Some versions keep a comment beside the rule (nft_parse_comment)."""
-        data = unhex(userdata)
+        """Add the comment that some versions keep in the rule's user data (nft_parse_comment)."""
+        data = decode_hex(userdata)
         while len(data) >= 2:
             kind, size = data[0], data[1]
             if kind == _COMMENT:
                 text = data[2 : 2 + size].rstrip(b"\0").decode(errors="replace")
-                self._words("comment", ["--comment", saved(text)])
+                self._add_match("comment", ["--comment", quote(text)])
             data = data[2 + size :]
 
 

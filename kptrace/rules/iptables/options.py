@@ -1,4 +1,4 @@
-"""The options of an iptables module, and how their arguments read."""
+"""Parse the arguments of iptables' options into expressions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kptrace.rules.model.sets import Set
 
 
 class Option(Value):
-    """``! --name arg ...``"""
+    """One option of a rule: ``! --name arg ...``."""
 
     name: str
     args: tuple[str, ...] = ()
@@ -40,33 +40,40 @@ class Option(Value):
 
 
 class Context(Value):
-    """What an option's meaning depends on. ``ipset``: the set of this name, if its dump is here."""
+    """What an option's meaning depends on.
+
+    family: ip or ip6
+    ipset: finds a set by its name; None for a set that was not read
+    """
 
     family: str
     ipset: Callable[[str], Set | None]
 
 
 class Unknown(Exception):
-    """An option that we do not know: the module as a whole becomes opaque."""
+    """An option, match or target is not known: the module as a whole becomes opaque."""
 
 
 @cache
 def field(key: str) -> Field:
+    """The Field of this key; equal keys share one object."""
     return Field(key=key)
 
 
 def test(key: str, option: Option, right: Expr) -> Comparison:
+    """``key == right``, or ``!=`` if the option is negated."""
     return Comparison(left=field(key), op="!=" if option.negated else "==", right=right)
 
 
 def flags(key: str, option: Option, names: str) -> Comparison:
+    """A test for any of the named flags (``NEW,RELATED``)."""
     items = tuple(Const(value=name.lower()) for name in names.split(","))
     op = "not in" if option.negated else "in"
     return Comparison(left=field(key), op=op, right=AnonymousSet(items=items))  # type: ignore[arg-type]
 
 
 def quoted(word: str) -> str:
-    """A word as iptables-save prints it (xtables_save_string quotes all but these characters)."""
+    """An argument as iptables-save prints it (xtables_save_string), quoted if it must be."""
     if word and all(char.isalnum() or char in "-_+./:,%[]=@|" for char in word):
         return word
     escaped = "".join("\\" + char if char in "\"\\'" else char for char in word)
@@ -74,14 +81,14 @@ def quoted(word: str) -> str:
 
 
 def number(text: str) -> int:
-    """C's strtoul with base 0: decimal, 0x hexadecimal, 0 octal."""
+    """A number as C's strtoul reads it with base 0: decimal, 0x hexadecimal, 0 octal."""
     if len(text) > 1 and text[0] == "0" and text.isdigit():
         return int(text, 8)
     return int(text, 0)
 
 
 def numbers(text: str, low_default: int = 0, high_default: int = 65535) -> Expr:
-    """``80`` or ``1000:2000`` or ``1000:``"""
+    """A number or a range: ``80``, ``1000:2000``, ``1000:``."""
     low, colon, high = text.partition(":")
     if not colon:
         return Const(value=number(text))
@@ -91,21 +98,22 @@ def numbers(text: str, low_default: int = 0, high_default: int = 65535) -> Expr:
 
 
 def address(text: str) -> Expr:
-    """iptables-save prints ``ADDRESS/LENGTH``, or ``ADDRESS/MASK`` for a mask with holes."""
-    given, _, mask = text.partition("/")
-    if not mask or mask == ("128" if ":" in given else "32"):
-        return Const(value=given)
+    """``ADDRESS``, ``ADDRESS/LENGTH``, or ``ADDRESS/MASK`` for a mask with holes."""
+    base, _, mask = text.partition("/")
+    if not mask or mask == ("128" if ":" in base else "32"):
+        return Const(value=base)
     if mask.isdigit():
-        return Prefix(address=given, length=int(mask))
-    return Masked(address=given, mask=mask)
+        return Prefix(address=base, length=int(mask))
+    return Masked(address=base, mask=mask)
 
 
 def choice(items: list[Expr]) -> Expr:
+    """One of these values: an anonymous set, unless there is only one."""
     return items[0] if len(items) == 1 else AnonymousSet(items=tuple(items))
 
 
 def masked(key: str, text: str, option: Option) -> Comparison:
-    """``VALUE/MASK``: (field & mask) == value, for marks of 32 bits."""
+    """``VALUE/MASK`` of a 32-bit field: (field & mask) == value."""
     value, _, mask = text.partition("/")
     left: Expr = field(key)
     if mask and number(mask) != 0xFFFFFFFF:
@@ -116,9 +124,7 @@ def masked(key: str, text: str, option: Option) -> Comparison:
 
 
 def protocol(text: str) -> str:
-    """The name that rules/model/expressions.py uses, from iptables' name (/etc/protocols) or
-    number.
-    """
+    """The name in model/expressions.py, for iptables' name (/etc/protocols) or number."""
     name = text.lower()
     if name.isdigit():
         return PROTOCOLS.get(int(name), name)

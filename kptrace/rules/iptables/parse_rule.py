@@ -1,11 +1,9 @@
-"""One iptables rule's words -> its parts. What the words mean is in two tables, by module name.
+"""Parse the arguments of an iptables rule into the parts of a rule's body.
 
-Comes in: the words of a rule after ``-A CHAIN`` as iptables-save prints them, with quotes already
-resolved. Goes out: body and comment. iptables-save prints in a fixed order: address and interface
-options, then each ``-m MODULE`` followed by its options, then ``-j TARGET`` with its options
-(print_rule4 in iptables/iptables-standalone; nft_rule_to_cs in iptables-nft prints the same).
-
-A module or option that the tables do not know becomes an Opaque of its own words.
+iptables-save prints in a fixed order: address and interface options, then each ``-m MODULE``
+followed by its options, then ``-j TARGET`` with its options (print_rule4, nft_rule_to_cs). What a
+module's options mean is in MATCHES and TARGETS; a module that these do not know becomes an
+UnknownStatement with its own text.
 """
 
 from __future__ import annotations
@@ -29,21 +27,30 @@ from kptrace.rules.model.sets import Set
 
 
 class ParsedRule(Value):
+    """The body of a rule, and the text of its comments."""
+
     body: tuple[Part, ...]
     comment: str = ""
 
 
-def compile_words(
-    words: Sequence[str],
+def parse_rule_args(
+    args: Sequence[str],
     family: str,
     is_chain: Callable[[str], bool],
     ipset: Callable[[str], Set | None] = lambda name: None,
 ) -> ParsedRule:
-    """Raises ValueError where the words end in the middle of an option."""
+    """Parse a rule.
+
+    args: what follows ``-A CHAIN``, with quotes resolved
+    is_chain: whether a name is a chain of the table; any other ``-j NAME`` is a target
+    ipset: finds the sets that the rule names
+
+    Raises ValueError if the arguments end in the middle of an option.
+    """
     context = Context(family=family, ipset=ipset)
     body: list[Part] = []
     comments: list[str] = []
-    for module, options in _segments(words):
+    for module, options in _segments(args):
         if module == "comment":
             comments += [option.args[0] for option in options if option.args]
         else:
@@ -51,28 +58,28 @@ def compile_words(
     return ParsedRule(body=tuple(body), comment=" ".join(comments))
 
 
-def _segments(words: Sequence[str]) -> list[tuple[str, list[Option]]]:
-    """The options by the module that they belong to: ``""``: the core, ``-j X``, ``-g X``."""
+def _segments(args: Sequence[str]) -> list[tuple[str, list[Option]]]:
+    """The options by module: ``""`` has the core options, ``-j X`` those of a target."""
     segments: list[tuple[str, list[Option]]] = [("", [])]
-    place, negated = 0, False
-    while place < len(words):
-        word = words[place]
-        place += 1
-        if word == "!":
+    index, negated = 0, False
+    while index < len(args):
+        arg = args[index]
+        index += 1
+        if arg == "!":
             negated = True
             continue
-        if word in _OPENERS:
-            if place == len(words):
-                raise ValueError(f"nothing after {word}")
-            segments.append((words[place] if word == "-m" else f"{word} {words[place]}", []))
-            place += 1
+        if arg in _OPENERS:
+            if index == len(args):
+                raise ValueError(f"nothing after {arg}")
+            segments.append((args[index] if arg == "-m" else f"{arg} {args[index]}", []))
+            index += 1
             continue
-        end = place
-        while end < len(words) and words[end] != "!" and not _is_option(words[end]):
+        end = index
+        while end < len(args) and args[end] != "!" and not _is_option(args[end]):
             end += 1
-        args = tuple(words[place:end])
-        segments[-1][1].append(Option(name=word, args=args, negated=negated))
-        place, negated = end, False
+        values = tuple(args[index:end])
+        segments[-1][1].append(Option(name=arg, args=values, negated=negated))
+        index, negated = end, False
     if negated:
         raise ValueError("nothing after !")
     return segments

@@ -1,16 +1,16 @@
-"""``iptables-save`` and ``ip6tables-save`` text (with or without counters) -> a Source.
+"""Read ``iptables-save`` and ``ip6tables-save`` text, with or without counters.
 
-The text is indexed once (save_index.py), which also proves that each line is one that
-iptables-save writes; a rule is parsed when it is asked for. A line that does not belong
-there, a table without COMMIT, a rule of a chain that was not declared, a quote that does not
-close: BadDump with the line, since rules skipped in silence would make every later word a lie.
+The text is indexed once (save_index.py), which also proves that iptables-save writes each of its
+lines; a rule is parsed when it is asked for. A line that does not belong there, a table without
+COMMIT, a rule of a chain that was not declared and a quote that does not close are ParseErrors
+with the line: a rule that was skipped silently would make every answer wrong.
 
 The grammar (iptables-save(8), xtables-save.c)::
 
     # comment
     *TABLE
-    :CHAIN POLICY [packets:bytes]          POLICY is - for a chain of the user's
-    [packets:bytes] -A CHAIN words         the counters only with -c
+    :CHAIN POLICY [packets:bytes]          POLICY is - for a user-defined chain
+    [packets:bytes] -A CHAIN options         the counters only with -c
     COMMIT
 
 iptables-save keeps a chain's rules together; a text written by hand need not, and is read too.
@@ -25,15 +25,15 @@ from typing import overload
 
 from kptrace.model.errors import ParseError
 from kptrace.rules.iptables.base_chains import HOOKS, Backend, priority_of, type_of
-from kptrace.rules.iptables.parse_rule import compile_words
+from kptrace.rules.iptables.parse_rule import parse_rule_args
 from kptrace.rules.iptables.save_index import (
     DECLARED,
     Pages,
     Span,
     TableSection,
-    paged,
     sections,
-    short,
+    shortened,
+    split_pages,
 )
 from kptrace.rules.model.ruleset import Chain, Rule, Rules, RulesetSource, Table
 from kptrace.rules.model.sets import Set
@@ -41,14 +41,16 @@ from kptrace.rules.model.sets import Set
 _RULE = re.compile(r"(?:\[(\d+):(\d+)\] )?-A \S+ ?(.*)\n")
 _LEADING = re.compile(r"(?:(?:\[\d++:\d++\] )?+-A \S++ -d [^ /]++/(?:32|128) .*+\n)*+(.++\n)?")
 _WORD = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^\s"]+))(?:\s+|$)')
-Place = tuple[int, int]  # a page, and where a rule begins in it
+Position = tuple[int, int]  # a page, and where a rule begins in it
 _ESCAPED = re.compile(r"\\(.)")
 
 
 class IptablesSave(RulesetSource):
-    """One file. ``name``: what to call it in errors; ``ipset``: finds the sets that rules name.
+    """One file.
 
-    ages: of base chains, where nft tells them (rules/nftables/json_ruleset.py)
+    name: what to call it in errors
+    ipset: finds the sets that rules name
+    ages: of base chains, as nft lists them (rules/nftables/json_ruleset.py)
     """
 
     def __init__(
@@ -61,13 +63,13 @@ class IptablesSave(RulesetSource):
         ages: Mapping[tuple[Table, str], tuple[int, int]] | None = None,
     ) -> None:
         self.ages = ages or {}
-        self.pages = paged(text) if isinstance(text, str) else text
+        self.pages = split_pages(text) if isinstance(text, str) else text
         self.name = name
         self.family = family
         self.ipset = ipset
         self._sections = {
-            Table(backend=backend, family=family, name=one.name): one
-            for one in sections(self.pages, self.bad)
+            Table(backend=backend, family=family, name=section.name): section
+            for section in sections(self.pages, self.bad)
         }
         if not self._sections:
             raise ParseError(name, 0, "no table in it, so it is no iptables-save text")
@@ -86,7 +88,7 @@ class IptablesSave(RulesetSource):
             return None
         declared = DECLARED.fullmatch(line)
         if declared is None:
-            raise section.bad(name, f"{short(line)} is no chain")
+            raise section.bad(name, f"{shortened(line)} is no chain")
         policy, *counts = declared.groups()
         rules = SavedRules(self, section, table, name)
         if policy == "-":
@@ -112,7 +114,7 @@ class IptablesSave(RulesetSource):
         return self._sections[table].names()
 
     def bad(self, page: int, place: int, text: str, lines: int = 0) -> ParseError:
-        before = sum(self.pages[each].count("\n") for each in range(page))
+        before = sum(self.pages[number].count("\n") for number in range(page))
         line = before + self.pages[page].count("\n", 0, place) + lines + 1
         return ParseError(
             self.name, line, text, "take it again with iptables-save, whole and unedited"
@@ -120,14 +122,14 @@ class IptablesSave(RulesetSource):
 
 
 class SavedRules(Rules):
-    """A chain's rules inside a text; each is parsed when it is reached, and then kept."""
+    """The rules of one chain of a text; each is parsed once, when it is reached."""
 
     def __init__(self, save: IptablesSave, section: TableSection, table: Table, chain: str) -> None:
         self._save, self._section = save, section
         self._table, self._chain = table, chain
-        self._kept: dict[Place, Rule] = {}
-        self._numbered: dict[int, Rule] = {}
-        self._led: dict[str, tuple[Rule, ...]] = {}
+        self._by_position: dict[Position, Rule] = {}
+        self._by_number: dict[int, Rule] = {}
+        self._by_destination: dict[str, tuple[Rule, ...]] = {}
 
     @cached_property
     def _spans(self) -> Sequence[Span]:
@@ -138,9 +140,9 @@ class SavedRules(Rules):
         return sum(self._save.pages[page].count("\n", *part) for page, *part in self._spans)
 
     @cached_property
-    def _places(self) -> list[Place]:
-        """Where each rule begins."""
-        places = list[Place]()
+    def _positions(self) -> list[Position]:
+        """The position of each rule."""
+        places = list[Position]()
         for page, start, end in self._spans:
             text = self._save.pages[page]
             while start < end:
@@ -154,60 +156,68 @@ class SavedRules(Rules):
         KUBE-SERVICES has one or more such rules for each Service: 10,000 lines, of which a packet
         needs a handful.
         """
-        if self._count < _WORTH_FILTERING:
+        if self._count < _MIN_FILTERED:
             return self
-        if address not in self._led:
-            places = {*self._open, *self._holding(f" -d {address}/")}
-            self._led[address] = tuple(self._at(place) for place in sorted(places))
-        return self._led[address]
+        if address not in self._by_destination:
+            places = {*self._any_destination, *self._positions_of_text(f" -d {address}/")}
+            self._by_destination[address] = tuple(
+                self._rule_at(position) for position in sorted(places)
+            )
+        return self._by_destination[address]
 
     @cached_property
-    def _open(self) -> list[Place]:
-        """Where the rules stand that do not begin with one destination."""
+    def _any_destination(self) -> list[Position]:
+        """The positions of the rules that do not begin with a single destination."""
         return [
-            (page, found.start(1))
+            (page, match.start(1))
             for page, *part in self._spans
-            for found in _LEADING.finditer(self._save.pages[page], *part)
-            if found[1]
+            for match in _LEADING.finditer(self._save.pages[page], *part)
+            if match[1]
         ]
 
     def containing_text(self, text: str) -> Iterable[Rule]:
-        return (self._at(place) for place in self._holding(text)) if text else self
+        return (
+            (self._rule_at(position) for position in self._positions_of_text(text))
+            if text
+            else self
+        )
 
-    def _holding(self, words: str) -> Iterator[Place]:
-        """Where the rules stand in which these words are."""
+    def _positions_of_text(self, text: str) -> Iterator[Position]:
+        """The positions of the rules that contain this text."""
         for page, start, end in self._spans:
-            text = self._save.pages[page]
-            found = text.find(words, start, end)
-            while found >= 0:
-                yield page, text.rfind("\n", 0, found) + 1
-                found = text.find(words, text.find("\n", found), end)
+            page_text = self._save.pages[page]
+            position = page_text.find(text, start, end)
+            while position >= 0:
+                yield page, page_text.rfind("\n", 0, position) + 1
+                position = page_text.find(text, page_text.find("\n", position), end)
 
-    def _at(self, place: Place, number: int = 0) -> Rule:
-        rule = self._kept.get(place)
+    def _rule_at(self, position: Position, number: int = 0) -> Rule:
+        rule = self._by_position.get(position)
         if rule is None:
-            rule = self._kept[place] = self._parse(place, number or self._number(place))
-            self._numbered[rule.number] = rule
+            rule = self._by_position[position] = self._parse(
+                position, number or self._number(position)
+            )
+            self._by_number[rule.number] = rule
         return rule
 
-    def _number(self, place: Place) -> int:
-        """1-based."""
+    def _number(self, position: Position) -> int:
+        """The number of the rule at a position, counted from 1."""
         before = 0
         for page, start, end in self._spans:
-            if (page, start) < place:
-                end = min(end, place[1]) if page == place[0] else end
+            if (page, start) < position:
+                end = min(end, position[1]) if page == position[0] else end
                 before += self._save.pages[page].count("\n", start, end)
         return before + 1
 
-    def _parse(self, place: Place, number: int) -> Rule:
-        page, start = place
+    def _parse(self, position: Position, number: int) -> Rule:
+        page, start = position
         match = _RULE.match(self._save.pages[page], start)
         if match is None:
             raise self._save.bad(page, start, "no rule")
-        packets, octets, words = match.groups()
+        packets, octets, args_text = match.groups()
         try:
-            compiled = compile_words(
-                split_words(words),
+            compiled = parse_rule_args(
+                split_args(args_text),
                 self._save.family,
                 self._section.has,
                 self._save.ipset,
@@ -218,7 +228,7 @@ class SavedRules(Rules):
             table=self._table,
             chain=self._chain,
             number=number,
-            text=words,
+            text=args_text,
             body=compiled.body,
             comment=compiled.comment,
             packets=int(packets) if packets else None,
@@ -231,31 +241,34 @@ class SavedRules(Rules):
     def __getitem__(self, index: slice) -> Sequence[Rule]: ...
     def __getitem__(self, index: int | slice) -> Rule | Sequence[Rule]:
         if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(self._count))]
+            return [self[index_] for index_ in range(*index.indices(self._count))]
         number = range(1, self._count + 1)[index]
-        return self._numbered.get(number) or self._at(self._places[number - 1], number)
+        return self._by_number.get(number) or self._rule_at(self._positions[number - 1], number)
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Rule]:
-        return map(self._at, self._places, range(1, self._count + 1))
+        return map(self._rule_at, self._positions, range(1, self._count + 1))
 
 
-_WORTH_FILTERING = 16
+_MIN_FILTERED = 16
 
 
-def split_words(text: str) -> list[str]:
-    """The words of a rule, quotes resolved. ValueError for a quote that does not close."""
+def split_args(text: str) -> list[str]:
+    """The arguments of a rule, quotes resolved.
+
+    Raises ValueError for a quote that does not close.
+    """
     if '"' not in text:
         return text.split()
-    words: list[str] = []
-    place = len(text) - len(text.lstrip())
-    while place < len(text):
-        match = _WORD.match(text, place)
+    args_text: list[str] = []
+    position = len(text) - len(text.lstrip())
+    while position < len(text):
+        match = _WORD.match(text, position)
         if match is None:
-            raise ValueError(f"a quote that does not close: {short(text[place:])}")
+            raise ValueError(f"a quote that does not close: {shortened(text[position:])}")
         inside, plain = match.groups()
-        words.append(plain if plain is not None else _ESCAPED.sub(r"\1", inside))
-        place = match.end()
-    return words
+        args_text.append(plain if plain is not None else _ESCAPED.sub(r"\1", inside))
+        position = match.end()
+    return args_text

@@ -1,16 +1,15 @@
-"""An iptables-save text, table by table: where its chains and their rules stand.
+"""Index an iptables-save text: where the chains of each table and their rules are.
 
-In: the text in pages of whole lines. Out: a Section for each table, which gives a chain's
-declaration and the stretches of text with its rules. All of it is proved to be what iptables-save
-writes: whoever asks for one chain must not be told less than the file holds.
+The text comes in pages of whole lines. ``sections`` makes a TableSection for each table, which
+finds a chain's declaration and the spans of text with its rules. It proves that iptables-save
+writes each line: a chain that is asked for must not have fewer rules than the file.
 
-A regular expression goes over each page once and gives the names of the chains, of the declarations
-and of the rules run by run. iptables-save tells the kernel's own chains first and then the others
-by name, each chain's rules together; a text whose names come so is sorted, and what is asked for is
-looked for by halves, so nothing of it has to be kept. Where they do not come so (written by hand,
-or broken) all places are looked up one by one, which also says in which line a fault is. Only this
-shows a rule of a chain that is nowhere declared and that nobody asks for, so small tables are
-looked through for that.
+A regular expression goes over each page once and finds the names of the declared chains, and of the
+chains of each run of rules. iptables-save prints the built-in chains first and then the others by
+name, each chain's rules together. In a text with this order chains are found by binary search, so
+no index is kept. In any other text (written by hand, or broken) the position of each run is
+collected, which also gives the line of an error. Only this finds a rule of an undeclared chain that
+nobody asks for, so small tables are always searched for that.
 """
 
 from __future__ import annotations
@@ -42,9 +41,7 @@ _COMMIT = re.compile(r"^COMMIT[^\S\n]*\n", re.MULTILINE)
 
 
 class Pages(Protocol):
-    """A text in parts of whole lines: a tuple of one, or those of a big file
-    (kptrace/bundle/paged_file.py).
-    """
+    """A text in pages of whole lines: a tuple, or a big file (kptrace/bundle/paged_file.py)."""
 
     def __iter__(self) -> Iterator[str]: ...
 
@@ -52,7 +49,7 @@ class Pages(Protocol):
 
 
 class ErrorFactory(Protocol):
-    """Makes the error for a page, a place in it, and so many lines further on."""
+    """Makes the error for a page, a position in it, and a number of lines after that."""
 
     def __call__(self, page: int, place: int, text: str, lines: int = 0) -> ParseError: ...
 
@@ -60,8 +57,8 @@ class ErrorFactory(Protocol):
 PAGE = 1 << 17
 
 
-def paged(text: str) -> tuple[str, ...]:
-    """Each page ends with a whole line."""
+def split_pages(text: str) -> tuple[str, ...]:
+    """A text as pages of about 128 KiB, each of which ends with a whole line."""
     pages, start = list[str](), 0
     while start < len(text):
         end = text.find("\n", start + PAGE - 1) + 1 or len(text)
@@ -76,7 +73,10 @@ Span = tuple[int, int, int]  # a page, and where whole lines begin and end in it
 
 
 class ChainOrder:
-    """Whether names come in the order of iptables-save, page by page."""
+    """Checks page by page that names come in the order of iptables-save.
+
+    own: the built-in chains; ``kept``: the order is right so far
+    """
 
     def __init__(self) -> None:
         self.own: list[str] = []
@@ -84,12 +84,14 @@ class ChainOrder:
         self._last = ""
 
     def take(self, names: Sequence[str]) -> None:
-        """``names``: of a page, each once."""
+        """Check the names of a page, each of which comes once."""
         others = names
         if not self._last:
-            own = next((at for at, name in enumerate(names) if name not in BUILT_IN), len(names))
-            self.own += names[:own]
-            others = names[own:]
+            kernel_chains = next(
+                (index for index, name in enumerate(names) if name not in BUILT_IN), len(names)
+            )
+            self.own += names[:kernel_chains]
+            others = names[kernel_chains:]
             self.kept = self.kept and len(set(self.own)) == len(self.own)
         if not others:
             return
@@ -99,13 +101,16 @@ class ChainOrder:
 
 
 def _holds(names: Sequence[str], name: str) -> bool:
-    at = bisect_left(names, name)
-    return names[at : at + 1] == [name]
+    index = bisect_left(names, name)
+    return names[index : index + 1] == [name]
 
 
 class Declared(NamedTuple):
-    """names: empty for a line that declares none; ``users``: how many are not the kernel's own;
-    ``end``: where rules begin, or the page ends
+    """The declarations of a page.
+
+    names: empty for a line that declares no chain
+    users: the number of user-defined chains
+    end: the position at which rules begin, or the page ends
     """
 
     names: list[str]
@@ -114,21 +119,23 @@ class Declared(NamedTuple):
 
 
 def _declared(page: str, place: int) -> Declared:
-    """Most pages hold nothing but chains of the user's without counts; what stands between their
-    names is then one and the same.
+    """The declarations at a position.
+
+    Most pages hold only user-defined chains without counters; the text between their names is then
+    always the same.
     """
     if page.startswith(":", place) and page.endswith(_NEXT[:-1], place):
         names = page[place + 1 : len(page) - len(_NEXT) + 1].split(_NEXT)
         joined = "".join(names)
         if " " not in joined and "\n" not in joined:
             return Declared(names, len(names), len(page))
-    found = _DECLARATIONS.match(page, place)
-    end = found.end() if found else place
+    match = _DECLARATIONS.match(page, place)
+    end = match.end() if match else place
     return Declared(_DECLARED.findall(page, place, end), page.count(" - ", place, end), end)
 
 
 class TableSection:
-    """One table, as ``sections`` comes upon it."""
+    """One table of the text; ``sections`` fills it page by page."""
 
     def __init__(self, name: str, pages: Pages, start: tuple[int, int], bad: ErrorFactory) -> None:
         self.name = name
@@ -149,7 +156,7 @@ class TableSection:
     # --- reading it -----------------------------------------------------------------------------
 
     def read(self, number: int, page: str, place: int) -> int:
-        """Takes what belongs to the table from a page, and returns where that ends."""
+        """Read the part of a page that belongs to the table, and return where it ends."""
         if not self._parts:
             names, users, end = _declared(page, place)
             self._head.append(page[place:end])
@@ -166,7 +173,7 @@ class TableSection:
         return end
 
     def _names(self, page: str, place: int) -> list[str]:
-        """The chain of each run of rules; empty for a line that is none."""
+        """The chain of each run of rules; empty for a line that is no rule."""
         if self._runs is _RUNS and "\n" not in "".join(names := _USUAL_RUNS.findall(page, place)):
             return names
         return self._runs.findall(page, place)
@@ -181,14 +188,14 @@ class TableSection:
             self._few += names[goes_on:]
 
     def finish(self) -> None:
-        """All of it is read."""
+        """Check the table, now that all of it was read."""
         few = len(self._few) < MANY
         if not self._ruled.kept or (few and not all(map(self.has, self._few))):
             self._scattered = self._places()
 
     def _places(self) -> dict[str, Sequence[Span]]:
-        """For each chain the stretches of text that hold its rules, and proof of all the rest."""
-        found: dict[str, list[Span]] = {}
+        """The spans of text with each chain's rules. Raises ParseError for any other line."""
+        places: dict[str, list[Span]] = {}
         for number, start, end in self._parts:
             for run in _COUNTED_RUNS.finditer(self._pages[number], start, end):
                 if run[1] is None:
@@ -197,14 +204,14 @@ class TableSection:
                     text = f"a rule of chain {run[1]}, which is not declared"
                     raise self._bad(number, run.start(), text)
                 else:
-                    found.setdefault(run[1], []).append((number, *run.span()))
-        return dict(found)
+                    places.setdefault(run[1], []).append((number, *run.span()))
+        return dict(places)
 
-    def _pass(self, number: int, found: re.Match[str]) -> None:
-        """Between rules only comments and empty lines may stand."""
-        line = found[0].removesuffix("\n")
+    def _pass(self, number: int, match: re.Match[str]) -> None:
+        """Accept a line between rules: only comments and empty lines."""
+        line = match[0].removesuffix("\n")
         if line.strip() and not line.startswith("#"):
-            raise self._bad(number, found.start(), f"{short(line)} is no rule")
+            raise self._bad(number, match.start(), f"{shortened(line)} is no rule")
 
     # --- the chains -----------------------------------------------------------------------------
 
@@ -215,7 +222,7 @@ class TableSection:
         return self.declaration(name) is not None
 
     def declaration(self, name: str) -> str | None:
-        """``:CHAIN POLICY [packets:bytes]``"""
+        """The line that declares a chain: ``:CHAIN POLICY [packets:bytes]``."""
         if name not in self._asked:
             self._asked[name] = self._find(name)
         return self._asked[name]
@@ -228,17 +235,17 @@ class TableSection:
         header, low, high = self._header, 0, len(self._header) - 1
         while low < high:
             start = header.rfind("\n", low, (low + high) // 2 + 1)
-            found = header[start + 2 : header.index(" ", start)]
-            if found in BUILT_IN or found < name:
+            match = header[start + 2 : header.index(" ", start)]
+            if match in BUILT_IN or match < name:
                 low = header.index("\n", start + 1)
-            elif found > name:
+            elif match > name:
                 high = start
             else:
                 return self._line(name, start, True)
         return None
 
-    def _line(self, name: str, low: int, there: bool) -> str | None:
-        if not there:
+    def _line(self, name: str, low: int, is_declared: bool) -> str | None:
+        if not is_declared:
             return None
         start = self._header.index(f"\n:{name} ", low) + 1
         return self._header[start : self._header.index("\n", start)]
@@ -249,7 +256,7 @@ class TableSection:
         return {line[1 : line.find(" ")]: line for line in lines if line.startswith(":")}
 
     def bad(self, name: str, text: str) -> ParseError:
-        """What is wrong with a declaration."""
+        """The error for a chain's declaration."""
         place = self._header.find(f"\n:{name} ") + 1
         return self._bad_line(self._header.count("\n", 1, place), text)
 
@@ -259,41 +266,43 @@ class TableSection:
 
     @cached_property
     def _header(self) -> str:
-        """The declarations, each with a newline before and behind it."""
+        """The declarations, each with a newline before and after it."""
         header = "\n" + "".join(self._head)
         if not self._declared.kept:
             self._prove(header)
         return header
 
     def _prove(self, header: str) -> None:
-        """Only chains, each once, and comments may stand here."""
+        """Raise ParseError for a declaration that is no chain's, or a chain's second one."""
         seen = set[str]()
         for number, line in enumerate(header.split("\n")[1:]):
             name = line.split(" ")[0]
             if line and not line.startswith("#") and not DECLARED.fullmatch(line):
-                raise self._bad_line(number, f"{short(line)} is no chain")
+                raise self._bad_line(number, f"{shortened(line)} is no chain")
             if line.startswith(":") and name in seen:
                 raise self._bad_line(number, f"chain {name[1:]} for the second time")
             seen.add(name)
 
     @cached_property
     def base_chains(self) -> Sequence[str]:
-        """Those with a policy: the kernel's own, and what else a faulty text gives one."""
-        own = self._declared.own
-        if self._declared.kept and self._kernels == len(own):
-            return own
+        """The chains with a policy: built-in ones, and any other in a faulty text."""
+        kernel_chains = self._declared.own
+        if self._declared.kept and self._kernels == len(kernel_chains):
+            return kernel_chains
         return [name for name, line in self._lines.items() if not line.startswith(f":{name} -")]
 
     # --- their rules ----------------------------------------------------------------------------
 
     def spans(self, name: str) -> Sequence[Span]:
-        """The stretches of text that hold the chain's rules."""
+        """The spans of text that hold the chain's rules."""
         if self._scattered is not None:
             return self._scattered.get(name, ())
         return tuple(self._run(name))
 
     def _run(self, name: str) -> Iterator[Span]:
-        """They begin in a part that begins with the chain, or in the one before; and may go on."""
+        """Find a chain's rules: they begin in a part that begins with the chain or in the one
+        before.
+        """
         if name in BUILT_IN and name not in self._ruled.own:
             return
         rank = self._rank(name)
@@ -307,8 +316,8 @@ class TableSection:
                 self._marks[part] = run.end()
 
     def _rank(self, name: str) -> tuple[int, str]:
-        own = self._ruled.own
-        return (own.index(name), "") if name in BUILT_IN else (len(own), name)
+        kernel_chains = self._ruled.own
+        return (kernel_chains.index(name), "") if name in BUILT_IN else (len(kernel_chains), name)
 
     def _look(self, name: str, page: int, start: int, end: int) -> re.Match[str] | None:
         text = self._pages[page]
@@ -322,12 +331,16 @@ class TableSection:
 
 
 def _stands(text: str, start: int, end: int) -> bool:
-    """Whether a line begins with what is there, as a word."""
+    """Whether the text from ``start`` to ``end`` is the first word of a line."""
     return (start == 0 or text[start - 1] == "\n") and text[end] in " \n"
 
 
 def sections(pages: Pages, bad: ErrorFactory) -> Iterator[TableSection]:
-    """The tables. Raises BadDump for what is none, and for one that is cut off."""
+    """The tables of a text.
+
+    Raises the error that ``bad`` makes for a line outside a table, a table that comes twice and one
+    without COMMIT.
+    """
     seen = {""}
     section, last = None, (0, 0)
     for number, page in enumerate(pages):
@@ -343,7 +356,7 @@ def sections(pages: Pages, bad: ErrorFactory) -> Iterator[TableSection]:
                     seen.add(line[1:])
                     section = TableSection(line[1:], pages, (number, end), bad)
                 elif line and not line.startswith("#"):
-                    raise bad(number, place, f"{short(line)} stands outside a table")
+                    raise bad(number, place, f"{shortened(line)} stands outside a table")
                 place = end
                 continue
             place = section.read(number, page, place)
@@ -355,5 +368,5 @@ def sections(pages: Pages, bad: ErrorFactory) -> Iterator[TableSection]:
         raise bad(*last, f"table {section.name} has no COMMIT: the text is cut off")
 
 
-def short(text: str) -> str:
+def shortened(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")

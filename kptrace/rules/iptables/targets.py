@@ -1,7 +1,7 @@
-"""iptables' targets: name -> how its options become a statement.
+"""Read the options of iptables' targets: TARGETS has a reader for each target.
 
-Sources as for ``matches.py``. MARK and CONNMARK become Assign of an expression over marks, so
-that the interpreter has one way to compute a mark (xt_mark.c, xt_connmark.c)::
+Sources as for ``matches.py``. MARK and CONNMARK become a SetField with an expression over marks, so
+that there is one way to compute a mark (xt_mark.c, xt_connmark.c)::
 
     MARK --set-xmark V/M      mark  = (mark & ~M) ^ V
     CONNMARK --save-mark      ct    = (ct & ~C) ^ (mark & N)
@@ -47,9 +47,9 @@ _ALL = 0xFFFFFFFF
 _RANDOM = {"--random": "random", "--random-fully": "fully-random", "--persistent": "persistent"}
 
 
-def _given(options: Sequence[Option], known: set[str]) -> dict[str, Option]:
+def _by_name(options: Sequence[Option], known_names: set[str]) -> dict[str, Option]:
     for option in options:
-        if option.name not in known or option.negated:
+        if option.name not in known_names or option.negated:
             raise Unknown(option.text)
     return {option.name: option for option in options}
 
@@ -58,15 +58,15 @@ def _nat(name: str, kind: Callable[..., Part]) -> Reader:
     """``ADDRESS[-ADDRESS][:PORT[-PORT]]``, IPv6 addresses in brackets when a port follows."""
 
     def read(options: Sequence[Option], context: Context) -> Iterable[Part]:
-        given = _given(options, {name, *_RANDOM})
-        addr, port = _destination(given[name].arg)
-        yield kind(addr=addr, port=port, flags=_random(given))
+        options_by_name = _by_name(options, {name, *_RANDOM})
+        addr, port = _destination(options_by_name[name].arg)
+        yield kind(addr=addr, port=port, flags=_random(options_by_name))
 
     return read
 
 
-def _random(given: dict[str, Option]) -> tuple[str, ...]:
-    return tuple(flag for name, flag in _RANDOM.items() if name in given)
+def _random(options_by_name: dict[str, Option]) -> tuple[str, ...]:
+    return tuple(flag for name, flag in _RANDOM.items() if name in options_by_name)
 
 
 def _destination(text: str) -> tuple[Expr | None, Expr | None]:
@@ -93,24 +93,24 @@ def _span(text: str, kind: Callable[[str], str | int]) -> Expr | None:
 
 def _ports(name: str, kind: Callable[..., Part]) -> Reader:
     def read(options: Sequence[Option], context: Context) -> Iterable[Part]:
-        given = _given(options, {name, *_RANDOM})
-        port = _span(given[name].arg, int) if name in given else None
-        yield kind(port=port, flags=_random(given))
+        options_by_name = _by_name(options, {name, *_RANDOM})
+        port = _span(options_by_name[name].arg, int) if name in options_by_name else None
+        yield kind(port=port, flags=_random(options_by_name))
 
     return read
 
 
 def _reject(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    given = _given(options, {"--reject-with"})
-    name = given["--reject-with"].arg
+    options_by_name = _by_name(options, {"--reject-with"})
+    name = options_by_name["--reject-with"].arg
     if name == "tcp-reset":
         yield Reject(reply="tcp reset")
         return
-    start, own = ("icmp6-", "icmpv6") if context.family == "ip6" else ("icmp-", "icmp")
+    start, protocol = ("icmp6-", "icmpv6") if context.family == "ip6" else ("icmp-", "icmp")
     if not name.startswith(start):
         raise Unknown(name)
     code = name.removeprefix(start)
-    yield Reject(reply=f"{own} {_CODES.get(code, code)}")
+    yield Reject(reply=f"{protocol} {_CODES.get(code, code)}")
 
 
 _CODES = {"proto-unreachable": "prot-unreachable", "adm-prohibited": "admin-prohibited"}
@@ -126,30 +126,32 @@ def _xmark(old: Expr, text: str) -> Expr:
     value, mask = number(value_text), number(mask_text) if mask_text else _ALL
     if mask == _ALL:
         return Const(value=value)
-    kept = old if mask == 0 else _bits("and", old, ~mask & _ALL)
-    return _bits("xor", kept, value)
+    cleared = old if mask == 0 else _bits("and", old, ~mask & _ALL)
+    return _bits("xor", cleared, value)
 
 
 def _mark(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    given = _given(options, {"--set-xmark"})
+    options_by_name = _by_name(options, {"--set-xmark"})
     old = field("meta mark")
-    yield SetField(field=old, value=_xmark(old, given["--set-xmark"].arg))
+    yield SetField(field=old, value=_xmark(old, options_by_name["--set-xmark"].arg))
 
 
 def _connmark(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    known = {"--set-xmark", "--save-mark", "--restore-mark", "--nfmask", "--ctmask", "--mask"}
-    given = _given(options, known)
+    known_names = {"--set-xmark", "--save-mark", "--restore-mark", "--nfmask", "--ctmask", "--mask"}
+    options_by_name = _by_name(options, known_names)
     mark, ct = field("meta mark"), field("ct mark")
-    both = given.get("--mask")
+    both = options_by_name.get("--mask")
     nfmask, ctmask = (
-        number(option.arg) if (option := given.get(name) or both) else _ALL
+        number(option.arg) if (option := options_by_name.get(name) or both) else _ALL
         for name in ("--nfmask", "--ctmask")
     )
-    if "--set-xmark" in given:
-        change = SetField(field=ct, value=_xmark(ct, given["--set-xmark"].arg), tolerant=True)
-    elif "--save-mark" in given:
+    if "--set-xmark" in options_by_name:
+        change = SetField(
+            field=ct, value=_xmark(ct, options_by_name["--set-xmark"].arg), tolerant=True
+        )
+    elif "--save-mark" in options_by_name:
         change = SetField(field=ct, value=_merge(ct, ctmask, mark, nfmask), tolerant=True)
-    elif "--restore-mark" in given:
+    elif "--restore-mark" in options_by_name:
         change = SetField(field=mark, value=_merge(mark, nfmask, ct, ctmask), tolerant=True)
     else:
         raise Unknown("CONNMARK")
@@ -178,21 +180,25 @@ def _ct(options: Sequence[Option], context: Context) -> Iterable[Part]:
 
 
 def _tproxy(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    given = _given(options, {"--on-port", "--on-ip", "--tproxy-mark"})
-    address = given["--on-ip"].arg if "--on-ip" in given else ""
+    options_by_name = _by_name(options, {"--on-port", "--on-ip", "--tproxy-mark"})
+    address = options_by_name["--on-ip"].arg if "--on-ip" in options_by_name else ""
     old = field("meta mark")
     yield Tproxy(
         addr=None if address in ("", "0.0.0.0", "::") else Const(value=address),
-        port=Const(value=int(given["--on-port"].arg)) if "--on-port" in given else None,
-        mark=_xmark(old, given["--tproxy-mark"].arg) if "--tproxy-mark" in given else None,
+        port=Const(value=int(options_by_name["--on-port"].arg))
+        if "--on-port" in options_by_name
+        else None,
+        mark=_xmark(old, options_by_name["--tproxy-mark"].arg)
+        if "--tproxy-mark" in options_by_name
+        else None,
         accepts=True,
     )
 
 
 def _log(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    given = {option.name: option for option in options}
-    prefix = given.get("--log-prefix") or given.get("--nflog-prefix")
-    group = given.get("--nflog-group")
+    options_by_name = {option.name: option for option in options}
+    prefix = options_by_name.get("--log-prefix") or options_by_name.get("--nflog-prefix")
+    group = options_by_name.get("--nflog-group")
     yield Log(prefix=prefix.arg if prefix else "", group=int(group.arg) if group else None)
 
 
@@ -212,11 +218,11 @@ def _nfqueue(options: Sequence[Option], context: Context) -> Iterable[Part]:
 
 
 def _set(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    given = {option.name: option for option in options}
+    options_by_name = {option.name: option for option in options}
     for name, op in (("--add-set", "add"), ("--del-set", "delete")):
-        if name in given:
-            target, directions = given[name].args
-            timeout = given.get("--timeout")
+        if name in options_by_name:
+            target, directions = options_by_name[name].args
+            timeout = options_by_name.get("--timeout")
             yield SetUpdate(
                 op=op,
                 set=SetRef(name=target, ipset=True),
@@ -229,19 +235,21 @@ def _set(options: Sequence[Option], context: Context) -> Iterable[Part]:
 
 def _assign(key: Callable[[Context], str], name: str) -> Reader:
     def read(options: Sequence[Option], context: Context) -> Iterable[Part]:
-        given = _given(options, {name})
-        yield SetField(field=field(key(context)), value=Const(value=number(given[name].arg)))
+        options_by_name = _by_name(options, {name})
+        yield SetField(
+            field=field(key(context)), value=Const(value=number(options_by_name[name].arg))
+        )
 
     return read
 
 
 def _tos(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    """(tos & ~mask) ^ value, of which the upper six bits are the DSCP; the others nobody asks."""
-    given = _given(options, {"--set-tos"})
-    value, _, mask = given["--set-tos"].arg.partition("/")
+    """(tos & ~mask) ^ value. Only the upper six bits, the DSCP, are modelled."""
+    options_by_name = _by_name(options, {"--set-tos"})
+    value, _, mask = options_by_name["--set-tos"].arg.partition("/")
     dscp = field(f"{context.family} dscp")
-    kept = _bits("and", dscp, ~(number(mask or "0xff") >> 2) & 0x3F)
-    yield SetField(field=dscp, value=_bits("xor", kept, number(value) >> 2))
+    cleared = _bits("and", dscp, ~(number(mask or "0xff") >> 2) & 0x3F)
+    yield SetField(field=dscp, value=_bits("xor", cleared, number(value) >> 2))
 
 
 def _harmless(name: str) -> Reader:

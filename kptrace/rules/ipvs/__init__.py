@@ -1,1 +1,1 @@
-"""IPVS: virtual services, servers and connections in their text forms. Pure."""
+"""Read IPVS: virtual services, servers and persistent clients."""

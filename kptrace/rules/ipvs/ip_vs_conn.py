@@ -1,9 +1,8 @@
-"""``/proc/net/ip_vs_conn``: which clients of a persistent service IPVS has bound to a server.
+"""Read ``/proc/net/ip_vs_conn``: which clients of a persistent service IPVS keeps at a server.
 
-In: its text and the services of ``ipvsadm -Sn``. Out: these services with the clients that are
-bound. Such an entry is a template: a connection from port 0 of the client's network, which every
-connection of theirs takes its server from, until it is as old as the persistence says
-(ip_vs_sched_persist, ip_vs_conn_seq_show). All other lines are passed over.
+Such an entry is a template: a connection from port 0 of the client's network. Each connection of
+these clients takes its server from it, until the template is as old as the persistence time says
+(ip_vs_sched_persist, ip_vs_conn_seq_show).
 """
 
 from __future__ import annotations
@@ -21,32 +20,39 @@ _PROTOCOLS = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp"}
 Key = tuple[str, str, int]
 
 
-def bound(services: Iterable[VirtualService], text: str) -> tuple[VirtualService, ...]:
+def with_persistent_clients(
+    services: Iterable[VirtualService], text: str
+) -> tuple[VirtualService, ...]:
+    """The services with their persistent clients in ``text``, of which other lines are ignored."""
     services = tuple(services)
-    if not text or not any(one.persistent for one in services):
+    if not text or not any(service.persistent for service in services):
         return services
-    found: dict[Key, list[PersistentClient]] = {}
-    for key, one in _templates(text):
-        found.setdefault(key, []).append(one)
-    return tuple(_with(service, found) for service in services)
+    clients: dict[Key, list[PersistentClient]] = {}
+    for key, client in _templates(text):
+        clients.setdefault(key, []).append(client)
+    return tuple(_with_clients(service, clients) for service in services)
 
 
-def _with(service: VirtualService, found: dict[Key, list[PersistentClient]]) -> VirtualService:
-    own = found.get((service.protocol, service.address, service.port), ())
-    return replace(service, bound=tuple(own)) if service.persistent and own else service
+def _with_clients(
+    service: VirtualService, clients: dict[Key, list[PersistentClient]]
+) -> VirtualService:
+    own_clients = clients.get((service.protocol, service.address, service.port))
+    if not service.persistent or not own_clients:
+        return service
+    return replace(service, persistent_clients=tuple(own_clients))
 
 
 def _templates(text: str) -> Iterator[tuple[Key, PersistentClient]]:
     for line in text.splitlines():
-        words = line.split()
-        if len(words) < _FIELDS or words[2] != "0000" or words[0] not in _PROTOCOLS:
+        columns = line.split()
+        if len(columns) < _FIELDS or columns[2] != "0000" or columns[0] not in _PROTOCOLS:
             continue
         try:
-            client, virtual, server = (_address(words[n]) for n in (1, 3, 5))
-            ports, seconds = (int(words[4], 16), int(words[6], 16)), int(words[8])
+            client, virtual, server = (_address(columns[n]) for n in (1, 3, 5))
+            ports, seconds = (int(columns[4], 16), int(columns[6], 16)), int(columns[8])
         except ValueError:
             continue
-        key = (_PROTOCOLS[words[0]], virtual, ports[0])
+        key = (_PROTOCOLS[columns[0]], virtual, ports[0])
         yield key, PersistentClient(client=client, address=server, port=ports[1], seconds=seconds)
 
 

@@ -1,12 +1,13 @@
-"""``ipvsadm -Sn`` text -> virtual services and their servers (ipvsadm(8)).
+"""Read virtual services and their servers from ``ipvsadm -Sn`` and ``ipvsadm -Ln`` (ipvsadm(8)).
 
-Each service is one ``-A`` line, its servers follow as ``-a`` lines that name it again. A service
-without servers refuses everything: kube-proxy leaves it so when there are no endpoints.
+``-Sn``: each service is one ``-A`` line, its servers follow as ``-a`` lines that name it again. A
+service without servers refuses everything: kube-proxy leaves it so when there are no endpoints.
+``-Ln`` adds the number of connections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address, ip_network
 
 from msgspec.structs import replace
@@ -18,9 +19,11 @@ _HINT = "take it again with: ipvsadm -Sn"
 
 
 class RealServer(Value):
-    """method: ``masq``, ``route`` (gatewaying) or ``tunnel``; weight 0 takes no new connections.
+    """One server of a virtual service.
 
-    active, inactive: connections when it was looked at; None: not told
+    method: ``masq``, ``route`` (gatewaying) or ``tunnel``
+    weight: 0 takes no new connections
+    active, inactive: number of connections; None: not known
     """
 
     address: str
@@ -32,9 +35,10 @@ class RealServer(Value):
 
 
 class PersistentClient(Value):
-    """A client (or the network of one) that a persistent service keeps at this server.
+    """A client, or its network, that a persistent service keeps at one server.
 
-    seconds: that it lasted yet when it was looked at; a connection of the client's begins it anew
+    address, port: of the server
+    seconds: until the entry expires; a new connection of the client restarts it
     """
 
     client: str
@@ -44,11 +48,13 @@ class PersistentClient(Value):
 
 
 class VirtualService(Value):
-    """protocol: tcp, udp, sctp, or ``fwmark`` (then ``fwmark`` is its key and address is empty).
+    """One virtual service.
 
-    persistent: seconds of ClientIP affinity, 0 none; ``netmask``: of the clients kept together
-    flags: of the scheduler (``sh-fallback``, ``sh-port``, ``ops`` for one-packet scheduling, ...)
-    bound: clients of which it remembers their server
+    protocol: tcp, udp, sctp, or ``fwmark`` (then ``fwmark`` is the key and address is empty)
+    persistent: seconds of ClientIP affinity, 0: none
+    netmask: of the clients that are kept together
+    flags: of the scheduler (``sh-fallback``, ``sh-port``), and ``ops`` for one-packet scheduling
+    bound: clients that are kept at a server
     """
 
     protocol: str
@@ -61,18 +67,20 @@ class VirtualService(Value):
     persistent: int = 0
     netmask: str = ""
     flags: tuple[str, ...] = ()
-    bound: tuple[PersistentClient, ...] = ()
+    persistent_clients: tuple[PersistentClient, ...] = ()
 
-    def binding(self, client: str) -> PersistentClient | None:
-        """The one that holds for this client."""
-        if not self.bound or not client:
+    def client_binding(self, client: str) -> PersistentClient | None:
+        """The entry that keeps this client at a server, if any."""
+        if not self.persistent_clients or not client:
             return None
         width = self.netmask or ("128" if ":" in client else "32")
         try:
             start = str(ip_network(f"{client}/{width}", strict=False).network_address)
         except ValueError:  # no mask of its family
             return None
-        return next((one for one in self.bound if one.client == start), None)
+        return next(
+            (client_ for client_ in self.persistent_clients if client_.client == start), None
+        )
 
 
 _PROTOCOLS = {
@@ -88,7 +96,11 @@ _METHODS = {"-m": "masq", "-g": "route", "-i": "tunnel"}
 _WITHOUT_VALUE = frozenset({"-A", "-a", "-m", "-g", "-i", "-o", "--ops", "-6"})
 
 
-def read_ipvs(text: str, name: str) -> tuple[VirtualService, ...]:
+def read_ipvs_save(text: str, name: str) -> tuple[VirtualService, ...]:
+    """The services of ``ipvsadm -Sn`` text.
+
+    ``name``: what to call the text in errors. Raises ParseError for a line of another form.
+    """
     services: dict[tuple[str, str, str], VirtualService] = {}
     servers: dict[tuple[str, str, str], list[RealServer]] = {}
     for number, line in enumerate(text.split("\n"), start=1):
@@ -109,34 +121,34 @@ def read_ipvs(text: str, name: str) -> tuple[VirtualService, ...]:
     return tuple(replace(service, servers=tuple(servers[key])) for key, service in services.items())
 
 
-def _options(words: Sequence[str]) -> dict[str, str]:
-    """Options by name; those of schedulers and tunnels that do not matter here are among them."""
+def _options(args: Sequence[str]) -> dict[str, str]:
+    """The options of a line by name; an option without a value has an empty one."""
     options: dict[str, str] = {}
-    turn = iter(words)
-    for word in turn:
+    remaining = iter(args)
+    for word in remaining:
         if not word.startswith("-"):
             raise ValueError(f"{word!r} is no option")
-        options[word] = "" if word in _WITHOUT_VALUE else next(turn)
+        options[word] = "" if word in _WITHOUT_VALUE else next(remaining)
     return options
 
 
 def _key(options: dict[str, str]) -> tuple[str, str, str]:
-    """(protocol, address and port or mark, family)"""
+    """The service that a line names: (protocol, address and port or mark, family)."""
     flag = next(flag for flag in _PROTOCOLS if flag in options)
     return _PROTOCOLS[flag], options[flag], "ip6" if "-6" in options else "ip"
 
 
 def _service(options: dict[str, str], key: tuple[str, str, str]) -> VirtualService:
-    protocol, where, family = key
+    protocol, endpoint, family = key
     mark = protocol == "fwmark"
-    address, port = ("", 0) if mark else _endpoint(where)
+    address, port = ("", 0) if mark else _endpoint(endpoint)
     flags = options.get("-b", "").split(",") if "-b" in options else []
     return VirtualService(
         protocol=protocol,
         address=address,
         port=port,
         scheduler=options.get("-s", "wlc"),
-        fwmark=int(where) if mark else 0,
+        fwmark=int(endpoint) if mark else 0,
         family="ip6" if ":" in address else family,
         persistent=int(options.get("-p", 0)),
         netmask=options.get("-M", ""),
@@ -151,7 +163,58 @@ def _server(options: dict[str, str]) -> RealServer:
 
 
 def _endpoint(text: str) -> tuple[str, int]:
-    """``10.0.0.1:80``, ``[fd00::1]:80``"""
+    """Parse ``10.0.0.1:80`` or ``[fd00::1]:80``."""
     address, _, port = text.rpartition(":")
     address = address.removeprefix("[").removesuffix("]")
     return str(ip_address(address)), int(port)
+
+
+# --- ipvsadm -Ln -------------------------------------------------------------------------------
+
+End = tuple[str, int]
+# service (protocol and address, or mark) and server -> active and inactive connections
+Counts = dict[tuple[str, End, End], tuple[int, int]]
+_FWMARK = "fwmark"
+
+
+def with_connection_counts(
+    services: Iterable[VirtualService], text: str
+) -> tuple[VirtualService, ...]:
+    counts = _read_counts(text)
+    return tuple(
+        replace(
+            service,
+            servers=tuple(_with_counts(service, server, counts) for server in service.servers),
+        )
+        for service in services
+    )
+
+
+def _with_counts(service: VirtualService, server: RealServer, counts: Counts) -> RealServer:
+    service_key = (
+        ("", service.fwmark) if service.protocol == _FWMARK else (service.address, service.port)
+    )
+    active_inactive = counts.get((service.protocol, service_key, (server.address, server.port)))
+    return (
+        replace(server, active=active_inactive[0], inactive=active_inactive[1])
+        if active_inactive
+        else server
+    )
+
+
+def _read_counts(text: str) -> Counts:
+    counts: Counts = {}
+    service: tuple[str, End] | None = None
+    for line in text.splitlines():
+        columns = line.split()
+        try:
+            if columns[:1] == ["->"] and service:
+                active, inactive = int(columns[4]), int(columns[5])
+                counts[(*service, _endpoint(columns[1]))] = active, inactive
+            elif columns[:1] == ["FWM"]:
+                service = _FWMARK, ("", int(columns[1]))
+            elif columns[:1] in (["TCP"], ["UDP"], ["SCTP"]):
+                service = columns[0].lower(), _endpoint(columns[1])
+        except (ValueError, IndexError):
+            continue
+    return counts

@@ -1,1 +1,1 @@
-"""What kube-proxy writes: chain names, expected endpoints, Services by their rules. Pure."""
+"""What kube-proxy writes: chain names, expected endpoints, Services found by their rules."""

@@ -1,4 +1,4 @@
-"""The names kube-proxy gives to chains and sets: a Service port in, a name out, and back.
+"""The names that kube-proxy gives to the chains and sets of a Service port.
 
 iptables mode (proxier.go, ``portProtoHash``): a chain name may hold 28 characters, so it is a
 prefix and the first 16 characters of base32(SHA-256(TEXT)), where TEXT is ``namespace/name:port``
@@ -32,9 +32,9 @@ _NFTABLES_NAME = re.compile(
 
 
 class PortName(Value):
-    """What a name of nftables mode says: which Service port, and which endpoint of it if any.
+    """The Service port, and the endpoint if any, that a name of nftables mode holds.
 
-    address: as the endpoint has it, ``:`` of IPv6 restored; empty for a Service's own chain
+    address: of the endpoint, with the ``:`` of IPv6 restored; empty for a Service's own chain
     """
 
     kind: str
@@ -47,29 +47,30 @@ class PortName(Value):
 
 
 def service_port_name(service: Service, port: ServicePort) -> str:
-    """``namespace/name:port``, as comments and hashes have it (ServicePortName.String)."""
+    """``namespace/name:port`` as in comments and hashes (ServicePortName.String)."""
     return f"{service.key}:{port.name}" if port.name else service.key
 
 
 def endpoint_text(endpoint: Endpoint) -> str:
-    """``address:port``, IPv6 in brackets, as comments, hashes and DNAT have it."""
+    """``address:port``, IPv6 in brackets, as in comments, hashes and DNAT."""
     if ":" in endpoint.address:
         return f"[{endpoint.address}]:{endpoint.port}"
     return f"{endpoint.address}:{endpoint.port}"
 
 
 def iptables_chain(kind: IptablesKind, service: Service, port: ServicePort) -> str:
-    """``KUBE-SVC-…`` of a Service port, and its siblings for Local, external, source ranges."""
+    """``KUBE-SVC-…`` of a Service port, and its chains for Local, external and source ranges."""
     return f"KUBE-{kind}-{_hash(service_port_name(service, port) + port.protocol)[:16]}"
 
 
 def iptables_endpoint_chain(service: Service, port: ServicePort, endpoint: Endpoint) -> str:
-    """``KUBE-SEP-…``; session affinity's ``recent`` list has the same name."""
+    """``KUBE-SEP-…`` of an endpoint; the ``recent`` list of session affinity has the same name."""
     text = service_port_name(service, port) + port.protocol + endpoint_text(endpoint)
     return f"KUBE-SEP-{_hash(text)[:16]}"
 
 
 def nftables_chain(kind: NftablesKind, service: Service, port: ServicePort) -> str:
+    """The chain of a Service port in nftables mode (servicePortChainNameBase)."""
     return f"{kind}-{_nftables_base(_nftables_port(service, port))}"
 
 
@@ -79,7 +80,7 @@ def nftables_endpoint_name(
     port: ServicePort,
     endpoint: Endpoint,
 ) -> str:
-    """The endpoint's chain or its affinity set; kube-proxy 1.36 has them only with affinity."""
+    """An endpoint's chain or affinity set; kube-proxy 1.36 writes them only with affinity."""
     address = endpoint.address.replace(":", ".")
     return f"{kind}-" + _nftables_base(
         f"{_nftables_port(service, port)}__{address}/{endpoint.port}"
@@ -87,9 +88,9 @@ def nftables_endpoint_name(
 
 
 def read_nftables_name(text: str) -> PortName | None:
-    """What the name says; ``None`` for any other name and for one that was cut."""
-    found = _NFTABLES_NAME.fullmatch(text)
-    if found is None:
+    """Parse a name of nftables mode; None for any other name and for one that was cut."""
+    match = _NFTABLES_NAME.fullmatch(text)
+    if match is None:
         return None
     kind, prefixed = text.split("-", 1)
     hashed, name = prefixed.split("-", 1)
@@ -97,12 +98,12 @@ def read_nftables_name(text: str) -> PortName | None:
         return None
     return PortName(
         kind=kind,
-        namespace=found["namespace"],
-        name=found["name"],
-        protocol=found["protocol"],
-        port=found["port"],
-        address=_colons(found["address"] or ""),
-        endpoint_port=int(found["endpoint_port"] or 0),
+        namespace=match["namespace"],
+        name=match["name"],
+        protocol=match["protocol"],
+        port=match["port"],
+        address=_colons(match["address"] or ""),
+        endpoint_port=int(match["endpoint_port"] or 0),
     )
 
 
@@ -123,5 +124,5 @@ def _nftables_base(text: str) -> str:
 
 
 def _colons(address: str) -> str:
-    """IPv4 has three dots and nothing but digits between; anything else had colons."""
+    """An address with its colons restored: three dots between digits are IPv4, else IPv6."""
     return address if re.fullmatch(r"\d+\.\d+\.\d+\.\d+", address) else address.replace(".", ":")

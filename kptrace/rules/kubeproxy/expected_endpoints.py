@@ -1,7 +1,7 @@
-"""Which endpoints a node's kube-proxy puts into its rules: a Service port in, Programmed out.
+"""Tell which of a Service port's endpoints the kube-proxy of a node puts into its rules.
 
-The API's endpoints are not the node's. kube-proxy 1.36 (topology.go, CategorizeEndpoints) makes
-two lists for a port:
+These are not all endpoints of the API. kube-proxy 1.36 (topology.go, CategorizeEndpoints) makes two
+lists for a port:
 
 cluster  for traffic under policy Cluster, and for pods and the node itself when they use an
          external address of a Service with ``externalTrafficPolicy: Local``: the ready endpoints
@@ -14,8 +14,8 @@ Hints count only if every ready endpoint has one and at least one names this nod
 zone (second); otherwise all ready endpoints are used. Rules for a port with no list at all:
 rejected if there is no usable endpoint anywhere, dropped if there are some but Local forbids them.
 
-Everything that is left out carries its reason, so that "3 in the API, 2 in the rules" can be
-called right or wrong.
+Each endpoint that is excluded has its reason, so that "3 in the API, 2 in the rules" can be
+checked.
 """
 
 from __future__ import annotations
@@ -31,18 +31,21 @@ Topology = Literal["", "PreferSameNode", "PreferSameZone"]
 
 
 class ExcludedEndpoint(Value):
-    """An endpoint of the API that this node's rules lack, and why that is right."""
+    """An endpoint of the API that this node's rules rightly lack, and the reason."""
 
     endpoint: Endpoint
-    why: str
+    reason: str
 
 
 class ExpectedEndpoints(Value):
-    """The lists of one Service port and family on one node.
+    """The endpoint lists of one Service port and family on one node.
 
-    uses_cluster, uses_local: whether the port has traffic under that policy at all
-    any_endpoints: some endpoint in the cluster is usable, though maybe not from here
-    topology: the hints that are obeyed here; empty: none
+    cluster, local: the endpoints for traffic under policy Cluster and Local
+    reachable: those in either list
+    uses_cluster, uses_local: whether the port has traffic under that policy
+    any_endpoints: an endpoint in the cluster is usable, though perhaps not from this node
+    topology: the kind of hints that apply on this node; empty: none
+    excluded: all other endpoints
     """
 
     cluster: tuple[Endpoint, ...] = ()
@@ -52,19 +55,19 @@ class ExpectedEndpoints(Value):
     uses_local: bool = False
     any_endpoints: bool = False
     topology: Topology = ""
-    left_out: tuple[ExcludedEndpoint, ...] = ()
+    excluded: tuple[ExcludedEndpoint, ...] = ()
 
     def internal(self, service: Service) -> tuple[Endpoint, ...]:
-        """Where traffic to the ClusterIP may go."""
+        """The endpoints for traffic to the ClusterIP."""
         return self.local if service.internal_policy == "Local" else self.cluster
 
     def external(self, service: Service) -> tuple[Endpoint, ...]:
-        """Where traffic from outside to a NodePort, external or load balancer IP may go."""
+        """The endpoints for traffic from outside to a NodePort, external or load balancer IP."""
         return self.local if external_policy_local(service) else self.cluster
 
 
 def why_not_programmed(service: Service) -> str:
-    """Why no kube-proxy writes rules for this Service; empty: it does."""
+    """The reason why no kube-proxy writes rules for this Service; empty if it does."""
     if service.type == "ExternalName":
         return "an ExternalName Service is a DNS name only: no proxy writes rules for it"
     if service.headless or not service.cluster_ips:
@@ -75,12 +78,12 @@ def why_not_programmed(service: Service) -> str:
 
 
 def in_family(addresses: Iterable[str], family: Family) -> tuple[str, ...]:
-    """Those addresses or CIDRs that belong to one family; kube-proxy runs once for each."""
+    """The addresses or CIDRs of one family; kube-proxy has a proxier for each family."""
     return tuple(text for text in addresses if (":" in text) == (family == "ip6"))
 
 
 def externally_accessible(service: Service, port: ServicePort, family: Family) -> bool:
-    """A way in other than the ClusterIP exists (BaseServicePortInfo.ExternallyAccessible)."""
+    """Whether a port has another address than the ClusterIP (ExternallyAccessible)."""
     return bool(
         port.node_port
         or in_family(service.external_ips, family)
@@ -89,7 +92,7 @@ def externally_accessible(service: Service, port: ServicePort, family: Family) -
 
 
 def external_policy_local(service: Service) -> bool:
-    """``externalTrafficPolicy: Local`` counts only where there is external traffic."""
+    """Whether ``externalTrafficPolicy: Local`` applies: only to a Service with external traffic."""
     open_type = service.type in ("NodePort", "LoadBalancer") or bool(service.external_ips)
     return open_type and service.external_policy == "Local"
 
@@ -99,12 +102,12 @@ def endpoints_of(
 ) -> tuple[Endpoint, ...]:
     """A Service's endpoints that serve this port, in kube-proxy's order (by ``address:port``)."""
     serving = (
-        one
-        for one in endpoints
-        if one.port
-        and one.port_name == port.name
-        and one.protocol == port.protocol
-        and (":" in one.address) == (family == "ip6")
+        endpoint
+        for endpoint in endpoints
+        if endpoint.port
+        and endpoint.port_name == port.name
+        and endpoint.protocol == port.protocol
+        and (":" in endpoint.address) == (family == "ip6")
     )
     return tuple(sorted(serving, key=endpoint_text))
 
@@ -118,60 +121,77 @@ def expected_endpoints(
     zone: str = "",
     family: Family = "ip",
 ) -> ExpectedEndpoints:
-    """``endpoints``: all that the API gives for the Service; ``node``, ``zone``: where we are."""
-    known = endpoints_of(endpoints, port, family)
+    """The endpoint lists of a port.
+
+    endpoints: all that the API has for the Service
+    node, zone: the node whose kube-proxy is meant
+    """
+    endpoints_of_port = endpoints_of(endpoints, port, family)
     open_outside = externally_accessible(service, port, family)
     internal_local = service.internal_policy == "Local"
     uses_cluster = not internal_local or open_outside
     uses_local = internal_local or (external_policy_local(service) and open_outside)
-    topology = _topology(known, node, zone) if uses_cluster else ""
-    ready = [one for one in known if one.ready]
-    cluster = _cluster(known, ready, topology, node, zone) if uses_cluster else ()
-    local = _usable([one for one in known if one.node == node]) if uses_local else ()
-    reachable = tuple(one for one in known if one in cluster or one in local)
+    topology = _topology(endpoints_of_port, node, zone) if uses_cluster else ""
+    ready = [endpoint for endpoint in endpoints_of_port if endpoint.ready]
+    cluster = _cluster(endpoints_of_port, ready, topology, node, zone) if uses_cluster else ()
+    local = (
+        _usable([endpoint for endpoint in endpoints_of_port if endpoint.node == node])
+        if uses_local
+        else ()
+    )
+    reachable = tuple(
+        endpoint for endpoint in endpoints_of_port if endpoint in cluster or endpoint in local
+    )
     return ExpectedEndpoints(
         cluster=cluster,
         local=local,
         reachable=reachable,
         uses_cluster=uses_cluster,
         uses_local=uses_local,
-        any_endpoints=bool(_usable(known)),
+        any_endpoints=bool(_usable(endpoints_of_port)),
         topology=topology,
-        left_out=tuple(
+        excluded=tuple(
             ExcludedEndpoint(
-                endpoint=one, why=_why(one, uses_cluster, topology, node, zone, bool(ready))
+                endpoint=endpoint,
+                reason=_why(endpoint, uses_cluster, topology, node, zone, bool(ready)),
             )
-            for one in known
-            if one not in reachable
+            for endpoint in endpoints_of_port
+            if endpoint not in reachable
         ),
     )
 
 
 def _usable(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
-    """The ready ones, or else those that still serve while they terminate."""
-    ready = tuple(one for one in endpoints if one.ready)
-    return ready or tuple(one for one in endpoints if one.serving and one.terminating)
+    """The ready endpoints, or else those that still serve while they terminate."""
+    ready = tuple(endpoint for endpoint in endpoints if endpoint.ready)
+    return ready or tuple(
+        endpoint for endpoint in endpoints if endpoint.serving and endpoint.terminating
+    )
 
 
 def _cluster(
-    known: Sequence[Endpoint],
+    endpoints_of_port: Sequence[Endpoint],
     ready: Sequence[Endpoint],
     topology: Topology,
     node: str,
     zone: str,
 ) -> tuple[Endpoint, ...]:
     if not ready:
-        return _usable(known)
-    return tuple(one for one in ready if _hinted(one, topology, node, zone))
+        return _usable(endpoints_of_port)
+    return tuple(endpoint for endpoint in ready if _hinted(endpoint, topology, node, zone))
 
 
-def _topology(known: Sequence[Endpoint], node: str, zone: str) -> Topology:
-    ready = [one for one in known if one.ready]
+def _topology(endpoints_of_port: Sequence[Endpoint], node: str, zone: str) -> Topology:
+    ready = [endpoint for endpoint in endpoints_of_port if endpoint.ready]
     if not ready:
         return ""
-    if all(one.nodes for one in ready) and any(node in one.nodes for one in ready):
+    if all(endpoint.nodes for endpoint in ready) and any(
+        node in endpoint.nodes for endpoint in ready
+    ):
         return "PreferSameNode"
-    if all(one.zones for one in ready) and any(zone in one.zones for one in ready):
+    if all(endpoint.zones for endpoint in ready) and any(
+        zone in endpoint.zones for endpoint in ready
+    ):
         return "PreferSameZone"
     return ""
 

@@ -1,14 +1,14 @@
-"""The Services that a node's own rules name: ``services_of``. For where no API server is asked.
+"""Find the Services that a node's rules name, where no API server is asked.
 
-In: a Ruleset. Out: Services with their addresses and ports, as far as the rules tell them; types,
-selectors and policies they do not tell. kube-proxy in iptables mode writes the name into the
-comment of the rules of KUBE-SERVICES, KUBE-NODEPORTS and KUBE-EXTERNAL-SERVICES (proxier.go)::
+The Services have addresses and ports; the rules hold no types, selectors and policies. kube-proxy
+in iptables mode writes the name into the comment of the rules of KUBE-SERVICES, KUBE-NODEPORTS and
+KUBE-EXTERNAL-SERVICES (proxier.go)::
 
     -d 10.96.1.6/32 -p tcp ... --comment "default/lb:http cluster IP" --dport 80 -j KUBE-SVC-...
 
-and in nftables mode into the chain to which a map's element leads, or into the element's comment
-where there is no such chain (no endpoints). A load balancer's address looks like an external one
-there, unless its sources are limited.
+and in nftables mode into the name of the chain to which a map's element leads, or into the
+element's comment if there is no such chain (no endpoints). A load balancer's address looks like an
+external one there, unless its sources are limited.
 """
 
 from __future__ import annotations
@@ -39,13 +39,15 @@ _MAPS = ("service-ips", "service-nodeports", "no-endpoint-services", "no-endpoin
 
 
 class ServiceHint(Value):
-    """One rule or element: this Service port is reached so. ``address`` is empty: a node port."""
+    """An address of a Service port that a rule or element names; ``address`` is empty for a
+    NodePort.
+    """
 
     namespace: str
     name: str
     port_name: str
     protocol: str
-    way: AddressKind
+    kind: AddressKind
     address: str
     port: int
 
@@ -55,32 +57,33 @@ class ServiceHint(Value):
 
 
 def services_of(ruleset: Ruleset, key: str = "") -> tuple[Service, ...]:
-    """In the order of their names. ``key``: only the Service ``namespace/name``, where all need not
-    be read for it.
+    """The Services by name.
+
+    ``key``: only the Service ``namespace/name``, without reading all rules.
     """
-    told: dict[str, list[ServiceHint]] = {}
+    hints: dict[str, list[ServiceHint]] = {}
     for table in ruleset.tables():
-        for one in (*_of_chains(ruleset, table, key), *_of_maps(ruleset, table, key)):
-            if key in ("", one.key):
-                told.setdefault(one.key, []).append(one)
-    return tuple(_service(told[name]) for name in sorted(told))
+        for hint in (*_of_chains(ruleset, table, key), *_of_maps(ruleset, table, key)):
+            if key in ("", hint.key):
+                hints.setdefault(hint.key, []).append(hint)
+    return tuple(_service(hints[name]) for name in sorted(hints))
 
 
-def _service(told: list[ServiceHint]) -> Service:
+def _service(hints: list[ServiceHint]) -> Service:
     ports: dict[tuple[str, str], dict[str, int]] = {}
     addresses: dict[AddressKind, dict[str, None]] = {}
-    for one in told:
-        numbers = ports.setdefault((one.port_name, one.protocol), {})
-        numbers["node" if one.way == "nodePort" else "port"] = one.port
-        if one.address:
-            addresses.setdefault(one.way, {})[one.address] = None
+    for hint in hints:
+        numbers = ports.setdefault((hint.port_name, hint.protocol), {})
+        numbers["node" if hint.kind == "nodePort" else "port"] = hint.port
+        if hint.address:
+            addresses.setdefault(hint.kind, {})[hint.address] = None
     cluster, external, balancer = (
         tuple(addresses.get(way, ())) for way in ("clusterIP", "externalIP", "loadBalancer")
     )
     open_ports = any("node" in numbers for numbers in ports.values())
     return Service(
-        namespace=told[0].namespace,
-        name=told[0].name,
+        namespace=hints[0].namespace,
+        name=hints[0].name,
         type="LoadBalancer" if balancer else "NodePort" if open_ports else "ClusterIP",
         cluster_ips=cluster,
         external_ips=external,
@@ -109,28 +112,28 @@ def _of_chains(ruleset: Ruleset, table: Table, key: str) -> Iterator[ServiceHint
 
 
 def _of_rule(rule: Rule) -> Iterator[ServiceHint]:
-    said = _COMMENT.fullmatch(rule.comment)
-    asked = {
+    comment = _COMMENT.fullmatch(rule.comment)
+    tests = {
         part.left.key: part.right
         for part in rule.body
         if isinstance(part, Comparison) and part.op == "==" and isinstance(part.left, Field)
     }
-    protocol = asked.get("meta l4proto")
-    number = next((each for key, each in asked.items() if key.endswith(" dport")), None)
-    if said is None or not isinstance(protocol, Const) or not isinstance(number, Const):
+    protocol = tests.get("meta l4proto")
+    number = next((value for key, value in tests.items() if key.endswith(" dport")), None)
+    if comment is None or not isinstance(protocol, Const) or not isinstance(number, Const):
         return
-    address = asked.get(f"{rule.table.family} daddr")
-    where = str(address.value) if isinstance(address, Const) else ""
-    way = _way(rule, said["what"] or "", where)
+    address = tests.get(f"{rule.table.family} daddr")
+    destination = str(address.value) if isinstance(address, Const) else ""
+    way = _way(rule, comment["what"] or "", destination)
     if way is None or isinstance(address, Prefix):
         return
     yield ServiceHint(
-        namespace=said["namespace"],
-        name=said["name"],
-        port_name=said["port"] or "",
+        namespace=comment["namespace"],
+        name=comment["name"],
+        port_name=comment["port"] or "",
         protocol=str(protocol.value),
-        way=way,
-        address=where,
+        kind=way,
+        address=destination,
         port=int(number.value),
     )
 
@@ -154,20 +157,20 @@ def _of_maps(ruleset: Ruleset, table: Table, key: str) -> Iterator[ServiceHint]:
     if table.backend != "nft" or table.name != "kube-proxy":
         return
     for name in _MAPS:
-        found = ruleset.set(table, name)
-        for element in found.members.containing_text(key) if found else ():
+        map_ = ruleset.set(table, name)
+        for element in map_.members.containing_text(key) if map_ else ():
             parts = element.key.parts if isinstance(element.key, Concat) else ()
-            where = tuple(part.value for part in parts if isinstance(part, Const))
+            key_values = tuple(part.value for part in parts if isinstance(part, Const))
             chain = element.data.chain if isinstance(element.data, Verdict) else ""
-            addressed = len(where) == len(_ADDRESSED)
-            cluster = addressed and _holds(ruleset, table, "cluster-ips", where[:1])
-            limited = addressed and _holds(ruleset, table, "firewall-ips", where)
-            yield from _of_element(where, chain, element.comment, cluster, limited)
+            addressed = len(key_values) == len(_ADDRESSED)
+            cluster = addressed and _holds(ruleset, table, "cluster-ips", key_values[:1])
+            limited = addressed and _holds(ruleset, table, "firewall-ips", key_values)
+            yield from _of_element(key_values, chain, element.comment, cluster, limited)
 
 
 def _holds(ruleset: Ruleset, table: Table, name: str, key: Key) -> bool:
-    found = ruleset.set(table, name)
-    return found is not None and found.members.lookup(key) is not None
+    nft_set = ruleset.set(table, name)
+    return nft_set is not None and nft_set.members.lookup(key) is not None
 
 
 def _of_element(
@@ -178,8 +181,8 @@ def _of_element(
     limited: bool,
 ) -> Iterator[ServiceHint]:
     name = read_nftables_name(chain)
-    said = _COMMENT.fullmatch(comment)
-    if (name is None and said is None) or len(key) not in (2, len(_ADDRESSED)):
+    comment_match = _COMMENT.fullmatch(comment)
+    if (name is None and comment_match is None) or len(key) not in (2, len(_ADDRESSED)):
         return
     address = str(key[0]) if len(key) == len(_ADDRESSED) else ""
     direct = cluster or (name is not None and name.kind in ("service", "local"))
@@ -187,11 +190,11 @@ def _of_element(
     if address:
         way = "clusterIP" if direct else "loadBalancer" if limited else "externalIP"
     yield ServiceHint(
-        namespace=name.namespace if name else said["namespace"] if said else "",
-        name=name.name if name else said["name"] if said else "",
-        port_name=name.port if name else (said["port"] or "") if said else "",
+        namespace=name.namespace if name else comment_match["namespace"] if comment_match else "",
+        name=name.name if name else comment_match["name"] if comment_match else "",
+        port_name=name.port if name else (comment_match["port"] or "") if comment_match else "",
         protocol=str(key[-2]),
-        way=way,
+        kind=way,
         address=address,
         port=int(key[-1]),
     )

@@ -1,1 +1,1 @@
-"""Rules of a live node, read over its agent chain by chain. Pure."""
+"""Rules of a live node, read over its agent chain by chain."""

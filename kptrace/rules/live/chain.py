@@ -1,10 +1,8 @@
-"""The rules of one chain of a live node: ``LiveRules``.
+"""Read the rules of one chain of a live node: ``LiveRules``.
 
-Few come with the chain; of many those that are needed are asked for: by address, by a text, or as
-a last resort all.
-
-In: the chain's fact. Out: Rules as the text readers make them: of iptables by the words that
-iptables-save would print, of nft by the JSON that nft would.
+A short chain comes with its rules. Of a long one only the rules that are needed are asked for: by
+destination, by a text, or at last all of them. The rules equal those of the text readers: a rule of
+iptables is read from the text that iptables-save would print, one of nft from nft's JSON.
 """
 
 from __future__ import annotations
@@ -17,8 +15,8 @@ from kptrace.model.errors import ParseError
 from kptrace.rules.byte_reader import TruncatedData
 from kptrace.rules.iptables import legacy_rule, nft_rule
 from kptrace.rules.iptables.kernel_rule import KernelRule, NotIptablesError
-from kptrace.rules.iptables.parse_rule import compile_words
-from kptrace.rules.iptables.save import split_words
+from kptrace.rules.iptables.parse_rule import parse_rule_args
+from kptrace.rules.iptables.save import split_args
 from kptrace.rules.live.queries import RuleQuery, in_table
 from kptrace.rules.model.expressions import UnknownStatement
 from kptrace.rules.model.ruleset import Rule, Rules, Table
@@ -30,7 +28,7 @@ from kptrace.rules.nftables.kernel_set import SetReader
 from kptrace.rules.nftables.registers import SetInfo
 
 Tree = Mapping[str, Any]
-_STRANGE = (
+_MALFORMED = (
     KeyError,
     ValueError,
     TypeError,
@@ -42,13 +40,16 @@ _STRANGE = (
 
 
 class RuleDecoder(Value):
-    """What it takes to read the rules of a table.
+    """What is needed to read the rules of a table.
 
-    asked: gives a fact; ``iptables``: iptables-nft wrote the table, or it is a legacy one
+    ask: gives the fact that answers a query, None if there is none
+    iptables: iptables-nft wrote the table, or it is a legacy one
+    interfaces: names by index
+    ipset_name, ipset: find a set by number and by name
     """
 
     table: Table
-    asked: Callable[[RuleQuery], Tree | None]
+    ask: Callable[[RuleQuery], Tree | None]
     iptables: bool
     interfaces: Mapping[int, str]
     ipset_name: Callable[[int], str]
@@ -56,92 +57,99 @@ class RuleDecoder(Value):
 
 
 class LiveRules(Rules):
-    def __init__(self, reading: RuleDecoder, chain: str, told: Tree) -> None:
-        self._reading, self._chain = reading, chain
-        self._wanted = in_table(reading.table, "chain", chain)
-        self._count = int(told.get("count", 0))
-        self._kept: dict[int, Rule] = {}
-        self._whole = "rules" in told
-        if self._whole:
-            self._take(self._wanted, told)
+    """The rules of a chain.
+
+    Raises ParseError for a fact that was not recorded or has another form.
+    """
+
+    def __init__(self, decoder: RuleDecoder, chain: str, fact: Tree) -> None:
+        self._decoder, self._chain = decoder, chain
+        self._query = in_table(decoder.table, "chain", chain)
+        self._count = int(fact.get("count", 0))
+        self._by_number: dict[int, Rule] = {}
+        self._complete = "rules" in fact
+        if self._complete:
+            self._take(self._query, fact)
 
     def candidates_for_destination(self, address: str) -> Iterable[Rule]:
-        return self if self._whole else self._some(self._wanted.narrowed("toward", address))
+        return (
+            self if self._complete else self._ask(self._query.part_query("by-destination", address))
+        )
 
     def containing_text(self, text: str) -> Iterable[Rule]:
-        return self if self._whole else self._some(self._wanted.narrowed("saying", text))
+        return self if self._complete else self._ask(self._query.part_query("containing", text))
 
-    def _some(self, wanted: RuleQuery) -> list[Rule]:
-        told = self._reading.asked(wanted)
-        if told is None or "rules" not in told:
+    def _ask(self, query: RuleQuery) -> list[Rule]:
+        fact = self._decoder.ask(query)
+        if fact is None or "rules" not in fact:
             text = f"the {self._count} rules of chain {self._chain} were not asked for"
-            raise ParseError(wanted.file, 0, text, "trace anew; a saved run holds what was asked")
-        return self._take(wanted, told)
+            raise ParseError(query.file, 0, text, "trace anew; a saved run holds what was asked")
+        return self._take(query, fact)
 
-    def _all(self) -> None:
-        if not self._whole:
-            self._some(self._wanted.narrowed("all"))
-            self._whole = True
+    def _read_all(self) -> None:
+        if not self._complete:
+            self._ask(self._query.part_query("all"))
+            self._complete = True
 
-    def _take(self, wanted: RuleQuery, told: Tree) -> list[Rule]:
-        sets = self._sets(told)
+    def _take(self, query: RuleQuery, fact: Tree) -> list[Rule]:
+        sets = self._sets(fact)
         rules = []
-        for tree in told["rules"]:
+        for tree in fact["rules"]:
             number = int(tree.get("number", 0))
-            if number not in self._kept:
-                self._kept[number] = self._rule(number, tree, sets, wanted.file)
-            rules.append(self._kept[number])
+            if number not in self._by_number:
+                self._by_number[number] = self._rule(number, tree, sets, query.file)
+            rules.append(self._by_number[number])
         return rules
 
-    def _sets(self, told: Tree) -> dict[str, SetInfo]:
-        found: dict[str, SetInfo] = {}
-        for name, tree in told.get("sets", {}).items():
+    def _sets(self, fact: Tree) -> dict[str, SetInfo]:
+        infos: dict[str, SetInfo] = {}
+        for name, tree in fact.get("sets", {}).items():
             try:
-                found[name] = SetReader(tree, self._reading.interfaces).told()
-            except _STRANGE:
+                infos[name] = SetReader(tree, self._decoder.interfaces).info()
+            except _MALFORMED:
                 continue  # the rule that looks it up becomes opaque
-        return found
+        return infos
 
     # --- one rule -------------------------------------------------------------------------------
 
     def _rule(self, number: int, tree: Tree, sets: Mapping[str, SetInfo], file: str) -> Rule:
         try:
-            if self._reading.table.backend == "legacy":
-                entry = legacy_rule.read(tree, self._reading.table.family, self._reading.ipset_name)
-                return self._of_entry(number, entry, tree, tree)
+            if self._decoder.table.backend == "legacy":
+                entry = legacy_rule.read(tree, self._decoder.table.family, self._decoder.ipset_name)
+                return self._iptables_rule(number, entry, tree, tree)
             return self._nft_rule(number, tree, sets)
-        except _STRANGE as error:
+        except _MALFORMED as error:
             raise ParseError(file, 0, f"rule {number}: {type(error).__name__}: {error}") from error
 
     def _nft_rule(self, number: int, tree: Tree, sets: Mapping[str, SetInfo]) -> Rule:
-        reading = self._reading
-        family, userdata = reading.table.family, tree.get("userdata", "")
+        decoder = self._decoder
+        family, userdata = decoder.table.family, tree.get("userdata", "")
         expressions = tree.get("expressions", [])
-        if reading.iptables:
+        if decoder.iptables:
             try:
-                entry = nft_rule.read(expressions, family, reading.ipset_name, userdata)
-                return self._of_entry(number, entry, tree, _counter(expressions))
+                entry = nft_rule.read(expressions, family, decoder.ipset_name, userdata)
+                return self._iptables_rule(number, entry, tree, _counter(expressions))
             except NotIptablesError:
                 pass
-        statements = kernel_rule.statements(expressions, family, sets, reading.interfaces)
+        statements = kernel_rule.statements(expressions, family, sets, decoder.interfaces)
         comment = kernel_rule.comment(userdata)
-        return rule_of(reading.table, self._chain, number, statements, comment, tree.get("handle"))
+        return rule_of(decoder.table, self._chain, number, statements, comment, tree.get("handle"))
 
-    def _of_entry(self, number: int, entry: KernelRule, tree: Tree, counts: Tree) -> Rule:
-        """By the words of iptables-save."""
-        text = entry.text()
+    def _iptables_rule(self, number: int, parsed: KernelRule, tree: Tree, counts: Tree) -> Rule:
+        """A rule of iptables, parsed from the text that iptables-save prints."""
+        text = parsed.text()
         try:
-            compiled = compile_words(
-                split_words(text),
-                self._reading.table.family,
-                lambda name: name == entry.chain,
-                self._reading.ipset,
+            compiled = parse_rule_args(
+                split_args(text),
+                self._decoder.table.family,
+                lambda name: name == parsed.chain,
+                self._decoder.ipset,
             )
             body, comment = compiled.body, compiled.comment
         except ValueError:  # a name of a list or of an interface that holds a quote
             body, comment = (UnknownStatement(text=text),), ""
         return Rule(
-            table=self._reading.table,
+            table=self._decoder.table,
             chain=self._chain,
             number=number,
             text=text,
@@ -160,26 +168,26 @@ class LiveRules(Rules):
     def __getitem__(self, index: slice) -> Sequence[Rule]: ...
     def __getitem__(self, index: int | slice) -> Rule | Sequence[Rule]:
         if isinstance(index, slice):
-            return [self._at(each) for each in range(*index.indices(self._count))]
-        return self._at(range(self._count)[index])
+            return [self._rule_at(position) for position in range(*index.indices(self._count))]
+        return self._rule_at(range(self._count)[index])
 
-    def _at(self, index: int) -> Rule:
+    def _rule_at(self, index: int) -> Rule:
         number = index + 1
-        if number not in self._kept:
-            self._some(self._wanted.narrowed("number", str(number)))
-        if number not in self._kept:
-            raise ParseError(
-                self._wanted.file, 0, f"it has no rule {number} any more", "look again"
-            )
-        return self._kept[number]
+        if number not in self._by_number:
+            self._ask(self._query.part_query("number", str(number)))
+        if number not in self._by_number:
+            raise ParseError(self._query.file, 0, f"it has no rule {number} any more", "look again")
+        return self._by_number[number]
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Rule]:
-        self._all()
-        return (self._kept[number] for number in range(1, self._count + 1))
+        self._read_all()
+        return (self._by_number[number] for number in range(1, self._count + 1))
 
 
 def _counter(expressions: Sequence[Tree]) -> Tree:
-    return next((each["counter"] for each in expressions if "counter" in each), {})
+    return next(
+        (expression["counter"] for expression in expressions if "counter" in expression), {}
+    )

@@ -1,7 +1,6 @@
-"""The elements of a large set or map of a live node: ``LiveElements``. One key is one question.
+"""Read the elements of a large set or map of a live node: ``LiveElements``.
 
-In: the set's name, its types, and how its elements' trees are read. Out: Members as the text
-readers make them. What a set of intervals holds is looked up among all its elements.
+One key is one query. A set of intervals is read whole, and a key looked up among its elements.
 """
 
 from __future__ import annotations
@@ -24,70 +23,79 @@ _HOST = ("mark",)
 
 
 class LiveElements(SetElements):
-    """types: of a key that can be asked for (``encodable``); None: the set holds intervals, or
-    types that cannot be put into bytes here.
+    """The elements of one set.
+
+    query: of the set; ask_fact: answers a query; read: parses elements
+    types: of a key that can be encoded (``encodable``); None: the set is read whole
     """
 
     def __init__(
         self,
-        wanted: RuleQuery,
-        asked: Callable[[RuleQuery], Tree | None],
+        query: RuleQuery,
+        ask_fact: Callable[[RuleQuery], Tree | None],
         read: Callable[[Sequence[Tree]], list[Element]],
         types: tuple[str, ...] | None,
     ) -> None:
         super().__init__()
-        self._wanted, self._asked, self._read, self._types = wanted, asked, read, types
+        self._query, self._ask_fact, self._read, self._types = query, ask_fact, read, types
 
     def lookup(self, key: Key) -> Element | None:
         if self._types is None:
-            return self._all.lookup(key)
+            return self._all_elements.lookup(key)
         parts = encoded(key, self._types)
         if parts is None:
             return None
-        found = self._some(self._wanted.narrowed("key", "".join(parts)))
-        return found[0] if found else None
+        elements = self._ask_elements(self._query.part_query("key", "".join(parts)))
+        return elements[0] if elements else None
 
-    def like(self, key: Sequence[str | int | None]) -> Iterable[Element]:
+    def matching_pattern(self, key: Sequence[str | int | None]) -> Iterable[Element]:
         if self._types is None:
             return self
         parts = encoded(key, self._types)
-        return () if parts is None else self._some(self._wanted.narrowed("like", "".join(parts)))
+        return (
+            ()
+            if parts is None
+            else self._ask_elements(self._query.part_query("key-pattern", "".join(parts)))
+        )
 
     def containing_text(self, text: str) -> Iterable[Element]:
-        return self._some(self._wanted.narrowed("saying", text))
+        return self._ask_elements(self._query.part_query("containing", text))
 
-    def _some(self, wanted: RuleQuery) -> list[Element]:
-        told = self._asked(wanted)
-        if told is None or "elements" not in told:
-            text = f"these elements of set {wanted.name} were not asked for"
-            raise ParseError(wanted.file, 0, text, "trace anew; a saved run holds what was asked")
-        return self._read(told["elements"])
+    def _ask_elements(self, query: RuleQuery) -> list[Element]:
+        fact = self._ask_fact(query)
+        if fact is None or "elements" not in fact:
+            text = f"these elements of set {query.name} were not asked for"
+            raise ParseError(query.file, 0, text, "trace anew; a saved run holds what was asked")
+        return self._read(fact["elements"])
 
     @cached_property
-    def _all(self) -> SetElements:
-        return SetElements(self._some(self._wanted.narrowed("all")))
+    def _all_elements(self) -> SetElements:
+        return SetElements(self._ask_elements(self._query.part_query("all")))
 
     @overload
     def __getitem__(self, index: int) -> Element: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[Element]: ...
     def __getitem__(self, index: int | slice) -> Element | Sequence[Element]:
-        return self._all[index]
+        return self._all_elements[index]
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._all_elements)
 
     def __iter__(self) -> Iterator[Element]:
-        return iter(self._all)
+        return iter(self._all_elements)
 
 
 def encodable(types: Sequence[str]) -> bool:
+    """Whether ``encoded`` knows these types."""
     return bool(types) and all(kind in _CODED or kind in _OTHERS for kind in types)
 
 
 def encoded(key: Sequence[str | int | None], types: Sequence[str]) -> list[str] | None:
-    """A key of types that are encodable as the kernel holds it, in hexadecimal: of several places
-    each is padded to four bytes; one that is not known is dots. None: no such set can hold it.
+    """The bytes of a key as the kernel holds them, in hexadecimal.
+
+    Each of several parts is padded to four bytes; a part that is None becomes dots. None: no set of
+    these types can contain the key.
     """
     if len(key) != len(types):
         return None

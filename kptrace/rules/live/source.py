@@ -1,13 +1,11 @@
-"""A live node's rules as a Source: each chain, set and element is asked for when it is reached.
+"""Read a live node's rules: each chain, set and element is asked for when it is reached.
 
-Comes in: ``ask``, which gives the facts of some names (rules/live/queries.py); an agent's Dump, or
-the facts of a saved run, which hold what was asked then. Goes out: tables, chains, rules and sets
-equal to those that the text readers make of the same kernel's ``-save`` texts and JSON.
+The tables, chains, rules and sets equal those that the text readers make of the same kernel's
+``-save`` texts and JSON.
 
-A table of iptables-nft's is told from nft's own by its base chains (nft_is_chain_compatible in
-iptables); a rule in it that iptables could not have written is read as nft's own.
-
-A fact that is not to be had is as if the thing were unknown: a chain that cannot be followed.
+A table of iptables-nft is known by its base chains (nft_is_chain_compatible in iptables); a rule in
+it that iptables could not have written is read as nft's own. If a fact is not available, its chain
+or set does not exist for the reader: a chain that cannot be followed.
 """
 
 from __future__ import annotations
@@ -40,11 +38,17 @@ _OTHER_HOOKS = {"netdev": ("ingress", "egress"), "arp": ("input", "output", "for
 _DORMANT = 1
 _DROP = 0
 _HINT = "look again; if it stays so, this is a bug: please report the file"
-_FEW_WAYS = 16  # to be read before it is known which of them are taken
-_UNREADABLE = (KeyError, ValueError, TypeError, AttributeError, IndexError, UnformattableValueError)
+_MAX_PREFETCHED = 16  # to be read before it is known which of them are taken
+_MALFORMED = (KeyError, ValueError, TypeError, AttributeError, IndexError, UnformattableValueError)
 
 
 class LiveSource(RulesetSource):
+    """The rules of one namespace.
+
+    ``ask``: gives the facts of some names (queries.py): an agent, or the files of a saved run.
+    Raises ParseError for a fact of another form.
+    """
+
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
         self._facts: dict[str, Tree | None] = {}
@@ -53,16 +57,16 @@ class LiveSource(RulesetSource):
 
     # --- facts ----------------------------------------------------------------------------------
 
-    def fact(self, wanted: RuleQuery) -> Tree | None:
-        """What is told of it; None: nothing."""
-        return self._fact(wanted.file)
+    def fact(self, query: RuleQuery) -> Tree | None:
+        """The fact that answers a query; None if there is none."""
+        return self._fact(query.file)
 
     def _fact(self, file: str) -> Tree | None:
         self._fetch([file])
         return self._facts[file]
 
     def _fetch(self, files: Sequence[str]) -> None:
-        """Ask for those that are not known yet, all at once."""
+        """Ask for the facts that are not known yet, all at once."""
         unknown = [file for file in files if file not in self._facts]
         if unknown:
             texts = self._ask(unknown)
@@ -77,16 +81,18 @@ class LiveSource(RulesetSource):
 
     @cached_property
     def _index(self) -> Tree:
-        """All tables. Bytes are in the order of the machine that told them."""
-        told = self._fact(TABLES) or {}
-        if told.get("byteorder", sys.byteorder) != sys.byteorder:
-            text = f"the numbers of a {told['byteorder']}-endian machine cannot be read on this one"
+        """The fact TABLES. Numbers in facts have the byte order of the node."""
+        facts = self._fact(TABLES) or {}
+        if facts.get("byteorder", sys.byteorder) != sys.byteorder:
+            text = (
+                f"the numbers of a {facts['byteorder']}-endian machine cannot be read on this one"
+            )
             raise ParseError(TABLES, 0, text, "replay it on a machine of the same kind")
-        return told
+        return facts
 
     @property
-    def known(self) -> bool:
-        """Whether there is anybody who tells."""
+    def has_tables(self) -> bool:
+        """Whether the node gave its tables."""
         return bool(self._index)
 
     @cached_property
@@ -115,16 +121,16 @@ class LiveSource(RulesetSource):
 
     @cached_property
     def _hooked(self) -> dict[Table, dict[str, Tree]]:
-        found: dict[Table, dict[str, Tree]] = {}
+        hooked: dict[Table, dict[str, Tree]] = {}
         for tree in self._index.get("base chains", ()):
             table = Table(backend="nft", family=tree["family"], name=tree["table"])
-            found.setdefault(table, {})[tree["name"]] = tree
-        return found
+            hooked.setdefault(table, {})[tree["name"]] = tree
+        return hooked
 
     def base_chains(self, table: Table) -> Sequence[Chain]:
-        self._fetch(self._entrances)
+        self._fetch(self._entry_queries)
         if table.backend == "legacy":
-            names = [tree["name"] for tree in self._kernels(table)]
+            names = [tree["name"] for tree in self._kernel_chains(table)]
         elif self._nft[table].get("flags", 0) & _DORMANT:
             return ()
         else:
@@ -132,40 +138,40 @@ class LiveSource(RulesetSource):
         return [chain for name in names if (chain := self.chain(table, name))]
 
     @cached_property
-    def _entrances(self) -> list[str]:
-        """What every walk needs: where packets come into the tables."""
-        hooked = ((table, name) for table, some in self._hooked.items() for name in some)
+    def _entry_queries(self) -> list[str]:
+        """The facts of all base chains, which every simulation needs."""
+        hooked = ((table, name) for table, chains in self._hooked.items() for name in chains)
         return [
             *(in_table(table, "table").file for table in self._legacy),
             *(in_table(table, "chain", name).file for table, name in hooked),
         ]
 
     def chain(self, table: Table, name: str) -> Chain | None:
-        asked = (table, name)
-        if asked not in self._chains:
-            self._chains[asked] = self._chain(table, name)
-        return self._chains[asked]
+        key = (table, name)
+        if key not in self._chains:
+            self._chains[key] = self._chain(table, name)
+        return self._chains[key]
 
     def _chain(self, table: Table, name: str) -> Chain | None:
-        told = self.fact(in_table(table, "chain", name))
-        if told is None or told.get("chain") is None:
+        fact = self.fact(in_table(table, "chain", name))
+        if fact is None or fact.get("chain") is None:
             return None
-        ways = _leads_to(told)
-        if len(ways) <= _FEW_WAYS:
-            self._fetch([in_table(table, "chain", way).file for way in ways])
-        rules = LiveRules(self._reading(table), name, told)
+        targets = _jump_targets(fact)
+        if len(targets) <= _MAX_PREFETCHED:
+            self._fetch([in_table(table, "chain", target).file for target in targets])
+        rules = LiveRules(self._decoder(table), name, fact)
         if table.backend == "legacy":
             return self._legacy_chain(table, name, rules)
-        return self._nft_chain(table, told["chain"], rules)
+        return self._nft_chain(table, fact["chain"], rules)
 
-    def _kernels(self, table: Table) -> Sequence[Tree]:
-        told = self.fact(in_table(table, "table")) or {}
-        chains = tuple(told.get("chains", ()))
+    def _kernel_chains(self, table: Table) -> Sequence[Tree]:
+        fact = self.fact(in_table(table, "table")) or {}
+        chains = tuple(fact.get("chains", ()))
         self._fetch([in_table(table, "chain", tree["name"]).file for tree in chains])
         return chains
 
     def _legacy_chain(self, table: Table, name: str, rules: LiveRules) -> Chain:
-        head = next((tree for tree in self._kernels(table) if tree["name"] == name), None)
+        head = next((tree for tree in self._kernel_chains(table) if tree["name"] == name), None)
         if head is None:
             return Chain(table=table, name=name, rules=rules)
         hook = HOOKS[name]
@@ -204,10 +210,10 @@ class LiveSource(RulesetSource):
     def chain_names(self, table: Table) -> Sequence[str]:
         return tuple((self.fact(in_table(table, "chains")) or {}).get("names", ()))
 
-    def _reading(self, table: Table) -> RuleDecoder:
+    def _decoder(self, table: Table) -> RuleDecoder:
         return RuleDecoder(
             table=table,
-            asked=self.fact,
+            ask=self.fact,
             iptables=self._is_iptables(table),
             interfaces=self._interfaces,
             ipset_name=self._ipset_name,
@@ -228,32 +234,32 @@ class LiveSource(RulesetSource):
     def set(self, table: Table | None, name: str) -> Set | None:
         if table is None:
             return self._ipset(name)
-        wanted = in_table(table, "set", name)
-        told = self.fact(wanted)
-        if told is None or told.get("set") is None:
+        query = in_table(table, "set", name)
+        fact = self.fact(query)
+        if fact is None or fact.get("set") is None:
             return None
         try:
-            return self._set(wanted, told)
-        except _UNREADABLE as error:
-            raise ParseError(wanted.file, 0, f"{type(error).__name__}: {error}", _HINT) from error
+            return self._set(query, fact)
+        except _MALFORMED as error:
+            raise ParseError(query.file, 0, f"{type(error).__name__}: {error}", _HINT) from error
 
-    def _set(self, wanted: RuleQuery, told: Tree) -> Set:
-        reader = SetReader(told["set"], self._interfaces)
+    def _set(self, query: RuleQuery, fact: Tree) -> Set:
+        reader = SetReader(fact["set"], self._interfaces)
         types, data = reader.key.types, reader.data.types
         kinds = " . ".join(types), " . ".join(data)
 
-        exact = encodable(types) and not reader.wide
+        exact = encodable(types) and not reader.has_intervals
 
         def read(trees: Sequence[Tree]) -> list[Any]:
-            return [element_of(each, *kinds) for each in reader.elements(trees)]
+            return [element_of(element_tree, *kinds) for element_tree in reader.elements(trees)]
 
         members = (
-            SetElements(read(told["elements"]))
-            if "elements" in told
-            else LiveElements(wanted, self.fact, read, types if exact else None)
+            SetElements(read(fact["elements"]))
+            if "elements" in fact
+            else LiveElements(query, self.fact, read, types if exact else None)
         )
         return Set(
-            name=wanted.name,
+            name=query.name,
             kind="set" if not data else "vmap" if data == ("verdict",) else "map",
             type=types,
             members=members,
@@ -263,52 +269,55 @@ class LiveSource(RulesetSource):
         )
 
     def set_names(self, table: Table | None) -> Sequence[str]:
-        wanted = in_ipset("sets") if table is None else in_table(table, "sets")
-        return tuple((self.fact(wanted) or {}).get("names", ()))
+        query = in_ipset("sets") if table is None else in_table(table, "sets")
+        return tuple((self.fact(query) or {}).get("names", ()))
 
     def _ipset_name(self, number: int) -> str:
-        told = self.fact(in_ipset("number", str(number))) or {}
-        return str(told.get("name") or f"#{number}")
+        fact = self.fact(in_ipset("number", str(number))) or {}
+        return str(fact.get("name") or f"#{number}")
 
     def _ipset(self, name: str) -> Set | None:
         if name not in self._ipsets:
-            texts = self._saved(name, 0)
+            texts = self._save_texts(name, 0)
             file = in_ipset("set", name).file
             self._ipsets[name] = IpsetSave("".join(texts), file).set(None, name) if texts else None
         return self._ipsets[name]
 
-    def _saved(self, name: str, depth: int) -> list[str]:
-        """The set as ``ipset save`` tells it, and before it those that it lists."""
-        wanted = in_ipset("set", name)
-        tree = (self.fact(wanted) or {}).get("set")
-        if tree is None or depth > _DEEPEST:
+    def _save_texts(self, name: str, depth: int) -> list[str]:
+        """The set as ``ipset save`` prints it, after the sets that it lists."""
+        query = in_ipset("set", name)
+        tree = (self.fact(query) or {}).get("set")
+        if tree is None or depth > _MAX_DEPTH:
             return []
         try:
             inner = [
-                bytes.fromhex(each["name"]).split(b"\0")[0].decode(errors="replace")
-                for each in (tree["elements"] if tree["type"] == "list:set" else ())
+                bytes.fromhex(element["name"]).split(b"\0")[0].decode(errors="replace")
+                for element in (tree["elements"] if tree["type"] == "list:set" else ())
             ]
-            own = save_text(tree)
-        except _UNREADABLE as error:
-            raise ParseError(wanted.file, 0, f"{type(error).__name__}: {error}", _HINT) from error
-        return [*(text for one in inner for text in self._saved(one, depth + 1)), own]
+            own_text = save_text(tree)
+        except _MALFORMED as error:
+            raise ParseError(query.file, 0, f"{type(error).__name__}: {error}", _HINT) from error
+        return [
+            *(text for inner_name in inner for text in self._save_texts(inner_name, depth + 1)),
+            own_text,
+        ]
 
 
-_DEEPEST = 1  # a list:set holds no lists
+_MAX_DEPTH = 1  # a list:set holds no lists
 
 
-def _leads_to(told: Tree) -> list[str]:
-    """The chains that a chain's rules jump to, as far as that is plain."""
-    found: dict[str, None] = {}
+def _jump_targets(fact: Tree) -> list[str]:
+    """The chains that a chain's rules jump to without a map."""
+    chains: dict[str, None] = {}
     try:
-        for rule in told.get("rules", ()):
-            for each in rule.get("expressions", ()):
-                data = each.get("immediate", {}).get("data")
+        for rule in fact.get("rules", ()):
+            for expression in rule.get("expressions", ()):
+                data = expression.get("immediate", {}).get("data")
                 if isinstance(data, Mapping) and "chain" in data:
-                    found[str(data["chain"])] = None
-    except _UNREADABLE:
+                    chains[str(data["chain"])] = None
+    except _MALFORMED:
         return []  # who reads the rules will say so
-    return list(found)
+    return list(chains)
 
 
 def _policy(tree: Tree) -> Literal["accept", "drop"]:

@@ -1,1 +1,1 @@
-"""One form for every rule language: tables, chains, rules, expressions, sets. Pure."""
+"""One form for every rule language: tables, chains, rules, expressions, sets."""

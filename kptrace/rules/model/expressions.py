@@ -1,21 +1,20 @@
 """What a rule is made of: expressions, matches and statements, one form for every rule language.
 
-Comes in: nothing; the readers (``rules/iptables/save.py``, ``rules/nftables/json_ruleset.py``)
-build these. Goes out: the ordered ``body`` of a Rule, which the interpreter runs from left to
-right: a Match that is false ends the rule, a Statement acts at once, a Verdict leaves.
+The readers of all forms build these. The ordered ``body`` of a Rule runs from left to right: a
+match that is false ends the rule, a statement acts at once, a verdict ends the rule.
 
-The form is nftables' own, since it is the more general one and since iptables' matches are all
-expressible in it (iptables-translate(8) is the proof); what nftables lacks (``statistic``'s
-probability, ``recent``, ``physdev``) is added beside it.
+The form is that of nftables, which is the more general one and can express all matches of iptables
+(iptables-translate(8)); what nftables lacks (the probability of ``statistic``, ``recent``,
+``physdev``) is added.
 
-**Fields** are nft's words, ``protocol field``. A field of a header that the packet does not have
-makes its Test false, whatever the operator (nft adds that dependency silently, iptables' families
-and ``-p`` do it too)::
+**Fields** have nft's names, ``protocol field``. A field of a header that the packet does not have
+makes its comparison false, whatever the operator (nft adds that dependency silently, the families
+of iptables and ``-p`` do so too)::
 
     ip saddr, ip daddr, ip ttl, ip dscp, ip protocol, ip length, ip frag-off     IPv4 header
     ip6 saddr, ip6 daddr, ip6 hoplimit, ip6 dscp, ip6 nexthdr                    IPv6 header
     tcp|udp|sctp|dccp|udplite sport, dport; tcp flags (a number)                 that protocol only
-    th sport, th dport                             what stands there, whatever the protocol
+    th sport, th dport                             the same bytes, whatever the protocol
     icmp type, icmp code, icmpv6 type, icmpv6 code                               numbers
     ether saddr, ether daddr
     meta l4proto        tcp, udp, sctp, icmp, ... (PROTOCOLS), else the number as text
@@ -32,9 +31,9 @@ and ``-p`` do it too)::
     ct mark, ct zone, ct direction (original, reply), ct expiration
     ct original|reply [ip|ip6] saddr|daddr, protocol|proto-src|proto-dst
 
-**Operators**: ``== != < > <= >=``; against Elements or a set reference ``==`` and ``!=`` mean
-membership. ``in`` and ``not in`` are for flag fields: any (none) of the named bits is set. On a
-flag field ``==`` and ``!=`` compare the whole value (nft only; there ct state has one bit).
+**Operators**: ``== != < > <= >=``; against a set ``==`` and ``!=`` mean membership. ``in`` and
+``not in`` are for flag fields: any (none) of the named bits is set. On a flag field ``==`` and
+``!=`` compare the whole value (nft only; there ct state has one bit).
 
 **Values** of Const: text for addresses (as the kernel prints them), protocols, names and flags;
 int for ports, marks, lengths and other numbers.
@@ -71,16 +70,20 @@ PROTOCOLS: dict[int, str] = {
 
 
 class Field(Value, tag="field"):
-    """Something of the packet or its conntrack entry, by the names above."""
+    """A field of the packet or its conntrack entry, by the names above."""
 
     key: str
 
 
 class Const(Value, tag="const"):
+    """One value."""
+
     value: str | int
 
 
 class Prefix(Value, tag="prefix"):
+    """``address/length``."""
+
     address: str
     length: int
 
@@ -93,7 +96,7 @@ class Masked(Value, tag="masked"):
 
 
 class Range(Value, tag="range"):
-    """Both ends belong to it."""
+    """All values from ``low`` to ``high``, both included."""
 
     low: str | int
     high: str | int
@@ -106,6 +109,8 @@ class InterfaceWildcard(Value, tag="wild"):
 
 
 class Concat(Value, tag="concat"):
+    """Several values side by side: the key of a set, or the data of a map."""
+
     parts: tuple[Expr, ...]
 
 
@@ -116,13 +121,17 @@ class AnonymousSet(Value, tag="elements"):
 
 
 class SetRef(Value, tag="set-ref"):
-    """A named set or map of the rule's own table, or an ipset: ``ruleset.named(rule, ref)``."""
+    """A named set or map of the rule's own table, or an ipset: ``ruleset.referenced_set(rule,
+    ref)``.
+    """
 
     name: str
     ipset: bool = False
 
 
 class BitwiseExpr(Value, tag="bits"):
+    """``left`` and ``right`` combined bit by bit, or shifted."""
+
     op: Literal["and", "or", "xor", "lshift", "rshift"]
     left: Expr
     right: Expr
@@ -147,11 +156,12 @@ class Hash(Value, tag="hash"):
 
 
 class Fib(Value, tag="fib"):
-    """A route lookup on the node. ``flags``: which fields it asks with: saddr daddr mark iif oif.
+    """A route lookup on the node.
 
-    result: ``type`` (local, unicast, broadcast, ...), ``oif``, ``oifname``, ``check`` (1, 0);
-    ``types``: flags, all that ip6tables' addrtype says of an address (xt_addrtype.c)
-    ``fib saddr . iif oif`` is the reverse path filter: 0 where the way back is another one.
+    result: ``type`` (local, unicast, broadcast, ...), ``oif``, ``oifname``, ``check`` (1 or 0), or
+    ``types``: flags, all types that ip6tables' addrtype gives an address (xt_addrtype.c) flags: the
+    fields that it looks up with: saddr daddr mark iif oif; ``saddr . iif`` with ``oif`` is the
+    reverse path filter: 0 if the route back leaves by another interface
     """
 
     result: str
@@ -172,7 +182,7 @@ class AnonymousMap(Value, tag="entries"):
 
 
 class MapLookup(Value, tag="lookup"):
-    """``key map { ... }``: the data of this key. No such key: the rule ends, unmatched."""
+    """``key map { ... }``: the data of this key. A key that is not there ends the rule."""
 
     key: Expr
     map: SetRef | AnonymousMap
@@ -187,7 +197,7 @@ class Payload(Value, tag="payload"):
 
 
 class UnknownExpr(Value, tag="opaque-expr"):
-    """An expression that we do not know: its value is unknown."""
+    """An expression that is not understood: its value is unknown."""
 
     text: str
 
@@ -217,7 +227,7 @@ Op = Literal["==", "!=", "<", ">", "<=", ">=", "in", "not in"]
 
 
 class Comparison(Value, tag="test"):
-    __test__ = False  # its name looks like a test class to pytest
+    """``left op right``."""
 
     left: Expr
     op: Op
@@ -281,12 +291,14 @@ class Socket(Value, tag="socket"):
 
 
 class Verdict(Value, tag="verdict"):
+    """A verdict; ``chain``: of jump and goto."""
+
     kind: Literal["accept", "drop", "continue", "return", "jump", "goto", "queue"]
     chain: str = ""
 
 
 class VerdictMap(Value, tag="verdict-map"):
-    """``key vmap { ... }``: the verdict that belongs to the key; no such key: nothing happens."""
+    """``key vmap { ... }``: the verdict of this key; a key that is not there has no effect."""
 
     key: Expr
     map: SetRef | AnonymousMap
@@ -299,10 +311,11 @@ class Reject(Value, tag="reject"):
 
 
 class Dnat(Value, tag="dnat"):
-    """New destination. An ``addr`` that gives a Concat (``dnat to ... map``) holds the port too.
+    """A new destination.
 
+    addr: a map that gives a Concat (``dnat to ... map``) gives the port too
     flags: random, fully-random, persistent, netmap
-    family: ip or ip6; a packet of the other one goes on with the next rule; empty: any
+    family: ip or ip6; for a packet of the other one the next rule follows; empty: any
     """
 
     addr: Expr | None
@@ -312,6 +325,8 @@ class Dnat(Value, tag="dnat"):
 
 
 class Snat(Value, tag="snat"):
+    """A new source; the fields are those of Dnat."""
+
     addr: Expr | None
     port: Expr | None = None
     flags: tuple[str, ...] = ()
@@ -319,20 +334,24 @@ class Snat(Value, tag="snat"):
 
 
 class Masquerade(Value, tag="masquerade"):
+    """The source becomes the address of the output interface."""
+
     port: Expr | None = None
     flags: tuple[str, ...] = ()
 
 
 class Redirect(Value, tag="redirect"):
+    """The destination becomes this node."""
+
     port: Expr | None = None
     flags: tuple[str, ...] = ()
 
 
 class SetField(Value, tag="assign"):
-    """A field is set: ``meta mark``, ``ct mark``, ``meta nftrace``, ``ct zone``, ``ip dscp``, ...
+    """Set a field: ``meta mark``, ``ct mark``, ``meta nftrace``, ``ct zone``, ``ip dscp``, ...
 
-    MARK and CONNMARK come as this too: ``--set-xmark V/M`` is mark = (mark & ~M) ^ V.
-    tolerant: a packet without the value (no connection) is left as it is; else it ends the rule
+    MARK and CONNMARK are this too: ``--set-xmark V/M`` is mark = (mark & ~M) ^ V.
+    tolerant: a packet without the value (no connection) is left unchanged; else it ends the rule
     """
 
     field: Field
@@ -341,11 +360,13 @@ class SetField(Value, tag="assign"):
 
 
 class NoTrack(Value, tag="notrack"):
-    pass
+    """Leave the packet out of conntrack."""
 
 
 class Tproxy(Value, tag="tproxy"):
-    """Hand to a local transparent socket. iptables' TPROXY ``accepts`` too, nft's does not."""
+    """Hand the packet to a local transparent socket. iptables' TPROXY also ``accepts``, nft's does
+    not.
+    """
 
     addr: Expr | None = None
     port: Expr | None = None
@@ -354,12 +375,17 @@ class Tproxy(Value, tag="tproxy"):
 
 
 class Log(Value, tag="log"):
+    """Log the packet; ``group``: of NFLOG."""
+
     prefix: str = ""
     group: int | None = None
 
 
 class Count(Value, tag="count"):
-    """``counter`` or an nfacct object (``name``). Numbers of a rule's own counter: Rule.packets."""
+    """``counter`` or an nfacct object (``name``).
+
+    Rule.packets has the numbers of a rule's counter.
+    """
 
     name: str = ""
 
@@ -375,13 +401,13 @@ class SetUpdate(Value, tag="set-update"):
 
 
 class NoEffect(Value, tag="harmless"):
-    """A statement that changes neither the packet's way nor its addresses (TCPMSS, TEE, quota)."""
+    """A statement that changes neither the packet's path nor its addresses (TCPMSS, TEE)."""
 
     text: str
 
 
 class UnknownStatement(Value, tag="opaque"):
-    """A match or statement that we do not know. ``match``: it may end the rule."""
+    """A match or statement that is not understood. ``match``: it may end the rule."""
 
     text: str
     match: bool = True

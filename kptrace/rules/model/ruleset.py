@@ -1,16 +1,15 @@
-"""What the rules of one network namespace are: Table, Chain, Rule, and the Ruleset over all.
+"""The rules of one network namespace: Table, Chain, Rule, and the Ruleset over all.
 
-Comes in: Sources, each of which knows some tables (an iptables-save text, ``nft -j`` JSON, an
-``ipset save`` text; later a live netlink reader). Goes out: one Ruleset that the interpreter asks
-for base chains by hook, chains by name and sets by name. Nothing is parsed before it is asked for:
-among 10,000 Services a walk reaches some twenty chains.
+A RulesetSource has some tables: an iptables-save text, ``nft -j`` JSON, an ``ipset save`` text, a
+live node. The Ruleset of all sources finds base chains by hook, chains and sets by name. Nothing is
+parsed before it is asked for: among 10,000 Services a simulation reaches some twenty chains.
 
 The kernel runs the base chains of a hook by ascending priority; of two with the same priority the
 one registered later runs first (nf_hook_entries_grow inserts before its equals). Registration
 order is known between nft tables only (handles grow); a legacy table counts as the oldest.
 
-What a body is made of is in ``expressions.py``, sets are in ``sets.py``, IPVS services in
-``rules/ipvs/ipvsadm.py``.
+The parts of a rule are in ``expressions.py``, sets in ``sets.py``, IPVS services in
+``rules/ipvs/ipvsadm.py``, how much of the rules was read in ``coverage.py``.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Hook = Literal["prerouting", "input", "forward", "output", "postrouting", "ingre
 
 
 class Table(Value, order=True):
-    """A table, and the key to it. iptables-nft's tables are ``nft`` ones of family ip or ip6.
+    """The identity of a table. The tables of iptables-nft have backend ``nft``.
 
     family: ip, ip6, inet, arp, bridge, netdev
     """
@@ -43,10 +42,11 @@ class Table(Value, order=True):
 
 
 class Rule(Value):
-    """One rule. ``text``: its own words as the source has them, without ``-A CHAIN``.
+    """One rule.
 
-    number: 1-based place in the chain
-    packets, bytes: its counters, None where the source does not tell them
+    number: in its chain, from 1
+    text: the rule as its source prints it, without ``-A CHAIN``
+    packets, bytes: its counters, None if the source does not have them
     """
 
     table: Table
@@ -59,7 +59,7 @@ class Rule(Value):
     packets: int | None = None
     bytes: int | None = None
 
-    def ref(self, words: str = "") -> RuleRef:
+    def ref(self, description: str = "") -> RuleRef:
         return RuleRef(
             backend=self.table.backend,
             family=self.table.family,
@@ -67,7 +67,7 @@ class Rule(Value):
             chain=self.chain,
             number=self.number,
             text=self.text,
-            description=words,
+            description=description,
         )
 
 
@@ -78,14 +78,14 @@ class Rules(Sequence[Rule]):
         self._rules = tuple(rules)
 
     def candidates_for_destination(self, address: str) -> Iterable[Rule]:
-        """The rules in order, less some that surely do not match a packet to this address.
+        """The rules in order, without some that surely do not match a packet to this address.
 
-        A walk that goes over this instead of the whole chain comes to the same end, sooner.
+        A simulation that runs these instead of the whole chain has the same result, sooner.
         """
         return self
 
     def containing_text(self, text: str) -> Iterable[Rule]:
-        """The rules in order, less some that surely do not hold this text (a comment's words)."""
+        """The rules in order, without some that surely do not contain this text."""
         return self
 
     @overload
@@ -105,8 +105,10 @@ class Rules(Sequence[Rule]):
 class Chain(Value):
     """A chain. A base chain has ``hook``, ``priority``, ``policy`` and ``type``; others have none.
 
-    type: filter, nat, route; ``device``: of netdev and inet ingress chains
-    age: (table handle, chain handle) where known; the greater, the later registered
+    type: filter, nat, route
+    device: of netdev and inet ingress chains
+    age: (table handle, chain handle) if known; the greater, the later registered
+    packets, bytes: that the policy decided, None if the source does not have them
     """
 
     table: Table
@@ -123,14 +125,14 @@ class Chain(Value):
 
 
 class RulesetSource(ABC):
-    """Knows some tables, or the ipsets (table None) of a namespace, and tells them when asked."""
+    """Has some tables, or the ipsets (table None), of a namespace."""
 
     @abstractmethod
     def tables(self) -> Sequence[Table]: ...
 
     @abstractmethod
     def base_chains(self, table: Table) -> Sequence[Chain]:
-        """Empty for a dormant table."""
+        """The chains that the kernel calls; empty for a dormant table."""
 
     @abstractmethod
     def chain(self, table: Table, name: str) -> Chain | None: ...
@@ -146,7 +148,7 @@ class RulesetSource(ABC):
 
 
 class InMemorySource(RulesetSource):
-    """Chains and sets that are already there, for tests and small readers."""
+    """Chains and sets in memory, for tests and small readers."""
 
     def __init__(
         self,
@@ -157,7 +159,7 @@ class InMemorySource(RulesetSource):
         for chain in chains:
             self._chains.setdefault(chain.table, {})[chain.name] = chain
         self._sets = {
-            table: {each.name: each for each in some} for table, some in (sets or {}).items()
+            table: {set_.name: set_ for set_ in sets_} for table, sets_ in (sets or {}).items()
         }
 
     def tables(self) -> Sequence[Table]:
@@ -186,7 +188,7 @@ class Ruleset:
     """All tables of one namespace. Where two sources hold the same table, the first is used.
 
     missing: files that were not there, so their rules are not known
-    coverage: how much of the node's rules was read; a function that tells it is called on demand
+    coverage: how much of the node's rules was read; a function is called on demand
     """
 
     def __init__(
@@ -219,30 +221,30 @@ class Ruleset:
         return tuple(self._of)
 
     def base_chains(self, family: str, hook: str) -> tuple[Chain, ...]:
-        """What a packet of this family meets at the hook, in the kernel's order.
+        """The chains that a packet of this family traverses at a hook, in the kernel's order.
 
-        For ip and ip6 the chains of inet tables are among them.
+        For ip and ip6 these include the chains of inet tables.
         """
-        asked = (family, hook)
-        if asked not in self._hooks:
+        key = (family, hook)
+        if key not in self._hooks:
             families = {family, "inet"} if family in ("ip", "ip6") else {family}
-            found = [
+            chains = [
                 chain
                 for table, source in self._of.items()
                 if table.family in families
                 for chain in source.base_chains(table)
                 if chain.hook == hook
             ]
-            newest_first = sorted(found, key=lambda chain: chain.age, reverse=True)
-            self._hooks[asked] = tuple(sorted(newest_first, key=lambda chain: chain.priority))
-        return self._hooks[asked]
+            newest_first = sorted(chains, key=lambda chain: chain.age, reverse=True)
+            self._hooks[key] = tuple(sorted(newest_first, key=lambda chain: chain.priority))
+        return self._hooks[key]
 
     def chain(self, table: Table, name: str) -> Chain | None:
-        asked = (table, name)
-        if asked not in self._chains:
+        key = (table, name)
+        if key not in self._chains:
             source = self._of.get(table)
-            self._chains[asked] = source.chain(table, name) if source else None
-        return self._chains[asked]
+            self._chains[key] = source.chain(table, name) if source else None
+        return self._chains[key]
 
     def chain_names(self, table: Table) -> Sequence[str]:
         source = self._of.get(table)
@@ -250,12 +252,12 @@ class Ruleset:
 
     def set(self, table: Table | None, name: str) -> Set | None:
         """A set of an nft table, or with table None an ipset."""
-        asked = (table, name)
-        if asked not in self._sets:
+        key = (table, name)
+        if key not in self._sets:
             sources = self._sources if table is None else filter(None, [self._of.get(table)])
-            found = (source.set(table, name) for source in sources)
-            self._sets[asked] = next((each for each in found if each is not None), None)
-        return self._sets[asked]
+            sets = (source.set(table, name) for source in sources)
+            self._sets[key] = next((set_ for set_ in sets if set_ is not None), None)
+        return self._sets[key]
 
     def set_names(self, table: Table | None) -> Sequence[str]:
         if table is None:
@@ -263,6 +265,6 @@ class Ruleset:
         source = self._of.get(table)
         return source.set_names(table) if source else ()
 
-    def named(self, rule: Rule, ref: SetRef) -> Set | None:
-        """The set that a rule's reference means."""
+    def referenced_set(self, rule: Rule, ref: SetRef) -> Set | None:
+        """The set that a reference in a rule means."""
         return self.set(None if ref.ipset else rule.table, ref.name)

@@ -1,12 +1,10 @@
-"""Sets and maps: nft's named ones and ipsets, in one form.
+"""Sets and maps: the named ones of nftables and ipsets, in one form.
 
-Comes in: elements as the readers make them. Goes out: ``Set.members.lookup(key)``.
+A key is a tuple of plain values in the order of ``Set.type``: addresses, protocols and interfaces
+as text, ports and marks as int. An ipset dimension ``port`` has two parts, protocol and port
+(``bitmap:port`` has no protocol: one part).
 
-A key is a tuple of plain values in the order of ``Set.type``: addresses and protocols as text,
-ports and marks as int, interfaces as text. An ipset dimension ``port`` is two places, protocol and
-port (``bitmap:port`` has no protocol: one place).
-
-Several elements can hold one key only in ipsets with prefixes: there the longest prefix decides,
+Several elements can match one key only in ipsets with prefixes: there the longest prefix decides,
 and if that one says ``nomatch`` the key is not in the set (ipset(8), hash:net).
 """
 
@@ -33,11 +31,13 @@ Key = tuple[str | int, ...]
 
 
 class Element(Value):
-    """key: Const, Prefix, Range, Wild or a Concat of these; ``data``: what a map gives for it.
+    """One element of a set or map.
 
-    A Wild that starts with nothing is nft's ``*``: it holds every key that no other element holds.
-
-    timeout, expires: seconds, as listed; ``nomatch``: an exception inside a wider prefix.
+    key: Const, Prefix, Range, InterfaceWildcard or a Concat of these; an InterfaceWildcard with an
+        empty start is nft's ``*``, which matches every key that no other element matches
+    data: what a map gives for the key
+    timeout, expires: in seconds
+    nomatch: an exception inside a wider prefix
     """
 
     key: Expr
@@ -49,7 +49,7 @@ class Element(Value):
 
 
 class SetElements(Sequence[Element]):
-    """The elements of a set. A live reader overrides ``lookup`` to ask the kernel for one key."""
+    """The elements of a set. The reader of a live node overrides ``lookup`` to ask for one key."""
 
     def __init__(self, elements: Iterable[Element] = ()) -> None:
         self._elements = tuple(elements)
@@ -58,31 +58,31 @@ class SetElements(Sequence[Element]):
         self._rest: Element | None = None
 
     def lookup(self, key: Key) -> Element | None:
-        """The element that holds this key. Exact elements by hash, wide ones in turn."""
+        """The element that matches this key; None if the key is not in the set."""
         if self._exact is None:
             self._exact = self._index()
-        found = self._exact.get(key)
-        if found is None:
+        element = self._exact.get(key)
+        if element is None:
             inside = [
-                (_length(parts), element)
-                for parts, element in self._wide
-                if len(parts) == len(key) and all(map(holds, parts, key))
+                (_length(parts), candidate)
+                for parts, candidate in self._wide
+                if len(parts) == len(key) and all(map(pattern_matches, parts, key))
             ]
-            found = max(inside, key=lambda pair: pair[0])[1] if inside else self._rest
-        return None if found is None or found.nomatch else found
+            element = max(inside, key=lambda pair: pair[0])[1] if inside else self._rest
+        return None if element is None or element.nomatch else element
 
     def containing_text(self, text: str) -> Iterable[Element]:
-        """The elements, less some that surely do not hold this text (a comment, a chain's name)."""
+        """The elements, without some that surely do not contain this text (a comment, a chain)."""
         return self
 
-    def like(self, key: Sequence[str | int | None]) -> Iterable[Element]:
-        """The elements, less some that surely do not hold such a key; None: a place not known."""
+    def matching_pattern(self, key: Sequence[str | int | None]) -> Iterable[Element]:
+        """The elements, without some that surely do not match such a key; None: an unknown part."""
         return self
 
     def _index(self) -> dict[Key, Element]:
         exact: dict[Key, Element] = {}
         for element in self._elements:
-            parts = places(element.key)
+            parts = key_parts(element.key)
             if parts == (InterfaceWildcard(start=""),):
                 self._rest = element
                 continue
@@ -108,10 +108,10 @@ class SetElements(Sequence[Element]):
 
 
 class Set(Value):
-    """``kind``: a set, a map of data, or a verdict map (``vmap``).
+    """A set, a map of data, or a verdict map (``vmap``).
 
-    type: nft's names (``ipv4_addr``, ``inet_proto``, ``inet_service``, ``ifname``, ``mark``, ...)
-    method: an ipset's own type (``hash:ip,port``), empty for nft
+    type: of the key, in nft's names: ``ipv4_addr``, ``inet_proto``, ``inet_service``, ``ifname``,
+    ... method: an ipset's own type (``hash:ip,port``), empty for nft
     """
 
     name: str
@@ -124,21 +124,21 @@ class Set(Value):
     comment: str = ""
 
 
-def places(key: Expr) -> tuple[Expr, ...]:
-    """A key's parts in order; a key that is no Concat has one."""
+def key_parts(key: Expr) -> tuple[Expr, ...]:
+    """The parts of a key in order; a key that is no Concat has one."""
     return key.parts if isinstance(key, Concat) else (key,)
 
 
-def holds(pattern: Expr, value: str | int) -> bool:
-    """Whether a Const, Prefix, Masked, Range or Wild holds this value."""
+def pattern_matches(pattern: Expr, value: str | int) -> bool:
+    """Whether a Const, Prefix, Masked, Range or InterfaceWildcard matches this value."""
     match pattern:
-        case Const(value=wanted):
-            return wanted == value
+        case Const(value=expected):
+            return expected == value
         case Prefix(address=address, length=length):
             return _in_prefix(address, length, value)
         case Masked(address=address, mask=mask):
-            there, bits, wanted_at = _number(value), _number(mask), _number(address)
-            return there[0] == wanted_at[0] != "" and there[1] & bits[1] == wanted_at[1]
+            masked, bits, wanted_at = _number(value), _number(mask), _number(address)
+            return masked[0] == wanted_at[0] != "" and masked[1] & bits[1] == wanted_at[1]
         case Range(low=low, high=high):
             kind, number = _number(value)
             (low_kind, bottom), (high_kind, top) = _number(low), _number(high)

@@ -1,1 +1,1 @@
-"""nftables rules: their JSON and text forms and their kernel forms. Pure."""
+"""nftables rules: their JSON and text forms and their kernel forms."""

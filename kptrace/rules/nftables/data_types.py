@@ -1,11 +1,10 @@
-"""The data types of nf_tables: raw bytes of a register or set element -> the JSON that nft prints.
+"""The data types of nf_tables: format the bytes of a register or set element as nft's JSON does.
 
-In: bytes and the type's name (``ipv4_addr``, ``mark``, ``ct_state``, ...). Out: text or number, a
-list for several flags. The kernel knows types only as numbers that nft gives it
-(``enum datatypes``); in the type of a concatenation each part has 6 bits.
+A value is a text or number, a list for several flags. The kernel stores a type as the number that
+nft gives it (``enum datatypes``); in the type of a concatenation each part has 6 bits.
 
-Bytes of header fields are big-endian, those of meta and conntrack in the machine's order; nft turns
-the latter around where it compares their size, and says so in a set's user data.
+Header fields are big-endian, meta and conntrack values have the machine's byte order; nft reverses
+the latter if it compares their size, and says so in the user data of a set.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kptrace.rules.byte_reader import address, prefix_length
+from kptrace.rules.byte_reader import address_text, prefix_length
 from kptrace.rules.iptables.kernel_rule import PROTOCOL_NAMES
 from kptrace.rules.nftables.json_expressions import ICMP, ICMPV6
 
@@ -114,41 +113,45 @@ PREFIXED = frozenset({"ipv4_addr", "ipv6_addr"})  # DTYPE_F_PREFIX
 
 
 class UnformattableValueError(Exception):
-    """Bytes of a type whose text is not known here."""
+    """Bytes of a type that cannot be formatted."""
 
 
 def type_names(number: int) -> tuple[str, ...]:
-    """The types of a key, in order; none for a type that is not known."""
-    found: list[str] = []
+    """The types of a key, in order; empty for an unknown type."""
+    names: list[str] = []
     while number:
         if number & (1 << _BITS) - 1 not in TYPE_NAMES:
             return ()
-        found.insert(0, TYPE_NAMES[number & (1 << _BITS) - 1])
+        names.insert(0, TYPE_NAMES[number & (1 << _BITS) - 1])
         number >>= _BITS
-    return tuple(found)
+    return tuple(names)
 
 
-def integer(raw: bytes, kind: str, big: bool = False) -> int:
-    """``big``: nft has turned it around."""
+def decode_integer(raw: bytes, kind: str, big: bool = False) -> int:
+    """A number of this type. ``big``: nft has reversed its bytes to big-endian."""
     order = "big" if big or kind not in _HOST else sys.byteorder
     return int.from_bytes(raw, order)
 
 
-def printed(raw: bytes, kind: str, interfaces: Mapping[int, str], big: bool = False) -> Json:
-    """One value as nft prints it."""
+def format_value(raw: bytes, kind: str, interfaces: Mapping[int, str], big: bool = False) -> Json:
+    """One value as nft prints it.
+
+    kind: the type's name; interfaces: names by index
+    Raises UnformattableValueError for a type without a known form.
+    """
     if kind in ("ipv4_addr", "ipv6_addr"):
         if len(raw) != LENGTHS[kind]:
             raise UnformattableValueError(kind)
-        return address(raw)
+        return address_text(raw)
     if kind in ("ifname", "string"):
         return _name(raw)
     if kind == "ether_addr":
         return ":".join(f"{byte:02x}" for byte in raw)
-    number = integer(raw, kind, big)
+    number = decode_integer(raw, kind, big)
     if kind == "iface_index":
         return interfaces.get(number, str(number))
     if kind in FLAGS:
-        return flags(number, kind)
+        return format_flags(number, kind)
     if kind in NAMES:
         return NAMES[kind].get(number, number)
     if kind in _FORMS:
@@ -158,7 +161,8 @@ def printed(raw: bytes, kind: str, interfaces: Mapping[int, str], big: bool = Fa
     return number
 
 
-def flags(number: int, kind: str) -> Json:
+def format_flags(number: int, kind: str) -> Json:
+    """The name of a flag, or a list of names; the number itself if a bit has no name."""
     names = [name for bit, name in FLAGS[kind].items() if number & bit]
     if sum(bit for bit in FLAGS[kind] if number & bit) != number or not names:
         return number
@@ -166,26 +170,26 @@ def flags(number: int, kind: str) -> Json:
 
 
 def element_flags(raw: bytes, kind: str, big: bool) -> Json:
-    """Several flags as one element of a set: ``{"|": [...]}``."""
-    found = flags(integer(raw, kind, big), kind)
-    if not isinstance(found, list):
-        return found
-    joined: Json = found[0]
-    for name in found[1:]:
+    """Flags as an element of a set has them: several as ``{"|": [...]}``."""
+    names = format_flags(decode_integer(raw, kind, big), kind)
+    if not isinstance(names, list):
+        return names
+    joined: Json = names[0]
+    for name in names[1:]:
         joined = {"|": [joined, name]}
     return joined
 
 
-def prefixed(raw: bytes, mask: bytes, kind: str) -> Json | None:
-    """``ADDRESS/LENGTH`` where the mask says so."""
+def format_prefix(raw: bytes, mask: bytes, kind: str) -> Json | None:
+    """``ADDRESS/LENGTH`` as JSON; None for another type, or a mask that is no prefix."""
     length = prefix_length(mask)
     if kind not in PREFIXED or not length:
         return None
-    return {"prefix": {"addr": address(raw), "len": length}}
+    return {"prefix": {"addr": address_text(raw), "len": length}}
 
 
 def _name(raw: bytes) -> str:
-    """Bytes without a final zero are the beginning of names; a star at the end is then escaped."""
+    """A name. Bytes without a final zero are the beginning of names; a literal ``*`` is escaped."""
     text = raw.rstrip(b"\0").decode(errors="replace")
     if b"\0" in raw or len(raw) == 16:
         return text.removesuffix("*") + "\\*" if text.endswith("*") else text
@@ -197,13 +201,13 @@ def _enumerated(names: str, first: int = 0) -> dict[int, str]:
 
 
 def _inverted(numbers: Mapping[str, int]) -> dict[int, str]:
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     for name, number in numbers.items():
-        found.setdefault(number, name)
-    return found
+        names.setdefault(number, name)
+    return names
 
 
-_DSCP = {f"cs{turn}": turn << 3 for turn in range(8)}
+_DSCP = {f"cs{index}": index << 3 for index in range(8)}
 _DSCP |= {f"af{a}{b}": a << 3 | b << 1 for a in range(1, 5) for b in range(1, 4)}
 NAMES: dict[str, dict[int, str]] = {
     "nf_proto": {2: "ipv4", 10: "ipv6"},
@@ -267,11 +271,11 @@ FLAGS: dict[str, dict[int, str]] = {
         512: "dying",
     },
     "tcp_flag": {
-        1 << turn: n for turn, n in _enumerated("fin syn rst psh ack urg ecn cwr").items()
+        1 << index: n for index, n in _enumerated("fin syn rst psh ack urg ecn cwr").items()
     },
     "ct_event": {
-        1 << turn: name
-        for turn, name in _enumerated(
+        1 << index: name
+        for index, name in _enumerated(
             "new related destroy reply assured protoinfo helper mark seqadj secmark label"
         ).items()
     },
@@ -292,7 +296,7 @@ _HIDDEN = frozenset({"time_hour", "time_date", "time_day", "ct_label", "cgroupsv
 
 
 def part_lengths(kinds: Sequence[str], total: int) -> list[int]:
-    """The bytes of each part of a concatenation; each begins at a multiple of four."""
+    """The number of bytes of each part of a key; ``total``: of a key that is no concatenation."""
     if len(kinds) == 1:
         return [total]
     if any(kind not in LENGTHS for kind in kinds):

@@ -1,10 +1,9 @@
-"""nf_tables' loads, comparisons and assignments -> the JSON of nft.
+"""Turn the loads, comparisons and assignments of nf_tables into nft's JSON.
 
-In: expressions as trees (``agent/nftables/attributes.py``). Out: ``Delinearizer.out``, the
-statements so far. This is what nft does in netlink_delinearize.c: the kernel knows a small machine
-with registers, loads and comparisons; nft makes words of it.
+This is what nft does in netlink_delinearize.c: the kernel has a small machine with registers, loads
+and comparisons; nft makes statements of it. ``Delinearizer.out`` holds the statements so far.
 
-- A register holds what was loaded last; a key of several parts lies in registers side by side.
+- A register holds what was loaded last; a key of several parts is in consecutive registers.
 - Which header a load means follows from what was compared before: ``meta l4proto 6`` makes
   transport byte 2 ``tcp dport``. Such a comparison is not printed when the load implies it.
 - ``gte`` and then ``lte`` on the same register is a range; a load under a mask is a field of some
@@ -16,14 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kptrace.rules.byte_reader import unhex
+from kptrace.rules.byte_reader import decode_hex
 from kptrace.rules.nftables.data_types import (
     FLAGS,
     UnformattableValueError,
-    flags,
-    integer,
-    prefixed,
-    printed,
+    decode_integer,
+    format_flags,
+    format_prefix,
+    format_value,
 )
 from kptrace.rules.nftables.header_fields import (
     CT,
@@ -46,63 +45,63 @@ SIGNS = {_EQ: "==", _NEQ: "!=", _LT: "<", _LTE: "<=", _GT: ">", _GTE: ">="}
 
 
 class Delinearizer(Registers):
-    """What the kernel's expressions do with the registers."""
+    """Runs the expressions of one rule, as trees (``agent/nftables/attributes.py``)."""
 
-    def unknown(self, name: str, given: Tree) -> None:
-        """What is not known here stays as its tree."""
-        told = {name: dict(given)}
-        register = given.get("dreg")
+    def unknown(self, name: str, expr: Tree) -> None:
+        """Keep an expression that is not understood as its own tree."""
+        expression = {name: dict(expr)}
+        register = expr.get("dreg")
         if register:
-            self.put(register, RegisterValue(json=told))
+            self.put(register, RegisterValue(json=expression))
         else:
-            self.out.append(told)
+            self.out.append(expression)
 
     # --- loads --------------------------------------------------------------------------------
 
-    def meta(self, given: Tree) -> None:
-        if "sreg" in given:
-            name, kind = META[given["key"]]
-            self.assign({"meta": {"key": name}}, kind, given["sreg"])
+    def meta(self, expr: Tree) -> None:
+        if "sreg" in expr:
+            name, kind = META[expr["key"]]
+            self.assign({"meta": {"key": name}}, kind, expr["sreg"])
             return
-        name, kind = META[given["key"]]
-        self.put(given["dreg"], RegisterValue(json={"meta": {"key": name}}, kind=kind))
+        name, kind = META[expr["key"]]
+        self.put(expr["dreg"], RegisterValue(json={"meta": {"key": name}}, kind=kind))
 
-    def ct(self, given: Tree) -> None:
-        name, kind = CT[given["key"]]
+    def ct(self, expr: Tree) -> None:
+        name, kind = CT[expr["key"]]
         if name in ("saddr", "daddr") and self.family == "ip6":
             kind = "ipv6_addr"
-        told: Json = {"key": name}
-        if "direction" in given:
-            told["dir"] = ("original", "reply")[given["direction"]]
-        if "sreg" in given:
-            self.assign({"ct": told}, kind, given["sreg"])
+        expression: Json = {"key": name}
+        if "direction" in expr:
+            expression["dir"] = ("original", "reply")[expr["direction"]]
+        if "sreg" in expr:
+            self.assign({"ct": expression}, kind, expr["sreg"])
         else:
-            self.put(given["dreg"], RegisterValue(json={"ct": told}, kind=kind))
+            self.put(expr["dreg"], RegisterValue(json={"ct": expression}, kind=kind))
 
-    def payload(self, given: Tree) -> None:
-        offset, length = given["offset"] * 8, given["len"] * 8
-        if "sreg" in given:
-            self._set_payload(given["base"], offset, length, given["sreg"])
+    def payload(self, expr: Tree) -> None:
+        offset, length = expr["offset"] * 8, expr["len"] * 8
+        if "sreg" in expr:
+            self._set_payload(expr["base"], offset, length, expr["sreg"])
             return
-        loaded = RegisterValue(base=given["base"], offset=offset, length=length)
+        loaded = RegisterValue(base=expr["base"], offset=offset, length=length)
         field = self.field(loaded)
         if field is not None:
             loaded = RegisterValue(base=loaded.base, offset=offset, length=length, kind=field.kind)
-        self.put(given["dreg"], loaded)
+        self.put(expr["dreg"], loaded)
 
-    def bitwise(self, given: Tree) -> None:
-        left = self.get(given["sreg"])
-        if given.get("op"):
-            sign = "<<" if given["op"] == 1 else ">>"
-            bits = integer(unhex(given["data"]), "host")
+    def bitwise(self, expr: Tree) -> None:
+        left = self.get(expr["sreg"])
+        if expr.get("op"):
+            sign = "<<" if expr["op"] == 1 else ">>"
+            bits = decode_integer(decode_hex(expr["data"]), "host")
             shown = {sign: [self.expression(left), bits]}
-            self.put(given["dreg"], RegisterValue(json=shown, kind=left.kind))
+            self.put(expr["dreg"], RegisterValue(json=shown, kind=left.kind))
             return
-        mask, xor = unhex(given["mask"]), unhex(given["xor"])
+        mask, xor = decode_hex(expr["mask"]), decode_hex(expr["xor"])
         if left.mask:
             left = RegisterValue(json=self.expression(left), kind=left.kind, big=left.big)
         self.put(
-            given["dreg"],
+            expr["dreg"],
             RegisterValue(
                 json=left.json,
                 kind=left.kind,
@@ -116,25 +115,25 @@ class Delinearizer(Registers):
             ),
         )
 
-    def byteorder(self, given: Tree) -> None:
-        left = self.get(given["sreg"])
+    def byteorder(self, expr: Tree) -> None:
+        left = self.get(expr["sreg"])
         turned = RegisterValue(json=self.expression(left), kind=left.kind, big=not left.big)
-        self.put(given["dreg"], turned)
+        self.put(expr["dreg"], turned)
 
-    def immediate(self, given: Tree) -> None:
-        data = given["data"]
+    def immediate(self, expr: Tree) -> None:
+        data = expr["data"]
         if isinstance(data, str):
-            self.put(given["dreg"], RegisterValue(raw=unhex(data)))
+            self.put(expr["dreg"], RegisterValue(raw=decode_hex(data)))
         else:
             self.out.append(verdict(data))
 
     # --- comparisons --------------------------------------------------------------------------
 
-    def cmp(self, given: Tree, following: Sequence[Tree]) -> None:
-        loaded, op, raw = self.get(given["sreg"]), given["op"], unhex(given["data"])
+    def cmp(self, expr: Tree, following: Sequence[Tree]) -> None:
+        loaded, op, raw = self.get(expr["sreg"]), expr["op"], decode_hex(expr["data"])
         upper = following[0].get("cmp") if following else None
-        if op == _GTE and upper and upper["op"] == _LTE and upper["sreg"] == given["sreg"]:
-            ends = [self.right(end, loaded) for end in (raw, unhex(upper["data"]))]
+        if op == _GTE and upper and upper["op"] == _LTE and upper["sreg"] == expr["sreg"]:
+            ends = [self.right(end, loaded) for end in (raw, decode_hex(upper["data"]))]
             self.match(self.expression(loaded), "==", {"range": ends})
         elif op == _LTE and self._closes_range():
             return
@@ -161,16 +160,20 @@ class Delinearizer(Registers):
 
     def _small(self, number: int, part: Field) -> Json:
         size = (part.length + 7) // 8
-        return printed(number.to_bytes(size, "big"), part.kind, self.interfaces)
+        return format_value(number.to_bytes(size, "big"), part.kind, self.interfaces)
 
     def _several(self, loaded: RegisterValue, op: int, raw: bytes) -> None:
-        """A load of several fields side by side, of the first bytes of an address, or of none."""
-        header, at, end = self.header(loaded.base), loaded.offset, loaded.offset + loaded.length
+        """A load of several fields, of the first bytes of an address, or of no field."""
+        header, position, end = (
+            self.header(loaded.base),
+            loaded.offset,
+            loaded.offset + loaded.length,
+        )
         fields: list[Field] = []
-        while at < end and (field := starting(header, at)) is not None:
+        while position < end and (field := starting(header, position)) is not None:
             fields.append(field)
-            at += field.length
-        if fields and at == end and len(fields) > 1 and op in (_EQ, _NEQ):
+            position += field.length
+        if fields and position == end and len(fields) > 1 and op in (_EQ, _NEQ):
             for field in fields:
                 place = (field.offset - loaded.offset) // 8
                 part = RegisterValue(
@@ -186,12 +189,12 @@ class Delinearizer(Registers):
     def _cmp_value(self, loaded: RegisterValue, op: int, raw: bytes) -> None:
         if loaded.mask and not any(loaded.xor):
             bare = self.payload_name(loaded) if loaded.base >= 0 else loaded.json
-            prefix = prefixed(raw, loaded.mask, loaded.kind)
+            prefix = format_prefix(raw, loaded.mask, loaded.kind)
             if prefix is not None and op in (_EQ, _NEQ):
                 self.match(bare, SIGNS[op], prefix)
                 return
             if loaded.kind in FLAGS and not any(raw) and op in (_EQ, _NEQ):
-                names = flags(integer(loaded.mask, loaded.kind), loaded.kind)
+                names = format_flags(decode_integer(loaded.mask, loaded.kind), loaded.kind)
                 self.match(bare, "in" if op == _NEQ else "!", names)
                 return
         left, kind = self.expression(loaded), loaded.kind
@@ -203,7 +206,7 @@ class Delinearizer(Registers):
         if op == _EQ and not loaded.mask:
             self._learn(loaded, left, raw, place)
 
-    # --- what a comparison says about the headers ---------------------------------------------
+    # --- which header follows from a comparison ------------------------------------------------
 
     def _learn(self, loaded: RegisterValue, left: Json, raw: bytes, place: int) -> None:
         number = int.from_bytes(raw, "big")
@@ -218,7 +221,7 @@ class Delinearizer(Registers):
             self._l4(number, place)
         elif field in (("ip", "protocol"), ("ip6", "nexthdr")):
             self._next(TRANSPORT, L4.get(number, ""), place, "payload")
-        elif meta == "iiftype" and integer(raw, loaded.kind) == 1:
+        elif meta == "iiftype" and decode_integer(raw, loaded.kind) == 1:
             self._next(LINK, "ether", place, "meta")
 
     def _next(self, base: int, header: str, place: int, by: str) -> None:
@@ -231,7 +234,7 @@ class Delinearizer(Registers):
         self.implied[base] = place, by
 
     def _l4(self, number: int, place: int) -> None:
-        """ICMP belongs to one family, so that need not be said before it."""
+        """The protocol. ICMP belongs to one family, so a test for that family is not printed."""
         header = L4.get(number, "")
         family = {"icmp": "ip", "icmpv6": "ip6"}.get(header)
         if family and self.headers.get(NETWORK) == family and NETWORK in self.implied:
@@ -245,17 +248,17 @@ class Delinearizer(Registers):
         self.out.append({"mangle": {"key": key, "value": self.operand(register, kind)}})
 
     def operand(self, register: int, kind: str) -> Json:
-        """A value of this type, or the expression that gives it."""
+        """The content of a register: a value of this type, or the expression that gives it."""
         loaded = self.get(register)
         if loaded.raw is not None and not loaded.mask:
-            return printed(loaded.raw, kind, self.interfaces)
+            return format_value(loaded.raw, kind, self.interfaces)
         return self.expression(loaded)
 
     def _set_payload(self, base: int, offset: int, length: int, register: int) -> None:
-        """A whole field, or some bits of a word that was loaded before (nft_payload_set)."""
+        """Set a whole field, or some bits of a word that was loaded before (nft_payload_set)."""
         loaded = self.get(register)
-        where = RegisterValue(base=base, offset=offset, length=length)
-        field = self.field(where)
+        target = RegisterValue(base=base, offset=offset, length=length)
+        field = self.field(target)
         if field is not None and not loaded.mask:
             self.imply(base, field.header)
             self.out.append(
@@ -274,6 +277,7 @@ class Delinearizer(Registers):
 
 
 def verdict(data: Tree) -> Json:
+    """A verdict as JSON. Raises KeyError for an unknown one."""
     code = data["code"]
     if code in (-3, -4):
         return {"jump" if code == -3 else "goto": {"target": data.get("chain", "")}}
@@ -284,12 +288,12 @@ _VERDICTS = {0: "drop", 1: "accept", -1: "continue", -5: "return"}
 
 
 def _beginning(raw: bytes, field: Field) -> Json:
-    whole = raw + bytes(field.length // 8 - len(raw))
+    address_bytes = raw + bytes(field.length // 8 - len(raw))
     mask = b"\xff" * len(raw) + bytes(field.length // 8 - len(raw))
-    found = prefixed(whole, mask, field.kind)
-    if found is None:
+    prefix = format_prefix(address_bytes, mask, field.kind)
+    if prefix is None:
         raise UnformattableValueError(field.kind)
-    return found
+    return prefix
 
 
 LOADS: dict[str, Callable[[Delinearizer, Tree], None]] = {

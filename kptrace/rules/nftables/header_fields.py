@@ -1,6 +1,6 @@
-"""Where the fields of headers are, and the names of meta and conntrack keys, as nft has them.
+"""The fields of headers, and the names of meta and conntrack keys, as nft has them.
 
-In: a header and a place in it, in bits. Out: the field's name and type (proto.c, meta.c, ct.c).
+Sources: proto.c, meta.c and ct.c of nft.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ BASES = {LINK: "ll", NETWORK: "nh", TRANSPORT: "th"}
 
 
 class Field(NamedTuple):
+    """A field of a header; ``offset`` and ``length`` in bits, ``kind``: its data type."""
+
     header: str
     name: str
     offset: int
@@ -20,12 +22,12 @@ class Field(NamedTuple):
 
 
 def _fields(header: str, text: str) -> tuple[Field, ...]:
-    """``name offset length [type]`` by line."""
-    found = []
+    """Parse lines of the form ``name offset length [type]``."""
+    fields = []
     for line in text.strip().split("\n"):
         name, offset, length, *kind = line.split()
-        found.append(Field(header, name, int(offset), int(length), kind[0] if kind else "integer"))
-    return tuple(found)
+        fields.append(Field(header, name, int(offset), int(length), kind[0] if kind else "integer"))
+    return tuple(fields)
 
 
 _PORTS = "sport 0 16 inet_service\ndport 16 16 inet_service\n"
@@ -75,7 +77,7 @@ L3_BY_FAMILY = {2: "ip", 10: "ip6"}
 
 
 def find(header: str, offset: int, length: int) -> Field | None:
-    """The field that is exactly there."""
+    """The field with this offset and length, in bits."""
     for field in HEADERS.get(header, ()):
         if (field.offset, field.length) == (offset, length):
             return field
@@ -83,7 +85,7 @@ def find(header: str, offset: int, length: int) -> Field | None:
 
 
 def starting(header: str, offset: int) -> Field | None:
-    """The first field that begins there."""
+    """The first field that begins at this offset, in bits."""
     return next((field for field in HEADERS.get(header, ()) if field.offset == offset), None)
 
 

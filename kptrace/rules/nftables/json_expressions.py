@@ -1,9 +1,8 @@
-"""Expressions of ``nft -j`` JSON -> Expr (libnftables-json(5), "Expressions").
+"""Read the expressions of ``nft -j`` JSON (libnftables-json(5), "Expressions").
 
-Each has its entry in a table; what is not there becomes OpaqueExpr with its own JSON. Constants are
-turned into rules/model/expressions.py's canonical values by the field that they are compared with
-(``echo-request``
--> 8, ``syn`` -> 2), elements of named sets by the set's type.
+An expression without an entry in the table becomes an UnknownExpr with its own JSON. A constant
+gets the canonical value of rules/model/expressions.py by the field that it is compared with
+(``echo-request`` is 8, ``syn`` is 2), or by the type of the set that it is in.
 """
 
 from __future__ import annotations
@@ -36,44 +35,51 @@ from kptrace.rules.model.expressions import (
     Verdict,
 )
 
-Json = Any  # decoded JSON; its shape is proved by use, and KeyError and the like are caught here
+Json = Any  # decoded JSON; its shape is checked by use: KeyError and the like are caught
 
 
 class UnknownExpressionError(Exception):
-    """JSON that is not of the shape that we know."""
+    """The JSON has an unexpected shape."""
 
 
-def single(given: Json) -> tuple[str, Json]:
-    """nft writes each thing as an object with one key; a bare text is a thing without arguments."""
-    if isinstance(given, str):
-        return given, None
-    if isinstance(given, dict) and len(given) == 1:
-        return next(iter(given.items()))
-    return "", given
+def only_item(tree: Json) -> tuple[str, Json]:
+    """(name, arguments) of an object with one key, as nft writes each expression and statement.
+
+    A plain text is a name without arguments; the name is empty for any other JSON.
+    """
+    if isinstance(tree, str):
+        return tree, None
+    if isinstance(tree, dict) and len(tree) == 1:
+        return next(iter(tree.items()))
+    return "", tree
 
 
 # --- expressions ------------------------------------------------------------------------------
 
 
-def expression(given: Json, kind: str = "") -> Expr:
-    """``kind``: what it is compared with or stored as, a field's key or a set's type."""
-    if isinstance(given, bool):
-        return Const(value=int(given))
-    if isinstance(given, int):
-        return constant(given, kind)
-    if isinstance(given, str):
-        return SetRef(name=given[1:]) if given.startswith("@") else constant(given, kind)
-    if isinstance(given, list):
-        return AnonymousSet(items=tuple(expression(each, kind) for each in given))
-    name, value = single(given)
+def expression(tree: Json, kind: str = "") -> Expr:
+    """An expression.
+
+    ``kind``: the field that it is compared with, or the type of the set that it is in. Raises
+    UnknownExpressionError, LookupError, TypeError or ValueError for JSON of another shape.
+    """
+    if isinstance(tree, bool):
+        return Const(value=int(tree))
+    if isinstance(tree, int):
+        return constant(tree, kind)
+    if isinstance(tree, str):
+        return SetRef(name=tree[1:]) if tree.startswith("@") else constant(tree, kind)
+    if isinstance(tree, list):
+        return AnonymousSet(items=tuple(expression(item, kind) for item in tree))
+    name, value = only_item(tree)
     reader = _EXPRESSIONS.get(name)
     if reader is None:
-        return UnknownExpr(text=json.dumps(given, sort_keys=True))
+        return UnknownExpr(text=json.dumps(tree, sort_keys=True))
     return reader(value, kind)
 
 
 def constant(value: str | int, kind: str) -> Expr:
-    """One value in rules/model/expressions.py's canonical form."""
+    """One value in the canonical form of rules/model/expressions.py."""
     if kind in _PROTOCOL_KINDS:
         return Const(value=protocol(str(value)))
     if isinstance(value, int):
@@ -143,7 +149,7 @@ _NUMBERED: dict[str, dict[str, int]] = {
 
 
 def kind_of(expr: Expr) -> str:
-    """The field whose values this expression has."""
+    """The field whose values an expression has; empty if there is none."""
     match expr:
         case Field(key=key):
             return key
@@ -167,7 +173,7 @@ def _payload(value: Json, kind: str) -> Expr:
 
 
 def _ct(value: Json, kind: str) -> Expr:
-    """``ct original saddr`` has its family since nft 0.9.9: ``ct original ip saddr``."""
+    """A conntrack key; since nft 0.9.9 addresses have a family: ``ct original ip saddr``."""
     return field(f"ct {value['dir']} {value['key']}" if "dir" in value else f"ct {value['key']}")
 
 
@@ -175,16 +181,16 @@ def _binary(op: str) -> Callable[[Json, str], Expr]:
     def read(value: Json, kind: str) -> Expr:
         left, *rest = value
         result = expression(left, kind)
-        for each in rest:
-            right = expression(each, kind_of(result) or kind)
-            result = BitwiseExpr(op=op, left=result, right=ored(right))  # type: ignore[arg-type]
+        for item in rest:
+            right = expression(item, kind_of(result) or kind)
+            result = BitwiseExpr(op=op, left=result, right=or_flags(right))  # type: ignore[arg-type]
         return result
 
     return read
 
 
-def ored(flags: Expr) -> Expr:
-    """A list of flags that are numbers is their sum: ``tcp flags & (fin | syn)``."""
+def or_flags(flags: Expr) -> Expr:
+    """A list of flags that are numbers as their sum: ``tcp flags & (fin | syn)``."""
     if isinstance(flags, AnonymousSet):
         values = [item.value for item in flags.items if isinstance(item, Const)]
         numbers = [value for value in values if isinstance(value, int)]
@@ -194,42 +200,42 @@ def ored(flags: Expr) -> Expr:
 
 
 def _concat(value: Json, kind: str) -> Expr:
-    each = kind.split(" . ") if " . " in kind else [""] * len(value)
-    if len(each) != len(value):
+    kinds_ = kind.split(" . ") if " . " in kind else [""] * len(value)
+    if len(kinds_) != len(value):
         raise UnknownExpressionError("a concatenation of another length")
-    return Concat(parts=tuple(map(expression, value, each)))
+    return Concat(parts=tuple(map(expression, value, kinds_)))
 
 
 def _map(value: Json, kind: str) -> Expr:
     key = expression(value["key"])
-    return MapLookup(key=key, map=mapping(value["data"], kinds(key)))
+    return MapLookup(key=key, map=map_reference(value["data"], key_kinds(key)))
 
 
-def mapping(given: Json, kind: str) -> SetRef | AnonymousMap:
-    if isinstance(given, str):
-        if not given.startswith("@"):
+def map_reference(tree: Json, kind: str) -> SetRef | AnonymousMap:
+    if isinstance(tree, str):
+        if not tree.startswith("@"):
             raise UnknownExpressionError("a map's name without @")
-        return SetRef(name=given[1:])
+        return SetRef(name=tree[1:])
     items = []
-    for key, data in given["set"]:
-        items.append(MapElement(key=expression(_bare(key), kind), data=datum(data)))
+    for key, data in tree["set"]:
+        items.append(MapElement(key=expression(_bare(key), kind), data=map_data(data)))
     return AnonymousMap(items=tuple(items))
 
 
 def _bare(element: Json) -> Json:
-    return element["elem"]["val"] if single(element)[0] == "elem" else element
+    return element["elem"]["val"] if only_item(element)[0] == "elem" else element
 
 
-def datum(given: Json, kind: str = "") -> Expr | Verdict:
-    """What a map gives: a verdict or a value."""
-    name, value = single(given)
-    if isinstance(given, dict) and name in VERDICTS:
+def map_data(tree: Json, kind: str = "") -> Expr | Verdict:
+    """The data of a map element: a verdict or a value."""
+    name, value = only_item(tree)
+    if isinstance(tree, dict) and name in VERDICTS:
         return verdict(name, value)
-    return expression(given, kind)
+    return expression(tree, kind)
 
 
-def kinds(expr: Expr) -> str:
-    """The kind of a key, of each of its parts if it is a concatenation."""
+def key_kinds(expr: Expr) -> str:
+    """The field of a key, or of each part of a concatenation, joined by `` . ``."""
     if isinstance(expr, Concat):
         return " . ".join(kind_of(part) for part in expr.parts)
     return kind_of(expr)
@@ -248,7 +254,7 @@ def _hash(name: str) -> Callable[[Json, str], Expr]:
     return read
 
 
-def listed(value: Json) -> tuple[str, ...]:
+def as_tuple(value: Json) -> tuple[str, ...]:
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else tuple(value)
@@ -261,7 +267,7 @@ def _plain(value: Json) -> str | int:
 
 
 def _prefix(value: Json, kind: str) -> Expr:
-    """Of numbers too: marks 32 and 33 are ``0x20/31``."""
+    """A prefix, of numbers too: marks 32 and 33 are ``0x20/31``."""
     low, length = value["addr"], value["len"]
     if not isinstance(low, int):
         return Prefix(address=low, length=length)
@@ -292,7 +298,7 @@ _EXPRESSIONS: dict[str, Callable[[Json, str], Expr]] = {
     "prefix": _prefix,
     "range": _edges,
     "set": lambda value, kind: AnonymousSet(
-        items=tuple(expression(_bare(each), kind) for each in value)
+        items=tuple(expression(_bare(item), kind) for item in value)
     ),
     "elem": lambda value, kind: expression(value["val"], kind),
     "map": _map,
@@ -301,7 +307,7 @@ _EXPRESSIONS: dict[str, Callable[[Json, str], Expr]] = {
     ),
     "jhash": _hash("jhash"),
     "symhash": _hash("symhash"),
-    "fib": lambda value, _: Fib(result=value["result"], flags=listed(value["flags"])),
+    "fib": lambda value, _: Fib(result=value["result"], flags=as_tuple(value["flags"])),
     "&": _binary("and"),
     "|": _binary("or"),
     "^": _binary("xor"),
@@ -311,6 +317,7 @@ _EXPRESSIONS: dict[str, Callable[[Json, str], Expr]] = {
 
 
 def verdict(name: str, value: Json) -> Verdict:
+    """A verdict by its name in VERDICTS."""
     if name in ("jump", "goto"):
         return Verdict(kind=name, chain=value["target"])  # type: ignore[arg-type]
     return Verdict(kind=name)  # type: ignore[arg-type]

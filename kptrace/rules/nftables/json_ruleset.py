@@ -1,17 +1,16 @@
-"""``nft -j list ruleset`` -> a Source. libnftables-json(5) is the grammar.
+"""Read ``nft -j list ruleset`` (libnftables-json(5)).
 
 The text is decoded once into its objects; the expressions of a rule and the elements of a set stay
 raw until the chain or set is asked for.
 
-Traps, seen in nft 1.0.6: ``dnat ip addr . port to ... map`` has no ``port`` (the map's data is a
-concatenation); an element with a comment or timeout is wrapped in ``elem``; ``-s`` leaves counters
-null. Newer ones can write a set's type as ``{"typeof": expression}``.
+Peculiarities of nft 1.0.6: ``dnat ip addr . port to ... map`` has no ``port`` (the map's data is a
+concatenation); an element with a comment or timeout is wrapped in ``elem``; with ``-s`` counters
+are null. Newer versions can write a set's type as ``{"typeof": expression}``.
 
-iptables-nft's own tables are listed here too, but with ``xt`` objects that lack all parameters.
-It is the same kernel table when backend, family and name agree, so no guessing by content is
-needed: the Ruleset takes such a table from iptables-nft-save, and from here only if that file is
-missing or does not know the table; then its ``xt`` parts are opaque. What only nft tells of it is
-the age of its chains (``ages``).
+The tables of iptables-nft are listed too, but with ``xt`` objects that lack all parameters. Tables
+with the same family and name are the same kernel table: the Ruleset takes such a table from
+iptables-nft-save, and from here only if that save is missing or lacks the table; then its ``xt``
+parts are opaque. Only nft lists the age of its chains (``ages``).
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ class _SetJson(Value):
 
 
 class _ElementJson(Value):
-    """Elements that are listed apart from their set."""
+    """Elements that are listed separately from their set."""
 
     family: str
     table: str
@@ -94,7 +93,7 @@ class _ElementJson(Value):
 
 
 class _Object(Value):
-    """One of these; objects of other kinds (flowtable, ct helper, ...) are not rules."""
+    """One object; objects of other kinds (flowtable, ct helper, ...) are ignored."""
 
     table: _TableJson | None = None
     chain: _ChainJson | None = None
@@ -108,40 +107,45 @@ class _Document(Value):
     nftables: list[_Object]
 
 
-class _Home:
-    """What one table holds."""
+class _TableContent:
+    """The objects of one table."""
 
     def __init__(self, json: _TableJson) -> None:
         self.json = json
         self.chains: dict[str, _ChainJson] = {}
         self.rules: dict[str, list[_RuleJson]] = {}
         self.sets: dict[str, _SetJson] = {}
-        self.more: dict[str, list[msgspec.Raw]] = {}
+        self.added: dict[str, list[msgspec.Raw]] = {}
         # nft 1.0.6 prints a table's only flag out of memory that it has freed: it can be anything
         self.dormant = "dormant" in (json.flags if isinstance(json.flags, str | list) else ())
 
 
 class NftRuleset(RulesetSource):
-    """One file. ``ages``: (table handle, chain handle) of each chain: the order of registration."""
+    """One file.
+
+    ages: (table handle, chain handle) of each chain: the order of registration
+
+    Raises ParseError for a text that is no such JSON, and for an object whose table is not there.
+    """
 
     def __init__(self, text: str, name: str) -> None:
         self.name = name
-        self._homes: dict[Table, _Home] = {}
-        for each in self._decode(text):
-            self._take(each)
+        self._contents: dict[Table, _TableContent] = {}
+        for item in self._decode(text):
+            self._take(item)
         self.ages = {
-            (table, chain.name): (home.json.handle, chain.handle)
-            for table, home in self._homes.items()
-            for chain in home.chains.values()
+            (table, chain.name): (content.json.handle, chain.handle)
+            for table, content in self._contents.items()
+            for chain in content.chains.values()
         }
 
     def tables(self) -> Sequence[Table]:
-        return tuple(self._homes)
+        return tuple(self._contents)
 
     def iptables_tables(self, family: str) -> Sequence[Table]:
         """The tables of this family that have a name of iptables' own."""
         return [
-            table for table in self._homes if table.family == family and table.name in PRIORITIES
+            table for table in self._contents if table.family == family and table.name in PRIORITIES
         ]
 
     def has_opaque_rules(self, family: str) -> bool:
@@ -149,27 +153,27 @@ class NftRuleset(RulesetSource):
         return any(
             b'"xt"' in bytes(rule.expr)
             for table in self.iptables_tables(family)
-            for rules in self._homes[table].rules.values()
+            for rules in self._contents[table].rules.values()
             for rule in rules
         )
 
     def base_chains(self, table: Table) -> Sequence[Chain]:
-        home = self._homes[table]
-        if home.dormant:
+        content = self._contents[table]
+        if content.dormant:
             return ()
-        hooked = [chain.name for chain in home.chains.values() if chain.hook]
+        hooked = [chain.name for chain in content.chains.values() if chain.hook]
         return [chain for name in hooked if (chain := self.chain(table, name))]
 
     def chain(self, table: Table, name: str) -> Chain | None:
-        home = self._homes[table]
-        json = home.chains.get(name)
+        content = self._contents[table]
+        json = content.chains.get(name)
         if json is None:
             return None
-        given = home.rules.get(name, ())
+        rules = content.rules.get(name, ())
         return Chain(
             table=table,
             name=name,
-            rules=Rules(self._rule(table, each, n) for n, each in enumerate(given, start=1)),
+            rules=Rules(self._rule(table, item, n) for n, item in enumerate(rules, start=1)),
             hook=json.hook,
             priority=json.prio,
             policy=json.policy,
@@ -179,19 +183,19 @@ class NftRuleset(RulesetSource):
         )
 
     def chain_names(self, table: Table) -> Sequence[str]:
-        return tuple(self._homes[table].chains)
+        return tuple(self._contents[table].chains)
 
     def set(self, table: Table | None, name: str) -> Set | None:
-        json = self._homes[table].sets.get(name) if table else None
+        json = self._contents[table].sets.get(name) if table else None
         if table is None or json is None:
             return None
         try:
-            return self._set(self._homes[table], json)
+            return self._set(self._contents[table], json)
         except _UNREADABLE as error:
             raise ParseError(self.name, 0, f"set {name} of {table.name}: {error}", _HINT) from error
 
     def set_names(self, table: Table | None) -> Sequence[str]:
-        return tuple(self._homes[table].sets) if table else ()
+        return tuple(self._contents[table].sets) if table else ()
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -204,30 +208,30 @@ class NftRuleset(RulesetSource):
             line = data.count(b"\n", 0, int(byte.group(1))) + 1 if byte else 0
             raise ParseError(self.name, line, str(error), _HINT) from error
 
-    def _take(self, given: _Object) -> None:
-        if given.table:
-            table = Table(backend="nft", family=given.table.family, name=given.table.name)
-            self._homes[table] = _Home(given.table)
-        elif given.chain:
-            self._home(given.chain).chains[given.chain.name] = given.chain
-        elif given.rule:
-            home = self._home(given.rule)
-            if given.rule.chain not in home.chains:
+    def _take(self, item: _Object) -> None:
+        if item.table:
+            table = Table(backend="nft", family=item.table.family, name=item.table.name)
+            self._contents[table] = _TableContent(item.table)
+        elif item.chain:
+            self._content(item.chain).chains[item.chain.name] = item.chain
+        elif item.rule:
+            content = self._content(item.rule)
+            if item.rule.chain not in content.chains:
                 raise ParseError(
-                    self.name, 0, f"a rule of chain {given.rule.chain}, which is not there"
+                    self.name, 0, f"a rule of chain {item.rule.chain}, which is not there"
                 )
-            home.rules.setdefault(given.rule.chain, []).append(given.rule)
-        elif found := given.set or given.map:
-            self._home(found).sets[found.name] = found
-        elif given.element:
-            more = self._home(given.element).more
-            more.setdefault(given.element.name, []).append(given.element.elem)
+            content.rules.setdefault(item.rule.chain, []).append(item.rule)
+        elif set_ := item.set or item.map:
+            self._content(set_).sets[set_.name] = set_
+        elif item.element:
+            added = self._content(item.element).added
+            added.setdefault(item.element.name, []).append(item.element.elem)
 
-    def _home(self, of: _ChainJson | _RuleJson | _SetJson | _ElementJson) -> _Home:
+    def _content(self, of: _ChainJson | _RuleJson | _SetJson | _ElementJson) -> _TableContent:
         table = Table(backend="nft", family=of.family, name=of.table)
-        if table not in self._homes:
+        if table not in self._contents:
             raise ParseError(self.name, 0, f"table {of.family} {of.table} is not there", _HINT)
-        return self._homes[table]
+        return self._contents[table]
 
     def _rule(self, table: Table, json: _RuleJson, number: int) -> Rule:
         statements = _decoded(json.expr)
@@ -238,17 +242,19 @@ class NftRuleset(RulesetSource):
         except RecursionError as error:
             raise ParseError(self.name, 0, f"rule {number} of {json.chain} is too deep") from error
 
-    def _set(self, home: _Home, json: _SetJson) -> Set:
+    def _set(self, content: _TableContent, json: _SetJson) -> Set:
         types = _types(_decoded(json.type))
         data = _types(_decoded(json.map))
-        listed = [_decoded(json.elem), *map(_decoded, home.more.get(json.name, ()))]
+        listed = [_decoded(json.elem), *map(_decoded, content.added.get(json.name, ()))]
         key_kind, data_kind = " . ".join(types), " . ".join(data)
         return Set(
             name=json.name,
             kind="set" if not data else "vmap" if data == ("verdict",) else "map",
             type=types,
             members=SetElements(
-                element_of(each, key_kind, data_kind) for some in listed for each in some
+                element_of(item, key_kind, data_kind)
+                for listed_elements in listed
+                for item in listed_elements
             ),
             flags=_listed(json.flags),
             timeout=json.timeout,
@@ -264,8 +270,8 @@ def rule_of(
     comment: str,
     handle: int | None,
 ) -> Rule:
-    """A rule from its statements as ``nft -j`` has them."""
-    counter: dict[str, int] = next((each["counter"] for each in statements if _counts(each)), {})
+    """A rule from its statements in the JSON of ``nft -j``."""
+    counter: dict[str, int] = next((item["counter"] for item in statements if _counts(item)), {})
     return Rule(
         table=table,
         chain=chain,
@@ -288,19 +294,19 @@ def _decoded(raw: msgspec.Raw) -> Json:
 
 
 def _listed(value: str | Sequence[str]) -> tuple[str, ...]:
-    """nft writes one as a text and several as a list."""
+    """A tuple of texts: nft writes one text plainly and several as a list."""
     if isinstance(value, str):
         return (value,) if value else ()
     return tuple(value)
 
 
-def _types(given: Json) -> tuple[str, ...]:
-    """``ipv4_addr`` or a list of such; newer nft also the expression whose type it is."""
-    if isinstance(given, dict):
-        given = given["typeof"]
-        parts = given.get("concat", [given])
+def _types(value: Json) -> tuple[str, ...]:
+    """The types of a key: one type, a list of types, or in newer nft a ``typeof`` expression."""
+    if isinstance(value, dict):
+        value = value["typeof"]
+        parts = value.get("concat", [value])
         return tuple(_type_of(json_expressions.expression(part)) for part in parts)
-    return _listed(given or ())
+    return _listed(value or ())
 
 
 def _type_of(expr: Expr) -> str:
@@ -323,18 +329,19 @@ _TYPES = {
 }
 
 
-def element_of(given: Json, key_kind: str, data_kind: str) -> Element:
+def element_of(tree: Json, key_kind: str, data_kind: str) -> Element:
+    """An element of a set, or of a map if ``data_kind`` is not empty, in the JSON of ``nft -j``."""
     data = None
     if data_kind:
-        given, datum = given
-        data = json_expressions.datum(datum, data_kind)
-    inner = {"val": given}
-    if isinstance(given, dict) and "elem" in given:
-        inner = given["elem"]
-    whole = inner["val"] == "*"
+        tree, datum = tree
+        data = json_expressions.map_data(datum, data_kind)
+    inner = {"val": tree}
+    if isinstance(tree, dict) and "elem" in tree:
+        inner = tree["elem"]
+    is_catchall = inner["val"] == "*"
     return Element(
         key=InterfaceWildcard(start="")
-        if whole
+        if is_catchall
         else json_expressions.expression(inner["val"], key_kind),
         data=data,
         timeout=inner.get("timeout"),

@@ -1,7 +1,7 @@
-"""One rule of ``nft -j`` JSON -> its parts. libnftables-json(5) is the grammar.
+"""Read the statements of ``nft -j`` JSON (libnftables-json(5), "Statements").
 
-Comes in: the decoded ``expr`` list of a rule. Goes out: its body. Each statement has its entry in a
-table; what is not in the table, or not of the shape that we know, becomes Opaque with its own JSON.
+A statement without an entry in the table, or of another shape, becomes an UnknownStatement with its
+own JSON.
 """
 
 from __future__ import annotations
@@ -41,23 +41,24 @@ from kptrace.rules.nftables.json_expressions import (
     VERDICTS,
     Json,
     UnknownExpressionError,
-    datum,
+    as_tuple,
     expression,
-    kinds,
-    listed,
-    mapping,
-    ored,
-    single,
+    key_kinds,
+    map_data,
+    map_reference,
+    only_item,
+    or_flags,
     verdict,
 )
 
 
 def body(statements: Sequence[Json]) -> tuple[Part, ...]:
-    return tuple(_statement(each) for each in statements)
+    """The body of a rule, from its decoded ``expr`` list."""
+    return tuple(_statement(item) for item in statements)
 
 
-def _statement(given: Json) -> Part:
-    name, value = single(given)
+def _statement(tree: Json) -> Part:
+    name, value = only_item(tree)
     reader = _STATEMENTS.get(name)
     try:
         if reader is not None:
@@ -65,7 +66,7 @@ def _statement(given: Json) -> Part:
     except (UnknownExpressionError, LookupError, TypeError, ValueError, AttributeError):
         pass
     ends = name not in _NO_MATCH and not (name == "xt" and _is_target(value))
-    return UnknownStatement(text=json.dumps(given, sort_keys=True), match=ends)
+    return UnknownStatement(text=json.dumps(tree, sort_keys=True), match=ends)
 
 
 _OPERATORS = {"==", "!=", "<", ">", "<=", ">="}
@@ -75,29 +76,29 @@ def _match(value: Json) -> Part:
     op, left = value["op"], expression(value["left"])
     if isinstance(left, Fib) and isinstance(value["right"], bool):  # exists, missing
         left = Fib(result="check", flags=left.flags)
-    right = expression(value["right"], kinds(left))
+    right = expression(value["right"], key_kinds(left))
     if isinstance(value["right"], list):
-        right = ored(right)
+        right = or_flags(right)
     if op in ("in", "!"):
-        return _any_bit(left, right, wanted=op == "in")
-    if op not in _OPERATORS or (isinstance(value["right"], list) and right != ored(right)):
+        return _any_bit(left, right, expected=op == "in")
+    if op not in _OPERATORS or (isinstance(value["right"], list) and right != or_flags(right)):
         raise UnknownExpressionError(op)
     return Comparison(left=left, op=cast(Op, op), right=right)
 
 
-def _any_bit(left: Expr, right: Expr, wanted: bool) -> Part:
-    """Flags: any of them set. Where they are numbers that is an arithmetic test."""
-    bits = ored(right)
+def _any_bit(left: Expr, right: Expr, expected: bool) -> Part:
+    """A test for any of some flags; for flags that are numbers an arithmetic test."""
+    bits = or_flags(right)
     if isinstance(bits, Const) and isinstance(bits.value, int):
         masked = BitwiseExpr(op="and", left=left, right=bits)
-        return Comparison(left=masked, op="!=" if wanted else "==", right=Const(value=0))
+        return Comparison(left=masked, op="!=" if expected else "==", right=Const(value=0))
     items = right if isinstance(right, AnonymousSet) else AnonymousSet(items=(right,))
-    return Comparison(left=left, op="in" if wanted else "not in", right=items)
+    return Comparison(left=left, op="in" if expected else "not in", right=items)
 
 
 def _vmap(value: Json) -> Part:
     key = expression(value["key"])
-    return VerdictMap(key=key, map=mapping(value["data"], kinds(key)))
+    return VerdictMap(key=key, map=map_reference(value["data"], key_kinds(key)))
 
 
 def _nat(kind: Callable[..., Part]) -> Callable[[Json], Part]:
@@ -105,7 +106,7 @@ def _nat(kind: Callable[..., Part]) -> Callable[[Json], Part]:
         return kind(
             addr=expression(value["addr"]) if "addr" in value else None,
             port=expression(value["port"]) if "port" in value else None,
-            flags=listed(value.get("flags")) + listed(value.get("type_flags")),
+            flags=as_tuple(value.get("flags")) + as_tuple(value.get("type_flags")),
             family=value.get("family", ""),
         )
 
@@ -114,20 +115,20 @@ def _nat(kind: Callable[..., Part]) -> Callable[[Json], Part]:
 
 def _port_nat(kind: Callable[..., Part]) -> Callable[[Json], Part]:
     def read(value: Json) -> Part:
-        given = value or {}
-        port = expression(given["port"]) if "port" in given else None
-        return kind(port=port, flags=listed(given.get("flags")))
+        options = value or {}
+        port = expression(options["port"]) if "port" in options else None
+        return kind(port=port, flags=as_tuple(options.get("flags")))
 
     return read
 
 
 def _reject(value: Json) -> Part:
     """Without arguments: icmpx port-unreachable (reject_stmt_evaluate)."""
-    given = value or {}
-    kind = given.get("type", "icmpx")
+    options = value or {}
+    kind = options.get("type", "icmpx")
     if kind == "tcp reset":
         return Reject(reply=kind)
-    return Reject(reply=f"{kind} {given.get('expr', 'port-unreachable')}")
+    return Reject(reply=f"{kind} {options.get('expr', 'port-unreachable')}")
 
 
 def _mangle(value: Json) -> Part:
@@ -145,16 +146,16 @@ def _limit(value: Json) -> Part:
 
 
 def _set_update(value: Json) -> Part:
-    if any(single(each)[0] != "counter" for each in value.get("stmt", ())):
+    if any(only_item(item)[0] != "counter" for item in value.get("stmt", ())):
         raise UnknownExpressionError("a statement in the element may end the rule")
     element = value["elem"]
-    inner = element["elem"] if single(element)[0] == "elem" else {"val": element}
+    inner = element["elem"] if only_item(element)[0] == "elem" else {"val": element}
     return SetUpdate(
         op=value["op"],
         set=SetRef(name=(value.get("set") or value["map"]).removeprefix("@")),
         key=expression(inner["val"]),
         timeout=inner.get("timeout"),
-        data=datum(value["data"]) if "data" in value else None,
+        data=map_data(value["data"]) if "data" in value else None,
     )
 
 
@@ -166,8 +167,8 @@ def _tproxy(value: Json) -> Part:
 
 
 def _log(value: Json) -> Part:
-    given = value or {}
-    return Log(prefix=given.get("prefix", ""), group=given.get("group"))
+    options = value or {}
+    return Log(prefix=options.get("prefix", ""), group=options.get("group"))
 
 
 def _counter(value: Json) -> Part:
@@ -175,7 +176,7 @@ def _counter(value: Json) -> Part:
 
 
 def _xt(value: Json) -> Part:
-    """What iptables-nft wrote. Only the name is told; of these a comment is always true."""
+    """A match or target of iptables-nft, listed by its name only; a comment is always true."""
     if value["name"] != "comment":
         raise UnknownExpressionError(value["name"])
     return NoEffect(text="xt comment")

@@ -1,9 +1,8 @@
-"""A rule of nf_tables as the kernel holds it -> the JSON that ``nft -j`` prints for it.
+"""Turn a rule of nf_tables into the JSON that ``nft -j`` prints.
 
-In: the expressions as trees (``agent/nftables/attributes.py``), the sets that they name, the
-table's family. Out: the statements that ``json_statements.py`` and ``text_format.py`` read, so that
-native and text reading end in the same hands. An expression that is not known here stays as its own
-tree, ``{"xfrm": {...}}``, which is opaque to those two.
+``json_statements.py`` and ``text_format.py`` then read that JSON, so a rule has one reader however
+it was obtained. An expression that is not understood stays as its own tree, ``{"xfrm": {...}}``,
+which is opaque to those two.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kptrace.rules.byte_reader import TruncatedData, unhex
+from kptrace.rules.byte_reader import TruncatedData, decode_hex
 from kptrace.rules.nftables.data_types import UnformattableValueError
 from kptrace.rules.nftables.delinearize import LOADS, Delinearizer
 from kptrace.rules.nftables.kernel_statements import STATEMENTS
@@ -38,26 +37,32 @@ def statements(
     sets: Mapping[str, SetInfo],
     interfaces: Mapping[int, str],
 ) -> list[Json]:
-    """The rule's statements. ValueError for what is no list of expressions."""
+    """The rule's statements.
+
+    expressions: as trees (``agent/nftables/attributes.py``)
+    family: of the table; sets: that the rule names; interfaces: names by index
+
+    Raises ValueError for another kind of list.
+    """
     machine = Delinearizer(family, sets, interfaces)
-    for place, each in enumerate(expressions):
-        if not isinstance(each, Mapping) or len(each) != 1:
+    for place, expression in enumerate(expressions):
+        if not isinstance(expression, Mapping) or len(expression) != 1:
             raise ValueError("an expression without a name")
-        ((name, given),) = each.items()
+        ((name, expr),) = expression.items()
         before = len(machine.out)
         try:
-            _run(machine, name, given, expressions[place + 1 :])
+            _run(machine, name, expr, expressions[place + 1 :])
         except _STRANGE:
             del machine.out[before:]
-            machine.unknown(name, given if isinstance(given, Mapping) else {})
-    return [each for each in machine.out if each is not None]
+            machine.unknown(name, expr if isinstance(expr, Mapping) else {})
+    return [expression for expression in machine.out if expression is not None]
 
 
-def _run(machine: Delinearizer, name: str, given: Tree, following: Sequence[Tree]) -> None:
+def _run(machine: Delinearizer, name: str, expr: Tree, following: Sequence[Tree]) -> None:
     if name == "cmp":
-        machine.cmp(given, following)
+        machine.cmp(expr, following)
     elif name in _READERS:
-        _READERS[name](machine, given)
+        _READERS[name](machine, expr)
     else:
         raise UnformattableValueError(name)
     if machine.out and isinstance(machine.out[-1], dict) and "match" not in machine.out[-1]:
@@ -65,14 +70,15 @@ def _run(machine: Delinearizer, name: str, given: Tree, following: Sequence[Tree
 
 
 def user_data(text: str) -> dict[int, bytes]:
-    """What nft keeps for itself beside a rule, a set or an element (libnftnl/udata.h)."""
-    data, found = unhex(text), {}
+    """The attributes in the user data of a rule, set or element (libnftnl/udata.h), by type."""
+    data, fields = decode_hex(text), {}
     while len(data) >= 2:
         kind, size = data[0], data[1]
-        found[kind] = data[2 : 2 + size]
+        fields[kind] = data[2 : 2 + size]
         data = data[2 + size :]
-    return found
+    return fields
 
 
 def comment(text: str, kind: int = _COMMENT) -> str:
+    """The comment in user data; empty if there is none."""
     return user_data(text).get(kind, b"").rstrip(b"\0").decode(errors="replace")

@@ -1,10 +1,8 @@
-"""A set or map of nf_tables as the kernel holds it -> the JSON that ``nft -j`` prints for it.
+"""Turn a set or map of nf_tables into the JSON that ``nft -j`` prints.
 
-In: the set's tree (``agent/nftables/attributes.py``) with its elements' trees. Out: what a rule has
-to know of it (SetTold), and its elements in nft's JSON, which ``json_ruleset.py`` reads.
-
-Theory: the kernel keeps the intervals of a set with one dimension as their beginnings and, with a
-flag, what comes after their ends; those of a concatenation as a pair of keys (segtree.c in nft).
+Theory: the kernel stores an interval of a set with one dimension as two elements, its start and,
+with a flag, the value after its end; an interval of a concatenation as a pair of keys (segtree.c in
+nft).
 """
 
 from __future__ import annotations
@@ -14,15 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from kptrace.model import Value
-from kptrace.rules.byte_reader import address, unhex
+from kptrace.rules.byte_reader import address_text, decode_hex
 from kptrace.rules.nftables.data_types import (
     BIG_ENDIAN,
     FLAGS,
     PREFIXED,
     UnformattableValueError,
     element_flags,
+    format_value,
     part_lengths,
-    printed,
     type_names,
 )
 from kptrace.rules.nftables.delinearize import verdict
@@ -40,9 +38,9 @@ _BIG = 2
 
 
 class SetType(Value):
-    """The types of a set's keys, or of what a map gives, and their bytes.
+    """The types of a set's keys or of a map's data, and their size in bytes.
 
-    big: numbers of the machine's order have been turned around
+    big: numbers of the machine's byte order were reversed to big-endian
     """
 
     types: tuple[str, ...]
@@ -51,7 +49,10 @@ class SetType(Value):
 
 
 class SetReader:
-    """One set. Raises ValueError or KeyError for what is no set."""
+    """One set, from its tree (``agent/nftables/attributes.py``).
+
+    Raises ValueError or KeyError for another tree.
+    """
 
     def __init__(self, tree: Tree, interfaces: Mapping[int, str]) -> None:
         self._tree, self._interfaces = tree, interfaces
@@ -74,7 +75,7 @@ class SetReader:
             return SetType(types=("verdict",), size=0)
         return SetType(types=type_names(tree["data_type"]), size=tree["data_len"], big=big)
 
-    def told(self) -> SetInfo:
+    def info(self) -> SetInfo:
         anonymous = bool(self.flags & ANONYMOUS)
         return SetInfo(
             name=self._tree["name"],
@@ -86,8 +87,8 @@ class SetReader:
         )
 
     @property
-    def wide(self) -> bool:
-        """Its elements are intervals, or there is one for all that no other holds."""
+    def has_intervals(self) -> bool:
+        """Whether an element can be an interval, or match every other key."""
         return bool(self.flags & INTERVAL)
 
     @property
@@ -101,23 +102,25 @@ class SetReader:
     # --- elements -----------------------------------------------------------------------------
 
     def elements(self, trees: Sequence[Tree]) -> Iterator[Json]:
-        """In nft's order."""
+        """The elements in nft's order, as ``json_ruleset.element_of`` reads them."""
         if self.flags & INTERVAL and len(self.key.types) < 2:
             yield from self._intervals(trees)
             return
-        known = trees if self.flags & INTERVAL else sorted(trees, key=self._rank)
-        for tree in known:
+        ordered_trees = trees if self.flags & INTERVAL else sorted(trees, key=self._rank)
+        for tree in ordered_trees:
             yield self._element(tree, self._concatenated(tree))
 
     def _rank(self, tree: Tree) -> tuple[bool, int]:
-        """nft sorts by number, takes the bytes of a concatenation for one of the machine's, and
-        several flags at once (``syn | ack``) for none.
+        """The sort key of an element.
+
+        nft sorts by number. It takes the bytes of a concatenation as one number of the machine's
+        byte order, and several flags (``syn | ack``) as 0.
         """
         kind = self.key.types[0] if len(self.key.types) == 1 else ""
         order: Literal["little", "big"] = sys.byteorder
         if kind in BIG_ENDIAN or self.key.big:
             order = "big"
-        number = int.from_bytes(unhex(tree.get("key", "")), order)
+        number = int.from_bytes(decode_hex(tree.get("key", "")), order)
         if kind in FLAGS and number.bit_count() > 1:
             number = 0
         return bool(tree.get("flags", 0) & _CATCHALL), number
@@ -125,29 +128,29 @@ class SetReader:
     def _concatenated(self, tree: Tree) -> Json:
         if tree.get("flags", 0) & _CATCHALL:
             return "*"
-        low = unhex(tree["key"])
-        high = unhex(tree["key_end"]) if "key_end" in tree else low
+        low = decode_hex(tree["key"])
+        high = decode_hex(tree["key_end"]) if "key_end" in tree else low
         return self._parts(low, high, self.key)
 
     def _parts(self, low: bytes, high: bytes, kind: SetType) -> Json:
-        at, shown = 0, []
+        offset, shown = 0, []
         for name, size in zip(kind.types, part_lengths(kind.types, kind.size), strict=True):
-            ends = low[at : at + size], high[at : at + size]
+            ends = low[offset : offset + size], high[offset : offset + size]
             shown.append(self._span(*ends, SetType(types=(name,), size=size, big=kind.big)))
-            at += size + -size % 4
+            offset += size + -size % 4
         if not shown:
             raise UnformattableValueError("a type that is not known")
         return shown[0] if len(shown) == 1 else {"concat": shown}
 
     def _intervals(self, trees: Sequence[Tree]) -> Iterator[Json]:
         plain = [tree for tree in trees if not tree.get("flags", 0) & _CATCHALL]
-        ordered = sorted(plain, key=lambda tree: (unhex(tree["key"]), not _ends(tree)))
+        ordered = sorted(plain, key=lambda tree: (decode_hex(tree["key"]), not _ends(tree)))
         for place, tree in enumerate(ordered):
             if _ends(tree):
                 continue
-            low = unhex(tree["key"])
+            low = decode_hex(tree["key"])
             after = ordered[place + 1 : place + 2]  # its end, or the beginning of the next
-            high = _before(unhex(after[0]["key"])) if after else b"\xff" * len(low)
+            high = _before(decode_hex(after[0]["key"])) if after else b"\xff" * len(low)
             yield self._element(tree, self._span(low, high, self.key))
         for tree in trees:
             if tree.get("flags", 0) & _CATCHALL:
@@ -156,17 +159,17 @@ class SetReader:
     def _span(self, low: bytes, high: bytes, kind: SetType) -> Json:
         name = kind.types[0] if kind.types else ""
         if low == high:
-            return self._one(low, kind)
+            return self._single(low, kind)
         if name in PREFIXED:
             wide = int.from_bytes(low, "big") ^ int.from_bytes(high, "big")
             length = len(low) * 8 - wide.bit_length()
             if wide + 1 == 1 << wide.bit_length() and _is_base(low, wide):
-                return {"prefix": {"addr": address(low), "len": length}}
+                return {"prefix": {"addr": address_text(low), "len": length}}
         if name == "ifname":
-            return self._one(low.rstrip(b"\0"), kind)
-        return {"range": [self._one(low, kind), self._one(high, kind)]}
+            return self._single(low.rstrip(b"\0"), kind)
+        return {"range": [self._single(low, kind), self._single(high, kind)]}
 
-    def _one(self, raw: bytes, kind: SetType) -> Json:
+    def _single(self, raw: bytes, kind: SetType) -> Json:
         name = kind.types[0] if kind.types else ""
         if not name:
             raise UnformattableValueError("a type that is not known")
@@ -175,20 +178,20 @@ class SetReader:
             return int.from_bytes(raw, order)
         if name in FLAGS:
             return element_flags(raw, name, kind.big)
-        return printed(raw, name, self._interfaces, kind.big)
+        return format_value(raw, name, self._interfaces, kind.big)
 
     def _element(self, tree: Tree, key: Json) -> Json:
-        shown = self._dressed(tree, key)
+        shown = self._with_attributes(tree, key)
         if self.flags & OBJECT:
             return [shown, tree["objref"]]
         if not self.data.types:
             return shown
         if self.data.types == ("verdict",):
             return [shown, verdict(tree["data"])]
-        return [shown, self._datum(unhex(tree["data"]))]
+        return [shown, self._datum(decode_hex(tree["data"]))]
 
     def _datum(self, raw: bytes) -> Json:
-        """Of a map of prefixes or ranges both ends (NFT_SET_... with ``: interval``)."""
+        """The data of a map element; a map of prefixes or ranges has both ends."""
         if len(raw) == 2 * self.data.size or (len(self.data.types) == 1 and self._doubled(raw)):
             half = len(raw) // 2
             return self._parts(raw[:half], raw[half:], self.data)
@@ -198,19 +201,19 @@ class SetReader:
         sizes = {"ipv4_addr": 8, "ipv6_addr": 32}
         return len(raw) == sizes.get(self.data.types[0], 0)
 
-    def _dressed(self, tree: Tree, key: Json) -> Json:
-        """With what an element has beside its key."""
-        told: Json = {"val": key}
+    def _with_attributes(self, tree: Tree, key: Json) -> Json:
+        """An element's key with its timeout, comment and counter."""
+        element: Json = {"val": key}
         if tree.get("timeout"):
-            told["timeout"] = tree["timeout"] // 1000
+            element["timeout"] = tree["timeout"] // 1000
         if tree.get("expiration"):
-            told["expires"] = tree["expiration"] // 1000
+            element["expires"] = tree["expiration"] // 1000
         if text := comment(tree.get("userdata", "")):
-            told["comment"] = text
-        for each in tree.get("expressions") or ([tree["expr"]] if "expr" in tree else []):
-            if counter := each.get("counter"):
-                told["counter"] = {"packets": counter["packets"], "bytes": counter["bytes"]}
-        return key if len(told) == 1 else {"elem": told}
+            element["comment"] = text
+        for expression in tree.get("expressions") or ([tree["expr"]] if "expr" in tree else []):
+            if counter := expression.get("counter"):
+                element["counter"] = {"packets": counter["packets"], "bytes": counter["bytes"]}
+        return key if len(element) == 1 else {"elem": element}
 
 
 def _order(value: bytes | None) -> int:

@@ -1,7 +1,7 @@
-"""Statements of nf_tables -> the JSON of ``nft -j``: what ``Delinearizer`` runs.
+"""Turn the statements of nf_tables into the JSON of ``nft -j``.
 
-Each takes the machine and the expression's tree, and puts a statement out. One that raises is kept
-as its tree.
+Each function takes the Delinearizer and the expression's tree, and adds a statement to its ``out``.
+An expression for which it raises an error is kept as its tree.
 """
 
 from __future__ import annotations
@@ -28,60 +28,60 @@ def _flags(bits: int) -> Json:
     return names[0] if len(names) == 1 else names
 
 
-def _ends(machine: Delinearizer, given: Tree, low: str, high: str, kind: str) -> Json:
-    first = machine.operand(given[low], kind)
-    if given.get(high, given[low]) == given[low]:
+def _ends(machine: Delinearizer, expr: Tree, low: str, high: str, kind: str) -> Json:
+    first = machine.operand(expr[low], kind)
+    if expr.get(high, expr[low]) == expr[low]:
         return first
-    return {"range": [first, machine.operand(given[high], kind)]}
+    return {"range": [first, machine.operand(expr[high], kind)]}
 
 
-def _nat(machine: Delinearizer, given: Tree) -> None:
-    family, kind = _FAMILIES[given["family"]]
-    bits = given.get("flags", 0)
-    told: Json = {"family": family} if machine.family == "inet" else {}
-    mapped = "reg_addr_min" in given and "map" in (machine.get(given["reg_addr_min"]).json or {})
-    both = mapped and " . " in machine.get(given["reg_addr_min"]).kind
+def _nat(machine: Delinearizer, expr: Tree) -> None:
+    family, kind = _FAMILIES[expr["family"]]
+    bits = expr.get("flags", 0)
+    options: Json = {"family": family} if machine.family == "inet" else {}
+    mapped = "reg_addr_min" in expr and "map" in (machine.get(expr["reg_addr_min"]).json or {})
+    both = mapped and " . " in machine.get(expr["reg_addr_min"]).kind
     if bits & _NETMAP and mapped:
-        told |= {"family": family, "addr": machine.operand(given["reg_addr_min"], kind)}
-        told |= {"flags": "netmap", "type_flags": "prefix"}
+        options |= {"family": family, "addr": machine.operand(expr["reg_addr_min"], kind)}
+        options |= {"flags": "netmap", "type_flags": "prefix"}
     elif both:
-        told |= {"family": family, "addr": machine.operand(given["reg_addr_min"], kind)}
+        options |= {"family": family, "addr": machine.operand(expr["reg_addr_min"], kind)}
     else:
-        if "reg_addr_min" in given:
-            told["addr"] = _ends(machine, given, "reg_addr_min", "reg_addr_max", kind)
-        told |= _port(machine, given)
+        if "reg_addr_min" in expr:
+            options["addr"] = _ends(machine, expr, "reg_addr_min", "reg_addr_max", kind)
+        options |= _port(machine, expr)
     if _flags(bits):
-        told["flags"] = _flags(bits)
-    machine.out.append({("snat", "dnat")[given["type"]]: told or None})
+        options["flags"] = _flags(bits)
+    machine.out.append({("snat", "dnat")[expr["type"]]: options or None})
 
 
-def _port(machine: Delinearizer, given: Tree) -> Json:
-    if "reg_proto_min" not in given:
+def _port(machine: Delinearizer, expr: Tree) -> Json:
+    if "reg_proto_min" not in expr:
         return {}
-    ends = _ends(machine, given, "reg_proto_min", "reg_proto_max", "inet_service")
+    ends = _ends(machine, expr, "reg_proto_min", "reg_proto_max", "inet_service")
     return {"port": ends}
 
 
 def _port_nat(name: str) -> Callable[[Delinearizer, Tree], None]:
-    def read(machine: Delinearizer, given: Tree) -> None:
-        told = _port(machine, given)
-        if _flags(given.get("flags", 0)):
-            told["flags"] = _flags(given["flags"])
-        machine.out.append({name: told or None})
+    def read(machine: Delinearizer, expr: Tree) -> None:
+        options = _port(machine, expr)
+        if _flags(expr.get("flags", 0)):
+            options["flags"] = _flags(expr["flags"])
+        machine.out.append({name: options or None})
 
     return read
 
 
-def _tproxy(machine: Delinearizer, given: Tree) -> None:
-    told: Json = {}
-    known = _FAMILIES.get(given["family"])
-    if known and machine.family == "inet":
-        told["family"] = known[0]
-    if "reg_addr" in given:
-        told["addr"] = machine.operand(given["reg_addr"], known[1] if known else "integer")
-    if "reg_port" in given:
-        told["port"] = machine.operand(given["reg_port"], "inet_service")
-    machine.out.append({"tproxy": told})
+def _tproxy(machine: Delinearizer, expr: Tree) -> None:
+    options: Json = {}
+    family = _FAMILIES.get(expr["family"])
+    if family and machine.family == "inet":
+        options["family"] = family[0]
+    if "reg_addr" in expr:
+        options["addr"] = machine.operand(expr["reg_addr"], family[1] if family else "integer")
+    if "reg_port" in expr:
+        options["port"] = machine.operand(expr["reg_port"], "inet_service")
+    machine.out.append({"tproxy": options})
 
 
 # --- verdicts with a reply, counters, rates -----------------------------------------------------
@@ -89,8 +89,8 @@ def _tproxy(machine: Delinearizer, given: Tree) -> None:
 _REJECTS = {"ip": ("icmp", "icmp_code"), "ip6": ("icmpv6", "icmpv6_code")}
 
 
-def _reject(machine: Delinearizer, given: Tree) -> None:
-    kind = given["type"]
+def _reject(machine: Delinearizer, expr: Tree) -> None:
+    kind = expr["type"]
     if kind == 1:
         machine.forget(TRANSPORT)
         machine.out.append({"reject": {"type": "tcp reset"}})
@@ -101,16 +101,16 @@ def _reject(machine: Delinearizer, given: Tree) -> None:
         name, codes = _REJECTS[machine.network]
         if machine.family not in _REJECTS:
             machine.forget(NETWORK)
-    code = NAMES[codes][given["icmp_code"]]
+    code = NAMES[codes][expr["icmp_code"]]
     machine.out.append({"reject": {"type": name, "expr": code}})
 
 
-def _counter(machine: Delinearizer, given: Tree) -> None:
-    machine.out.append({"counter": _counts(given)})
+def _counter(machine: Delinearizer, expr: Tree) -> None:
+    machine.out.append({"counter": _counts(expr)})
 
 
-def _counts(given: Tree) -> Json:
-    return {"packets": given.get("packets", 0), "bytes": given.get("bytes", 0)}
+def _counts(expr: Tree) -> Json:
+    return {"packets": expr.get("packets", 0), "bytes": expr.get("bytes", 0)}
 
 
 _PER = {1: "second", 60: "minute", 3600: "hour", 86400: "day", 604800: "week"}
@@ -124,36 +124,37 @@ def _bytes(count: int) -> tuple[int, str]:
     return count, "bytes"
 
 
-def _limit(machine: Delinearizer, given: Tree) -> None:
-    machine.out.append(limit(given))
+def _limit(machine: Delinearizer, expr: Tree) -> None:
+    machine.out.append(limit(expr))
 
 
-def limit(given: Tree) -> Json:
-    told: Json = {"rate": given["rate"], "burst": given.get("burst", 0)}
-    told["per"] = _PER[given["unit"]]
-    if given.get("flags", 0) & 1:
-        told["inv"] = True
-    if given.get("type") == 1:
-        told["rate"], told["rate_unit"] = _bytes(given["rate"])
-        told["burst"], told["burst_unit"] = _bytes(given.get("burst", 0))
-    return {"limit": told}
+def limit(expr: Tree) -> Json:
+    """The JSON of a limit."""
+    options: Json = {"rate": expr["rate"], "burst": expr.get("burst", 0)}
+    options["per"] = _PER[expr["unit"]]
+    if expr.get("flags", 0) & 1:
+        options["inv"] = True
+    if expr.get("type") == 1:
+        options["rate"], options["rate_unit"] = _bytes(expr["rate"])
+        options["burst"], options["burst_unit"] = _bytes(expr.get("burst", 0))
+    return {"limit": options}
 
 
-def _quota(machine: Delinearizer, given: Tree) -> None:
-    told: Json = {}
-    told["val"], told["val_unit"] = _bytes(given["bytes"])
-    if given.get("consumed"):
-        told["used"], told["used_unit"] = _bytes(given["consumed"])
-    if given.get("flags", 0) & 1:
-        told["inv"] = True
-    machine.out.append({"quota": told})
+def _quota(machine: Delinearizer, expr: Tree) -> None:
+    options: Json = {}
+    options["val"], options["val_unit"] = _bytes(expr["bytes"])
+    if expr.get("consumed"):
+        options["used"], options["used_unit"] = _bytes(expr["consumed"])
+    if expr.get("flags", 0) & 1:
+        options["inv"] = True
+    machine.out.append({"quota": options})
 
 
-def _connlimit(machine: Delinearizer, given: Tree) -> None:
-    told: Json = {"val": given["count"]}
-    if given.get("flags", 0) & 1:
-        told["inv"] = True
-    machine.out.append({"ct count": told})
+def _connlimit(machine: Delinearizer, expr: Tree) -> None:
+    options: Json = {"val": expr["count"]}
+    if expr.get("flags", 0) & 1:
+        options["inv"] = True
+    machine.out.append({"ct count": options})
 
 
 _LEVELS = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug", "audit")
@@ -167,32 +168,32 @@ _LOG_FLAGS = (
 _LOG_ALL, _LOG_WARN = 47, 4
 
 
-def _log(machine: Delinearizer, given: Tree) -> None:
-    told: Json = {key: given[key] for key in ("prefix", "group", "snaplen") if key in given}
-    if "qthreshold" in given:
-        told["queue-threshold"] = given["qthreshold"]
-    if "group" not in given and given.get("level", _LOG_WARN) != _LOG_WARN:
-        told["level"] = _LEVELS[given["level"]]
-    bits = given.get("flags", 0)
+def _log(machine: Delinearizer, expr: Tree) -> None:
+    options: Json = {key: expr[key] for key in ("prefix", "group", "snaplen") if key in expr}
+    if "qthreshold" in expr:
+        options["queue-threshold"] = expr["qthreshold"]
+    if "group" not in expr and expr.get("level", _LOG_WARN) != _LOG_WARN:
+        options["level"] = _LEVELS[expr["level"]]
+    bits = expr.get("flags", 0)
     names = [name for bit, name in _LOG_FLAGS if bits & bit]
     if bits == _LOG_ALL:
-        told["flags"] = "all"
+        options["flags"] = "all"
     elif names:
-        told["flags"] = names[0] if len(names) == 1 else names
-    machine.out.append({"log": told or None})
+        options["flags"] = names[0] if len(names) == 1 else names
+    machine.out.append({"log": options or None})
 
 
-def _queue(machine: Delinearizer, given: Tree) -> None:
-    told: Json = {}
-    first, total = given.get("num", 0), given.get("total", 1)
-    if "sreg_qnum" in given:
-        told["num"] = machine.operand(given["sreg_qnum"], "inet_service")
+def _queue(machine: Delinearizer, expr: Tree) -> None:
+    options: Json = {}
+    first, total = expr.get("num", 0), expr.get("total", 1)
+    if "sreg_qnum" in expr:
+        options["num"] = machine.operand(expr["sreg_qnum"], "inet_service")
     elif first or total > 1:
-        told["num"] = {"range": [first, first + total - 1]} if total > 1 else first
-    names = [name for bit, name in ((1, "bypass"), (2, "fanout")) if given.get("flags", 0) & bit]
+        options["num"] = {"range": [first, first + total - 1]} if total > 1 else first
+    names = [name for bit, name in ((1, "bypass"), (2, "fanout")) if expr.get("flags", 0) & bit]
     if names:
-        told["flags"] = names[0] if len(names) == 1 else names
-    machine.out.append({"queue": told or None})
+        options["flags"] = names[0] if len(names) == 1 else names
+    machine.out.append({"queue": options or None})
 
 
 # --- objects, sets, copies ----------------------------------------------------------------------
@@ -209,77 +210,77 @@ _OBJECTS = {
 }
 
 
-def _objref(machine: Delinearizer, given: Tree) -> None:
-    if "name" in given:
-        machine.out.append({_OBJECTS[given["type"]]: given["name"]})
+def _objref(machine: Delinearizer, expr: Tree) -> None:
+    if "name" in expr:
+        machine.out.append({_OBJECTS[expr["type"]]: expr["name"]})
         return
-    found = machine.sets[given["set"]]
-    _, key = machine.key(given["set_sreg"], found.size)
-    told = {"map": {"key": key, "data": found.shown}}
-    machine.out.append({_object_of(found): told})
+    set_info = machine.sets[expr["set"]]
+    _, key = machine.key(expr["set_sreg"], set_info.size)
+    options = {"map": {"key": key, "data": set_info.json}}
+    machine.out.append({_object_of(set_info): options})
 
 
-def _object_of(found: SetInfo) -> str:
-    """What an object map holds stands in its data's type, as ``object N``."""
-    return _OBJECTS[int(found.data[0].removeprefix("object "))]
+def _object_of(set_info: SetInfo) -> str:
+    """The kind of objects in an object map, which its data type holds as ``object N``."""
+    return _OBJECTS[int(set_info.data[0].removeprefix("object "))]
 
 
-def _dynset(machine: Delinearizer, given: Tree) -> None:
-    found = machine.sets[given["set"]]
-    _, key = machine.key(given["sreg_key"], found.size)
-    told: Json = {"op": ("add", "update", "delete")[given["op"]], "elem": key}
-    if given.get("timeout"):
-        told["elem"] = {"elem": {"val": key, "timeout": given["timeout"] // 1000}}
+def _dynset(machine: Delinearizer, expr: Tree) -> None:
+    set_info = machine.sets[expr["set"]]
+    _, key = machine.key(expr["sreg_key"], set_info.size)
+    options: Json = {"op": ("add", "update", "delete")[expr["op"]], "elem": key}
+    if expr.get("timeout"):
+        options["elem"] = {"elem": {"val": key, "timeout": expr["timeout"] // 1000}}
     name = "set"
-    if "sreg_data" in given:
-        name, told["data"] = "map", machine.operand(given["sreg_data"], " . ".join(found.data))
-    told[name] = found.shown
-    inner = given.get("expressions") or ([given["expr"]] if "expr" in given else [])
+    if "sreg_data" in expr:
+        name, options["data"] = "map", machine.operand(expr["sreg_data"], " . ".join(set_info.data))
+    options[name] = set_info.json
+    inner = expr.get("expressions") or ([expr["expr"]] if "expr" in expr else [])
     if inner:
-        told["stmt"] = [_inner(each) for each in inner]
-    machine.out.append({name: told})
+        options["stmt"] = [_inner(expression) for expression in inner]
+    machine.out.append({name: options})
 
 
-def _inner(each: Tree) -> Json:
-    ((name, given),) = each.items()
+def _inner(expression: Tree) -> Json:
+    ((name, expr),) = expression.items()
     if name == "counter":
         return {"counter": None}
     if name == "limit":
-        return limit(given)
+        return limit(expr)
     raise UnformattableValueError(name)
 
 
-def _dup(machine: Delinearizer, given: Tree) -> None:
-    told: Json = {"addr": machine.operand(given["sreg_addr"], machine.address_kind)}
-    if "sreg_dev" in given:
-        told["dev"] = machine.operand(given["sreg_dev"], "iface_index")
-    machine.out.append({"dup": told})
+def _dup(machine: Delinearizer, expr: Tree) -> None:
+    options: Json = {"addr": machine.operand(expr["sreg_addr"], machine.address_kind)}
+    if "sreg_dev" in expr:
+        options["dev"] = machine.operand(expr["sreg_dev"], "iface_index")
+    machine.out.append({"dup": options})
 
 
-def _fwd(machine: Delinearizer, given: Tree) -> None:
-    if "sreg_addr" in given:
+def _fwd(machine: Delinearizer, expr: Tree) -> None:
+    if "sreg_addr" in expr:
         raise UnformattableValueError("fwd")
-    machine.out.append({"fwd": {"dev": machine.operand(given["sreg_dev"], "iface_index")}})
+    machine.out.append({"fwd": {"dev": machine.operand(expr["sreg_dev"], "iface_index")}})
 
 
-def _flow(machine: Delinearizer, given: Tree) -> None:
-    machine.out.append({"flow": {"op": "add", "flowtable": f"@{given['table']}"}})
+def _flow(machine: Delinearizer, expr: Tree) -> None:
+    machine.out.append({"flow": {"op": "add", "flowtable": f"@{expr['table']}"}})
 
 
-def _synproxy(machine: Delinearizer, given: Tree) -> None:
-    bits = given.get("flags", 0)
-    told: Json = {}
+def _synproxy(machine: Delinearizer, expr: Tree) -> None:
+    bits = expr.get("flags", 0)
+    options: Json = {}
     if bits & 1:
-        told["mss"] = given["mss"]
+        options["mss"] = expr["mss"]
     if bits & 2:
-        told["wscale"] = given["wscale"]
+        options["wscale"] = expr["wscale"]
     names = [name for bit, name in ((8, "timestamp"), (4, "sack-perm")) if bits & bit]
     if names:
-        told["flags"] = names[0] if len(names) == 1 else names
-    machine.out.append({"synproxy": told or None})
+        options["flags"] = names[0] if len(names) == 1 else names
+    machine.out.append({"synproxy": options or None})
 
 
-def _notrack(machine: Delinearizer, given: Tree) -> None:
+def _notrack(machine: Delinearizer, expr: Tree) -> None:
     machine.out.append({"notrack": None})
 
 

@@ -1,6 +1,7 @@
-"""Lookups and generators of nf_tables -> the JSON of ``nft -j``: what ``Delinearizer`` runs.
+"""Turn the lookups and generators of nf_tables into the JSON of ``nft -j``.
 
-Each takes the machine and the expression's tree, and puts a value into a register, or a match out.
+Each function takes the Delinearizer and the expression's tree, and puts a value into a register or
+adds a match to ``out``.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kptrace.rules.byte_reader import unhex
+from kptrace.rules.byte_reader import decode_hex
 from kptrace.rules.nftables.delinearize import Delinearizer
 from kptrace.rules.nftables.header_fields import NETWORK
 from kptrace.rules.nftables.registers import Json, RegisterValue
@@ -16,42 +17,42 @@ from kptrace.rules.nftables.registers import Json, RegisterValue
 Tree = Mapping[str, Any]
 
 
-def _lookup(machine: Delinearizer, given: Tree) -> None:
-    found = machine.sets[given["set"]]
-    _, key = machine.key(given["sreg"], found.size)
-    if "dreg" not in given:
-        sign = "!=" if given.get("flags", 0) & 1 else "=="
-        machine.match(key, sign, found.shown)
-    elif given["dreg"] == 0:
-        machine.out.append({"vmap": {"key": key, "data": found.shown}})
+def _lookup(machine: Delinearizer, expr: Tree) -> None:
+    set_info = machine.sets[expr["set"]]
+    _, key = machine.key(expr["sreg"], set_info.size)
+    if "dreg" not in expr:
+        sign = "!=" if expr.get("flags", 0) & 1 else "=="
+        machine.match(key, sign, set_info.json)
+    elif expr["dreg"] == 0:
+        machine.out.append({"vmap": {"key": key, "data": set_info.json}})
     else:
-        told = {"map": {"key": key, "data": found.shown}}
-        machine.put(given["dreg"], RegisterValue(json=told, kind=" . ".join(found.data)))
+        options = {"map": {"key": key, "data": set_info.json}}
+        machine.put(expr["dreg"], RegisterValue(json=options, kind=" . ".join(set_info.data)))
 
 
-def _range(machine: Delinearizer, given: Tree) -> None:
-    loaded = machine.get(given["sreg"])
-    ends = [machine.right(unhex(given[end]), loaded) for end in ("from", "to")]
-    sign = "!=" if given["op"] == 1 else "=="
+def _range(machine: Delinearizer, expr: Tree) -> None:
+    loaded = machine.get(expr["sreg"])
+    ends = [machine.right(decode_hex(expr[end]), loaded) for end in ("from", "to")]
+    sign = "!=" if expr["op"] == 1 else "=="
     machine.match(machine.expression(loaded), sign, {"range": ends})
 
 
-def _numgen(machine: Delinearizer, given: Tree) -> None:
-    mode = ("inc", "random")[given["type"]]
-    told = {"mode": mode, "mod": given["modulus"], "offset": given.get("offset", 0)}
-    machine.put(given["dreg"], RegisterValue(json={"numgen": told}, kind="host"))
+def _numgen(machine: Delinearizer, expr: Tree) -> None:
+    mode = ("inc", "random")[expr["type"]]
+    options = {"mode": mode, "mod": expr["modulus"], "offset": expr.get("offset", 0)}
+    machine.put(expr["dreg"], RegisterValue(json={"numgen": options}, kind="host"))
 
 
-def _hash(machine: Delinearizer, given: Tree) -> None:
-    told: Json = {"mod": given["modulus"]}
-    if "seed" in given:
-        told["seed"] = given["seed"]
-    if given.get("offset"):
-        told["offset"] = given["offset"]
-    name = "symhash" if given.get("type") == 1 else "jhash"
+def _hash(machine: Delinearizer, expr: Tree) -> None:
+    options: Json = {"mod": expr["modulus"]}
+    if "seed" in expr:
+        options["seed"] = expr["seed"]
+    if expr.get("offset"):
+        options["offset"] = expr["offset"]
+    name = "symhash" if expr.get("type") == 1 else "jhash"
     if name == "jhash":
-        told["expr"] = machine.key(given["sreg"], given["len"])[1]
-    machine.put(given["dreg"], RegisterValue(json={name: told}, kind="host"))
+        options["expr"] = machine.key(expr["sreg"], expr["len"])[1]
+    machine.put(expr["dreg"], RegisterValue(json={name: options}, kind="host"))
 
 
 _FIB_FLAGS = ((1, "saddr"), (2, "daddr"), (4, "mark"), (8, "iif"), (16, "oif"))
@@ -59,21 +60,21 @@ _FIB_RESULTS = {1: ("oif", "iface_index"), 2: ("oifname", "ifname"), 3: ("type",
 _FIB_PRESENT = 32
 
 
-def _fib(machine: Delinearizer, given: Tree) -> None:
-    result, kind = _FIB_RESULTS[given["result"]]
-    flags = [name for bit, name in _FIB_FLAGS if given["flags"] & bit]
-    if given["flags"] & _FIB_PRESENT:
+def _fib(machine: Delinearizer, expr: Tree) -> None:
+    result, kind = _FIB_RESULTS[expr["result"]]
+    flags = [name for bit, name in _FIB_FLAGS if expr["flags"] & bit]
+    if expr["flags"] & _FIB_PRESENT:
         kind = "boolean"
-    told = {"fib": {"result": result, "flags": flags}}
-    machine.put(given["dreg"], RegisterValue(json=told, kind=kind))
+    options = {"fib": {"result": result, "flags": flags}}
+    machine.put(expr["dreg"], RegisterValue(json=options, kind=kind))
 
 
 _SOCKET = {0: ("transparent", "host"), 1: ("mark", "mark"), 2: ("wildcard", "host")}
 
 
-def _socket(machine: Delinearizer, given: Tree) -> None:
-    name, kind = _SOCKET[given["key"]]
-    machine.put(given["dreg"], RegisterValue(json={"socket": {"key": name}}, kind=kind))
+def _socket(machine: Delinearizer, expr: Tree) -> None:
+    name, kind = _SOCKET[expr["key"]]
+    machine.put(expr["dreg"], RegisterValue(json={"socket": {"key": name}}, kind=kind))
 
 
 _RT: dict[int, tuple[Json, str]] = {
@@ -85,9 +86,9 @@ _RT: dict[int, tuple[Json, str]] = {
 }
 
 
-def _rt(machine: Delinearizer, given: Tree) -> None:
-    told, kind = _RT[given["key"]]
-    machine.put(given["dreg"], RegisterValue(json={"rt": dict(told)}, kind=kind))
+def _rt(machine: Delinearizer, expr: Tree) -> None:
+    options, kind = _RT[expr["key"]]
+    machine.put(expr["dreg"], RegisterValue(json={"rt": dict(options)}, kind=kind))
 
 
 _TCP_OPTIONS = {2: "maxseg", 3: "window", 4: "sack-perm", 5: "sack", 8: "timestamp"}
@@ -105,20 +106,20 @@ _HEADERS = {0: "hbh", 43: "rt", 44: "frag", 60: "dst", 135: "mh"}
 _IPV6, _TCP = 0, 1
 
 
-def _exthdr(machine: Delinearizer, given: Tree) -> None:
-    names = {_IPV6: _HEADERS, _TCP: _TCP_OPTIONS}[given["op"]]
-    name = names[given["type"]]
-    key = "exthdr" if given["op"] == _IPV6 else "tcp option"
-    if given["op"] == _IPV6:
+def _exthdr(machine: Delinearizer, expr: Tree) -> None:
+    names = {_IPV6: _HEADERS, _TCP: _TCP_OPTIONS}[expr["op"]]
+    name = names[expr["type"]]
+    key = "exthdr" if expr["op"] == _IPV6 else "tcp option"
+    if expr["op"] == _IPV6:
         machine.imply(NETWORK, "ip6")
-    if given.get("flags", 0) & 1:
-        machine.put(given["dreg"], RegisterValue(json={key: {"name": name}}, kind="boolean"))
+    if expr.get("flags", 0) & 1:
+        machine.put(expr["dreg"], RegisterValue(json={key: {"name": name}}, kind="boolean"))
         return
-    told = {key: {"name": name, "field": _OPTION_FIELDS[name, given["offset"]]}}
-    if "sreg" in given:
-        machine.assign(told, "integer", given["sreg"])
+    options = {key: {"name": name, "field": _OPTION_FIELDS[name, expr["offset"]]}}
+    if "sreg" in expr:
+        machine.assign(options, "integer", expr["sreg"])
     else:
-        machine.put(given["dreg"], RegisterValue(json=told))
+        machine.put(expr["dreg"], RegisterValue(json=options))
 
 
 VALUES: dict[str, Callable[[Delinearizer, Tree], None]] = {

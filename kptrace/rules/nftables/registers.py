@@ -1,8 +1,7 @@
-"""nf_tables' registers: what is in them, and what it is called.
+"""The registers of nf_tables: their content, and the expression in nft's JSON for it.
 
-In: what loads put there. Out: expressions in nft's JSON, and ``out``, the statements so far.
-A register holds what was loaded last; the parts of a key lie side by side. Which header a load
-means follows from what was compared before; a comparison that a load implies is not printed.
+A register holds what was loaded last; the parts of a key are in consecutive registers. Which header
+a load means follows from what was compared before; a comparison that a load implies is not printed.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from kptrace.rules.nftables.data_types import (
     FLAGS,
     LENGTHS,
     UnformattableValueError,
-    flags,
-    integer,
-    printed,
+    decode_integer,
+    format_flags,
+    format_value,
 )
 from kptrace.rules.nftables.header_fields import BASES, LINK, NETWORK, TRANSPORT, Field, find
 
@@ -29,12 +28,14 @@ _FIRST_SMALL = 8  # NFT_REG32_00
 
 
 class RegisterValue(Value):
-    """What a register holds.
+    """The content of a register.
 
-    json: its expression; a load of a payload has none until it is known what it is compared with
-    kind: its type; ``raw``: the bytes of an immediate value
-    base, offset, length: a payload, in bits; ``mask``, ``xor``: what was done to it
-    big: nft has turned a number of the machine's order around
+    json: its expression; a payload has none until it is known what it is compared with
+    kind: its type
+    raw: the bytes of an immediate value
+    base, offset, length: of a payload, in bits
+    mask, xor: that were applied to it
+    big: a number of the machine's byte order was reversed to big-endian
     """
 
     json: Json = None
@@ -49,9 +50,11 @@ class RegisterValue(Value):
 
 
 class SetInfo(Value):
-    """A set as the rule needs it. ``data``: the type of what a map gives; empty: it is a set.
+    """A set that a rule names.
 
-    elements: of an anonymous set, as nft -j has them
+    types, size: of the key, in bytes
+    data: the types of a map's data; empty: it is a set
+    elements: of an anonymous set, in the JSON of ``nft -j``
     """
 
     name: str
@@ -62,12 +65,20 @@ class SetInfo(Value):
     elements: tuple[Any, ...] = ()
 
     @property
-    def shown(self) -> Json:
+    def json(self) -> Json:
+        """The set as a rule names it."""
         return {"set": list(self.elements)} if self.anonymous else f"@{self.name}"
 
 
 class Registers:
-    """Of one rule. ``sets``: those that it names; ``interfaces``: by index."""
+    """The registers of one rule.
+
+    sets: that the rule names
+    interfaces: names by index
+    headers: the header at each base, as far as it is known
+    implied: for each base the index in ``out`` of the comparison that implies its header
+    out: the statements so far; None for one that is not printed
+    """
 
     def __init__(
         self, family: str, sets: Mapping[str, SetInfo], interfaces: Mapping[int, str]
@@ -84,7 +95,7 @@ class Registers:
 
     @property
     def network(self) -> str:
-        """The header at the network base, as far as it is known."""
+        """The network header; empty if it is not known."""
         return self.headers.get(NETWORK, "")
 
     @property
@@ -92,7 +103,7 @@ class Registers:
         return "ipv6_addr" if self.network == "ip6" else "ipv4_addr"
 
     def settle(self) -> None:
-        """A statement that is no comparison: what was compared before it is printed."""
+        """A statement that is no comparison follows: the comparisons before it are printed."""
         self.implied.clear()
 
     def match(self, left: Json, op: str, right: Json) -> None:
@@ -122,7 +133,7 @@ class Registers:
         return parts, shown[0] if len(shown) == 1 else {"concat": shown}
 
     def _begins(self, parts: Sequence[RegisterValue], first: int, word: int) -> bool:
-        """Whether a part begins at this word: not inside the one before."""
+        """Whether a part of a key begins at this word, and not inside the part before."""
         taken = first
         for part in parts:
             taken += max(1, (_size(part) + 3) // 4)
@@ -131,7 +142,7 @@ class Registers:
     # --- expressions --------------------------------------------------------------------------
 
     def expression(self, loaded: RegisterValue) -> Json:
-        """What it is called where it is used as a value."""
+        """The expression for a register that is used as a value."""
         shown = self.payload_name(loaded) if loaded.base >= 0 else loaded.json
         if not loaded.mask:
             return shown
@@ -146,8 +157,8 @@ class Registers:
             base = BASES.get(loaded.base)
             if base is None:
                 raise UnformattableValueError("payload")
-            where = {"base": base, "offset": loaded.offset, "len": loaded.length}
-            return {"payload": where}
+            payload = {"base": base, "offset": loaded.offset, "len": loaded.length}
+            return {"payload": payload}
         return named(field)
 
     def field(self, loaded: RegisterValue) -> Field | None:
@@ -158,7 +169,7 @@ class Registers:
         return self.headers.get(base, "th" if base == TRANSPORT else "")
 
     def part(self, loaded: RegisterValue) -> Field | None:
-        """The field of some bits that the mask leaves."""
+        """The field of the bits that the mask leaves."""
         if any(loaded.xor):
             return None
         bits = f"{int.from_bytes(loaded.mask, 'big'):0{len(loaded.mask) * 8}b}"
@@ -169,11 +180,11 @@ class Registers:
         return find(self.header(loaded.base), offset, len(inside))
 
     def _masked(self, shown: Json, loaded: RegisterValue) -> Json:
-        """(x & mask) ^ xor, with an ``|`` where the two say so (netlink_parse_bitwise)."""
+        """(x & mask) ^ xor, with an ``|`` for bits that are always set (netlink_parse_bitwise)."""
         kind, size = loaded.kind, len(loaded.mask)
         everything = (1 << size * 8) - 1
-        mask = integer(loaded.mask, kind, loaded.big)
-        xor = integer(loaded.xor, kind, loaded.big)
+        mask = decode_integer(loaded.mask, kind, loaded.big)
+        xor = decode_integer(loaded.xor, kind, loaded.big)
         either = (mask & xor) ^ xor
         xor &= mask
         mask |= either
@@ -184,23 +195,23 @@ class Registers:
 
     def _number(self, number: int, kind: str, size: int, big: bool) -> Json:
         if kind in FLAGS:
-            return flags(number, kind)
+            return format_flags(number, kind)
         if kind in ("ipv4_addr", "ipv6_addr", "ether_addr"):
-            return printed(number.to_bytes(size, "big"), kind, self.interfaces)
+            return format_value(number.to_bytes(size, "big"), kind, self.interfaces)
         return number
 
     def value(self, raw: bytes, loaded: RegisterValue) -> Json:
-        return printed(raw, loaded.kind, self.interfaces, loaded.big)
+        return format_value(raw, loaded.kind, self.interfaces, loaded.big)
 
     def right(self, raw: bytes, loaded: RegisterValue) -> Json:
-        """What is compared with; bytes of a type that is not known stay bytes."""
+        """The right side of a comparison; bytes of an unknown type stay bytes."""
         try:
             return self.value(raw, loaded)
         except UnformattableValueError:
             return {"bytes": raw.hex()}
 
     def imply(self, base: int, header: str) -> None:
-        """A field of this header was used: what made that clear need not be printed."""
+        """A field of this header was used, so the comparison that implies it is not printed."""
         if base not in self.implied or self.headers.get(base) != header:
             return
         place, by = self.implied[base]
@@ -210,18 +221,20 @@ class Registers:
         del self.implied[base]
 
     def forget(self, base: int) -> None:
-        """A statement implies what was compared (``reject with tcp reset``)."""
+        """A statement implies the header (``reject with tcp reset``): its comparison is not
+        printed.
+        """
         if base in self.implied:
             self.out[self.implied.pop(base)[0]] = None
 
 
 def _word(register: int) -> int:
-    """Registers 1 to 4 are four words each, those from 8 on one."""
+    """The first word of a register: registers 1 to 4 have four words, those from 8 on one."""
     return (register - 1) * _WORDS if register < _FIRST_SMALL else register - _FIRST_SMALL
 
 
 def _size(loaded: RegisterValue) -> int:
-    """Bytes in registers."""
+    """The size in bytes."""
     return loaded.length // 8 if loaded.base >= 0 else LENGTHS.get(loaded.kind, 4)
 
 

@@ -1,8 +1,8 @@
-"""One rule of ``nft -j`` JSON -> the line that ``nft list ruleset`` prints for it.
+"""Format a rule of ``nft -j`` JSON as ``nft list ruleset`` prints it.
 
-A person finds the rule on the node by these words. What is not in the tables stays JSON.
-The forms are nft's own (``*_stmt_print``, ``*_expr_print``), among them its habit of leaving out
-``addr . port`` where a map gives both.
+A person finds the rule on the node by this text. A statement without an entry in the table stays
+JSON. The forms are those of nft (``*_stmt_print``, ``*_expr_print``); like nft they leave out
+``addr . port`` if a map gives both.
 """
 
 from __future__ import annotations
@@ -10,45 +10,49 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from kptrace.rules.nftables.json_expressions import VERDICTS, Json, single
+from kptrace.rules.nftables.json_expressions import VERDICTS, Json, only_item
 
 
 def line(statements: Sequence[Json], family: str, comment: str = "") -> str:
-    """A reject that gives the family's default reason is printed without it."""
+    """The text of a rule. A reject with the default reason of its family is printed without it."""
     usual = {"type": _REASONS.get(family, "icmpx"), "expr": "port-unreachable"}
-    words = ["reject" if each == {"reject": usual} else statement(each) for each in statements]
+    parts = ["reject" if item == {"reject": usual} else statement(item) for item in statements]
     if comment:
-        words.append(f'comment "{comment}"')
-    return " ".join(words)
+        parts.append(f'comment "{comment}"')
+    return " ".join(parts)
 
 
 _REASONS = {"ip": "icmp", "ip6": "icmpv6"}
 
 
-def statement(given: Json) -> str:
-    name, value = single(given)
+def statement(tree: Json) -> str:
+    """The text of one statement."""
+    name, value = only_item(tree)
     printer = _STATEMENTS.get(name)
     try:
         if printer is not None:
             return printer(value)
     except (LookupError, TypeError, ValueError, AttributeError):
         pass
-    return json.dumps(given, sort_keys=True)
+    return json.dumps(tree, sort_keys=True)
 
 
-def expression(given: Json, kind: str = "") -> str:
-    """``kind``: what it is compared with; marks are printed in hexadecimal, names in quotes."""
-    if isinstance(given, bool):
-        return "exists" if given else "missing"
-    if isinstance(given, int):
-        return f"0x{given:08x}" if kind.endswith(" mark") else str(given)
-    if isinstance(given, str):
-        return f'"{given}"' if kind in _QUOTED and not given.startswith("@") else given
-    if isinstance(given, list):
-        return ",".join(expression(each, kind) for each in given)
-    name, value = single(given)
+def expression(tree: Json, kind: str = "") -> str:
+    """The text of an expression.
+
+    ``kind``: the field that it is compared with; marks are in hexadecimal, names in quotes.
+    """
+    if isinstance(tree, bool):
+        return "exists" if tree else "missing"
+    if isinstance(tree, int):
+        return f"0x{tree:08x}" if kind.endswith(" mark") else str(tree)
+    if isinstance(tree, str):
+        return f'"{tree}"' if kind in _QUOTED and not tree.startswith("@") else tree
+    if isinstance(tree, list):
+        return ",".join(expression(item, kind) for item in tree)
+    name, value = only_item(tree)
     printer = _EXPRESSIONS.get(name)
-    return printer(value, kind) if printer else json.dumps(given, sort_keys=True)
+    return printer(value, kind) if printer else json.dumps(tree, sort_keys=True)
 
 
 _NAMES = ("iifname", "oifname", "iif", "oif", "meta ibrname", "meta obrname")
@@ -60,12 +64,12 @@ _BITMASKS = ("ct state", "ct status", "tcp flags")
 # --- expressions ------------------------------------------------------------------------------
 
 
-def _kind(given: Json) -> str:
-    """The field whose values an expression has, as printed."""
-    name, value = single(given)
+def _kind(tree: Json) -> str:
+    """The text of the field whose values an expression has."""
+    name, value = only_item(tree)
     if name in _BINARY:
         return _kind(value[0])
-    return expression(given) if name in ("meta", "ct", "payload") else ""
+    return expression(tree) if name in ("meta", "ct", "payload") else ""
 
 
 def _meta(value: Json, kind: str) -> str:
@@ -84,52 +88,52 @@ def _ct(value: Json, kind: str) -> str:
 
 def _binary(sign: str) -> Callable[[Json, str], str]:
     def show(value: Json, kind: str) -> str:
-        own = _kind(value[0]) or kind
-        return f" {sign} ".join(_operand(each, own, _BINARY[sign]) for each in value)
+        left_kind = _kind(value[0]) or kind
+        return f" {sign} ".join(_operand(item, left_kind, _BINARY[sign]) for item in value)
 
     return show
 
 
-def _operand(given: Json, kind: str, binding: int) -> str:
-    if isinstance(given, list):
-        return "(" + " | ".join(expression(each, kind) for each in given) + ")"
-    text = expression(given, kind)
-    return f"({text})" if _BINARY.get(single(given)[0], 0) > binding else text
+def _operand(tree: Json, kind: str, binding: int) -> str:
+    if isinstance(tree, list):
+        return "(" + " | ".join(expression(item, kind) for item in tree) + ")"
+    text = expression(tree, kind)
+    return f"({text})" if _BINARY.get(only_item(tree)[0], 0) > binding else text
 
 
 def _set(value: Json, kind: str) -> str:
     if not value:
         return "{ }"
-    return "{ " + ", ".join(_element(each, kind) for each in value) + " }"
+    return "{ " + ", ".join(_element(item, kind) for item in value) + " }"
 
 
-def _element(given: Json, kind: str) -> str:
-    return expression(given, kind)
+def _element(tree: Json, kind: str) -> str:
+    return expression(tree, kind)
 
 
-def _pair(given: Json, key: str, data: str) -> str:
-    return f"{expression(given[0], key)} : {_datum(given[1], data)}"
+def _pair(tree: Json, key: str, data: str) -> str:
+    return f"{expression(tree[0], key)} : {_datum(tree[1], data)}"
 
 
-def _datum(given: Json, kind: str = "") -> str:
-    if isinstance(given, dict) and single(given)[0] in VERDICTS:
-        return statement(given)
-    return expression(given, kind)
+def _datum(tree: Json, kind: str = "") -> str:
+    if isinstance(tree, dict) and only_item(tree)[0] in VERDICTS:
+        return statement(tree)
+    return expression(tree, kind)
 
 
 def _elem(value: Json, kind: str) -> str:
-    words = [expression(value["val"], kind)]
+    parts = [expression(value["val"], kind)]
     if "timeout" in value:
-        words.append(f"timeout {duration(value['timeout'])}")
+        parts.append(f"timeout {duration(value['timeout'])}")
     if "expires" in value:
-        words.append(f"expires {duration(value['expires'])}")
+        parts.append(f"expires {duration(value['expires'])}")
     if "comment" in value:
-        words.append(f'comment "{value["comment"]}"')
-    return " ".join(words)
+        parts.append(f'comment "{value["comment"]}"')
+    return " ".join(parts)
 
 
 def duration(seconds: int) -> str:
-    """``3h``, ``1d2h``: as nft prints times."""
+    """A number of seconds as nft prints times: ``3h``, ``1d2h``."""
     units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
     text = ""
     for unit, size in units:
@@ -145,10 +149,10 @@ def _numgen(value: Json, kind: str) -> str:
 
 def _hash(name: str) -> Callable[[Json, str], str]:
     def show(value: Json, kind: str) -> str:
-        words = [name, *([expression(value["expr"])] if "expr" in value else [])]
-        words.append(f"mod {value['mod']}")
-        words += [f"{key} {value[key]}" for key in ("seed", "offset") if value.get(key)]
-        return " ".join(words)
+        parts = [name, *([expression(value["expr"])] if "expr" in value else [])]
+        parts.append(f"mod {value['mod']}")
+        parts += [f"{key} {value[key]}" for key in ("seed", "offset") if value.get(key)]
+        return " ".join(parts)
 
     return show
 
@@ -160,10 +164,10 @@ def _fib(value: Json, kind: str) -> str:
 
 def _mapping(word: str) -> Callable[[Json, str], str]:
     def show(value: Json, kind: str) -> str:
-        own = _kind(value["key"])
-        name, given = single(value["data"])
-        pairs = ", ".join(_pair(each, own, kind) for each in given) if name == "set" else ""
-        data = f"{{ {pairs} }}" if pairs else expression(value["data"], own)
+        key_kind = _kind(value["key"])
+        name, tree = only_item(value["data"])
+        pairs = ", ".join(_pair(item, key_kind, kind) for item in tree) if name == "set" else ""
+        data = f"{{ {pairs} }}" if pairs else expression(value["data"], key_kind)
         return f"{expression(value['key'])} {word} {data}"
 
     return show
@@ -176,9 +180,9 @@ _EXPRESSIONS: dict[str, Callable[[Json, str], str]] = {
     "rt": lambda value, _: f"rt {value['key']}",
     "socket": lambda value, _: f"socket {value['key']}",
     "exthdr": lambda value, _: " ".join(["exthdr", value["name"], value.get("field", "")]).strip(),
-    "concat": lambda value, kind: " . ".join(expression(each, kind) for each in value),
+    "concat": lambda value, kind: " . ".join(expression(item, kind) for item in value),
     "prefix": lambda value, _: f"{value['addr']}/{value['len']}",
-    "range": lambda value, kind: "-".join(expression(each, kind) for each in value),
+    "range": lambda value, kind: "-".join(expression(item, kind) for item in value),
     "set": _set,
     "elem": _elem,
     "map": _mapping("map"),
@@ -195,11 +199,11 @@ _EXPRESSIONS: dict[str, Callable[[Json, str], str]] = {
 def _match(value: Json) -> str:
     left, right, op = value["left"], value["right"], value["op"]
     kind = _kind(left)
-    name, operands = single(left)
+    name, operands = only_item(left)
     if name == "&" and kind in _BITMASKS and op in ("==", "!=") and not isinstance(right, int):
         sign = "!= " if op == "!=" else ""
-        wanted, mask = expression(right, kind), expression(operands[1], kind)
-        return f"{expression(operands[0])} {sign}{wanted} / {mask}"
+        expected, mask = expression(right, kind), expression(operands[1], kind)
+        return f"{expression(operands[0])} {sign}{expected} / {mask}"
     shown = op
     if op == "in" or (op == "==" and not _says_equal(left, right, kind)):
         shown = ""
@@ -207,8 +211,8 @@ def _match(value: Json) -> str:
 
 
 def _says_equal(left: Json, right: Json, kind: str) -> bool:
-    """nft prints ``==`` only where leaving it out would mean "has one of these bits"."""
-    return single(left)[0] in _BINARY or (kind in _BITMASKS and not isinstance(right, dict))
+    """Whether nft prints ``==``: only if leaving it out would mean "has one of these bits"."""
+    return only_item(left)[0] in _BINARY or (kind in _BITMASKS and not isinstance(right, dict))
 
 
 def _target(name: str) -> Callable[[Json], str]:
@@ -222,17 +226,17 @@ def _flags(value: Json) -> list[str]:
 
 def _nat(name: str) -> Callable[[Json], str]:
     def show(value: Json) -> str:
-        given = value or {}
-        words = [name, *([given["family"]] if "family" in given else [])]
-        netmap = "netmap" in (given.get("flags") or ())
-        words += ["prefix"] if netmap else []
-        address = expression(given["addr"]) if "addr" in given else ""
-        port = f":{expression(given['port'])}" if "port" in given else ""
+        options = value or {}
+        parts = [name, *([options["family"]] if "family" in options else [])]
+        netmap = "netmap" in (options.get("flags") or ())
+        parts += ["prefix"] if netmap else []
+        address = expression(options["addr"]) if "addr" in options else ""
+        port = f":{expression(options['port'])}" if "port" in options else ""
         if ":" in address and port and " " not in address:
             address = f"[{address}]"
         if address or port:
-            words.append(f"to {address}{port}")
-        return " ".join([*words, *(flag for flag in _flags(given) if flag != "netmap")])
+            parts.append(f"to {address}{port}")
+        return " ".join([*parts, *(flag for flag in _flags(options) if flag != "netmap")])
 
     return show
 
@@ -264,17 +268,17 @@ def _limit(value: Json) -> str:
 def _update(value: Json) -> str:
     name = value.get("set") or value["map"]
     data = f" : {_datum(value['data'])}" if "data" in value else ""
-    extra = "".join(f" {statement(each)}" for each in value.get("stmt", ()))
+    extra = "".join(f" {statement(item)}" for item in value.get("stmt", ()))
     return f"{value['op']} {name} {{ {expression(value['elem'])}{extra}{data} }}"
 
 
 def _log(value: Json) -> str:
-    given = value or {}
-    words = ["log"]
+    options = value or {}
+    parts = ["log"]
     for key in ("prefix", "group", "snaplen", "queue-threshold", "level"):
-        if key in given:
-            words.append(f'prefix "{given[key]}"' if key == "prefix" else f"{key} {given[key]}")
-    return " ".join([*words, *(f"flags {flag}" for flag in _flags(given))])
+        if key in options:
+            parts.append(f'prefix "{options[key]}"' if key == "prefix" else f"{key} {options[key]}")
+    return " ".join([*parts, *(f"flags {flag}" for flag in _flags(options))])
 
 
 def _mangle(value: Json) -> str:
@@ -286,9 +290,9 @@ def _tproxy(value: Json) -> str:
 
 
 def _queue(value: Json) -> str:
-    given = value or {}
-    flags = " ".join(["flags", *_flags(given)]) if given.get("flags") else ""
-    number = f"to {expression(given['num'])}" if "num" in given else ""
+    options = value or {}
+    flags = " ".join(["flags", *_flags(options)]) if options.get("flags") else ""
+    number = f"to {expression(options['num'])}" if "num" in options else ""
     return " ".join(word for word in ("queue", flags, number) if word)
 
 

@@ -59,8 +59,8 @@ def _classify(killed: PacketDropped, skb: Skb) -> tuple[Outcome, CauseId]:
         return Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING
     if killed.ref.table == "kube-proxy" and killed.ref.chain == "cluster-ips-check":
         return Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING
-    from kptrace.rules.policy_chains import is_policy  # few packets are killed
+    from kptrace.rules.policy_chains import is_policy_chain  # few packets are killed
 
-    if is_policy(killed.ref.chain):
+    if is_policy_chain(killed.ref.chain):
         return refused, CauseId.POLICY_DROP
     return refused, CauseId.RULE_REJECT if killed.reply else CauseId.RULE_DROP

@@ -48,7 +48,7 @@ from kptrace.rules.model.expressions import (
     Verdict,
 )
 from kptrace.rules.model.ruleset import Rule
-from kptrace.rules.model.sets import Element, SetElements, holds, places
+from kptrace.rules.model.sets import Element, SetElements, key_parts, pattern_matches
 from kptrace.simulate.branching import BranchPoints
 from kptrace.simulate.ip.routing import (
     RouteQuery,
@@ -187,12 +187,12 @@ class EvalContext(msgspec.Struct):
                     return None
                 if isinstance(left, (tuple, frozenset)):
                     return False
-                return holds(right, left)
+                return pattern_matches(right, left)
         other = self.value(right)
         return None if isinstance(other, MissingField) else left == other
 
     def _member(self, left: Plain, ref: SetRef) -> bool | None:
-        named_set = self.snapshot.ruleset.named(self.rule, ref)
+        named_set = self.snapshot.ruleset.referenced_set(self.rule, ref)
         if named_set is None or isinstance(left, frozenset):
             return None
         element = _find_element(left if isinstance(left, tuple) else (left,), named_set.members)
@@ -285,7 +285,7 @@ class EvalContext(msgspec.Struct):
                 if inside:
                     return entry
             return ABSENT
-        named_map = self.snapshot.ruleset.named(self.rule, entries)
+        named_map = self.snapshot.ruleset.referenced_set(self.rule, entries)
         if named_map is None or isinstance(key, frozenset):
             return UNKNOWN
         return _find_element(key if isinstance(key, tuple) else (key,), named_map.members)
@@ -345,8 +345,10 @@ def _find_element(key: Keyed, members: SetElements) -> Element | MissingField:
     known = tuple(part for part in key if not isinstance(part, MissingField))
     if len(known) == len(key):
         return members.lookup(known) or ABSENT
-    like = members.like(tuple(None if isinstance(part, MissingField) else part for part in key))
-    possible = any(_may_hold(places(element.key), key) for element in like)
+    like = members.matching_pattern(
+        tuple(None if isinstance(part, MissingField) else part for part in key)
+    )
+    possible = any(_may_hold(key_parts(element.key), key) for element in like)
     return UNKNOWN if possible else ABSENT
 
 
@@ -354,7 +356,9 @@ def _may_hold(parts: tuple[Expr, ...], key: Keyed) -> bool:
     if len(parts) != len(key):
         return True
     pairs = zip(parts, key, strict=True)
-    return all(isinstance(value, MissingField) or holds(part, value) for part, value in pairs)
+    return all(
+        isinstance(value, MissingField) or pattern_matches(part, value) for part, value in pairs
+    )
 
 
 def _any_true(truths: Iterable[bool | None]) -> bool | None:

@@ -119,7 +119,7 @@ class Ipvs(msgspec.Struct):
         """The server that an earlier connection bound the client to, if it still may have it: also
         one of weight 0, unless a sysctl (kube-proxy sets it) forbids that (ip_vs_check_template).
         """
-        binding = service.binding(client)
+        binding = service.client_binding(client)
         server = _bound_server(service, binding) if binding else None
         if binding is None or server is None:
             return None
@@ -217,7 +217,7 @@ def _bound_server(service: VirtualService, bound: PersistentClient) -> RealServe
 
 def persistence_description(service: VirtualService, server: RealServer, client: str) -> str:
     """Why this one, where the client was there before; empty: it was not, or is kept elsewhere."""
-    binding = service.binding(client)
+    binding = service.client_binding(client)
     if binding is None or _bound_server(service, binding) is not server:
         return ""
     where = _endpoint_text(server.address, server.port)

@@ -133,7 +133,7 @@ OTHERS = [
         "-p udp -m udp --dport 4789 -m u32 --u32 x -j DROP",
         "drops it because udp port is 4789 and perhaps -m u32 --u32 x",
     ),
-    ("INPUT", "-j FANCY --x 1", "does what is not known here: -j FANCY --x 1"),
+    ("INPUT", "-j FANCY --x 1", "does something unknown: -j FANCY --x 1"),
     ("INPUT", "", "counts it"),
 ]
 

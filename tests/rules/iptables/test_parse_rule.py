@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kptrace.rules.iptables.parse_rule import ParsedRule, compile_words
-from kptrace.rules.iptables.save import split_words
+from kptrace.rules.iptables.parse_rule import ParsedRule, parse_rule_args
+from kptrace.rules.iptables.save import split_args
 from kptrace.rules.model.expressions import (
     AnonymousSet,
     AnyOf,
@@ -62,7 +62,7 @@ def find_set(name: str) -> Set | None:
 
 def compiled(text: str, family: str = "ip") -> ParsedRule:
     chains = {"KUBE-SVC-X", "KUBE-MARK-MASQ"}
-    return compile_words(split_words(text), family, chains.__contains__, find_set)
+    return parse_rule_args(split_args(text), family, chains.__contains__, find_set)
 
 
 def f(key: str) -> Field:
@@ -478,4 +478,4 @@ def test_words_that_end_early(text: str) -> None:
 @pytest.mark.parametrize("text", ['"open', 'a"b', '"x"y', '-m comment --comment "x'])
 def test_quotes_that_do_not_close(text: str) -> None:
     with pytest.raises(ValueError):
-        split_words(text)
+        split_args(text)

@@ -52,7 +52,7 @@ def test_all_ready_endpoints_wherever_they_are() -> None:
     found = here(WEB, ep(2, "node-b"), ep(1))
     assert numbers(found.cluster) == [1, 2]
     assert found.local == ()
-    assert found.left_out == ()
+    assert found.excluded == ()
     assert found.any_endpoints
 
 
@@ -71,13 +71,13 @@ def test_only_endpoints_of_this_port_protocol_and_family() -> None:
         replace(ep(5), port=0),
     )
     assert numbers(found.cluster) == [1]
-    assert found.left_out == ()  # these are not this port's at all
+    assert found.excluded == ()  # these are not this port's at all
 
 
 def test_not_ready_endpoints_are_left_out_with_the_reason() -> None:
     found = here(WEB, ep(1), ep(2, **NOT_READY), ep(3, **TERMINATING), ep(4, **GONE))
     assert numbers(found.cluster) == [1]
-    assert [one.why for one in found.left_out] == [
+    assert [one.reason for one in found.excluded] == [
         "it is not ready",
         "it is terminating, and ready endpoints exist",
         "it is terminating and serves no more",
@@ -103,7 +103,7 @@ def test_internal_policy_local_takes_the_nodes_own() -> None:
     found = here(service, ep(1), ep(2, "node-b"))
     assert numbers(found.internal(service)) == [1]
     assert (found.uses_cluster, found.uses_local, found.cluster) == (False, True, ())
-    assert [one.why for one in found.left_out] == [
+    assert [one.reason for one in found.excluded] == [
         "it is not on node-a, and the traffic policy is Local"
     ]
 
@@ -152,7 +152,9 @@ def test_zone_hints_three_in_the_api_two_in_the_rules() -> None:
     found = here(WEB, *ZONED)
     assert numbers(found.cluster) == [1, 2]
     assert found.topology == "PreferSameZone"
-    assert [one.why for one in found.left_out] == ["its topology hint is for zone z2, this is z1"]
+    assert [one.reason for one in found.excluded] == [
+        "its topology hint is for zone z2, this is z1"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ def test_node_hints_come_before_zone_hints_and_fall_back_to_them() -> None:
     )
     found = here(WEB, *both)
     assert (numbers(found.cluster), found.topology) == ([1], "PreferSameNode")
-    assert found.left_out[0].why == "its topology hint is for node node-c, this is node-a"
+    assert found.excluded[0].reason == "its topology hint is for node node-c, this is node-a"
     assert numbers(here(WEB, *both[1:]).cluster) == [2]
 
 
@@ -245,9 +247,9 @@ def test_every_endpoint_is_programmed_or_has_its_reason(
 ) -> None:
     service = replace(service, internal_policy=internal, external_policy=external)
     found = here(service, *endpoints, zone=zone)
-    out = [one.endpoint for one in found.left_out]
+    out = [one.endpoint for one in found.excluded]
     assert sorted([*found.reachable, *out], key=repr) == sorted(endpoints, key=repr)
-    assert all(one.why for one in found.left_out)
+    assert all(one.reason for one in found.excluded)
     assert set(found.reachable) == {*found.cluster, *found.local}
     assert all(one.node == "node-a" for one in found.local)
     # kube-proxy: "if there are any Ready endpoints anywhere, we are guaranteed to get one"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kptrace.rules.live.consistency import changed, spans_generations, unchanged_since
+from kptrace.rules.live.consistency import changed_queries, spans_generations, unchanged_since
 from kptrace.rules.live.queries import TABLES
 
 CHAIN, OTHER = "rules/nft/ip/nat/chain/A.json", "rules/nft/ip/nat/chain/B.json"
@@ -63,7 +63,7 @@ def test_a_legacy_table_counts_no_changes() -> None:
     ids=("counters", "order", "a client that is remembered", "counters of elements"),
 )
 def test_what_passes_with_the_traffic_is_no_change(before: str, after: str) -> None:
-    assert list(changed({CHAIN: before}, {CHAIN: after})) == []
+    assert list(changed_queries({CHAIN: before}, {CHAIN: after})) == []
 
 
 @pytest.mark.parametrize(
@@ -71,22 +71,22 @@ def test_what_passes_with_the_traffic_is_no_change(before: str, after: str) -> N
     [(chain(), chain(chain="C")), (elements({"key": "01"}), elements({"key": "02"}))],
 )
 def test_a_rule_or_an_element_that_is_another_is(before: str, after: str) -> None:
-    (part,) = changed({SET: before, CHAIN: chain()}, {SET: after, CHAIN: chain(8)})
+    (part,) = changed_queries({SET: before, CHAIN: chain()}, {SET: after, CHAIN: chain(8)})
     assert part.name == "s"
 
 
 def test_all_tables_and_what_was_not_told_again_are_not_compared() -> None:
     before = {TABLES: '{"tables": [1]}', CHAIN: chain(), "ip-link.json": "[1]"}
-    assert list(changed(before, {TABLES: '{"tables": [2]}', "ip-link.json": "[]"})) == []
+    assert list(changed_queries(before, {TABLES: '{"tables": [2]}', "ip-link.json": "[]"})) == []
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "no JSON", '{"a":' * 900 + "1" + "}" * 900, "7"])
 def test_hostile_texts(text: str) -> None:
     assert not spans_generations({CHAIN: text, OTHER: text})
-    list(changed({CHAIN: text}, {CHAIN: chain()}))
-    list(changed({CHAIN: chain()}, {CHAIN: text}))
+    list(changed_queries({CHAIN: text}, {CHAIN: chain()}))
+    list(changed_queries({CHAIN: chain()}, {CHAIN: text}))
 
 
 def test_elements_that_are_no_list() -> None:
     odd = '{"elements": 7}'
-    assert [part.name for part in changed({SET: odd}, {SET: elements()})] == ["s"]
+    assert [part.name for part in changed_queries({SET: odd}, {SET: elements()})] == ["s"]

@@ -70,9 +70,9 @@ def test_a_reference_means_the_rules_own_table_or_an_ipset() -> None:
         ]
     )
     rule = Rule(table=NFT, chain="c", number=1, text="")
-    assert ruleset.named(rule, SetRef(name="s")) == own
-    assert ruleset.named(rule, SetRef(name="s", ipset=True)) == ipset
-    assert ruleset.named(rule, SetRef(name="x")) is None
+    assert ruleset.referenced_set(rule, SetRef(name="s")) == own
+    assert ruleset.referenced_set(rule, SetRef(name="s", ipset=True)) == ipset
+    assert ruleset.referenced_set(rule, SetRef(name="x")) is None
     assert ruleset.set_names(NFT) == ("s",)
     assert ruleset.set_names(INET) == ()
 

@@ -18,7 +18,7 @@ from kptrace.rules.model.expressions import (
     Prefix,
     Range,
 )
-from kptrace.rules.model.sets import Element, SetElements, holds
+from kptrace.rules.model.sets import Element, SetElements, pattern_matches
 
 HOLDS: list[tuple[Expr, str | int, bool]] = [
     (Const(value="tcp"), "tcp", True),
@@ -45,7 +45,7 @@ HOLDS: list[tuple[Expr, str | int, bool]] = [
 
 @pytest.mark.parametrize(("pattern", "value", "inside"), HOLDS)
 def test_holds(pattern: Expr, value: str | int, inside: bool) -> None:
-    assert holds(pattern, value) is inside
+    assert pattern_matches(pattern, value) is inside
 
 
 @given(st.ip_addresses(v=4), st.integers(min_value=0, max_value=32), st.ip_addresses(v=4))
@@ -54,7 +54,7 @@ def test_prefixes_as_the_standard_library_sees_them(
 ) -> None:
     network = ipaddress.ip_network(f"{base}/{length}", strict=False)
     prefix = Prefix(address=str(network.network_address), length=length)
-    assert holds(prefix, str(address)) is (address in network)
+    assert pattern_matches(prefix, str(address)) is (address in network)
 
 
 def test_the_longest_prefix_decides() -> None:

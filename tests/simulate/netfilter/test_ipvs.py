@@ -285,7 +285,7 @@ def test_why_a_server_was_taken() -> None:
         scheduler="rr",
         servers=servers,
         persistent=300,
-        bound=bound,
+        persistent_clients=bound,
     )
     words = "taken, as an earlier connection of this client binds it to 10.0.0.2:80 for 60 s more"
     assert words in choice_description(service, 2, "conntrack", "10.1.1.1")
