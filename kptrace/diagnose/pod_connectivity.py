@@ -104,7 +104,7 @@ def _walked(start: PodEndpoint, goal: PodEndpoint, world: Topology) -> Simulated
         source=start.address,
         destination=goal.address,
         outcome=branch.outcome,
-        description=branch.description,
+        description=branch.full_description,
         cause=branch.cause or "",
     )
     return SimulatedPath(way=way, branch=branch)
@@ -137,7 +137,7 @@ def _finding(
         node=node,
         object=blame,
         summary=f"packets of pods from {way.source_node} to {goal} end on {node}: "
-        f"{branch.description}",
+        f"{branch.full_description}",
         evidence=(
             f"what was read there says so: {blame}",
             *as_elsewhere,

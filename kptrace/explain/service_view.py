@@ -22,6 +22,7 @@ from kptrace.model import (
     Finding,
     Flow,
     Netns,
+    NoteKind,
     Outcome,
     Packet,
     Service,
@@ -264,7 +265,9 @@ class ServiceView:
             f"it reaches {way.branch.backend.address} on {way.branch.backend.node} with its source "
             "kept, so the answer does not come back through this node"
         )
-        branch = msgspec.structs.replace(way.branch, outcome=Outcome.DROPPED, description=words)
+        branch = msgspec.structs.replace(
+            way.branch, outcome=Outcome.DROPPED, description=words, notes=()
+        )
         return msgspec.structs.replace(way, branch=branch)
 
     def _all_words(
@@ -285,16 +288,9 @@ class ServiceView:
             return "the traffic policy is Local, and no endpoint is on this node"
         usable = any(one.ready or one.serving for one in self._endpoints)
         if way.branch.cause == "no-endpoints" and not usable:
-            from kptrace.simulate.netfilter.reject import (
-                silent_reject_note,
-            )  # few Services have none
-
-            reasons = (
-                "the Service has no ready endpoint",
-                silent_reject_note(way.branch.description),
-            )
-            return "; ".join(filter(None, reasons))
-        return way.branch.description
+            silent = way.branch.notes_of(NoteKind.REJECT_NOT_SENT)
+            return "; ".join(("the Service has no ready endpoint", *silent))
+        return way.branch.full_description
 
     def _snat_source(self, ways: Iterable[WeightedBranch]) -> str:
         """The source that the backends see, where a rule changes it; ``?``: to some own address."""

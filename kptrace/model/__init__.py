@@ -43,7 +43,16 @@ from kptrace.model.explanation import (
 )
 from kptrace.model.netns import Netns
 from kptrace.model.packet import Flow, Packet, Tunnel
-from kptrace.model.prediction import Branch, Outcome, Prediction, RuleRef, SimulatedStep, StepAction
+from kptrace.model.prediction import (
+    Branch,
+    BranchNote,
+    NoteKind,
+    Outcome,
+    Prediction,
+    RuleRef,
+    SimulatedStep,
+    StepAction,
+)
 from kptrace.model.report import (
     BackendShare,
     DetectedNetwork,
@@ -63,6 +72,7 @@ __all__ = [
     "AddressKind",
     "BackendShare",
     "Branch",
+    "BranchNote",
     "CapturedPacket",
     "CauseId",
     "CheckReport",
@@ -86,6 +96,7 @@ __all__ = [
     "Netns",
     "Node",
     "NodeReport",
+    "NoteKind",
     "Outcome",
     "Packet",
     "Pod",

@@ -25,7 +25,7 @@ class RuleRef(Value):
 
 
 class Outcome(StrEnum):
-    """What became of the packet (DESIGN section 2)."""
+    """What became of the packet."""
 
     DELIVERED = "delivered"
     REFUSED = "refused"
@@ -74,11 +74,33 @@ class SimulatedStep(Value):
     deterministic: bool = True
 
 
-class Branch(Value):
-    """One way the packet can go. ``weight`` is its probability; the weights of all sum to 1.
+class NoteKind(StrEnum):
+    """What a note of a simulated branch is about."""
 
-    blame: the object that ends an undelivered branch (a rule, a route, a sysctl), for findings;
-    cause: the stable id of what that is, where the walk itself knows it (``ip-forward-off``).
+    REJECT_NOT_SENT = "reject-not-sent"  # OUTPUT drops the answer of a REJECT rule
+    NEW_CLIENT_ASSUMED = "new-client-assumed"  # affinity and recent lists are in no dump
+    NOT_EVALUATED = "not-evaluated"  # a rule or statement that the simulation cannot evaluate
+    NAT_ORDER_UNKNOWN = "nat-order-unknown"  # two nat tables would translate the packet
+    NEIGHBOUR_UNKNOWN = "neighbour-unknown"  # nobody known answers for the next hop
+    BPF_NOT_READ = "bpf-not-read"  # a BPF program decides, and it is not read
+
+
+class BranchNote(Value):
+    """A remark on a simulated branch: what limits it, or what happens beside the packet's path."""
+
+    kind: NoteKind
+    text: str
+
+
+class Branch(Value):
+    """One way the packet can go.
+
+    weight: its probability; the weights of all branches sum to 1
+    deterministic: false where a match was guessed that cannot be evaluated
+    cause: what ends an undelivered branch, where the simulation itself knows it
+    object: what is to blame for that (a rule, a route, a sysctl), for findings
+    description: how the branch ends, in plain English
+    notes: what limits the answer, in the order in which it was met
     """
 
     weight: float
@@ -89,6 +111,17 @@ class Branch(Value):
     cause: CauseId | None = None
     object: str = ""
     description: str = ""
+    notes: tuple[BranchNote, ...] = ()
+
+    @property
+    def full_description(self) -> str:
+        """The description and the notes in one line, for people."""
+        texts = (self.description, *(note.text for note in self.notes))
+        return "; ".join(text for text in texts if text)
+
+    def notes_of(self, kind: NoteKind) -> tuple[str, ...]:
+        """The texts of the notes of one kind."""
+        return tuple(note.text for note in self.notes if note.kind is kind)
 
 
 class Prediction(Value):

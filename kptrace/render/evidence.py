@@ -266,7 +266,7 @@ def branches(page: TextLayout, trace: Trace) -> None:
     for branch in told:
         to = _backend(branch.backend, trace.target.namespace) if branch.backend else ""
         sure = "" if branch.deterministic else ", not certain"
-        words = f": {branch.description}" if branch.description else ""
+        words = f": {branch.full_description}" if branch.full_description else ""
         page.line(
             span(" ".join(x for x in (OUTCOME_WORDS[branch.outcome].lower(), to) if x)),
             span(f"{sure}{words}"),

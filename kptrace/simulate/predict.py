@@ -279,7 +279,6 @@ def _check_reply(simulation: Simulation, back: Arrived, source: Netns | None) ->
 
 
 def _branch(simulation: Simulation, end: Terminated) -> Branch:
-    description = "; ".join([*([end.description] if end.description else []), *simulation.remarks])
     return Branch(
         weight=1.0,
         steps=tuple(simulation.steps),
@@ -288,7 +287,8 @@ def _branch(simulation: Simulation, end: Terminated) -> Branch:
         backend=_backend(simulation),
         cause=end.cause,
         object=end.object_name,
-        description=description,
+        description=end.description,
+        notes=tuple(simulation.notes),
     )
 
 

@@ -7,7 +7,16 @@ with its connections, the steps so far. The stages themselves are in ``simulate/
 
 from __future__ import annotations
 
-from kptrace.model import CauseId, Flow, Netns, Outcome, SimulatedStep, StepAction
+from kptrace.model import (
+    BranchNote,
+    CauseId,
+    Flow,
+    Netns,
+    NoteKind,
+    Outcome,
+    SimulatedStep,
+    StepAction,
+)
 from kptrace.simulate.branching import BranchPoints
 from kptrace.simulate.ip.routing import RouteLookupResult
 from kptrace.simulate.ip.skb import Skb
@@ -31,7 +40,7 @@ class Simulation:
         self.choices = choices
         self.asked = asked
         self.steps: list[SimulatedStep] = []
-        self.remarks: list[str] = []
+        self.notes: list[BranchNote] = []
         self.missing: list[str] = []
         self.bypassed: list[str] = []
         self.replying = False
@@ -41,9 +50,10 @@ class Simulation:
     def at(self, skb: Skb) -> Snapshot:
         return self.topology.snapshots[skb.netns]
 
-    def remark(self, description: str) -> None:
-        if description not in self.remarks:
-            self.remarks.append(description)
+    def add_note(self, kind: NoteKind, text: str) -> None:
+        note = BranchNote(kind=kind, text=text)
+        if note not in self.notes:
+            self.notes.append(note)
 
     def note_missing(self, what: str) -> None:
         if what not in self.missing:
@@ -60,7 +70,7 @@ class Simulation:
             for name in (*snapshot.missing, *lacking):
                 self.note_missing(f"{netns.node}/{netns.name}: {name}")
             self._netfilter[netns] = Netfilter(
-                snapshot, self.choices, self.steps.append, self.remark
+                snapshot, self.choices, self.steps.append, self.add_note
             )
         return self._netfilter[netns]
 
@@ -79,14 +89,16 @@ class Simulation:
         if not killed.reply:
             return
         from kptrace.simulate.netfilter.reject import (  # few packets are refused
-            ENDED,
             output_drop,
         )
 
         ref = output_drop(self.at(skb), skb, killed.reply)
         if ref is not None:
             rule = f"{ref.table} {ref.chain} {ref.number or 'policy'} of {skb.netns.node}"
-            self.remark(f"the sender may hear of nothing: {rule} {ENDED}")
+            self.add_note(
+                NoteKind.REJECT_NOT_SENT,
+                f"the sender may get no answer: {rule} drops the answer of the REJECT",
+            )
 
     def add_step(
         self,
@@ -136,6 +148,8 @@ class Simulation:
         """One of the route's nexthops, by weight."""
         if not decision.certain:
             self.choices.certain = False
-            self.remark(f"a policy rule of {skb.netns.node} cannot be evaluated")
+            self.add_note(
+                NoteKind.NOT_EVALUATED, f"an ip rule of {skb.netns.node} cannot be evaluated"
+            )
         hops = decision.nexthops
         return hops[self.choices.pick([float(hop.weight) for hop in hops])]

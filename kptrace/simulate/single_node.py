@@ -175,9 +175,8 @@ def _simulate(
         backend=_backend(simulation, skb),
         cause=end.cause,
         object=end.object_name,
-        description="; ".join(
-            [*([end.description] if end.description else []), *simulation.remarks]
-        ),
+        description=end.description,
+        notes=tuple(simulation.notes),
     )
 
 

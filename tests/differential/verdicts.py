@@ -14,10 +14,9 @@ from differential.packets import Sent
 from differential.plan import ENDS, OPEN_PORTS, ROUTER, place_of
 from differential.witness import OWN_TABLES
 
-from kptrace.model import Branch, Flow, SimulatedStep, Value
+from kptrace.model import Branch, Flow, NoteKind, SimulatedStep, Value
 from kptrace.rules.model.expressions import Reject
 from kptrace.rules.model.ruleset import Ruleset, Table
-from kptrace.simulate.netfilter.reject import ENDED
 from kptrace.simulate.predict import predict
 from kptrace.simulate.topology import Topology
 
@@ -78,9 +77,9 @@ def _way(branch: Branch, ruleset: Ruleset) -> Way:
         weight=branch.weight,
         certain=branch.deterministic,
         there=_seen(there, stayed[-1] if stayed else None),
-        refusal="?" if ENDED in branch.description else _refusal(there, ruleset),
+        refusal="?" if branch.notes_of(NoteKind.REJECT_NOT_SENT) else _refusal(there, ruleset),
         back=_seen(back) if back else None,
-        words=f"{branch.outcome}: {branch.description}",
+        words=f"{branch.outcome}: {branch.full_description}",
     )
 
 

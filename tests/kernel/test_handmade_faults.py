@@ -250,8 +250,8 @@ def test_a_refusal_that_its_own_node_throws_away(vxlan_bench: Any) -> None:
     found = seen.findings[0]
     assert (seen.outcome, found.cause) == (Outcome.NO_ENDPOINTS, "no-endpoints")
     assert [one.result for one in seen.evidence.probe_results] == ["timeout"]
-    (told,) = [one for one in found.evidence if "may hear of nothing" in one]
-    assert "of node-a ends the refusal" in told
+    (told,) = [one for one in found.evidence if "may get no answer" in one]
+    assert "of node-a drops the answer of the REJECT" in told
     seen = vxlan_bench.trace("svc/empty", "pod/client")
     assert [one.result for one in seen.evidence.probe_results] == ["refused"]
 

@@ -80,6 +80,6 @@ def _hairpin(case: ProbeEvidence) -> Iterator[Finding]:
         object=port,
         summary="the pod is its own backend, and its bridge port may not send a frame back where "
         "it came from",
-        evidence=(*last_seen(case), branch.description),
+        evidence=(*last_seen(case), branch.full_description),
         remedy=("bridge link set dev VETH hairpin on  # or hairpinMode: true in the CNI's config",),
     )

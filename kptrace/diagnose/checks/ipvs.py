@@ -71,7 +71,7 @@ def _untracked(case: ProbeEvidence) -> Iterator[Finding]:
         evidence=(
             f"sysctl {CONNTRACK} = 0 on {node}",
             *last_seen(case),
-            f"what ends it there: {branch.description}",
+            f"what ends it there: {branch.full_description}",
             *((entry_words(case.entry),) if case.entry else ()),
         ),
         remedy=(

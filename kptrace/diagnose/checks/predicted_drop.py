@@ -49,9 +49,9 @@ def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
         severity="error",
         node=node,
         object=branch.object.removeprefix(f"{node}: "),
-        summary=branch.description
-        if node in branch.description
-        else f"{node}: {branch.description}",
+        summary=branch.full_description
+        if node in branch.full_description
+        else f"{node}: {branch.full_description}",
         evidence=(*(drop_report(case, d) for d in case.drops[:1]), *last_seen(case), *about, READ),
         remedy=tuple(_mends(case, branch.cause, last.interface if last else "", node)),
     )

@@ -13,8 +13,7 @@ from kptrace.diagnose.api_only.facts import ApiFacts, selected, why_nobody
 from kptrace.diagnose.chain_traversal import DNAT, ChainTraversal, MatchedRuleEvent
 from kptrace.diagnose.phrases import end, entry_words, flow_words, last_seen, rule_hit, rule_name
 from kptrace.diagnose.probe_evidence import ProbeEvidence
-from kptrace.model import Endpoint, Finding, Netns, RuleRef
-from kptrace.simulate.netfilter.reject import silent_reject_note
+from kptrace.model import Endpoint, Finding, Netns, NoteKind, RuleRef
 
 # How kube-proxy names these rules: comments in iptables mode, maps in nftables mode.
 NO_ENDPOINTS = ("has no endpoints", "no-endpoint-services", "no-endpoint-nodeports", "reject-chain")
@@ -144,8 +143,7 @@ def refusal(case: ProbeEvidence) -> list[str]:
         inner = sighting.packet.innermost
         if inner.icmp is not None:
             return [f"the sender received an ICMP error from {inner.flow.src}"]
-    told = silent_reject_note(case.branch.description) if case.branch else ""
-    return [told] if told else []
+    return list(case.branch.notes_of(NoteKind.REJECT_NOT_SENT)) if case.branch else []
 
 
 def _untranslated(case: ProbeEvidence) -> Iterator[Finding]:
@@ -170,8 +168,8 @@ def _untranslated(case: ProbeEvidence) -> Iterator[Finding]:
         evidence.append(f"it still went to {address}: {flow_words(case.final)}")
     if case.entry is not None:
         evidence.append(entry_words(case.entry))
-    if predicted and branch is not None and branch.description:
-        evidence.append(branch.description)
+    if predicted and branch is not None and branch.full_description:
+        evidence.append(branch.full_description)
     evidence.append(endpoints_words(case))
     yield Finding(
         cause="proxy-rules-missing",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kptrace.model import Flow, Netns, Outcome, Packet, Tunnel
+from kptrace.model import Flow, Netns, NoteKind, Outcome, Packet, Tunnel
 from kptrace.simulate.bpf.programs import BpfDatapath
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
@@ -43,8 +43,9 @@ def bpf_ingress(simulation: Simulation, skb: Skb, link: Link, programs: BpfDatap
 
 def _mark_uncertain(simulation: Simulation, programs: BpfDatapath, link: Link) -> None:
     simulation.choices.certain = False
-    simulation.remark(
-        f"{programs.owner}'s programs take it at {link.name}; what they decide is not read"
+    simulation.add_note(
+        NoteKind.BPF_NOT_READ,
+        f"{programs.owner}'s programs take it at {link.name}; what they decide is not read",
     )
 
 

@@ -10,7 +10,7 @@ node port on every node (bpf/bpf_sock.c, sock4_wildcard_lookup).
 
 from __future__ import annotations
 
-from kptrace.model import CauseId, Netns, Outcome, RuleRef, SimulatedStep
+from kptrace.model import CauseId, Netns, NoteKind, Outcome, RuleRef, SimulatedStep
 from kptrace.simulate.bpf.programs import ANY_NODE_ADDRESS, BpfDatapath, Frontend
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
@@ -30,7 +30,7 @@ def translate(simulation: Simulation, skb: Skb) -> None:
         return
     if frontend.left:
         simulation.choices.certain = False
-        simulation.remark(frontend.left)
+        simulation.add_note(NoteKind.BPF_NOT_READ, frontend.left)
         return
     if not frontend.backends:
         description = f"{frontend.text} has no backend: {programs.owner} lets connect() fail"
@@ -38,8 +38,9 @@ def translate(simulation: Simulation, skb: Skb) -> None:
             skb, Outcome.NO_ENDPOINTS, CauseId.NO_ENDPOINTS, frontend.text, description
         )
     if frontend.remembers:
-        simulation.remark(
-            "a client that was there before is kept to its backend (ClientIP affinity)"
+        simulation.add_note(
+            NoteKind.NEW_CLIENT_ASSUMED,
+            "a client that was there before is kept to its backend (ClientIP affinity)",
         )
     chosen = simulation.choices.pick([1.0] * len(frontend.backends))
     skb.set_destination(*frontend.backends[chosen])

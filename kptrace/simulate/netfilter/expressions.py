@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from kptrace.model import NoteKind
 from kptrace.model.addresses import address
 from kptrace.rules.model.expressions import (
     AnonymousMap,
@@ -74,13 +75,13 @@ _NUMGEN_LIMIT = 1 << 16
 
 
 class EvalContext(msgspec.Struct):
-    """What a rule sees. ``remark``: called with words for what was taken as usual."""
+    """What a rule sees. ``add_note`` is called for what had to be assumed."""
 
     skb: Skb
     snapshot: Snapshot
     choices: BranchPoints
     rule: Rule
-    remark: Callable[[str], None]
+    add_note: Callable[[NoteKind, str], None]
 
     # --- matches ------------------------------------------------------------------------------
 
@@ -125,7 +126,10 @@ class EvalContext(msgspec.Struct):
         if part.action == "set":
             return not part.negated
         if part.action in ("rcheck", "update"):
-            self.remark("as a client that its lists of recent ones do not hold (no dump has them)")
+            self.add_note(
+                NoteKind.NEW_CLIENT_ASSUMED,
+                "as a client that its lists of recent ones do not hold (no dump has them)",
+            )
         return part.negated
 
     def _probability(self, part: Match) -> float | None:

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from kptrace.model import RuleRef, SimulatedStep, Value
+from kptrace.model import NoteKind, RuleRef, SimulatedStep, Value
 from kptrace.rules.describe.rule import describe
 from kptrace.rules.model.expressions import (
     AnyOf,
@@ -77,14 +77,14 @@ class Netfilter:
         snapshot: Snapshot,
         choices: BranchPoints,
         add_step: Note,
-        remark: Callable[[str], None],
+        add_note: Callable[[NoteKind, str], None],
     ) -> None:
         self.snapshot = snapshot
         self.conntrack = Conntrack()
         self.ipvs = Ipvs(snapshot, choices, add_step)
         self._choices = choices
         self._add_step = add_step
-        self._remark = remark
+        self._add_note = add_note
 
     def run(self, hook: str, skb: Skb) -> PacketDropped | SentByIpvs | None:
         chains = self.snapshot.ruleset.base_chains("ip6" if skb.family == 6 else "ip", hook)
@@ -138,7 +138,7 @@ class Netfilter:
     def _nat(self, hook: str, chains: Sequence[Chain], skb: Skb) -> PacketDropped | None:
         tracked = skb.tracked
         if tracked is None and skb.zone is not None:
-            self._doubt("a zone of conntrack was set for what it does not track")
+            self._mark_uncertain("a zone of conntrack was set for what it does not track")
         if tracked is None or skb.untracked:
             return None
         entry = tracked.connection
@@ -205,7 +205,10 @@ class Netfilter:
             if active and len(met) > 1:
                 if len(active) > 1:
                     tables = " and ".join(f"{c.table.backend} {c.table.name}" for c in active)
-                    self._remark(f"both {tables} would translate: the table loaded last wins")
+                    self._add_note(
+                        NoteKind.NAT_ORDER_UNKNOWN,
+                        f"both {tables} would translate: the table loaded last wins",
+                    )
                 about = ("nat order", skb.netns, tuple(chain.table for chain in met))
                 turn = self._choices.guess(about, len(met))
                 met = met[turn:] + met[:turn]
@@ -219,7 +222,7 @@ class Netfilter:
         def walk(choices: BranchPoints) -> tuple[bool, bool]:
             probe, steps = copy.deepcopy(skb), list[SimulatedStep]()
             assert probe.tracked is not None
-            shadow = Netfilter(self.snapshot, choices, steps.append, lambda description: None)
+            shadow = Netfilter(self.snapshot, choices, steps.append, lambda kind, text: None)
             killed = shadow._base(chain, probe)
             acts = killed is not None or getattr(probe.tracked.connection, side)
             return acts, bool(steps)
@@ -265,7 +268,7 @@ class Netfilter:
                 case Verdict(kind="jump" | "goto" as kind, chain=name):
                     self._enter(frames, kind, name, base, visits, skb)
                 case Verdict(kind="queue"):
-                    self._doubt("a program in user space decides (queue), taken as accepted")
+                    self._mark_uncertain("a user-space program decides (queue), taken as accepted")
                     return None
         if base.policy == "accept":
             return None
@@ -287,13 +290,13 @@ class Netfilter:
         chain = self.snapshot.ruleset.chain(base.table, name)
         visits[name] += 1
         if chain is None or visits[name] > _MAX_CHAIN_VISITS or len(frames) > _MAX_CHAIN_VISITS:
-            self._doubt(f"chain {name} of {base.table.name} cannot be followed")
+            self._mark_uncertain(f"chain {name} of {base.table.name} cannot be followed")
             return
         frames.append(iter(chain.rules.candidates_for_destination(skb.flow.dst)))
 
     def _rule(self, rule: Rule, hook: str, skb: Skb) -> tuple[Effect, tuple[str, ...]]:
         """The body from left to right. What it did is noted when no match was false."""
-        context = EvalContext(skb, self.snapshot, self._choices, rule, self._remark)
+        context = EvalContext(skb, self.snapshot, self._choices, rule, self._add_note)
         if context.excluded(rule.body):
             return None, ()
         effects = RuleEffects()
@@ -303,7 +306,7 @@ class Netfilter:
                 if part.match and not context.matches(part):
                     return None, ()
                 if not part.match:
-                    self._doubt(f"nobody here knows what `{part.text}` does")
+                    self._mark_uncertain(f"what `{part.text}` does is not known")
             elif isinstance(part, _MATCHES):
                 if not context.matches(part):
                     return None, ()
@@ -343,9 +346,9 @@ class Netfilter:
             )
         )
 
-    def _doubt(self, description: str) -> None:
+    def _mark_uncertain(self, description: str) -> None:
         self._choices.certain = False
-        self._remark(description)
+        self._add_note(NoteKind.NOT_EVALUATED, description)
 
 
 def _continues(effect: Effect) -> bool:

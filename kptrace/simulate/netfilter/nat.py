@@ -13,6 +13,7 @@ guessed.
 
 from __future__ import annotations
 
+from kptrace.model import NoteKind
 from kptrace.model.addresses import address
 from kptrace.rules.model.expressions import (
     Const,
@@ -134,7 +135,7 @@ def _with_port(
     if isinstance(parts[0], str) and isinstance(number, int):
         return parts[0], number
     context.choices.certain = False
-    context.remark("the address that NAT gives could not be computed")
+    context.add_note(NoteKind.NOT_EVALUATED, "the address that NAT gives could not be computed")
     return old, old_port
 
 

@@ -20,13 +20,7 @@ from kptrace.simulate.netfilter.hooks import Netfilter, PacketDropped
 from kptrace.simulate.snapshot.snapshot import Snapshot
 
 RESET = "tcp reset"
-ENDED = "ends the refusal"
 _BRANCH_LIMIT = 16
-
-
-def silent_reject_note(description: str) -> str:
-    """The clause of a branch's words that tells of a refusal which OUTPUT ends; else empty."""
-    return next((clause for clause in description.split("; ") if clause.endswith(ENDED)), "")
 
 
 def output_drop(snapshot: Snapshot, skb: Skb, reply: str) -> RuleRef | None:
@@ -37,7 +31,7 @@ def output_drop(snapshot: Snapshot, skb: Skb, reply: str) -> RuleRef | None:
     answer = _answer(snapshot, skb, reply)
 
     def walk(choices: BranchPoints) -> PacketDropped | None:
-        there = Netfilter(snapshot, choices, lambda step: None, lambda description: None)
+        there = Netfilter(snapshot, choices, lambda step: None, lambda kind, text: None)
         ended = there.run("output", copy.deepcopy(answer))
         return ended if isinstance(ended, PacketDropped) else None
 

@@ -8,6 +8,7 @@ NAT is in ``nat.py``.
 
 from __future__ import annotations
 
+from kptrace.model import NoteKind
 from kptrace.rules.model.expressions import (
     AnonymousMap,
     BitwiseExpr,
@@ -75,7 +76,10 @@ def _verdict_from_map(
         return NftBreak()
     if entry is UNKNOWN or not isinstance(entry.data, Verdict):  # type: ignore[union-attr]
         context.choices.certain = False
-        context.remark("a verdict map could not be looked up, taken as without a match")
+        context.add_note(
+            NoteKind.NOT_EVALUATED,
+            "a verdict map could not be looked up and is taken as without a match",
+        )
         return NftBreak()
     if isinstance(entries, SetRef):
         effects.via_map = (*effects.via_map, entries.name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kptrace.model import Flow, Outcome, Packet, Tunnel
+from kptrace.model import Flow, NoteKind, Outcome, Packet, Tunnel
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
 from kptrace.simulate.snapshot.network import Geneve, Gre, Link
@@ -107,7 +107,10 @@ def _next_hop(simulation: Simulation, skb: Skb, link: Link) -> str:
     mac = entry.mac if entry and entry.mac else far_link.mac if far_link else ""
     if not mac:
         simulation.choices.certain = False
-        simulation.remark(f"who answers for {next_hop} behind {link.name} is not known")
+        simulation.add_note(
+            NoteKind.NEIGHBOUR_UNKNOWN,
+            f"who answers for {next_hop} behind {link.name} is not known",
+        )
         return ""
     simulation.add_step("neighbour", skb, link.name, description=f"{next_hop} is at {mac}")
     return mac

@@ -91,7 +91,7 @@ def test_what_is_left_to_others_is_doubtful(cluster: Any) -> None:
     program(cluster, frontend(FAR, left="somebody else does it"))
     (branch,) = cluster.ask(SERVICE).branches
     assert not branch.deterministic
-    assert "somebody else does it" in branch.description
+    assert "somebody else does it" in branch.full_description
 
 
 def test_maps_that_were_not_read_leave_it_open(cluster: Any) -> None:
@@ -146,7 +146,7 @@ def test_a_program_carries_it_to_the_node_that_has_the_pod(cluster: Any, make_ro
     far = branches[FAR[0]]
     assert far.outcome is Outcome.DELIVERED
     assert not far.deterministic
-    assert "Cilium's programs take it at cilium_host" in far.description
+    assert "Cilium's programs take it at cilium_host" in far.full_description
     (encap, *_) = [step for step in far.steps if step.action == "encap"]
     assert (encap.interface, encap.packet.flow.dst) == ("cilium_vxlan", "172.30.0.12")
     assert encap.packet.tunnel.vni is None  # it is the sender's identity
@@ -165,7 +165,7 @@ def test_where_no_way_is_usual_the_walk_ends_open(cluster: Any) -> None:
     program(cluster, taken=("flannel.1",))
     (branch,) = cluster.ask(FAR[0], 8080).branches
     assert branch.outcome is Outcome.INCONCLUSIVE
-    assert "where Cilium sends what it takes at flannel.1 is not known" in branch.description
+    assert "where Cilium sends what it takes at flannel.1 is not known" in branch.full_description
 
 
 def test_what_comes_in_by_a_device_of_a_switch_is_the_switch_s(cluster: Any) -> None:

@@ -28,9 +28,9 @@ class Seen:
     """One way through the hooks: what killed it, the packet at the end, what was noted."""
 
     def __init__(
-        self, killed: PacketDropped | None, skb: Skb, steps: list[SimulatedStep], words: list[str]
+        self, killed: PacketDropped | None, skb: Skb, steps: list[SimulatedStep], notes: list[str]
     ) -> None:
-        self.killed, self.skb, self.steps, self.words = killed, skb, steps, words
+        self.killed, self.skb, self.steps, self.notes = killed, skb, steps, notes
 
     @property
     def rules(self) -> list[str]:
@@ -78,8 +78,8 @@ def run(
 
     def story(choices: BranchPoints) -> Seen:
         steps: list[SimulatedStep] = []
-        words: list[str] = []
-        netfilter = Netfilter(made, choices, steps.append, words.append)
+        notes: list[str] = []
+        netfilter = Netfilter(made, choices, steps.append, lambda kind, text: notes.append(text))
         skb = Skb(netns=PLACE, packet=Packet(flow=flow, **packet), iif="cni0")  # type: ignore[arg-type]
         prepare(skb)
         killed = None
@@ -89,7 +89,7 @@ def run(
             killed = netfilter.run(hook, skb)
             if killed:
                 break
-        return Seen(killed, skb, steps, words)
+        return Seen(killed, skb, steps, notes)
 
     return enumerate_branches(story)[0]
 
@@ -338,7 +338,7 @@ def test_masquerade_takes_the_address_near_the_next_hop() -> None:
     made = snapshot(files)
     skb = Skb(netns=PLACE, packet=Packet(flow=TCP))
     prepare(skb)
-    netfilter = Netfilter(made, BranchPoints(), lambda step: None, lambda words: None)
+    netfilter = Netfilter(made, BranchPoints(), lambda step: None, lambda kind, text: None)
     skb.tracked = netfilter.conntrack.track(skb.packet)
     assert netfilter.run("postrouting", skb) is None
     assert (skb.flow.src, skb.flow.sport) == ("10.0.0.1", 4000)
@@ -358,7 +358,7 @@ def test_nat_is_asked_for_the_first_packet_only() -> None:
     )
     made = snapshot(files)
     steps: list[SimulatedStep] = []
-    netfilter = Netfilter(made, BranchPoints(), steps.append, lambda words: None)
+    netfilter = Netfilter(made, BranchPoints(), steps.append, lambda kind, text: None)
     first = Skb(netns=PLACE, packet=Packet(flow=TCP), iif="cni0")
     for hook in ("prerouting", "forward", "postrouting"):
         first.oif = "" if hook == "prerouting" else "eth0"
@@ -416,7 +416,7 @@ def test_both_backends_of_iptables() -> None:
     told = run(files)
     assert {one.result.dst for one in told} == {"10.0.0.7:80", "10.0.0.8:80"}
     assert not any(one.certain for one in told)
-    assert all("table loaded last wins" in one.result.words[0] for one in told)
+    assert all("table loaded last wins" in one.result.notes[0] for one in told)
     files["iptables-legacy-save.txt"] = one.format(" -p udp", "10.0.0.7")
     alone = only(files)
     assert alone.dst == "10.0.0.8:80"
