@@ -103,7 +103,7 @@ def shape(map: int) -> Shape:
 def _element(command: int, map: int, key: bytes, value: _Bytes | None) -> None:
     """Without a key: the first; what a command does not use must be 0."""
     where = ctypes.create_string_buffer(key, len(key)) if key else None
-    addresses = (ctypes.addressof(each) if each else 0 for each in (where, value))
+    addresses = (ctypes.addressof(array) if array else 0 for array in (where, value))
     call(command, pack("=IIQQQ", map, 0, *addresses, 0))
 
 

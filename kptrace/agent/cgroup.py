@@ -61,10 +61,10 @@ def looked_up(id: int, door: NetnsHandle) -> tuple[NetnsHandle, tuple[FileConten
         return door, ()  # it has ended; the next to look for it says so
     except OSError as error:
         why = f"the pod's cgroup may have programs of its own at connect(): {error.strerror}"
-        told = FileContent(
+        content = FileContent(
             id=id, netns=door.netns, file=CGROUP_UNAVAILABLE, unavailable=why, remedy=RIGHTS
         )
-        return door, (told,)
+        return door, (content,)
 
 
 def with_programs(process: Path) -> str:
@@ -77,7 +77,7 @@ def with_programs(process: Path) -> str:
 def _with_programs(process: Path) -> str:
     init = process.parent / "1"
     top = mounted((init / "mountinfo").read_text())
-    theirs, own = (path_in(one / "cgroup") for one in (process, process.parent / "self"))
+    theirs, own = (path_in(path / "cgroup") for path in (process, process.parent / "self"))
     if not top or not theirs or theirs == own:
         return ""
     root = init / "root" / top.lstrip("/")

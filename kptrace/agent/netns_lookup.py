@@ -28,10 +28,10 @@ _POD = re.compile(r"[/-]pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0
 
 def resolve_netns(doors: Iterable[NetnsHandle], proc: Path = PROC) -> Iterator[NetnsHandle]:
     asked = tuple(doors)
-    wanted = {door.pod_uid for door in asked if door.pod_uid}
-    found = processes_of(wanted, proc) if wanted else {}
+    requested = {door.pod_uid for door in asked if door.pod_uid}
+    numbers_by_name = processes_of(requested, proc) if requested else {}
     for door in asked:
-        yield _through(door, found.get(door.pod_uid, []), proc) if door.pod_uid else door
+        yield _through(door, numbers_by_name.get(door.pod_uid, []), proc) if door.pod_uid else door
 
 
 def keep_open(door: NetnsHandle, at_end: set[Callable[[], None]]) -> NetnsHandle:
@@ -47,12 +47,12 @@ def keep_open(door: NetnsHandle, at_end: set[Callable[[], None]]) -> NetnsHandle
 
 def processes_of(uids: set[str], proc: Path = PROC) -> dict[str, list[int]]:
     """By the pod's uid: the ids of its processes, the oldest first."""
-    found: dict[str, list[int]] = {}
+    numbers_by_name: dict[str, list[int]] = {}
     for pid in sorted(int(path.name) for path in proc.iterdir() if path.name.isdigit()):
         uid = _uid_of(proc / str(pid) / "cgroup")
         if uid in uids:
-            found.setdefault(uid, []).append(pid)
-    return found
+            numbers_by_name.setdefault(uid, []).append(pid)
+    return numbers_by_name
 
 
 def _uid_of(cgroup: Path) -> str:

@@ -17,8 +17,8 @@ import kptrace
 _PATH = "PYTHONPATH"
 
 
-def command(module: str, *words: str) -> list[str]:
-    return [sys.executable, "-P", "-m", module, *words]
+def command(module: str, *texts: str) -> list[str]:
+    return [sys.executable, "-P", "-m", module, *texts]
 
 
 def environ() -> dict[str, str]:

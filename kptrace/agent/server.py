@@ -184,8 +184,8 @@ class AgentServer:
             if door.pod_uid:
                 from kptrace.agent.cgroup import looked_up
 
-                door, told = looked_up(request.id, door)
-                self._say(*told)
+                door, contents = looked_up(request.id, door)
+                self._say(*contents)
             self._doors[door.netns] = door
             try:
                 self._doors[door.netns] = door = keep_open(door, self._at_end)
@@ -208,20 +208,20 @@ class AgentServer:
         door = self._door(request.netns)
         rules = [file for file in request.files if is_query(file)]
         rest = [file for file in request.files if not is_query(file)]
-        told: list[Iterable[FileContent]] = []
+        contents: list[Iterable[FileContent]] = []
         if rules:
-            told.append(self._rulesets(door).facts(request.id, door.netns, rules))
+            contents.append(self._rulesets(door).facts(request.id, door.netns, rules))
         if rest:
             from kptrace.agent.state import files  # it imports much that only these need
 
             if files.abandon not in self._at_end:
                 files.begin()
                 self._at_end.add(files.abandon)
-            told.append(files.facts(request.id, door, rest))
+            contents.append(files.facts(request.id, door, rest))
 
         def work() -> None:
             try:
-                for fact in chain.from_iterable(told):
+                for fact in chain.from_iterable(contents):
                     self._say(fact)
                 self._say(Done(id=request.id))
             except BrokenPipeError:
@@ -301,11 +301,11 @@ class AgentServer:
         door = self._door(request.netns)
 
         def look() -> list[Reply]:
-            found = (
+            entries = (
                 conntrack.lookup(request.netns, flow) or ipvs_table.lookup(request.netns, flow)
                 for flow in request.flows
             )
-            return [entry for entry in found if entry]
+            return [entry for entry in entries if entry]
 
         self._say(*run_in_netns(door.ns_path, look), Done(id=request.id))
 
@@ -313,8 +313,12 @@ class AgentServer:
         from kptrace.agent.netlink import conntrack
 
         look = partial(conntrack.recall, request.netns, request.flow)
-        found = [one for one in run_in_netns(self._door(request.netns).ns_path, look) if one.lasts]
-        entries, more = tuple(found[:MOST_RECALLED]), len(found[MOST_RECALLED:])
+        connections = [
+            run_in_netn
+            for run_in_netn in run_in_netns(self._door(request.netns).ns_path, look)
+            if run_in_netn.lasts
+        ]
+        entries, more = tuple(connections[:MOST_RECALLED]), len(connections[MOST_RECALLED:])
         recalled = ConnectionList(id=request.id, netns=request.netns, entries=entries, more=more)
         self._say(recalled, Done(id=request.id))
 

@@ -121,8 +121,8 @@ class AgentConnection(ABC):
         if isinstance(self._over, ObservationError):
             return self._over
         last_line = next((line for line in reversed(self.last_words) if line), "")
-        words = last_line or self._over or "it said nothing"
-        return AgentError(f"the agent on {self.node} died: {words}", self.remedy)
+        text = last_line or self._over or "it said nothing"
+        return AgentError(f"the agent on {self.node} died: {text}", self.remedy)
 
     # --- what the transport hears -------------------------------------------------------------
 

@@ -47,30 +47,32 @@ class Btf:
         self._strings = data[header + strings : header + strings + length]
         self._words = memoryview(data[header + at : header + at + size]).cast("I")
         self._starts = [0]  # of each type by its number; 0 is void
-        wanted = {self._strings.find(b"\0%s\0" % name.encode()) + 1: name for name in names}
+        texts_by_number = {
+            self._strings.find(b"\0%s\0" % name.encode()) + 1: name for name in names
+        }
         self._found: dict[str, int] = {}
-        self._walk(wanted)
+        self._walk(texts_by_number)
 
-    def _walk(self, wanted: dict[int, str]) -> None:
-        words, starts, at, end = self._words, self._starts, 0, len(self._words)
+    def _walk(self, texts_by_number: dict[int, str]) -> None:
+        fields, starts, at, end = self._words, self._starts, 0, len(self._words)
         while at < end:
-            info = words[at + 1]
+            info = fields[at + 1]
             kind = info >> 24 & 0x1F
-            if words[at] in wanted and kind in (_STRUCT, _ENUM):
-                self._found.setdefault(wanted[words[at]], at)
+            if fields[at] in texts_by_number and kind in (_STRUCT, _ENUM):
+                self._found.setdefault(texts_by_number[fields[at]], at)
             starts.append(at)
-            once, each = _EXTRA[kind]
-            at += 3 + once + each * (info & 0xFFFF)
+            once, number = _EXTRA[kind]
+            at += 3 + once + number * (info & 0xFFFF)
 
     def offset(self, struct: str, member: str) -> int:
         """Bytes from the start of the struct, also of a member of a nameless struct in it."""
         try:
-            found = self._find(self._found.get(struct, -1), member)
+            number = self._find(self._found.get(struct, -1), member)
         except (IndexError, ValueError, RecursionError) as error:
             raise BadBtf(f"not BTF as the kernel writes it: {error}") from None
-        if found is None:
+        if number is None:
             raise BadBtf(f"this kernel has no {struct}.{member}")
-        return found // 8
+        return number // 8
 
     def enum(self, name: str) -> dict[int, str]:
         at = self._found.get(name, -1)
@@ -83,12 +85,12 @@ class Btf:
     def _find(self, at: int, member: str) -> int | None:
         if at < 0:
             return None
-        for one in self._members(at):
-            if one.name == member:
-                return one.bits
-            inside = None if one.name else self._find(self._start(one.type_id), member)
+        for candidate in self._members(at):
+            if candidate.name == member:
+                return candidate.bits
+            inside = None if candidate.name else self._find(self._start(candidate.type_id), member)
             if inside is not None:
-                return one.bits + inside
+                return candidate.bits + inside
         return None
 
     def _members(self, at: int) -> Iterator[_Member]:

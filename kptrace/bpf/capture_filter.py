@@ -78,8 +78,8 @@ class _Code:
     def load(self, size: int, offset: int) -> None:
         self.put(size, _NET + offset)
 
-    def keep(self, *words: int) -> None:
-        for word in words:
+    def keep(self, *numbers: int) -> None:
+        for word in numbers:
             self.put(ST, word)
 
     def equal(self, k: int, to: str = "", other: str = "") -> None:
@@ -300,14 +300,14 @@ def _compare(code: _Code, name: str, block: ProbeIdBlock, snaplen: int) -> None:
 def _compare_source(code: _Code, name: str, address: str, port: int, snaplen: int) -> None:
     """SPORT is zero unless the packet is UDP."""
     parsed = ip_address(address)
-    words = [parsed.packed[n : n + 4] for n in range(0, len(parsed.packed), 4)]
+    chunks = [parsed.packed[n : n + 4] for n in range(0, len(parsed.packed), 4)]
     first = 12 if parsed.version == 4 else 8
     code.put(LD_MEM, SPORT)
     code.equal(port, other=f"{name}.no")
     code.put(LD_MEM, VERSION)
     code.equal(parsed.version, other=f"{name}.no")
     code.put(LDX_MEM, IP)
-    for n, word in enumerate(words):
+    for n, word in enumerate(chunks):
         code.load(LD_W, first + 4 * n)
         code.equal(int.from_bytes(word, "big"), other=f"{name}.no")
     code.put(RET, snaplen)

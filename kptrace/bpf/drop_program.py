@@ -126,11 +126,11 @@ def program(btf: Btf, maps: Maps, blocks: Iterable[ProbeIdBlock], *, text: bool)
 
 
 def _search(code: Code, first: int, value: bytes, mask: bytes) -> None:
-    wanted = bytes(a & b for a, b in zip(value, mask, strict=True))
+    requested = bytes(a & b for a, b in zip(value, mask, strict=True))
     for offset in range(first, _LAST, 2):
         code.put(0x61, _R1, _REC, _DATA + offset)
         code.put(0x54, _R1, value=int.from_bytes(mask, sys.byteorder))
-        code.jump(0x16, _R1, int.from_bytes(wanted, sys.byteorder), "ours")
+        code.jump(0x16, _R1, int.from_bytes(requested, sys.byteorder), "ours")
 
 
 def _report(code: Code, maps: Maps) -> None:

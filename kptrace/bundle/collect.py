@@ -73,15 +73,15 @@ def collect(ground: Environment, nodes: Iterable[str], say: Say) -> CollectedSta
     missing: list[EvidenceSource] = []
     with_index = _read(crew, there, lambda _: (TABLES,), say, missing)
     indexes = {place: _index(files_) for place, files_ in with_index.items()}
-    told = _read(crew, there, lambda place: _files_to_read(indexes[place]), say, missing)
-    more = [place for place in there if not _nft_outline_suffices(indexes[place], told[place])]
-    for place, found in _read(crew, more, lambda _: (NFT,), say, missing).items():
-        told[place] |= found
+    texts = _read(crew, there, lambda place: _files_to_read(indexes[place]), say, missing)
+    more = [place for place in there if not _nft_outline_suffices(indexes[place], texts[place])]
+    for place, texts_by_name in _read(crew, more, lambda _: (NFT,), say, missing).items():
+        texts[place] |= texts_by_name
     for place in there:
-        told[place] = {**_known(indexes[place]), **told[place]}
+        texts[place] = {**_known(indexes[place]), **texts[place]}
         if place not in more:
-            told[place][NFT] = _outline(indexes[place])
-        files |= {f"{place.node}/{name}": text.encode() for name, text in told[place].items()}
+            texts[place][NFT] = _outline(indexes[place])
+        files |= {f"{place.node}/{name}": text.encode() for name, text in texts[place].items()}
     return CollectedState(files=files, missing=(*crew.absent, *missing))
 
 
@@ -100,17 +100,17 @@ def _read(
         place: crew.send(place.node, partial(ReadFiles, netns=place, files=files(place)))
         for place in places
     }
-    found: dict[Netns, dict[str, str]] = {}
+    texts: dict[Netns, dict[str, str]] = {}
     for place, (agent, id) in asked.items():
         failed = _wait(agent, id, len(files(place)), say)
         facts = [reply for reply in agent.log if isinstance(reply, FileContent) and reply.id == id]
-        found[place] = {fact.file: fact.text for fact in facts if not fact.unavailable}
-        told = {fact.file: fact.unavailable for fact in facts}
+        texts[place] = {fact.file: fact.text for fact in facts if not fact.unavailable}
+        texts_by_name = {fact.file: fact.unavailable for fact in facts}
         for name in files(place):
-            why = told.get(name, failed or "it was not told")
+            why = texts_by_name.get(name, failed or "it was not told")
             if why:
                 missing.append(EvidenceSource(name=name, node=place.node, unavailable=why))
-    return found
+    return texts
 
 
 def _wait(agent: AgentClient, id: int, count: int, say: Say) -> str:
@@ -148,14 +148,14 @@ def _own(index: Tree, family: str) -> list[Tree]:
     ]
 
 
-def _nft_outline_suffices(index: Tree | None, told: Mapping[str, str]) -> bool:
+def _nft_outline_suffices(index: Tree | None, texts_by_name: Mapping[str, str]) -> bool:
     """Whether iptables' saves tell every table of nft's."""
     if index is None:
         return False
     own = {family: _own(index, family) for family in SAVES}
     if len(index.get("tables", ())) > sum(map(len, own.values())):
         return False
-    saves = (told.get(SAVES[family]) for family, tables in own.items() if tables)
+    saves = (texts_by_name.get(SAVES[family]) for family, tables in own.items() if tables)
     return all(text is not None and _NOT_ALL not in text for text in saves)
 
 

@@ -44,10 +44,10 @@ class Bundle:
     def __init__(self, path: Path) -> None:
         self._name = str(path)
         try:
-            found = path.is_dir()
+            exists = path.is_dir()
         except OSError as error:
             raise ObservationError(f"{path} cannot be read: {error.strerror}") from None
-        self._folders = _folders(path) if found else _members(_archived(path))
+        self._folders = _folders(path) if exists else _members(_archived(path))
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -200,13 +200,13 @@ class SavedRunFiles(DecodedFiles):
 
 def _folders(path: Path) -> dict[str, Mapping[str, bytes]]:
     try:
-        found: dict[str, Mapping[str, bytes]] = {
-            each.name: Folder(each)
-            for each in sorted(path.iterdir())
-            if each.is_dir() and each.name != API
+        folders: dict[str, Mapping[str, bytes]] = {
+            entry.name: Folder(entry)
+            for entry in sorted(path.iterdir())
+            if entry.is_dir() and entry.name != API
         }
         api = _api(path)
-        return {**found, API: Folder(api)} if api else found
+        return {**folders, API: Folder(api)} if api else folders
     except OSError as error:
         raise ObservationError(
             f"{error.filename or path} cannot be read: {error.strerror}"

@@ -103,15 +103,15 @@ def check(state: StateSource, names: Iterable[str], say: Say) -> CheckReport:
     say("walking from node to node")
     snapshots = {Netns(node=name): looks[name].snapshot for name in looks}
     ways, ended = between(documents, snapshots)
-    told = (one for look in looks.values() for one in look.told())
+    findings = (finding for look in looks.values() for finding in look.told())
     nodes = [_node(look.snapshot, look.files, documents) for look in looks.values()]
-    found = [one for one in told if not _told_by(ended, one)]
-    found += [*ended, *_proxy_mode_mismatch(nodes), *_services_without_endpoints(documents)]
+    node_findings = [finding for finding in findings if not _told_by(ended, finding)]
+    node_findings += [*ended, *_proxy_mode_mismatch(nodes), *_services_without_endpoints(documents)]
     return CheckReport(
         nodes=tuple(nodes),
         services=max((node.services for node in nodes), default=0),
         paths=ways,
-        findings=tuple(_sorted(found)),
+        findings=tuple(_sorted(node_findings)),
         unavailable=tuple(absent),
         missing=tuple(f"api/{name}" for name in documents.missing),
     )
@@ -129,16 +129,18 @@ def _looked_at(name: str, state: StateSource, documents: ClusterState, say: Say)
     return NodeCheck(files, snapshot, own, behind, steady)
 
 
-def _told_by(ended: Iterable[Finding], one: Finding) -> bool:
+def _told_by(ended: Iterable[Finding], finding: Finding) -> bool:
     """A fault of the node itself shows at each of its Services, and plainer between pods."""
-    return one.cause not in SERVICE and any(
-        (other.cause, other.node) == (one.cause, one.node) for other in ended
+    return finding.cause not in SERVICE and any(
+        (other.cause, other.node) == (finding.cause, finding.node) for other in ended
     )
 
 
-def _sorted(found: Iterable[Finding]) -> list[Finding]:
-    once = dict.fromkeys(one for one in found if one.severity != "info")
-    return sorted(once, key=lambda one: (ORDER.index(one.severity), one.node, one.cause))
+def _sorted(findings: Iterable[Finding]) -> list[Finding]:
+    once = dict.fromkeys(finding for finding in findings if finding.severity != "info")
+    return sorted(
+        once, key=lambda finding: (ORDER.index(finding.severity), finding.node, finding.cause)
+    )
 
 
 def _snapshot(name: str, files: Mapping[str, str]) -> Snapshot:
@@ -162,7 +164,7 @@ def _node(snapshot: Snapshot, files: Mapping[str, str], documents: ClusterState)
 
 
 def _behind(snapshot: Snapshot, documents: ClusterState, say: Say) -> Iterator[Finding]:
-    proxied = [one for one in documents.services if not why_not_programmed(one)]
+    proxied = [service for service in documents.services if not why_not_programmed(service)]
     if SLICES & set(documents.missing) or not proxied:
         return
     if proxy_of(snapshot) == "none" and snapshot.programs is None:
@@ -196,30 +198,30 @@ def _of_services(
         target = Target(
             kind="service", text=service.key, name=service.name, namespace=service.namespace
         )
-        for one in explain(target, None, node, documents, snapshot).findings:
-            if one.cause not in ELSEWHERE and one.severity != "info":
-                yield one
+        for finding in explain(target, None, node, documents, snapshot).findings:
+            if finding.cause not in ELSEWHERE and finding.severity != "info":
+                yield finding
 
 
-def _group_same_cause(found: Iterable[Finding]) -> Iterator[Finding]:
+def _group_same_cause(findings: Iterable[Finding]) -> Iterator[Finding]:
     """One for many of the same kind."""
     alike: dict[tuple[str, str], list[Finding]] = {}
-    for one in found:
-        alike.setdefault((one.cause, one.severity), []).append(one)
-    for some in alike.values():
-        yield from some if len(some) <= ALIKE else (_together(some),)
+    for finding in findings:
+        alike.setdefault((finding.cause, finding.severity), []).append(finding)
+    for value in alike.values():
+        yield from value if len(value) <= ALIKE else (_together(value),)
 
 
-def _together(some: list[Finding]) -> Finding:
-    first, entry = some[0], cause(some[0].cause)
-    lines = [one.summary for one in some[:SHOWN]]
-    lines += [f"and {len(some) - SHOWN} more"] if some[SHOWN:] else []
+def _together(findings: list[Finding]) -> Finding:
+    first, entry = findings[0], cause(findings[0].cause)
+    lines = [finding.summary for finding in findings[:SHOWN]]
+    lines += [f"and {len(findings) - SHOWN} more"] if findings[SHOWN:] else []
     return Finding(
         cause=first.cause,
         severity=first.severity,
         node=first.node,
-        object=f"{len(some)} ways in to Services",
-        summary=f"{first.node}, {len(some)} times: {entry.title if entry else first.cause}",
+        object=f"{len(findings)} ways in to Services",
+        summary=f"{first.node}, {len(findings)} times: {entry.title if entry else first.cause}",
         evidence=tuple(lines),
         remedy=first.remedy,
     )
@@ -240,7 +242,7 @@ def _proxy_mode_mismatch(nodes: Iterable[NodeReport]) -> Iterator[Finding]:
             node="",
             object="kube-proxy's mode",
             summary="not all nodes translate Services in the same way: "
-            + "; ".join(f"{proxy} on {', '.join(some)}" for proxy, some in by_proxy.items()),
+            + "; ".join(f"{proxy} on {', '.join(texts)}" for proxy, texts in by_proxy.items()),
             remedy=(entry.mend,) if entry else (),
         )
 
@@ -250,24 +252,26 @@ def _services_without_endpoints(documents: ClusterState) -> Iterator[Finding]:
     if SLICES & set(documents.missing):
         return
     idle = [
-        one for one in documents.services if not why_not_programmed(one) and _idle(one, documents)
+        service
+        for service in documents.services
+        if not why_not_programmed(service) and _idle(service, documents)
     ]
-    dns = [one for one in idle if any(port.port == DNS_PORT for port in one.ports)]
-    for services in (dns, [one for one in idle if one not in dns]):
+    dns = [service for service in idle if any(port.port == DNS_PORT for port in service.ports)]
+    for services in (dns, [service for service in idle if service not in dns]):
         if services:
             yield _without(services, "error" if services is dns else "warning")
 
 
 def _idle(service: Service, documents: ClusterState) -> bool:
     behind = documents.endpoints.get(service.key, ())
-    return not any(one.ready or one.serving for one in behind)
+    return not any(endpoint.ready or endpoint.serving for endpoint in behind)
 
 
 def _without(services: list[Service], severity: Literal["error", "warning"]) -> Finding:
-    keys = [one.key for one in services]
+    keys = [service.key for service in services]
     named = ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if keys[SHOWN:] else "")
-    one = services[0]
-    many = f"{len(keys)} Services have" if len(keys) > 1 else f"Service {one.key} has"
+    candidate = services[0]
+    many = f"{len(keys)} Services have" if len(keys) > 1 else f"Service {candidate.key} has"
     return Finding(
         cause="no-endpoints",
         severity=severity,
@@ -275,5 +279,5 @@ def _without(services: list[Service], severity: Literal["error", "warning"]) -> 
         object=named,
         summary=f"{many} no ready endpoint: every node refuses {'them' if keys[1:] else 'it'}",
         evidence=(f"the API has no ready endpoint for {named}",),
-        remedy=(f"kubectl -n {one.namespace} describe svc {one.name}",),
+        remedy=(f"kubectl -n {candidate.namespace} describe svc {candidate.name}",),
     )

@@ -42,14 +42,14 @@ def check(
         there = _state(stack, lab, here, cluster, saved, node or [])
         from kptrace.check.check import check as look_at
 
-        made = look_at(there, _chosen(there.nodes, node or []), progress())
-    if not made.nodes and made.unavailable:
-        raise ObservationError(made.unavailable[0].unavailable, made.unavailable[0].hint)
+        report = look_at(there, _chosen(there.nodes, node or []), progress())
+    if not report.nodes and report.unavailable:
+        raise ObservationError(report.unavailable[0].unavailable, report.unavailable[0].hint)
     from kptrace.render.check import checkup
 
-    print_report(plain(made, look, checkup))
-    wrong = any(finding.severity == "error" for finding in made.findings)
-    raise typer.Exit(1 if wrong else Inconclusive.exit_code if made.unavailable else 0)
+    print_report(plain(report, look, checkup))
+    wrong = any(finding.severity == "error" for finding in report.findings)
+    raise typer.Exit(1 if wrong else Inconclusive.exit_code if report.unavailable else 0)
 
 
 def _state(
@@ -58,7 +58,7 @@ def _state(
     here: OfflineOption,
     cluster: ClusterOptions,
     saved: BundleOption,
-    wanted: list[str],
+    requested: list[str],
 ) -> StateSource:
     if saved.bundle is not None:
         if lab.named or here.offline:
@@ -69,16 +69,16 @@ def _state(
     from kptrace.diagnose.node_health import STATS
     from kptrace.environment.local_node import LiveState
 
-    found = site(stack, lab, here, cluster, wanted)
-    return LiveState(found.ground, found.nodes, (STATS,))
+    site_ = site(stack, lab, here, cluster, requested)
+    return LiveState(site_.ground, site_.nodes, (STATS,))
 
 
-def _chosen(known: tuple[str, ...], wanted: list[str]) -> tuple[str, ...]:
-    for name in wanted:
+def _chosen(known: tuple[str, ...], requested: list[str]) -> tuple[str, ...]:
+    for name in requested:
         if name not in known:
             raise NotFoundError(f"no node {name}", suggestion(name, known))
     if not known:
         raise NotFoundError(
             "there is no node's state in it", "a node's folder holds iptables-save.txt"
         )
-    return tuple(dict.fromkeys(wanted)) or known
+    return tuple(dict.fromkeys(requested)) or known

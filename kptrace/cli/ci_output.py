@@ -13,19 +13,19 @@ SUMMARY = "GITHUB_STEP_SUMMARY"
 MOST_BYTES = 1 << 20  # that GitHub takes from one step
 
 
-def junit(made: Verification) -> str:
-    return junit_xml(made.results, made.about)
+def junit(verification: Verification) -> str:
+    return junit_xml(verification.results, verification.about)
 
 
-def github(made: Verification, log: str) -> str:
+def github(verification: Verification, log: str) -> str:
     """``log`` and the annotations, for stdout. The job's page is written on the way."""
     from kptrace.render.github import guarded, notes
 
-    _summarise(made)
-    return guarded(log, f"kptrace-{os.urandom(16).hex()}") + notes(made.results)
+    _summarise(verification)
+    return guarded(log, f"kptrace-{os.urandom(16).hex()}") + notes(verification.results)
 
 
-def _summarise(made: Verification) -> None:
+def _summarise(verification: Verification) -> None:
     """Behind what is there: other commands of the step write to the same file."""
     if not os.environ.get(SUMMARY):
         return
@@ -35,6 +35,6 @@ def _summarise(made: Verification) -> None:
     try:
         used = file.stat().st_size if file.exists() else 0
         with file.open("a", encoding="utf-8", errors="replace") as page:
-            page.write(markdown(made, MOST_BYTES - used))
+            page.write(markdown(verification, MOST_BYTES - used))
     except OSError as error:
         print_error(f"the job's page {file} cannot be written: {error.strerror or error}", "")

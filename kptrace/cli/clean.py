@@ -30,5 +30,5 @@ def clean(
     removed = delete_all_pods(cluster.client, namespace, run, progress())
     where = "" if everywhere else f" in namespace {namespace}"
     print_report(
-        "".join(f"removed pod {one.key}\n" for one in removed) or f"nothing to remove{where}"
+        "".join(f"removed pod {pod.key}\n" for pod in removed) or f"nothing to remove{where}"
     )

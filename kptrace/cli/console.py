@@ -27,14 +27,14 @@ def width() -> int:
     return 80
 
 
-def colour(wanted: ColorMode) -> bool:
-    return wants_colour(wanted, os.environ, sys.stdout.isatty())
+def colour(color_mode: ColorMode) -> bool:
+    return wants_colour(color_mode, os.environ, sys.stdout.isatty())
 
 
-def wants_colour(wanted: ColorMode, environ: Mapping[str, str], terminal: bool) -> bool:
+def wants_colour(color_mode: ColorMode, environ: Mapping[str, str], terminal: bool) -> bool:
     """no-color.org and the field's habits: the flag, then NO_COLOR, FORCE_COLOR, the terminal."""
-    if wanted is not ColorMode.AUTO:
-        return wanted is ColorMode.ALWAYS
+    if color_mode is not ColorMode.AUTO:
+        return color_mode is ColorMode.ALWAYS
     if environ.get("NO_COLOR"):
         return False
     if environ.get("FORCE_COLOR"):

@@ -109,11 +109,11 @@ def _inside(
     asked = replace(question, source=question.source or f"pod/{pod.name}.{pod.namespace}")
     texts: dict[str, str] = {}
     try:
-        made = _cluster(asked, cluster)
-        texts = made.api()
-        refusal = made.refusal()
+        cluster_from_node = _cluster(asked, cluster)
+        texts = cluster_from_node.api()
+        refusal = cluster_from_node.refusal()
         if refusal is None:
-            return stack.enter_context(made), asked
+            return stack.enter_context(cluster_from_node), asked
     except ObservationError as error:
         refusal = error
     node = stack.enter_context(InPod(asked, pod, texts, refusal))
@@ -126,11 +126,13 @@ def _cluster(
     from kptrace.environment.cluster import ClusterEnvironment
     from kptrace.environment.cluster_from_node import ClusterFromNode
 
-    made = ClusterEnvironment(cluster.client, question, cluster.terms, progress(), sends)
+    cluster_environment = ClusterEnvironment(
+        cluster.client, question, cluster.terms, progress(), sends
+    )
     if cluster.dry_run:
-        print_report(made.plan())
+        print_report(cluster_environment.plan())
         raise typer.Exit
-    return ClusterFromNode(made)
+    return ClusterFromNode(cluster_environment)
 
 
 MOST_NODES = 20
@@ -141,7 +143,7 @@ def site(
     lab: LabOptions,
     here: OfflineOption,
     cluster: ClusterOptions,
-    wanted: Sequence[str] = (),
+    requested: Sequence[str] = (),
 ) -> Site:
     """``wanted``: nodes that the user named; empty: all."""
     if lab.named and here.offline:
@@ -150,8 +152,8 @@ def site(
         from kptrace.environment.lab import LabEnvironment
         from kptrace.lab.state import load
 
-        found = load(lab.named)
-        return Site(stack.enter_context(LabEnvironment(found)), found.nodes)
+        lab_ = load(lab.named)
+        return Site(stack.enter_context(LabEnvironment(lab_)), lab_.nodes)
     if here.offline:
         from kptrace.environment.local_node import LocalNode
 
@@ -164,12 +166,12 @@ def site(
         ClusterFromNode(WholeCluster(cluster.client, cluster.terms, progress()))
     )
     whole.api()
-    if not wanted and len(whole.nodes) > MOST_NODES:
+    if not requested and len(whole.nodes) > MOST_NODES:
         raise UsageError(
             f"the cluster has {len(whole.nodes)} nodes, and each would get an agent",
             "name those that matter: --node NAME, more than once",
         )
-    asked = tuple(wanted) or whole.nodes
+    asked = tuple(requested) or whole.nodes
     if set(asked) <= set(whole.nodes):  # else none is looked at: the command says which there are
         for node in asked:
             whole.begin(node)  # all at once

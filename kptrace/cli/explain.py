@@ -51,7 +51,7 @@ def explain(
 
     own = cluster.namespace or "default" if saved.bundle else namespace(lab, here, cluster)
     with ExitStack() as stack:
-        made = explained(
+        explanation = explained(
             target,
             source,
             own,
@@ -60,5 +60,5 @@ def explain(
         )
     from kptrace.render.explain import explain as text
 
-    print_report(plain(made, look, text))
-    raise typer.Exit(exit_code(made))
+    print_report(plain(explanation, look, text))
+    raise typer.Exit(exit_code(explanation))

@@ -34,6 +34,6 @@ def explained(
     return explain_from_state(meant, sender, node, there)
 
 
-def exit_code(made: Explanation) -> int:
+def exit_code(explanation: Explanation) -> int:
     """1 when the rules differ from what the API tells."""
-    return int(any(finding.severity == "error" for finding in made.findings))
+    return int(any(finding.severity == "error" for finding in explanation.findings))

@@ -29,32 +29,34 @@ def read(args: Sequence[str]) -> Mapping[str, str] | None:
     """The options that were given, by the names that they have as parameters of the command."""
     if args[:1] != ["explain"]:
         return None
-    words, given = iter(args[1:]), dict[str, str]()
-    for word in words:
+    texts, texts_by_name = iter(args[1:]), dict[str, str]()
+    for word in texts:
         if word == "--offline":
-            given["offline"] = "yes"
+            texts_by_name["offline"] = "yes"
         elif word in _VALUES:
-            value = next(words, "-")
+            value = next(texts, "-")
             if value.startswith("-"):
                 return None
-            given[_VALUES[word]] = value
-        elif word.startswith("-") or "target" in given:
+            texts_by_name[_VALUES[word]] = value
+        elif word.startswith("-") or "target" in texts_by_name:
             return None
         else:
-            given["target"] = word
-    plain = "target" in given and ("bundle" in given) != ("offline" in given)
-    return given if plain else None
+            texts_by_name["target"] = word
+    plain = "target" in texts_by_name and ("bundle" in texts_by_name) != (
+        "offline" in texts_by_name
+    )
+    return texts_by_name if plain else None
 
 
 def explain(args: Sequence[str]) -> Callable[[], int] | None:
-    given = read(args)
-    if given is None:
+    texts_by_name = read(args)
+    if texts_by_name is None:
         return None
     gc.disable()  # it is soon over, and looking for cycles takes a tenth of its time
-    ahead = _ahead() if "offline" in given else None
+    ahead = _ahead() if "offline" in texts_by_name else None
     import kptrace.model  # noqa: F401  first: it imports msgspec the fast way
 
-    return lambda: _explain(given, ahead)
+    return lambda: _explain(texts_by_name, ahead)
 
 
 def _ahead() -> Prefetcher:
@@ -66,31 +68,33 @@ def _ahead() -> Prefetcher:
     return Prefetcher(BASE_CHAINS, *nat)
 
 
-def _explain(given: Mapping[str, str], ahead: Prefetcher | None) -> int:
+def _explain(texts_by_name: Mapping[str, str], ahead: Prefetcher | None) -> int:
     from kptrace.cli.explain_request import exit_code, explained
 
     with ExitStack() as stack:
-        made = explained(
-            given["target"],
-            given.get("source", ""),
-            given.get("namespace") or "default",
-            given.get("node", ""),
-            lambda _: _state(stack, given, ahead),
+        explanation = explained(
+            texts_by_name["target"],
+            texts_by_name.get("source", ""),
+            texts_by_name.get("namespace") or "default",
+            texts_by_name.get("node", ""),
+            lambda _: _state(stack, texts_by_name, ahead),
         )
     from kptrace.cli.console import ColorMode, colour, print_report, width
     from kptrace.render.explain import explain as text
 
-    print_report(text(made, width=width(), colour=colour(ColorMode.AUTO), wide=False))
-    return exit_code(made)
+    print_report(text(explanation, width=width(), colour=colour(ColorMode.AUTO), wide=False))
+    return exit_code(explanation)
 
 
-def _state(stack: ExitStack, given: Mapping[str, str], ahead: Prefetcher | None) -> StateSource:
-    if "bundle" in given:
+def _state(
+    stack: ExitStack, texts_by_name: Mapping[str, str], ahead: Prefetcher | None
+) -> StateSource:
+    if "bundle" in texts_by_name:
         from pathlib import Path
 
         from kptrace.bundle.folder import Bundle
 
-        return Bundle(Path(given["bundle"]))
+        return Bundle(Path(texts_by_name["bundle"]))
     from kptrace.environment.local_node import LiveState, LocalNode
 
     here = stack.enter_context(LocalNode(ahead))

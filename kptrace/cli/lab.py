@@ -98,11 +98,11 @@ def status(
 
     if output not in ("text", "json"):
         raise UsageError(f"-o {output!r} is none of: text, json")
-    found = lab_status.status(state.load(name))
+    current = lab_status.status(state.load(name))
     if output == "json":
-        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        typer.echo(msgspec.json.format(msgspec.json.encode(current), indent=2))
     else:
-        typer.echo(lab_status.text(found))
+        typer.echo(lab_status.text(current))
 
 
 @app.command("break")
@@ -115,9 +115,9 @@ def break_(
     """Put a fault into a lab."""
     from kptrace.lab.faults import inject
 
-    found = inject.find(fault)
-    inject.inject(name, found)
-    typer.echo(f"broken: {found.words}\n  see it: {inject.how_to_see(found, name)}")
+    chosen_fault = inject.find(fault)
+    inject.inject(name, chosen_fault)
+    typer.echo(f"broken: {chosen_fault.words}\n  see it: {inject.how_to_see(chosen_fault, name)}")
 
 
 @app.command()
@@ -131,7 +131,7 @@ def heal(
     from kptrace.lab.faults import inject
 
     healed = inject.heal(name, fault)
-    typer.echo(f"healed: {', '.join(one.name for one in healed) or 'nothing was broken'}")
+    typer.echo(f"healed: {', '.join(fault.name for fault in healed) or 'nothing was broken'}")
 
 
 @app.command("faults")

@@ -71,7 +71,7 @@ class RootGroup(typer.core.TyperGroup):
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         super().format_help_text(ctx, formatter)
-        rows = [(f"{ctx.command_path} {words}", why) for words, why in EXAMPLES.items()]
+        rows = [(f"{ctx.command_path} {text}", why) for text, why in EXAMPLES.items()]
         longest = max(len(command) for command, _ in rows)
         wide = formatter.width >= longest + max(map(len, EXAMPLES.values())) + 4
         with formatter.section("Examples"):

@@ -33,19 +33,23 @@ class Options(Value):
 
 def flat(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command, eval_str=True).parameters.values()
-    groups = {one.name: one.annotation for one in own if _is_group(one.annotation)}
+    groups = {
+        parameter.name: parameter.annotation for parameter in own if _is_group(parameter.annotation)
+    }
     fields = {name: tuple(_options(group)) for name, group in groups.items()}
 
-    def run(**given: object) -> None:
+    def run(**values_by_name: object) -> None:
         for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields[name]})
-        command(**given)
+            values_by_name[name] = group(
+                **{field.name: values_by_name.pop(field.name) for field in fields[name]}
+            )
+        command(**values_by_name)
 
-    shown = [field for one in own for field in fields.get(one.name, (one,))]
+    shown = [field for parameter in own for field in fields.get(parameter.name, (parameter,))]
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in shown]
+        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in shown]
     )
-    run.__annotations__ = {one.name: one.annotation for one in shown}
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
     run.__doc__ = command.__doc__
     return run
 
@@ -63,4 +67,4 @@ def _options(group: type[Options]) -> Iterator[inspect.Parameter]:
 
 def _owner(group: type[Options], name: str) -> type[Options]:
     """The class that brings the field."""
-    return next(one for one in group.__mro__ if name in one.__annotations__)
+    return next(option_type for option_type in group.__mro__ if name in option_type.__annotations__)

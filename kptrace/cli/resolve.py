@@ -59,9 +59,9 @@ def resolve(
         where, question = ground(stack, question, lab, here, cluster)
         from kptrace.resolve.resolve import resolve_target
 
-        made = resolve_target(question, where, int.from_bytes(os.urandom(4)), progress())
+        report = resolve_target(question, where, int.from_bytes(os.urandom(4)), progress())
     from kptrace.render.resolve import resolved
 
-    print_report(plain(made, look, resolved))
-    wrong = any(finding.severity == "error" for finding in made.findings)
-    raise typer.Exit(1 if wrong else Inconclusive.exit_code if made.unavailable else 0)
+    print_report(plain(report, look, resolved))
+    wrong = any(finding.severity == "error" for finding in report.findings)
+    raise typer.Exit(1 if wrong else Inconclusive.exit_code if report.unavailable else 0)

@@ -57,34 +57,39 @@ def snapshot(
         from kptrace.bundle.collect import collect
 
         nodes = _chosen(there.nodes, node or [])
-        made = collect(there.ground, nodes, progress())
-    absent = [layer for layer in made.missing if layer.name == "agent"]
+        collected_state = collect(there.ground, nodes, progress())
+    absent = [layer for layer in collected_state.missing if layer.name == "agent"]
     if len(absent) == len(nodes):
         raise ObservationError(absent[0].unavailable, absent[0].hint)
-    keep(path, made, tuple(name for name in nodes if name not in {one.node for one in absent}))
-    print_report(_words(path, made, len(nodes) - len(absent)))
-    whole = not any(layer.name in ("agent", TABLES) for layer in made.missing)
+    keep(
+        path,
+        collected_state,
+        tuple(name for name in nodes if name not in {source.node for source in absent}),
+    )
+    print_report(_words(path, collected_state, len(nodes) - len(absent)))
+    whole = not any(layer.name in ("agent", TABLES) for layer in collected_state.missing)
     raise typer.Exit(0 if whole else Inconclusive.exit_code)
 
 
-def _chosen(known: tuple[str, ...], wanted: list[str]) -> tuple[str, ...]:
-    for name in wanted:
+def _chosen(known: tuple[str, ...], requested: list[str]) -> tuple[str, ...]:
+    for name in requested:
         if name not in known:
             raise NotFoundError(f"no node {name}", suggestion(name, known))
-    return tuple(dict.fromkeys(wanted)) or known
+    return tuple(dict.fromkeys(requested)) or known
 
 
-def _words(path: Path, made: CollectedState, nodes: int) -> str:
+def _words(path: Path, collected_state: CollectedState, nodes: int) -> str:
     from kptrace.cli.console import width
     from kptrace.render.layout import TextLayout, span
 
     page = TextLayout(width(), False)
-    size = sum(map(len, made.files.values())) / 1000
-    many = f"{nodes} node{'s' if nodes != 1 else ''}, {len(made.files)} files, {size:.0f} kB"
+    size = sum(map(len, collected_state.files.values())) / 1000
+    count = f"{nodes} node{'s' if nodes != 1 else ''}, {len(collected_state.files)} files"
+    many = f"{count}, {size:.0f} kB"
     page.uncut(span(str(path), "name"))
     page.line(span(f"{many}, readable by you only"), indent=2)
     reasons: dict[tuple[str, str], list[str]] = {}
-    for layer in made.needed:
+    for layer in collected_state.needed:
         reasons.setdefault((layer.node, layer.unavailable), []).append(layer.name)
     for (node, why), names in reasons.items():
         page.line(span(f"not had of {node}: {', '.join(names)}: {why}"), indent=2, hang=4)

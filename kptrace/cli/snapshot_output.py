@@ -33,9 +33,9 @@ class SnapshotMetadata(Value):
     kind: str = "Snapshot"
 
 
-def place_for(wanted: Path | None, force: bool) -> Path:
+def place_for(requested: Path | None, force: bool) -> Path:
     """Where it will be put; said before any node is asked."""
-    path = wanted or Path(time.strftime("kptrace-snapshot-%Y%m%d-%H%M%S.tar.gz"))
+    path = requested or Path(time.strftime("kptrace-snapshot-%Y%m%d-%H%M%S.tar.gz"))
     if not path.parent.is_dir():
         raise ObservationError(f"{path} cannot be written: there is no folder {path.parent}")
     if not (path.exists() or path.is_symlink()):
@@ -56,15 +56,15 @@ def is_archive(path: Path) -> bool:
     return path.name.endswith(ARCHIVES)
 
 
-def keep(path: Path, made: CollectedState, nodes: tuple[str, ...]) -> None:
+def keep(path: Path, collected_state: CollectedState, nodes: tuple[str, ...]) -> None:
     paper = SnapshotMetadata(
         kptrace=__version__,
         taken=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         nodes=nodes,
-        missing=made.missing,
+        missing=collected_state.missing,
     )
     written = msgspec.json.format(msgspec.json.encode(paper), indent=1) + b"\n"
-    files = {**made.files, PAPER: written}
+    files = {**collected_state.files, PAPER: written}
     if is_archive(path):
         archive.write(path, files)
         return

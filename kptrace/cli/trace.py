@@ -114,7 +114,7 @@ def trace(
         where, question = ground(stack, question, lab, here, cluster)
         from kptrace.trace import trace as story
 
-        run, made = story.trace_and_report(
+        run, trace = story.trace_and_report(
             question, where, int.from_bytes(os.urandom(4)), progress()
         )
-    print_and_exit(run, save, look, made)
+    print_and_exit(run, save, look, trace)

@@ -76,19 +76,19 @@ def verify(
     say = progress()
     interrupt: KeyboardInterrupt | None = None
     try:
-        for number, each in enumerate(expected, 1):
-            say(f"{number} of {len(expected)}: {each.request.target.text}")
+        for number, expectation in enumerate(expected, 1):
+            say(f"{number} of {len(expected)}: {expectation.request.target.text}")
             with suppress(typer.Exit):  # --dry-run: what it would do was shown
-                tried.add(each, lab, here, cluster)
+                tried.add(expectation, lab, here, cluster)
     except KeyboardInterrupt as signal:
         interrupt = signal  # what is known is told all the same
     if cluster.dry_run and not tried.results:
         raise interrupt or typer.Exit
     if interrupt:
         tried.leave(expected)
-    made = Verification(file=str(file), results=tuple(tried.results), about=tried.about())
-    print_report(_rendered(made, output, color))
-    raise interrupt or typer.Exit(exit_code(made.results))
+    verification = Verification(file=str(file), results=tuple(tried.results), about=tried.about())
+    print_report(_rendered(verification, output, color))
+    raise interrupt or typer.Exit(exit_code(verification.results))
 
 
 class _VerifyRun:
@@ -113,27 +113,27 @@ class _VerifyRun:
                 where, asked = ground(stack, expected.request, lab, here, cluster)
                 seed = int.from_bytes(os.urandom(4))
                 run = story.run(asked, where, seed, lambda _: None)
-            made = seen(expected, story.report(run))
+            result = seen(expected, story.report(run))
             self._nodes |= {node.name: node for node in read_cluster_state(run.api).nodes}
         except KptraceError as error:
             self.results.append(unseen(expected, error))
             return
-        if made.status != "passed" and self._save is not None:
-            made = seen(expected, story.report(run), self._kept(expected, run))
-        self.results.append(made)
+        if result.status != "passed" and self._save is not None:
+            result = seen(expected, story.report(run), self._kept(expected, run))
+        self.results.append(result)
 
     def leave(self, expected: Sequence[Expectation]) -> None:
         """What is still open stays so."""
         from kptrace.verify.results import untried
 
-        for number, each in enumerate(expected[len(self.results) :], len(self.results)):
+        for number, expectation in enumerate(expected[len(self.results) :], len(self.results)):
             why = "interrupted" if number < self._begun else "not tried"
-            self.results.append(untried(each, why))
+            self.results.append(untried(expectation, why))
 
     def about(self) -> dict[str, str]:
         from kptrace.verify.results import about
 
-        traces = (each.trace for each in self.results)
+        traces = (result.trace for result in self.results)
         return about([trace for trace in traces if trace], self._nodes.values())
 
     def _kept(self, expected: Expectation, run: Recording) -> str:
@@ -162,30 +162,30 @@ def _text(file: Path) -> str:
         raise ObservationError(f"{file} cannot be read: {error.strerror or error}") from None
 
 
-def _rendered(made: Verification, output: VerifyForm, color: ColorMode) -> str:
+def _rendered(verification: Verification, output: VerifyForm, color: ColorMode) -> str:
     match output:
         case VerifyForm.JSON:
             from kptrace.render.json import json
 
-            return json(made)
+            return json(verification)
         case VerifyForm.YAML:
             from kptrace.render.json import yaml
 
-            return yaml(made)
+            return yaml(verification)
         case VerifyForm.JUNIT:
             from kptrace.cli import ci_output
 
-            return ci_output.junit(made)
+            return ci_output.junit(verification)
         case VerifyForm.GITHUB:
             from kptrace.cli import ci_output
 
-            return ci_output.github(made, _page(made, output, color))
+            return ci_output.github(verification, _page(verification, output, color))
         case VerifyForm.TEXT | VerifyForm.WIDE:
-            return _page(made, output, color)
+            return _page(verification, output, color)
 
 
-def _page(made: Verification, output: VerifyForm, color: ColorMode) -> str:
+def _page(report: Verification, output: VerifyForm, color: ColorMode) -> str:
     from kptrace.render.verify import verification
 
     wide = output is VerifyForm.WIDE
-    return verification(made, width=width(), colour=colour(color), wide=wide)
+    return verification(report, width=width(), colour=colour(color), wide=wide)

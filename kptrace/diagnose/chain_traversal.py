@@ -102,12 +102,12 @@ class ChainTraversal(Value):
     def leading_to(self, met: MatchedRuleEvent) -> tuple[MatchedRuleEvent, ...]:
         """The jumps by which the walk came to this rule, without the detours that returned."""
         path: list[MatchedRuleEvent] = []
-        for each in self.rules:
-            while each.hit.chain in [p.hit.chain for p in path]:
+        for rule in self.rules:
+            while rule.hit.chain in [p.hit.chain for p in path]:
                 path.pop()
-            if each is met:
+            if rule is met:
                 break
-            path.append(each)
+            path.append(rule)
         return tuple(path)
 
     @property
@@ -126,10 +126,10 @@ def chain_traversals(
 ) -> tuple[ChainTraversal, ...]:
     """In the order of time. Hits of a place and backend arrive in order on one socket."""
     ordered = sorted(hits, key=lambda h: (h.netns, h.backend, h.sequence))
-    found: list[ChainTraversal] = []
+    traversals: list[ChainTraversal] = []
     for (place, _), group in groupby(ordered, key=lambda h: (h.netns, h.backend)):
-        found += _of_place(place, list(group), snapshots.get(place))
-    return tuple(sorted(found, key=lambda p: p.met[0].hit.time_ns))
+        traversals += _of_place(place, list(group), snapshots.get(place))
+    return tuple(sorted(traversals, key=lambda p: p.met[0].hit.time_ns))
 
 
 def _of_place(
@@ -138,22 +138,22 @@ def _of_place(
     by_packet: dict[int, list[RuleTraceEvent]] = {}
     for hit in hits:
         by_packet.setdefault(hit.trace_id, []).append(hit)
-    return [p for some in by_packet.values() for p in _of_packet(place, some, snapshot)]
+    return [p for value in by_packet.values() for p in _of_packet(place, value, snapshot)]
 
 
 def _of_packet(
     place: Netns, hits: list[RuleTraceEvent], snapshot: Snapshot | None
 ) -> list[ChainTraversal]:
-    found: list[ChainTraversal] = []
+    traversals: list[ChainTraversal] = []
     current: list[RuleTraceEvent] = []
     for hit in hits:
         if current and _begins(hit, current, snapshot):
-            found.append(_passage(place, current, snapshot))
+            traversals.append(_passage(place, current, snapshot))
             current = []
         current.append(hit)
     if current:
-        found.append(_passage(place, current, snapshot))
-    return found
+        traversals.append(_passage(place, current, snapshot))
+    return traversals
 
 
 def _begins(hit: RuleTraceEvent, current: list[RuleTraceEvent], snapshot: Snapshot | None) -> bool:

@@ -30,27 +30,27 @@ def endpoints_changed(
 ) -> tuple[EvidenceSource, ...]:
     """None, or one: the ready endpoints are others by now."""
     old, new = _ready(before), _ready(now)
-    words = [f"{address} went" for address in old if address not in new]
-    words += [f"{address} came" for address in new if address not in old]
-    if not words:
+    texts = [f"{address} went" for address in old if address not in new]
+    texts += [f"{address} came" for address in new if address not in old]
+    if not texts:
         return ()
     return (
         EvidenceSource(
             name=CHANGE,
             node=node,
-            unavailable=f"the endpoints of {service} changed while this ran ({_some(words)})",
+            unavailable=f"the endpoints of {service} changed while this ran ({_some(texts)})",
             remedy="trace once more",
         ),
     )
 
 
 def _ready(endpoints: Iterable[Endpoint]) -> dict[str, None]:
-    return {end(one.address, one.port): None for one in endpoints if one.ready}
+    return {end(endpoint.address, endpoint.port): None for endpoint in endpoints if endpoint.ready}
 
 
-def _some(words: Sequence[str]) -> str:
-    more = f" and {len(words) - _NAMED} more" if len(words) > _NAMED else ""
-    return ", ".join(words[:_NAMED]) + more
+def _some(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else ""
+    return ", ".join(texts[:_NAMED]) + more
 
 
 def _words(part: RuleQuery) -> str:

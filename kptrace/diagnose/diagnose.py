@@ -91,7 +91,7 @@ def diagnose(run: Recording, cases: tuple[ProbeEvidence, ...]) -> Trace:
     """The report of a run. Of several flows the first undelivered one is shown, else the first."""
     evidence_layers = layers(run)
     judged = [(case, *_diagnose_probe(case, evidence_layers)) for case in cases]
-    undelivered = [each for each in judged if each[1] is not Outcome.DELIVERED]
+    undelivered = [diagnosed for diagnosed in judged if diagnosed[1] is not Outcome.DELIVERED]
     case, outcome, findings = undelivered[0] if undelivered else judged[0]
     resolution = run.resolution
     place = run.source.netns
@@ -261,11 +261,11 @@ def _replied(case: ProbeEvidence) -> bool:
 
 def _drop_hop(case: ProbeEvidence) -> Iterator[Hop]:
     """The hop at which the packet was thrown away, by a rule or by the kernel itself."""
-    found = case.ended_by
+    dropping = case.ended_by
     last = case.last
     packet = last.packet if last else Packet(flow=case.probe.flow)
-    if found is not None:
-        passage, met = found
+    if dropping is not None:
+        passage, met = dropping
         drop = next((d for d in case.drops if d.node == passage.place.node), None)
         yield Hop(
             node=passage.place.node,
@@ -384,14 +384,14 @@ def _summary(
 ) -> str:
     several = f"{count - failed} of {count} delivered" if count > 1 else ""
     if findings:
-        words = findings[0].summary
+        text = findings[0].summary
     elif outcome is Outcome.DELIVERED:
-        words = f"delivered to {_where(case)}"
+        text = f"delivered to {_where(case)}"
     elif case.returned is None:
-        words = "nothing was sent"
+        text = "nothing was sent"
     else:
-        words = case.returned.error or case.returned.result
-    return f"{several}: {words}" if several else words
+        text = case.returned.error or case.returned.result
+    return f"{several}: {text}" if several else text
 
 
 def _where(case: ProbeEvidence) -> str:

@@ -34,8 +34,8 @@ _TAKEN_OFF = {"wireguard": "decrypted by WireGuard", "tun": "from a program in u
 def opaque(case: ProbeEvidence, sighting: CapturedPacket) -> str:
     """What is to be said of a device that hides the probe; empty: it does not."""
     link = case.link(sighting.netns, sighting.interface)
-    words = OPAQUE if sighting.direction == "out" else _TAKEN_OFF
-    return words.get(link.kind, "") if link and not sighting.netns.pod else ""
+    texts_by_name = OPAQUE if sighting.direction == "out" else _TAKEN_OFF
+    return texts_by_name.get(link.kind, "") if link and not sighting.netns.pod else ""
 
 
 def carried(case: ProbeEvidence, before: CapturedPacket, after: CapturedPacket) -> str:
@@ -73,10 +73,10 @@ def _decided(
             yield f"{device.name} has the one remote {device.ipip.remote}"
         elif gateway == remote:
             yield f"to the route's gateway {gateway}"
-    for one in (device.geneve, device.gre):
-        if one is not None and one.external:
+    for tunnel_ in (device.geneve, device.gre):
+        if tunnel_ is not None and tunnel_.external:
             yield f"the program that sent it chose {remote}"
-        elif one is not None and one.remote == remote:
+        elif tunnel_ is not None and tunnel_.remote == remote:
             yield f"{device.name} has the one remote {remote}"
     if device.vxlan is None:
         return
@@ -92,8 +92,8 @@ def _decided(
 
 def _gateway(snapshot: Snapshot, device: Link, packet: Packet) -> str:
     """Of the route by which the packet came to the device."""
-    found = lookup(snapshot, RouteQuery(flow=packet.innermost.flow, mark=None))
-    hops = (hop for hop in found.nexthops if hop.interface == device.name)
+    result = lookup(snapshot, RouteQuery(flow=packet.innermost.flow, mark=None))
+    hops = (hop for hop in result.nexthops if hop.interface == device.name)
     return next((hop.gateway for hop in hops if hop.gateway), "")
 
 

@@ -35,15 +35,15 @@ def layers(run: Recording) -> tuple[EvidenceSource, ...]:
     looked_at = tuple(dict.fromkeys(fact.netns for fact in facts if fact.file != NETNS_UNAVAILABLE))
     nodes = tuple(dict.fromkeys(place.node for place in looked_at))
     hosts = {place.node for place in looked_at if not place.pod}
-    told = _told(run.replies)
+    counts = _told(run.replies)
     lost = _lost(run.replies)
     unarmed = [u for r in run.replies if isinstance(r, CaptureStarted) for u in r.unarmed]
     shut = {layer.node: layer for layer in run.unavailable if layer.name == HOST}
-    found = [
+    sources = [
         EvidenceSource(
             name=name,
             node=node,
-            reports=told[node, name],
+            reports=counts[node, name],
             lost=lost[node, name],
             unavailable=_why(unarmed, node, name) or _unseen(name, node in hosts, shut.get(node)),
             remedy=next((u.remedy for u in _of(unarmed, node, name)), ""),
@@ -51,7 +51,7 @@ def layers(run: Recording) -> tuple[EvidenceSource, ...]:
         for node in nodes
         for name in NAMES
     ]
-    found += [
+    sources += [
         EvidenceSource(
             name="cgroup", node=fact.netns.node, unavailable=fact.unavailable, remedy=fact.remedy
         )
@@ -59,8 +59,8 @@ def layers(run: Recording) -> tuple[EvidenceSource, ...]:
         if fact.file == CGROUP_UNAVAILABLE and fact.netns == run.source.netns
     ]
     blind = () if sender_was_there(run) else ("state", *NAMES, "dns")
-    absent = [one for layer in run.unavailable for one in _taken_along(layer, run, blind)]
-    return (*found, *absent)
+    absent = [source for layer in run.unavailable for source in _taken_along(layer, run, blind)]
+    return (*sources, *absent)
 
 
 def _taken_along(
@@ -80,18 +80,18 @@ def _unseen(name: str, host: bool, shut: EvidenceSource | None) -> str:
 
 
 def _told(replies: Iterable[Reply]) -> Counter[tuple[str, str]]:
-    told: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     for reply in replies:
         match reply:
             case CapturedPacket():
-                told[reply.netns.node, "capture"] += 1
+                counts[reply.netns.node, "capture"] += 1
             case RuleTraceEvent():
-                told[reply.netns.node, "rules"] += 1
+                counts[reply.netns.node, "rules"] += 1
             case DropEvent():
-                told[reply.node, "drops"] += 1
+                counts[reply.node, "drops"] += 1
             case ConntrackEntry():
-                told[reply.netns.node, "conntrack"] += 1
-    return told
+                counts[reply.netns.node, "conntrack"] += 1
+    return counts
 
 
 def _lost(replies: Iterable[Reply]) -> Counter[tuple[str, str]]:

@@ -62,10 +62,10 @@ def _redirected(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Hop]:
     """By the receiving pod's own rules, behind its last tap: the sidecar of a service mesh."""
     flow = last.packet.innermost.flow
     for passage in case.passages:
-        found = passage.nat_rule(Redirect) if passage.place == last.netns else None
-        if found is None or passage.hook != "prerouting" or not found[0].redirected:
+        redirect = passage.nat_rule(Redirect) if passage.place == last.netns else None
+        if redirect is None or passage.hook != "prerouting" or not redirect[0].redirected:
             continue
-        met, via = found
+        met, via = redirect
         port = met.redirected
         packet = msgspec.structs.replace(
             last.packet.innermost, flow=msgspec.structs.replace(flow, dport=port)
@@ -78,7 +78,7 @@ def _redirected(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Hop]:
             action="dnat",
             packet=packet,
             rule=met.ref,
-            preceding_rules=tuple(one.ref for one in via),
+            preceding_rules=tuple(event.ref for event in via),
             description=f"{_end(flow.dst, flow.dport)} => {_end(flow.dst, port)}",
             rewrites=(("dport", str(flow.dport), str(port)),),
         )
@@ -160,14 +160,14 @@ def _nat(
     place = after.netns if before.direction == "out" and not before.netns.pod else before.netns
     if before.netns.pod and not after.netns.pod:
         place = after.netns
-    found = _rewriter(case, place.node, DNAT if action == "dnat" else SNAT, old)
+    nat_event = _rewriter(case, place.node, DNAT if action == "dnat" else SNAT, old)
     changed = tuple(
         change
         for change in _changes(old, new)
         if change[0] in (("dst", "dport") if action == "dnat" else ("src", "sport"))
     )
-    observed = found is not None
-    rule, via = _refs(found) if found else (_predicted_rule(case, action, place.node), ())
+    observed = nat_event is not None
+    rule, via = _refs(nat_event) if nat_event else (_predicted_rule(case, action, place.node), ())
     if rule is not None and rule.backend == "ipvs":
         by = confirmed(case, place.node, old, new)
         observed = bool(by)
@@ -192,17 +192,17 @@ def _rewriter(
 ) -> tuple[MatchedRuleEvent, tuple[MatchedRuleEvent, ...]] | None:
     for passage in case.passages:
         if passage.place.node == node and not passage.outer:
-            found = passage.nat_rule(*kinds)
-            if found:
-                return found
+            nat_event = passage.nat_rule(*kinds)
+            if nat_event:
+                return nat_event
     return None
 
 
 def _refs(
-    found: tuple[MatchedRuleEvent, tuple[MatchedRuleEvent, ...]],
+    event_and_path: tuple[MatchedRuleEvent, tuple[MatchedRuleEvent, ...]],
 ) -> tuple[RuleRef, tuple[RuleRef, ...]]:
-    met, via = found
-    return met.ref, tuple(each.ref for each in via)
+    met, via = event_and_path
+    return met.ref, tuple(event.ref for event in via)
 
 
 def _predicted_rule(case: ProbeEvidence, action: str, node: str) -> RuleRef | None:
@@ -269,7 +269,7 @@ def _encap(case: ProbeEvidence, before: CapturedPacket, after: CapturedPacket) -
     )
 
 
-def _hop(case: ProbeEvidence, sighting: CapturedPacket, action: HopAction, words: str) -> Hop:
+def _hop(case: ProbeEvidence, sighting: CapturedPacket, action: HopAction, text: str) -> Hop:
     place = sighting.netns
     return Hop(
         node=place.node,
@@ -279,7 +279,7 @@ def _hop(case: ProbeEvidence, sighting: CapturedPacket, action: HopAction, words
         action=action,
         packet=sighting.packet,
         offset_us=case.journey.offset_us(place.node, sighting.time_ns),
-        description=words,
+        description=text,
     )
 
 

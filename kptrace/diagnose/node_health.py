@@ -38,8 +38,10 @@ def health(snapshot: Snapshot, files: Mapping[str, str]) -> Iterator[Finding]:
     )
     yield from _counted(node, files.get(STATS, ""))
     for family in (4, 6):
-        entries = [one for one in snapshot.neighbours if _counts(one.address, family)]
-        learned = sum(not one.permanent for one in entries)  # the others are not counted
+        entries = [
+            neighbour for neighbour in snapshot.neighbours if _counts(neighbour.address, family)
+        ]
+        learned = sum(not entry.permanent for entry in entries)  # the others are not counted
         name = f"net.ipv{family}.neigh.default.gc_thresh3"
         yield from _filling(node, "neighbour-table-full", "neighbours", learned, name, snapshot)
     for link in snapshot.links:
@@ -99,7 +101,7 @@ def _filling(
 
 def _counted(node: str, stats: str) -> Iterator[Finding]:
     """Counters since boot: that it happened is sure, that it still does is not."""
-    for name, (cause, words) in _COUNTERS.items():
+    for name, (cause, text) in _COUNTERS.items():
         total = sum(int(value) for counter, value in _COUNTER.findall(stats) if counter == name)
         if not total:
             continue
@@ -108,7 +110,7 @@ def _counted(node: str, stats: str) -> Iterator[Finding]:
             severity="warning",
             node=node,
             object=f"{name} of conntrack -S",
-            summary=f"{node} {words.format(total)} since it was booted",
+            summary=f"{node} {text.format(total)} since it was booted",
             evidence=(f"conntrack -S: {name}={total} on all processors together",),
             remedy=(f"conntrack -S  # on {node}: does {name} still rise?",),
         )
@@ -143,14 +145,16 @@ def _tunnel_mtu(node: str, snapshot: Snapshot, link: Link) -> Iterator[Finding]:
 
 def _remote(snapshot: Snapshot, link: Link) -> str:
     """Some node behind the tunnel."""
-    for one in (link.geneve, link.gre):
-        if one is not None:
-            return one.remote
+    for tunnel in (link.geneve, link.gre):
+        if tunnel is not None:
+            return tunnel.remote
     if link.wireguard is not None:
         ends = (peer.endpoint[0] for peer in link.wireguard.peers if peer.endpoint)
         return next(ends, "")
     if link.vxlan is not None:
-        ends = (one.destination for one in snapshot.fdb if one.interface == link.name)
+        ends = (
+            fdb_entry.destination for fdb_entry in snapshot.fdb if fdb_entry.interface == link.name
+        )
         return link.vxlan.remote or next(filter(None, ends), "")
     if link.ipip is None:
         return ""

@@ -59,15 +59,17 @@ def between(
     ways: dict[tuple[str, str, int], PodPath] = {}
     faults: dict[tuple[str, str, str], list[SimulatedPath]] = {}
     for start, goal in _pairs(known):
-        one = _walked(start, goal, world)
+        simulated_path = _walked(start, goal, world)
         two = (start.node, goal.node or goal.address, ip_address(start.address).version)
-        if two not in ways or _rank(one.way) > _rank(ways[two]):
-            ways[two] = one.way
-        if one.way.outcome not in (Outcome.DELIVERED, Outcome.INCONCLUSIVE):
-            branch = one.branch
-            faults.setdefault((branch.cause or "", _where(branch), branch.object), []).append(one)
+        if two not in ways or _rank(simulated_path.way) > _rank(ways[two]):
+            ways[two] = simulated_path.way
+        if simulated_path.way.outcome not in (Outcome.DELIVERED, Outcome.INCONCLUSIVE):
+            branch = simulated_path.branch
+            faults.setdefault((branch.cause or "", _where(branch), branch.object), []).append(
+                simulated_path
+            )
     return tuple(ways.values()), tuple(
-        _finding(*key, some, snapshots) for key, some in faults.items()
+        _finding(*key, simulated_paths, snapshots) for key, simulated_paths in faults.items()
     )
 
 
@@ -95,9 +97,11 @@ def _pairs(known: Iterable[PodEndpoint]) -> Iterator[tuple[PodEndpoint, PodEndpo
 def _walked(start: PodEndpoint, goal: PodEndpoint, world: Topology) -> SimulatedPath:
     flow = Flow(protocol="tcp", src=start.address, dst=goal.address, sport=40000, dport=goal.port)
     source = Netns(node=start.node, pod=start.pod or start.address)
-    told = predict(Packet(flow=flow, flags="S"), source, world)
-    worst = next((one for one in told.branches if one.outcome is not Outcome.DELIVERED), None)
-    branch = worst or told.branches[0]
+    prediction = predict(Packet(flow=flow, flags="S"), source, world)
+    worst = next(
+        (branch for branch in prediction.branches if branch.outcome is not Outcome.DELIVERED), None
+    )
+    branch = worst or prediction.branches[0]
     way = PodPath(
         source_node=start.node,
         destination_node=goal.node,
@@ -118,14 +122,15 @@ def _finding(
     id: str,
     node: str,
     blame: str,
-    some: list[SimulatedPath],
+    simulated_paths: list[SimulatedPath],
     snapshots: Mapping[Netns, Snapshot],
 ) -> Finding:
-    way, branch = some[0].way, some[0].branch
+    way, branch = simulated_paths[0].way, simulated_paths[0].branch
     goal = way.destination_node or way.destination
     ways = list(
         dict.fromkeys(
-            f"{one.way.source_node} to {one.way.destination_node or goal}" for one in some
+            f"{simulated_path.way.source_node} to {simulated_path.way.destination_node or goal}"
+            for simulated_path in simulated_paths
         )
     )
     shown = ", ".join(ways[:6]) + (f" and {len(ways) - 6} more" if ways[6:] else "")
@@ -177,9 +182,13 @@ def _ends(
 
 def _named(documents: ClusterState, node: str, family: int) -> Iterator[PodEndpoint]:
     """Ready pods first: what a pod does not yet answer is no fault of the way."""
-    ports = {one.address: one.port for some in documents.endpoints.values() for one in some}
-    here = [one for one in documents.pods if one.node == node and not one.host_network]
-    for pod in sorted(here, key=lambda one: (not one.ready, one.key)):
+    ports = {
+        endpoint.address: endpoint.port
+        for value in documents.endpoints.values()
+        for endpoint in value
+    }
+    here = [pod for pod in documents.pods if pod.node == node and not pod.host_network]
+    for pod in sorted(here, key=lambda pod: (not pod.ready, pod.key)):
         for text in pod.ips:
             if ip_address(text).version == family:
                 port = ports.get(text, 0) or UNKNOWN_PORT
@@ -213,7 +222,7 @@ def _supposed(snapshot: Snapshot, route: Route) -> Iterator[str]:
 
 
 def _default(snapshot: Snapshot, family: int) -> tuple[Nexthop, ...]:
-    routes = [one for one in snapshot.table("main", family) if one.default]
+    routes = [route for route in snapshot.table("main", family) if route.default]
     return tuple(hop for route in routes for hop in route.nexthops)
 
 

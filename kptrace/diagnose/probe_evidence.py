@@ -86,23 +86,23 @@ class ProbeEvidence(Value):
     @property
     def backend(self) -> tuple[str, int] | None:
         """Address and port that the probe was sent on to; None while nothing translated it."""
-        wanted = (self.resolution.address, self.resolution.port)
+        requested = (self.resolution.address, self.resolution.port)
         final = self.final
-        if final and (final.dst, final.dport) != wanted:
+        if final and (final.dst, final.dport) != requested:
             return final.dst, final.dport
-        if self.entry and (self.entry.reply.src, self.entry.reply.sport) != wanted:
+        if self.entry and (self.entry.reply.src, self.entry.reply.sport) != requested:
             return self.entry.reply.src, self.entry.reply.sport
         end = self.packet_when_dropped
-        if end and (end.flow.dst, end.flow.dport) != wanted:
+        if end and (end.flow.dst, end.flow.dport) != requested:
             return end.flow.dst, end.flow.dport
         return None
 
     @property
     def packet_when_dropped(self) -> Packet | None:
         """The probe as it was thrown away: rules may have changed it since the last tap."""
-        found = self.ended_by
-        if found is not None and found[0].packet is not None and not found[0].outer:
-            return found[0].packet.innermost
+        dropping = self.ended_by
+        if dropping is not None and dropping[0].packet is not None and not dropping[0].outer:
+            return dropping[0].packet.innermost
         dropped = next((drop.packet for drop in self.drops if drop.packet), None)
         return dropped.innermost if dropped else None
 
@@ -180,7 +180,7 @@ def probe_evidence(
     all_passages = chain_traversals(_of(run.replies, RuleTraceEvent), snapshots)
     probes = run.probes or (Probe(probe_id=0, flow=_nowhere(run.resolution)),)
     scouts = {word.probe_id for word in _of(run.replies, PreflightResult) if word.entry is not None}
-    found = []
+    evidence_list = []
     for probe in probes:
         returned = next(
             (r for r in _of(run.replies, ProbeResult) if r.probe_id == probe.probe_id), None
@@ -214,8 +214,8 @@ def probe_evidence(
             returned=returned,
         )
         branch = _branch(case, prediction)
-        found.append(msgspec.structs.replace(case, branch=branch))
-    return tuple(found)
+        evidence_list.append(msgspec.structs.replace(case, branch=branch))
+    return tuple(evidence_list)
 
 
 Kind = TypeVar("Kind")
@@ -230,7 +230,7 @@ def _nowhere(resolution: Resolution) -> Flow:
 
 
 def _own(
-    found: Iterable[ChainTraversal],
+    traversals: Iterable[ChainTraversal],
     probe: Probe,
     out: set[Flow],
     carriers: frozenset[Flow],
@@ -242,7 +242,7 @@ def _own(
     to see the probe inside, so the carrier is known by its 5-tuple. A packet that was not told at
     all can only be the probe's where there is but one.
     """
-    for passage in found:
+    for passage in traversals:
         packet = passage.packet
         if packet is None:
             if alone:
@@ -254,7 +254,7 @@ def _own(
 
 
 def _with_scouts(
-    found: Iterable[ChainTraversal],
+    traversals: Iterable[ChainTraversal],
     own: tuple[ChainTraversal, ...],
     probe: ProbeResult,
     node: str,
@@ -266,7 +266,7 @@ def _with_scouts(
     scout = Probe(probe_id=preflight_id_of(probe.probe_id), flow=probe.flow)
     early = [
         passage
-        for passage in _own(found, scout, out, frozenset(), alone=False)
+        for passage in _own(traversals, scout, out, frozenset(), alone=False)
         if passage.place.node == node and passage.met[0].hit.time_ns < probe.sent_ns
     ]
     mine = [passage for passage in own if passage not in early]

@@ -28,13 +28,14 @@ def unsteady(node: str) -> Finding:
 
 def present_both_times(now: Iterable[Finding], before: Iterable[Finding]) -> tuple[Finding, ...]:
     """Without the faults that were not there before, too: nobody has had the time to mend them."""
-    known = {(one.cause, one.node, one.object, one.summary) for one in before}
+    known = {(finding.cause, finding.node, finding.object, finding.summary) for finding in before}
     return tuple(
-        one
-        for one in now
-        if one.severity != "error" or (one.cause, one.node, one.object, one.summary) in known
+        finding
+        for finding in now
+        if finding.severity != "error"
+        or (finding.cause, finding.node, finding.object, finding.summary) in known
     )
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:
-    return any(one.severity == "error" for one in findings)
+    return any(finding.severity == "error" for finding in findings)

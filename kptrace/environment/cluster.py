@@ -96,14 +96,14 @@ class ClusterEnvironment:
     @property
     def nodes(self) -> tuple[str, ...]:
         """Those that were read, the ready ones first; each time in the same order."""
-        found = sorted(self._documents.nodes, key=lambda node: (not node.ready, node.name))
-        return tuple(node.name for node in found)
+        nodes = sorted(self._documents.nodes, key=lambda node: (not node.ready, node.name))
+        return tuple(node.name for node in nodes)
 
     def plan(self) -> str:
         """What would be started, and what must be allowed for it."""
         self.api()
         endpoints = resolve(self._question, self._documents).endpoints
-        far = unique(one.node for one in endpoints if one.node)
+        far = unique(endpoint.node for endpoint in endpoints if endpoint.node)
         return dry_run(self._terms, self._source(), far, self._needs())
 
     def begin(self, node: str) -> None:
@@ -162,7 +162,7 @@ class ClusterEnvironment:
             return
         with ThreadPoolExecutor(len(self._agents), "leaving") as pool:
             left = [pool.submit(agent.close) for agent in self._agents.values()]
-        errors = [one.exception() for one in left]
+        errors = [future.exception() for future in left]
         self._agents.clear()
         for error in errors:
             if isinstance(error, KptraceError):
@@ -213,7 +213,7 @@ class ClusterEnvironment:
 
     def _source(self) -> Netns:
         resolution = resolve(self._question, self._documents)
-        backends = [one.pod for one in resolution.endpoints]
+        backends = [endpoint.pod for endpoint in resolution.endpoints]
         return choose_source(self._question, self._documents, backends).netns
 
     def doors(self, node: str) -> tuple[NetnsHandle, ...]:
@@ -241,9 +241,7 @@ def _both_forbidden(
     why: PermissionDeniedError, pod: str, error: ObservationError
 ) -> PermissionDeniedError:
     """No pod of ours and no container in the sender's: both reasons, and the first one's remedy."""
-    words = (
-        "not allowed to patch pods/ephemeralcontainers" if is_rbac_denial(error) else error.brief
-    )
+    text = "not allowed to patch pods/ephemeralcontainers" if is_rbac_denial(error) else error.brief
     return PermissionDeniedError(
-        f"{why.message}\nand no container in pod {pod} instead ({words})", why.hint
+        f"{why.message}\nand no container in pod {pod} instead ({text})", why.hint
     )

@@ -41,8 +41,8 @@ def this_pod(environ: Mapping[str, str] = os.environ) -> PodIdentity | None:
     """None: we run in no pod."""
     if IN_CLUSTER not in environ:
         return None
-    told = _SEARCH.search(_text(RESOLV_CONF))
-    namespace = _text(ACCOUNT / "namespace").strip() or (told[1] if told else "default")
+    match = _SEARCH.search(_text(RESOLV_CONF))
+    namespace = _text(ACCOUNT / "namespace").strip() or (match[1] if match else "default")
     return PodIdentity(
         name=environ.get("HOSTNAME") or socket.gethostname(),
         namespace=namespace,
@@ -126,8 +126,8 @@ def _by_name(target: Target, pod: PodIdentity) -> Target:
     (the kubelet puts in the Services that there were when the pod began).
     """
     name = target.name if target.namespace == pod.namespace else f"{target.name}.{target.namespace}"
-    words = [target.name, "SERVICE_PORT", target.port]
-    known = "_".join(filter(None, words)).upper().replace("-", "_")
+    texts = [target.name, "SERVICE_PORT", target.port]
+    known = "_".join(filter(None, texts)).upper().replace("-", "_")
     number = target.port if target.port.isdecimal() else os.environ.get(known, target.port)
     own = target.namespace == pod.namespace
     return msgspec.structs.replace(

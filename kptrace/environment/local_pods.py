@@ -68,11 +68,11 @@ def _files(processes: dict[int, tuple[int, ...]]) -> Iterator[str]:
 
 def _processes() -> dict[int, tuple[int, ...]]:
     """By their network namespace."""
-    found: dict[int, list[int]] = {}
+    numbers_by_number: dict[int, list[int]] = {}
     for pid in sorted(int(path.name) for path in PROC.iterdir() if path.name.isdigit()):
         with suppress(OSError):
-            found.setdefault(os.stat(f"{PROC}/{pid}/ns/net").st_ino, []).append(pid)
-    return {number: tuple(pids) for number, pids in found.items()}
+            numbers_by_number.setdefault(os.stat(f"{PROC}/{pid}/ns/net").st_ino, []).append(pid)
+    return {number: tuple(pids) for number, pids in numbers_by_number.items()}
 
 
 def _veths() -> dict[int, str]:
@@ -87,22 +87,22 @@ def _veths() -> dict[int, str]:
 
 def _addresses(links: list[Tree]) -> Iterator[str]:
     for link in links:
-        for one in link.get("addr_info", ()):
-            if one.get("local"):  # an address that was filtered out leaves an empty object
-                yield one["local"]
+        for document in link.get("addr_info", ()):
+            if document.get("local"):  # an address that was filtered out leaves an empty object
+                yield document["local"]
 
 
 def _pod(path: str, device: str, pids: tuple[int, ...]) -> LocalPod:
     held = run_in_netns(path, lambda: _ip("address", "show", "scope", "global"))
     conf = _resolv_conf(path, pids)
-    told = _SEARCH.search(_read(conf)) if conf else None
+    match = _SEARCH.search(_read(conf)) if conf else None
     return LocalPod(
         netns=path,
         device=device,
         addresses=tuple(_addresses(held)),
         pids=pids,
         name=_hostname(pids),
-        namespace=told[1] if told else "",
+        namespace=match[1] if match else "",
         resolv_conf=conf,
     )
 
@@ -131,13 +131,13 @@ def _read(path: str) -> str:
         return ""
 
 
-def _ip(*words: str) -> list[Tree]:
-    done = subprocess.run(("ip", "-j", *words), capture_output=True, check=False)
+def _ip(*texts: str) -> list[Tree]:
+    done = subprocess.run(("ip", "-j", *texts), capture_output=True, check=False)
     try:
-        told = json.loads(done.stdout or b"[]")
+        output = json.loads(done.stdout or b"[]")
     except ValueError:
         return []
-    return [one for one in told if one.get("ifname")]
+    return [entry for entry in output if entry.get("ifname")]
 
 
 def _nsid(path: str) -> int:

@@ -37,7 +37,10 @@ class OfflineNode(LocalNode):
     def _found(self) -> dict[str, LocalPod]:
         """The pods of this node by ``namespace/name``."""
         asked = self._asked.target.namespace or self._asked.namespace
-        return {f"{one.namespace or asked}/{_name(one)}": one for one in local_pods()}
+        return {
+            f"{local_pod.namespace or asked}/{_name(local_pod)}": local_pod
+            for local_pod in local_pods()
+        }
 
     @cached_property
     def question(self) -> TraceRequest:
@@ -50,8 +53,8 @@ class OfflineNode(LocalNode):
             place = Netns(node=self.name)
             snapshot = snapshots_of({place: files})[place]
             pods = [
-                Pod(namespace=key.split("/")[0], name=key.split("/")[1], ips=one.addresses)
-                for key, one in self._found.items()
+                Pod(namespace=key.split("/")[0], name=key.split("/")[1], ips=local_pod.addresses)
+                for key, local_pod in self._found.items()
             ]
             return own_documents(snapshot, self._asked.target, pods)
 
@@ -69,9 +72,11 @@ class OfflineNode(LocalNode):
         )
         pods = (
             NetnsHandle(
-                netns=Netns(node=node, pod=key), ns_path=one.netns, resolv_conf=one.resolv_conf
+                netns=Netns(node=node, pod=key),
+                ns_path=local_pod.netns,
+                resolv_conf=local_pod.resolv_conf,
             )
-            for key, one in self._found.items()
+            for key, local_pod in self._found.items()
         )
         return self._open.enter_context(SubprocessAgent(node, (host, *pods)))
 
@@ -86,8 +91,8 @@ class OfflineNode(LocalNode):
                 raise NotFoundError(f"no node {name} here", f"--offline sees node/{self.name} only")
             return text
         word = name if slash and kind in (*_POD_WORDS, "pid") else text
-        for key, one in self._found.items():
-            if _means(kind if slash else "", word, key, one):
+        for key, local_pod in self._found.items():
+            if _means(kind if slash else "", word, key, local_pod):
                 return f"pod/{key.split('/')[1]}.{key.split('/')[0]}"
         raise NotFoundError(
             f"nothing on {self.name} is {text}",

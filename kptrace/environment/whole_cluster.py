@@ -71,7 +71,7 @@ class WholeCluster(ClusterEnvironment):
             page = decoded(self._client.get(path(kind), limit=str(PAGE), **more))
             singular = str(page.get("kind", "")).removesuffix("List")
             # items of a list have no kind of their own; kubectl writes one into each
-            yield from ({"kind": singular, **one} for one in page.get("items") or ())
+            yield from ({"kind": singular, **item} for item in page.get("items") or ())
             token = (page.get("metadata") or {}).get("continue", "")
             if not token:
                 return

@@ -35,11 +35,11 @@ Tree = dict[str, Any]
 def own_documents(snapshot: Snapshot, target: Target, pods: Iterable[Pod]) -> dict[str, str]:
     known = tuple(pods)
     services = _services(snapshot, target)
-    slices = [one for service in services for one in _slices(service, snapshot, known)]
+    slices = [item for service in services for item in _slices(service, snapshot, known)]
     lists = {
-        "services.json": [_service(one) for one in services],
+        "services.json": [_service(service) for service in services],
         "endpointslices.json": slices,
-        "pods.json": [_pod(one, snapshot.netns.node) for one in known],
+        "pods.json": [_pod(pod, snapshot.netns.node) for pod in known],
         "nodes.json": [_node(snapshot)],
     }
     texts = {name: json.dumps({"kind": "List", "items": items}) for name, items in lists.items()}
@@ -57,12 +57,13 @@ def _services(snapshot: Snapshot, target: Target) -> tuple[Service, ...]:
         return services_told(target, snapshot)
     if target.kind != "address":
         return ()
-    wanted = str(ip_address(target.name))
-    own = snapshot.holds(wanted) is not None  # then a node port may be meant
+    requested = str(ip_address(target.name))
+    own = snapshot.holds(requested) is not None  # then a node port may be meant
     return tuple(
-        one
-        for one in services_of(snapshot.ruleset)
-        if wanted in _addresses(one) or (own and any(port.node_port for port in one.ports))
+        service
+        for service in services_of(snapshot.ruleset)
+        if requested in _addresses(service)
+        or (own and any(port.node_port for port in service.ports))
     )
 
 
@@ -77,27 +78,27 @@ def _metadata(namespace: str, name: str, **labels: str) -> Tree:
     return {"name": name, "namespace": namespace, "annotations": NOTE, "labels": labels}
 
 
-def _service(one: Service) -> Tree:
+def _service(service: Service) -> Tree:
     return {
         "kind": "Service",
-        "metadata": _metadata(one.namespace, one.name),
+        "metadata": _metadata(service.namespace, service.name),
         "spec": {
-            "type": one.type,
-            "clusterIP": one.cluster_ips[0] if one.cluster_ips else "",
-            "clusterIPs": list(one.cluster_ips),
-            "externalIPs": list(one.external_ips),
-            "ports": [_port(port) for port in one.ports],
+            "type": service.type,
+            "clusterIP": service.cluster_ips[0] if service.cluster_ips else "",
+            "clusterIPs": list(service.cluster_ips),
+            "externalIPs": list(service.external_ips),
+            "ports": [_port(port) for port in service.ports],
         },
-        "status": {"loadBalancer": {"ingress": [{"ip": ip} for ip in one.load_balancer_ips]}},
+        "status": {"loadBalancer": {"ingress": [{"ip": ip} for ip in service.load_balancer_ips]}},
     }
 
 
-def _port(one: ServicePort) -> Tree:
+def _port(port: ServicePort) -> Tree:
     return {
-        "name": one.name,
-        "protocol": one.protocol.upper(),
-        "port": one.port,
-        **({"nodePort": one.node_port} if one.node_port else {}),
+        "name": port.name,
+        "protocol": port.protocol.upper(),
+        "port": port.port,
+        **({"nodePort": port.node_port} if port.node_port else {}),
     }
 
 
@@ -108,14 +109,14 @@ def _slices(service: Service, snapshot: Snapshot, pods: tuple[Pod, ...]) -> Iter
     )
     here = snapshot.netns.node
     own = SourceSpec(kind="node", text=here, name=here)
-    told = explain(target, own, here, _NO_API, snapshot)
-    ports = {(one.name, one.protocol): one for one in service.ports}
-    for explained in told.ports:
+    explanation = explain(target, own, here, _NO_API, snapshot)
+    ports = {(port.name, port.protocol): port for port in service.ports}
+    for explained in explanation.ports:
         behind: dict[tuple[str, int], dict[str, None]] = {}
         for entry in explained.entries:
-            for one in entry.backends:
-                family = "IPv6" if ":" in one.address else "IPv4"
-                behind.setdefault((family, one.port), {})[one.address] = None
+            for backend in entry.backends:
+                family = "IPv6" if ":" in backend.address else "IPv4"
+                behind.setdefault((family, backend.port), {})[backend.address] = None
         port = ports[explained.name, explained.protocol]
         for number, ((family, at), addresses) in enumerate(behind.items()):
             yield {
@@ -132,21 +133,21 @@ def _slices(service: Service, snapshot: Snapshot, pods: tuple[Pod, ...]) -> Iter
 
 
 def _endpoint(address: str, snapshot: Snapshot, pods: tuple[Pod, ...]) -> Tree:
-    pod = next((one for one in pods if address in one.ips), None)
+    pod = next((pod for pod in pods if address in pod.ips), None)
     if pod is not None:
         ref = {"kind": "Pod", "namespace": pod.namespace, "name": pod.name}
         return {"addresses": [address], "nodeName": snapshot.netns.node, "targetRef": ref}
     return {"addresses": [address], "nodeName": node_behind(snapshot, address)}
 
 
-def _pod(one: Pod, node: str) -> Tree:
+def _pod(pod: Pod, node: str) -> Tree:
     return {
         "kind": "Pod",
-        "metadata": _metadata(one.namespace, one.name),
+        "metadata": _metadata(pod.namespace, pod.name),
         "spec": {"nodeName": node},
         "status": {
             "phase": "Running",
-            "podIPs": [{"ip": text} for text in one.ips],
+            "podIPs": [{"ip": text} for text in pod.ips],
             "conditions": [{"type": "Ready", "status": "True"}],
         },
     }
@@ -154,12 +155,14 @@ def _pod(one: Pod, node: str) -> Tree:
 
 def _node(snapshot: Snapshot) -> Tree:
     """Its addresses are those of the device that leads outside."""
-    routes = [one for family in (4, 6) for one in snapshot.table("main", family) if one.default]
+    routes = [
+        route for family in (4, 6) for route in snapshot.table("main", family) if route.default
+    ]
     outside = {hop.interface for route in routes for hop in route.nexthops}
     held = [
-        one.address
-        for one in snapshot.addresses
-        if one.interface in outside and one.scope == "global"
+        address.address
+        for address in snapshot.addresses
+        if address.interface in outside and address.scope == "global"
     ]
     return {
         "kind": "Node",
@@ -175,26 +178,26 @@ def node_behind(snapshot: Snapshot, address: str) -> str:
     """The node that packets for this address are sent to, by its address; this one's name where it
     has it itself or on a device of its own; empty: not known.
     """
-    found = lookup(snapshot, RouteQuery(flow=Flow(protocol="", src="", dst=address)))
-    if found.local:
+    result = lookup(snapshot, RouteQuery(flow=Flow(protocol="", src="", dst=address)))
+    if result.local:
         return snapshot.netns.node
-    hop = found.nexthops[0] if found.nexthops else None
+    hop = result.nexthops[0] if result.nexthops else None
     link = snapshot.link(hop.interface) if hop else None
     if hop is None or link is None:
         return ""
     if link.tunnel:
         return _far_end(snapshot, link, hop.gateway or address, address)
     if hop.gateway:
-        return "" if found.route is not None and found.route.default else hop.gateway
+        return "" if result.route is not None and result.route.default else hop.gateway
     return snapshot.netns.node if link.kind in ("bridge", "veth") else ""
 
 
 def _far_end(snapshot: Snapshot, link: Link, gateway: str, address: str) -> str:
     if link.ipip is not None:
         return link.ipip.remote or gateway
-    for one in (link.geneve, link.gre):
-        if one is not None:
-            return one.remote
+    for item in (link.geneve, link.gre):
+        if item is not None:
+            return item.remote
     if link.kind == "wireguard":
         peer = link.wireguard.peer_of(address) if link.wireguard else None
         return peer.endpoint[0] if peer and peer.endpoint else ""

@@ -69,8 +69,8 @@ class _Ip(NamedTuple):
 
 
 def decode(data: bytes) -> Packet | None:
-    found = dissect(data)
-    return found.packet if found else None
+    dissection = dissect(data)
+    return dissection.packet if dissection else None
 
 
 def dissect(data: bytes) -> Dissection | None:

@@ -110,16 +110,16 @@ class ProbeMatcher:
     """Tells whose packet it is. Learns the flow of every UDP probe it recognises."""
 
     def __init__(self, probes: Iterable[Probe]) -> None:
-        wanted = tuple(probes)
-        self._cookies = frozenset(p.probe_id for p in wanted)
+        requested = tuple(probes)
+        self._cookies = frozenset(p.probe_id for p in requested)
         self._windows = {(c + n) & _U32: c for c in self._cookies for n in range(WINDOW)}
         self._flows: dict[Flow, int] = {}
         self._headers = {
             _dns_query(p.probe_id)[:_DNS_HEADER]: p.probe_id
-            for p in wanted
+            for p in requested
             if p.flow.protocol == "udp" and p.flow.dport == DNS_PORT
         }
-        for probe in wanted:
+        for probe in requested:
             if probe.flow.protocol == "udp" and probe.flow.sport:
                 self._learn(probe.flow, probe.probe_id)
 
@@ -132,10 +132,10 @@ class ProbeMatcher:
         return None
 
     def _conversation(self, packet: Packet) -> int | None:
-        found = None if packet.seq is None else self._windows.get(packet.seq)
-        if found is None and packet.ack is not None and "A" in packet.flags:
+        number = None if packet.seq is None else self._windows.get(packet.seq)
+        if number is None and packet.ack is not None and "A" in packet.flags:
             return self._windows.get(packet.ack)
-        return found
+        return number
 
     def _datagram(self, seen: Dissection) -> int | None:
         cookie = carried(seen.payload)

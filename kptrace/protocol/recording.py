@@ -60,15 +60,17 @@ def files_by_netns(replies: Iterable[Reply]) -> dict[Netns, dict[str, str]]:
     """The texts that were dumped, by place and file name. Who asks for all tables once more looks
     at the rules anew, and what was told of them before is no longer believed.
     """
-    found: dict[Netns, dict[str, str]] = {}
+    texts: dict[Netns, dict[str, str]] = {}
     for reply in replies:
         if not isinstance(reply, FileContent) or reply.unavailable:
             continue
-        if reply.file == TABLES and TABLES in found.get(reply.netns, {}):
-            told = found[reply.netns]
-            found[reply.netns] = {name: told[name] for name in told if not is_query(name)}
-        found.setdefault(reply.netns, {})[reply.file] = reply.text
-    return found
+        if reply.file == TABLES and TABLES in texts.get(reply.netns, {}):
+            texts_by_name = texts[reply.netns]
+            texts[reply.netns] = {
+                name: texts_by_name[name] for name in texts_by_name if not is_query(name)
+            }
+        texts.setdefault(reply.netns, {})[reply.file] = reply.text
+    return texts
 
 
 def pack(run: Recording) -> dict[str, bytes]:

@@ -24,8 +24,8 @@ def cause_page(cause: Cause, width: int = 80, colour: bool = False) -> str:
     page = TextLayout(width, colour)
     page.line(span(cause.title), label=[span(f"{cause.id}  ", "name")])
     page.blank()
-    for word, words in (("Meaning", cause.meaning), ("Effect", cause.effect), ("Mend", cause.mend)):
-        page.line(span(f"{words}."), label=_label(word))
+    for word, text in (("Meaning", cause.meaning), ("Effect", cause.effect), ("Mend", cause.mend)):
+        page.line(span(f"{text}."), label=_label(word))
     return page.text()
 
 

@@ -11,33 +11,35 @@ from kptrace.render.layout import Span, TextLayout, glue, span, width_of
 from kptrace.render.sanitize import pad
 
 
-def checkup(made: CheckReport, width: int = 80, colour: bool = False, wide: bool = False) -> str:
+def checkup(report: CheckReport, width: int = 80, colour: bool = False, wide: bool = False) -> str:
     page = TextLayout(width, colour)
-    _heading(page, made)
-    for finding in made.findings:
+    _heading(page, report)
+    for finding in report.findings:
         _finding(page, finding)
-    _seen(page, made, wide)
-    manifests(page, made.unavailable)
+    _seen(page, report, wide)
+    manifests(page, report.unavailable)
     return page.text()
 
 
 # --- the first lines ------------------------------------------------------------------------------
 
 
-def _heading(page: TextLayout, made: CheckReport) -> None:
-    what = glue(f"{_count(len(made.nodes), 'node')}, {_count(made.services, 'Service')}", "name")
-    answer = _answer(made)
+def _heading(page: TextLayout, report: CheckReport) -> None:
+    what = glue(
+        f"{_count(len(report.nodes), 'node')}, {_count(report.services, 'Service')}", "name"
+    )
+    answer = _answer(report)
     if width_of((what, answer)) + 4 <= page.width:
         page.row([what], answer, [], hang=4)
     else:
         page.line(answer)
         page.line(what)
-    room = max((len(node.name) for node in made.nodes), default=0)
-    for node in made.nodes:
+    room = max((len(node.name) for node in report.nodes), default=0)
+    for node in report.nodes:
         proxy = "no proxy" if node.proxy == "none" else f"proxy {node.proxy}"
-        words = f"{proxy}, network {node.network}"
-        page.line(span(words), label=[span(f"  {pad(node.name, room)}  ")])
-    for layer in made.unavailable:
+        text = f"{proxy}, network {node.network}"
+        page.line(span(text), label=[span(f"  {pad(node.name, room)}  ")])
+    for layer in report.unavailable:
         page.line(
             span("not looked at: ", "unsure"),
             span(layer.unavailable),
@@ -46,16 +48,17 @@ def _heading(page: TextLayout, made: CheckReport) -> None:
         )
 
 
-def _answer(made: CheckReport) -> Span:
+def _answer(report: CheckReport) -> Span:
     wrong, odd = (
-        sum(one.severity == severity for one in made.findings) for severity in ("error", "warning")
+        sum(finding.severity == severity for finding in report.findings)
+        for severity in ("error", "warning")
     )
     if wrong:
         more = f", {_count(odd, 'warning')}" if odd else ""
         return glue(f"{_count(wrong, 'FAULT')}{more}", "bad")
     if odd:
         return glue(f"NOTHING BROKEN, {_count(odd, 'warning')}", "unsure")
-    return glue("NOTHING WRONG FOUND", "unsure" if made.unavailable else "good")
+    return glue("NOTHING WRONG FOUND", "unsure" if report.unavailable else "good")
 
 
 def _count(number: int, noun: str) -> str:
@@ -90,40 +93,40 @@ def _where(finding: Finding) -> list[Span]:
 # --- what was looked at ---------------------------------------------------------------------------
 
 
-def _seen(page: TextLayout, made: CheckReport, wide: bool) -> None:
+def _seen(page: TextLayout, report: CheckReport, wide: bool) -> None:
     page.blank()
-    if made.services and not made.missing:
-        page.line(span(f"Rules of {_count(made.services, 'Service')} compared with the API."))
-    elif made.missing:
-        names = ", ".join(name.removeprefix("api/") for name in made.missing)
+    if report.services and not report.missing:
+        page.line(span(f"Rules of {_count(report.services, 'Service')} compared with the API."))
+    elif report.missing:
+        names = ", ".join(name.removeprefix("api/") for name in report.missing)
         page.line(span(f"Rules not compared with the API; not there to read: {names}."), hang=2)
-    if made.paths:
-        page.line(span(_ways(made)), hang=2)
-    for way in made.paths if wide else ():
-        words = f": {way.description}" if way.description else ""
+    if report.paths:
+        page.line(span(_ways(report)), hang=2)
+    for way in report.paths if wide else ():
+        text = f": {way.description}" if way.description else ""
         goal = way.destination_node or "elsewhere"
         page.line(
             span(f"{way.source_node} to {goal} ({way.source} > {way.destination})  "),
-            span(f"{way.outcome}{words}", "" if way.outcome is Outcome.DELIVERED else "unsure"),
+            span(f"{way.outcome}{text}", "" if way.outcome is Outcome.DELIVERED else "unsure"),
             indent=2,
             hang=4,
         )
     page.line(span("Sysctls, bridges, MTUs of tunnels and the kernel's tables looked at."), hang=2)
-    for node in made.nodes:
+    for node in report.nodes:
         if node.missing:
             page.line(span(f"Not there to read of {node.name}: {', '.join(node.missing)}."), hang=2)
 
 
-def _ways(made: CheckReport) -> str:
+def _ways(report: CheckReport) -> str:
     arrived, open_ = (
-        sum(way.outcome is outcome for way in made.paths)
+        sum(way.outcome is outcome for way in report.paths)
         for outcome in (Outcome.DELIVERED, Outcome.INCONCLUSIVE)
     )
-    denied = sum(way.cause == POLICY for way in made.paths)
-    words = f"Ways of pods' packets between nodes walked: {len(made.paths)}, {arrived} arrive"
+    denied = sum(way.cause == POLICY for way in report.paths)
+    text = f"Ways of pods' packets between nodes walked: {len(report.paths)}, {arrived} arrive"
     if open_:
-        words += f", {open_} left what was looked at"
+        text += f", {open_} left what was looked at"
     if denied:
-        words += f", {denied} {'are' if denied > 1 else 'is'} denied by policies"
-    ended = len(made.paths) - arrived - open_ - denied
-    return f"{words}, {ended} do not." if ended else f"{words}."
+        text += f", {denied} {'are' if denied > 1 else 'is'} denied by policies"
+    ended = len(report.paths) - arrived - open_ - denied
+    return f"{text}, {ended} do not." if ended else f"{text}."

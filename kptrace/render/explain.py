@@ -42,52 +42,54 @@ _SENDER_ROOM = 32
 _LEAST_WORDS = 24
 
 
-def explain(made: Explanation, width: int = 80, colour: bool = False, wide: bool = False) -> str:
+def explain(
+    explanation: Explanation, width: int = 80, colour: bool = False, wide: bool = False
+) -> str:
     page = TextLayout(width, colour)
-    _heading(page, made)
-    faults = [one for one in made.findings if one.severity != "info"]
+    _heading(page, explanation)
+    faults = [finding for finding in explanation.findings if finding.severity != "info"]
     if faults:
         from kptrace.render.finding import other_findings
 
         other_findings(page, faults)
     shown = SeenRules(wide)
-    for port in made.ports:
+    for port in explanation.ports:
         page.blank()
-        _port(page, made, port, shown)
-    remarks = [one for one in made.findings if one.severity == "info"]
+        _port(page, explanation, port, shown)
+    remarks = [finding for finding in explanation.findings if finding.severity == "info"]
     if remarks:
-        _remarks(page, made)
-    _footer(page, made)
+        _remarks(page, explanation)
+    _footer(page, explanation)
     return page.text()
 
 
 # --- the first lines ----------------------------------------------------------------------------
 
 
-def _heading(page: TextLayout, made: Explanation) -> None:
-    what = glue(target_words(made.target), "name")
-    proxy = "no proxy" if made.proxy == "none" else made.proxy
-    where = glue(f"on {made.node} ({proxy})")
-    words, style = _answer(made)
-    answer = glue(words, style)
+def _heading(page: TextLayout, explanation: Explanation) -> None:
+    what = glue(target_words(explanation.target), "name")
+    proxy = "no proxy" if explanation.proxy == "none" else explanation.proxy
+    where = glue(f"on {explanation.node} ({proxy})")
+    text, style = _answer(explanation)
+    answer = glue(text, style)
     if width_of((what, where, answer)) + 4 <= page.width:
         page.row([what, span("  "), where], answer, [], hang=4)
     else:
         page.line(answer)
         page.line(what, span("  "), where, hang=2)
-    if not made.ports and not made.findings:
+    if not explanation.ports and not explanation.findings:
         page.line(span("no rule on this node leads to it", "bad"), indent=2)
-    if made.service is not None:
-        page.line(span(_service_words(made.service)), hang=2)
+    if explanation.service is not None:
+        page.line(span(_service_words(explanation.service)), hang=2)
 
 
-def _answer(made: Explanation) -> tuple[str, str]:
-    faults = [one.cause for one in made.findings if one.severity == "error"]
+def _answer(explanation: Explanation) -> tuple[str, str]:
+    faults = [finding.cause for finding in explanation.findings if finding.severity == "error"]
     if set(faults) == {POLICY}:
         return "DENIED by a policy", "bad"
     if faults:
         return f"{len(faults)} FAULT{'S' if len(faults) != 1 else ''} in its rules", "bad"
-    entries = [entry for port in made.ports for entry in port.entries]
+    entries = [entry for port in explanation.ports for entry in port.entries]
     if not entries:
         return "NOT PROXIED", "unsure"
     outcomes = [entry.outcome for entry in entries if not entry.denied_by]
@@ -103,18 +105,18 @@ def _answer(made: Explanation) -> tuple[str, str]:
 
 def _service_words(service: Service) -> str:
     """Its type, and what is not usual about it."""
-    words = [service.type]
+    texts = [service.type]
     if service.internal_policy != "Cluster":
-        words.append(f"internalTrafficPolicy {service.internal_policy}")
+        texts.append(f"internalTrafficPolicy {service.internal_policy}")
     if service.external_policy != "Cluster":
-        words.append(f"externalTrafficPolicy {service.external_policy}")
+        texts.append(f"externalTrafficPolicy {service.external_policy}")
     if service.affinity_seconds:
-        words.append(f"a client keeps its backend for {_span(service.affinity_seconds)}")
+        texts.append(f"a client keeps its backend for {_span(service.affinity_seconds)}")
     if service.source_ranges:
-        words.append(f"load balancer open to {', '.join(service.source_ranges)}")
+        texts.append(f"load balancer open to {', '.join(service.source_ranges)}")
     if service.traffic_distribution:
-        words.append(f"trafficDistribution {service.traffic_distribution}")
-    return "; ".join(words)
+        texts.append(f"trafficDistribution {service.traffic_distribution}")
+    return "; ".join(texts)
 
 
 def _span(seconds: int) -> str:
@@ -127,70 +129,72 @@ def _span(seconds: int) -> str:
 # --- one port -----------------------------------------------------------------------------------
 
 
-def _port(page: TextLayout, made: Explanation, port: ExplainedPort, shown: SeenRules) -> None:
-    if len(made.ports) > 1 or port.name:
+def _port(
+    page: TextLayout, explanation: Explanation, port: ExplainedPort, shown: SeenRules
+) -> None:
+    if len(explanation.ports) > 1 or port.name:
         name = f" {port.name}" if port.name else ""
         page.line(span(f"port {port.port}/{port.protocol.upper()}{name}", "name"))
         page.blank()
-    doors = groupby(port.entries, key=lambda one: (one.kind, one.address, one.port))
-    for number, ((kind, address, at), found) in enumerate(doors):
+    doors = groupby(port.entries, key=lambda entry: (entry.kind, entry.address, entry.port))
+    for number, ((kind, address, at), shown_entries) in enumerate(doors):
         if number:
             page.blank()
-        entries = tuple(found)
+        entries = tuple(shown_entries)
         label = f"/{port.protocol.upper()}"
         page.line(span(f"{KINDS[kind]} {end(address, at)}{label}", "name"))
-        _fates(page, entries, made, shown.wide)
+        _fates(page, entries, explanation, shown.wide)
         show_chain(page, entries, shown, indent=2)
 
 
 def _fates(
-    page: TextLayout, entries: Sequence[ServiceEntrypoint], made: Explanation, wide: bool
+    page: TextLayout, entries: Sequence[ServiceEntrypoint], explanation: Explanation, wide: bool
 ) -> None:
     """What becomes of each sender's packets; those with the same backends stand above them."""
     by_backends: dict[tuple[WeightedBackend, ...], list[ServiceEntrypoint]] = {}
     for entry in entries:
         by_backends.setdefault(tuple(sorted(entry.backends, key=_key)), []).append(entry)
-    room = min(_SENDER_ROOM, max(cells(_senders(some)) for some in _alike(entries).values()))
-    for backends, some in by_backends.items():
-        for senders in _alike(some).values():
+    room = min(_SENDER_ROOM, max(cells(_senders(value)) for value in _alike(entries).values()))
+    for backends, alike in by_backends.items():
+        for senders in _alike(alike).values():
             _fate(page, senders, room)
-        _backends(page, backends, made, wide)
+        _backends(page, backends, explanation, wide)
 
 
 def _alike(entries: Iterable[ServiceEntrypoint]) -> dict[Hashable, list[ServiceEntrypoint]]:
     """Those who fare alike."""
     alike: dict[Hashable, list[ServiceEntrypoint]] = {}
-    for one in entries:
+    for entry in entries:
         fate = (
-            one.outcome,
-            one.snat_source,
-            one.description,
-            one.deterministic,
-            one.denied_by,
-            frozenset(map(_key, one.backends)),
+            entry.outcome,
+            entry.snat_source,
+            entry.description,
+            entry.deterministic,
+            entry.denied_by,
+            frozenset(map(_key, entry.backends)),
         )
-        alike.setdefault(fate, []).append(one)
+        alike.setdefault(fate, []).append(entry)
     return alike
 
 
 def _fate(page: TextLayout, entries: Sequence[ServiceEntrypoint], room: int) -> None:
     first = entries[0]
     style = outcome_style(first.outcome) if first.deterministic else "unsure"
-    words = [span(OUTCOME_WORDS[first.outcome], style)]
+    spans = [span(OUTCOME_WORDS[first.outcome], style)]
     if first.denied_by:
-        words = [span(f"DENIED by {first.denied_by}", "unsure")]
+        spans = [span(f"DENIED by {first.denied_by}", "unsure")]
     if first.outcome is Outcome.DELIVERED:
-        words += [span(f"  {_seen_as(first.snat_source)}")]
+        spans += [span(f"  {_seen_as(first.snat_source)}")]
     elif first.description:
-        words += [span(f"  {_reason(first.description)}")]
+        spans += [span(f"  {_reason(first.description)}")]
     if not first.deterministic:
-        words += [span("  (not certain)", "unsure")]
+        spans += [span("  (not certain)", "unsure")]
     label = pad(clean(f"from {_senders(entries)}"), room + 5)
     if cells(label) + _LEAST_WORDS > page.width:
         page.line(span(label), indent=2)
-        page.line(*words, indent=6)
+        page.line(*spans, indent=6)
         return
-    page.line(*words, label=[span(f"{label}  ")], indent=2, hang=6)
+    page.line(*spans, label=[span(f"{label}  ")], indent=2, hang=6)
 
 
 def _seen_as(becomes: str) -> str:
@@ -200,11 +204,11 @@ def _seen_as(becomes: str) -> str:
     return f"as {becomes.replace(', ', ' or ')}" if becomes else "with its source"
 
 
-def _reason(words: str) -> str:
+def _reason(text: str) -> str:
     """What the rule's words say beyond the outcome that stands before them."""
     for deed in ("drops it", "rejects it"):
-        words = words.removeprefix(deed).lstrip(": ")
-    return words
+        text = text.removeprefix(deed).lstrip(": ")
+    return text
 
 
 def _senders(entries: Iterable[ServiceEntrypoint]) -> str:
@@ -225,33 +229,37 @@ def _key(backend: WeightedBackend) -> tuple[bool, str, str, int]:
 
 
 def _backends(
-    page: TextLayout, backends: Sequence[WeightedBackend], made: Explanation, wide: bool
+    page: TextLayout, backends: Sequence[WeightedBackend], explanation: Explanation, wide: bool
 ) -> None:
     many = len(backends) > MOST_BACKENDS and not wide
     listed = backends[:_FEW_BACKENDS] if many else backends
-    room = max((len(end(one.address, one.port)) for one in listed), default=0)
-    for one in listed:
-        where = pad(clean(end(one.address, one.port)), room)
-        page.line(span(_place(one, made)), label=[span(f"{one.weight:6.1%}  {where}  ")], indent=4)
+    room = max((len(end(backend.address, backend.port)) for backend in listed), default=0)
+    for backend in listed:
+        where = pad(clean(end(backend.address, backend.port)), room)
+        page.line(
+            span(_place(backend, explanation)),
+            label=[span(f"{backend.weight:6.1%}  {where}  ")],
+            indent=4,
+        )
     if many:
         rest = len(backends) - len(listed)
         page.line(span(f"... and {rest} more (-o wide lists them)", "quiet"), indent=6)
 
 
-def _place(backend: WeightedBackend, made: Explanation) -> str:
-    namespace = made.target.namespace
+def _place(backend: WeightedBackend, explanation: Explanation) -> str:
+    namespace = explanation.target.namespace
     pod = pod_words(backend.pod, namespace) if backend.pod else ""
     node = f"on {backend.node}" if backend.node else ""
-    asked = f"api/{SLICES}" not in made.missing
+    asked = f"api/{SLICES}" not in explanation.missing
     return " ".join(filter(None, (pod, node))) or ("none of its endpoints" if asked else "")
 
 
 # --- the last lines -----------------------------------------------------------------------------
 
 
-def _remarks(page: TextLayout, made: Explanation) -> None:
+def _remarks(page: TextLayout, explanation: Explanation) -> None:
     """What is as it should be, and might be taken for a fault."""
-    for finding in made.findings:
+    for finding in explanation.findings:
         if finding.severity != "info":
             continue
         page.blank()
@@ -260,13 +268,13 @@ def _remarks(page: TextLayout, made: Explanation) -> None:
             page.line(span(line), indent=4)
 
 
-def _footer(page: TextLayout, made: Explanation) -> None:
+def _footer(page: TextLayout, explanation: Explanation) -> None:
     lines: list[list[Span]] = []
-    if len(made.nodes) > 1:
-        others = ", ".join(name for name in made.nodes if name != made.node)
+    if len(explanation.nodes) > 1:
+        others = ", ".join(name for name in explanation.nodes if name != explanation.node)
         lines.append([span(f"Other nodes: {others} (--node NAME)")])
-    if made.missing:
-        names = ", ".join(re.split("/|: ", name)[-1] for name in made.missing)
+    if explanation.missing:
+        names = ", ".join(re.split("/|: ", name)[-1] for name in explanation.missing)
         lines.append([span(f"Not there to read, taken as empty or usual: {names}")])
     if lines:
         page.blank()

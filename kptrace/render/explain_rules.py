@@ -55,7 +55,7 @@ def show_chain(
     tables = max((cells(_table(row.rule)) for row in rows), default=0) + 2
     most = min(COLUMN, page.width - indent - tables - LEAST_WORDS)
     fresh = [cells(clean(_place(row.rule))) for row in rows if shown.fresh(row)]
-    room = max((each for each in fresh if each <= most), default=0)
+    room = max((number for number in fresh if number <= most), default=0)
     table, folded = "", list[Row]()
     for row in _few(_begin(rows, shown), shown.wide):
         if row is not None and not shown.fresh(row):
@@ -98,8 +98,8 @@ def _row(page: TextLayout, row: Row, table: Span, room: int, indent: int, wide: 
     else:
         page.line(span(place), label=[table], indent=indent, hang=below)
         page.line(*first, indent=below)
-    for each in more:
-        page.line(*each, indent=below)
+    for spans in more:
+        page.line(*spans, indent=below)
 
 
 def _told(row: Row, wide: bool) -> list[list[Span]]:
@@ -107,15 +107,15 @@ def _told(row: Row, wide: bool) -> list[list[Span]]:
     rule = row.rule
     only = f"({', '.join(row.senders)})" if row.senders else ""
     met = f"{rule.packets} packet{'s' if rule.packets != 1 else ''}" if rule.packets else ""
-    told = [[span(rule.description or _own(rule, wide))]]
-    for each in (only, met):
-        told[0] += [span("  "), glue(each, "quiet")] if each else []
+    rows = [[span(rule.description or _own(rule, wide))]]
+    for text in (only, met):
+        rows[0] += [span("  "), glue(text, "quiet")] if text else []
     if rule.description and (own := _own(rule, wide)):
-        told.append([span(own, "quiet")])
+        rows.append([span(own, "quiet")])
     if wide and rule.packets is not None:
         size = f", {rule.bytes} bytes" if rule.bytes is not None else ""
-        told.append([span(f"counted {rule.packets} packets{size}", "quiet")])
-    return told
+        rows.append([span(f"counted {rule.packets} packets{size}", "quiet")])
+    return rows
 
 
 def _own(rule: MatchedRule, wide: bool) -> str:

@@ -25,11 +25,11 @@ LEVELS: dict[Status, str] = {"failed": "error", "error": "error", "inconclusive"
 def notes(results: Sequence[Result]) -> str:
     lines: list[str] = []
     for level in ("error", "warning"):
-        some = [each for each in results if LEVELS.get(each.status) == level]
-        shown = some if len(some) <= MOST else some[: MOST - 1]
-        lines += [_annotation(level, _title(each), why(each)) for each in shown]
-        if len(shown) < len(some):
-            rest = f"{len(some) - len(shown)} more are not as expected"
+        failed = [result for result in results if LEVELS.get(result.status) == level]
+        shown = failed if len(failed) <= MOST else failed[: MOST - 1]
+        lines += [_annotation(level, _title(result), why(result)) for result in shown]
+        if len(shown) < len(failed):
+            rest = f"{len(failed) - len(shown)} more are not as expected"
             lines.append(_annotation(level, "kptrace", f"{rest}: see the log of this step"))
     return "".join(f"{line}\n" for line in lines)
 

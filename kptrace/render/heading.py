@@ -22,8 +22,8 @@ def heading(page: TextLayout, trace: Trace) -> None:
     what = glue(target_words(trace.target), "name")
     start = glue(f"from {source_words(trace.source, trace.target.namespace)}")
     # A long node name in the answer stands in full below, with the hop or the finding.
-    words = shorten(clean(outcome_words(trace)), page.width)
-    answer = glue(words, outcome_style(trace.outcome))
+    text = shorten(clean(outcome_words(trace)), page.width)
+    answer = glue(text, outcome_style(trace.outcome))
     if width_of((what, start, answer)) + 4 <= page.width:
         page.row([what, span("  "), start], answer, [], hang=4)
     else:
@@ -47,13 +47,13 @@ def backend_of(trace: Trace) -> Endpoint | None:
     resolution = trace.resolution
     if resolution is None:
         return None
-    wanted = (final.dst, final.dport) if final else (resolution.address, resolution.port)
+    requested = (final.dst, final.dport) if final else (resolution.address, resolution.port)
     for endpoint in resolution.endpoints:
-        if (endpoint.address, endpoint.port) == wanted:
+        if (endpoint.address, endpoint.port) == requested:
             return endpoint
-    if wanted == (resolution.address, resolution.port):
+    if requested == (resolution.address, resolution.port):
         return None
-    return Endpoint(address=wanted[0], port=wanted[1])
+    return Endpoint(address=requested[0], port=requested[1])
 
 
 def _addresses(page: TextLayout, trace: Trace) -> None:
@@ -68,7 +68,7 @@ def _addresses(page: TextLayout, trace: Trace) -> None:
         ways.append(f"{len(shares)} backend{'s' if len(shares) != 1 else ''}")
     elif backend is not None and end(backend.address, backend.port) != address:
         ways.append(end(backend.address, backend.port))
-    first, *others = [each for each in ways if each]
+    first, *others = [way for way in ways if way]
     spans = [glue(first)]
     for other in others:
         spans += [span(" "), glue(f"-> {other}")]

@@ -85,12 +85,12 @@ class _HopTable:
                 runs[-1].append(hop)
             else:
                 runs.append([hop])
-        found = []
+        rows = []
         for run in runs:
             label = self._number(number, len(run))
-            found.append(HopRow(hops=run, number=label, place=self._place(run)))
+            rows.append(HopRow(hops=run, number=label, place=self._place(run)))
             number += len(run)
-        return found
+        return rows
 
     def show(self, entries: Sequence[HopRow], before: str) -> None:
         room = max((cells(entry.place) for entry in entries), default=0)
@@ -103,10 +103,10 @@ class _HopTable:
         """The answer in one line, if it took the way out in reverse."""
         self._page.line(span("back", "name"))
         changes = [f"{_change(hop)} on {hop.node}" for hop in back if hop.rewrites]
-        told = ", ".join([f"{back[0].description or 'answer'} the same way", *changes])
+        text = ", ".join([f"{back[0].description or 'answer'} the same way", *changes])
         label = self._number(number, len(back))
         self._page.row(
-            [span(told)], span(offset_words(back[-1].offset_us), "quiet"), label, self._margin
+            [span(text)], span(offset_words(back[-1].offset_us), "quiet"), label, self._margin
         )
 
     # --- one line ---
@@ -228,16 +228,16 @@ def _change(hop: Hop) -> str:
     old = {field: before for field, before, _ in hop.rewrites}
     new = {field: after for field, _, after in hop.rewrites}
     flow = hop.packet.innermost.flow
-    told = []
+    changes = []
     for address, port in (("dst", "dport"), ("src", "sport")):
         if address in new or port in new:
             now = end(getattr(flow, address), getattr(flow, port))
             was = end(
                 old.get(address, getattr(flow, address)), _port(old.get(port), getattr(flow, port))
             )
-            told.append(f"{was} => {now}")
+            changes.append(f"{was} => {now}")
     others = [c for c in hop.rewrites if c[0] not in ("dst", "dport", "src", "sport")]
-    return ", ".join([*told, *(f"{field} {was} => {now}" for field, was, now in others)])
+    return ", ".join([*changes, *(f"{field} {was} => {now}" for field, was, now in others)])
 
 
 def _port(text: str | None, otherwise: int) -> int:

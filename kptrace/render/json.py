@@ -34,8 +34,8 @@ def _ordered(report: Value) -> dict[str, Any]:
     return {"apiVersion": document["apiVersion"], "kind": document["kind"], **document}
 
 
-def _escaped(found: re.Match[str]) -> str:
-    character = found.group()
+def _escaped(match: re.Match[str]) -> str:
+    character = match.group()
     if character.isprintable():
         return character
     units = character.encode("utf-16-be", "surrogatepass")

@@ -33,7 +33,7 @@ TAGS = {"failed": "failure", "error": "error", "inconclusive": "skipped", "untri
 def junit(results: Sequence[Result], about: Mapping[str, str]) -> str:
     """about: the properties."""
     names = Counter(map(_name, results))
-    return _suites([_case(each, names[_name(each)] > 1) for each in results], about)
+    return _suites([_case(result, names[_name(result)] > 1) for result in results], about)
 
 
 def _case(result: Result, repeated: bool) -> ElementTree.Element:
@@ -44,16 +44,16 @@ def _case(result: Result, repeated: bool) -> ElementTree.Element:
     case = ElementTree.Element("testcase", classname=clean(suite), name=clean(name))
     elapsed = trace.elapsed_us if trace else None
     case.set("time", f"{(elapsed or 0) / 1e6:.6f}")
-    told = _told(result)
+    text = _told(result)
     if result.status in TAGS:
-        found = ElementTree.SubElement(case, TAGS[result.status])
-        if found.tag != "skipped":
-            found.set("type", _type(result))
-        found.set("message", clean(why(result)))
-        found.text = _body(told)
+        element = ElementTree.SubElement(case, TAGS[result.status])
+        if element.tag != "skipped":
+            element.set("type", _type(result))
+        element.set("message", clean(why(result)))
+        element.text = _body(text)
     if trace is not None:
-        ElementTree.SubElement(case, "system-out").text = _body(told)
-        if sent := [each.sent_ns for each in trace.evidence.probe_results]:
+        ElementTree.SubElement(case, "system-out").text = _body(text)
+        if sent := [probe_result.sent_ns for probe_result in trace.evidence.probe_results]:
             case.set("timestamp", datetime.fromtimestamp(min(sent) / 1e9, UTC).isoformat())
     return case
 
@@ -75,29 +75,29 @@ def _type(result: Result) -> str:
 def _name(result: Result) -> str:
     """``tcp/80 from pod/client on node-a to 10.96.41.7:80``, behind the name that it was given."""
     name = result.expectation.name
-    told = _way(result, result.trace) if result.trace else subject(result)
-    return f"{name}: {told}" if name else told
+    text = _way(result, result.trace) if result.trace else subject(result)
+    return f"{name}: {text}" if name else text
 
 
 def _way(result: Result, trace: Trace) -> str:
-    found = trace.resolution
-    if found is None:
+    resolution = trace.resolution
+    if resolution is None:
         return f"{trace.target.text} from {start(result)}"
-    where = end(found.address, found.port) if found.address else trace.target.text
-    return f"{found.protocol}/{found.port} from {start(result)} to {where}"
+    where = end(resolution.address, resolution.port) if resolution.address else trace.target.text
+    return f"{resolution.protocol}/{resolution.port} from {start(result)} to {where}"
 
 
-def _body(told: str) -> str:
-    return "\n".join(clean(line) for line in told.split("\n"))
+def _body(text: str) -> str:
+    return "\n".join(clean(line) for line in text.split("\n"))
 
 
 def _suites(cases: list[ElementTree.Element], about: Mapping[str, str]) -> str:
-    told = {"name": "kptrace", "tests": str(len(cases))}
+    texts_by_name = {"name": "kptrace", "tests": str(len(cases))}
     for plural, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-        told[plural] = str(sum(case.find(tag) is not None for case in cases))
-    told["time"] = f"{sum(float(case.get('time', '0')) for case in cases):.6f}"
-    root = ElementTree.Element("testsuites", told)
-    suite = ElementTree.SubElement(root, "testsuite", dict(told))
+        texts_by_name[plural] = str(sum(case.find(tag) is not None for case in cases))
+    texts_by_name["time"] = f"{sum(float(case.get('time', '0')) for case in cases):.6f}"
+    root = ElementTree.Element("testsuites", texts_by_name)
+    suite = ElementTree.SubElement(root, "testsuite", dict(texts_by_name))
     if about:
         properties = ElementTree.SubElement(suite, "properties")
         for name, value in about.items():

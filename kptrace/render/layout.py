@@ -84,8 +84,8 @@ class TextLayout:
         """
         start = [Span(" " * indent), *label]
         lines = _Lines(start, width_of(start) if hang is None else hang, self.width, self.width)
-        for each in lines.filled(spans):
-            self._add(each)
+        for item in lines.filled(spans):
+            self._add(item)
 
     def row(self, spans: Sequence[Span], right: Span, label: Sequence[Span], hang: int) -> None:
         """A paragraph whose first line ends with ``right``, flush with the right margin."""
@@ -96,21 +96,21 @@ class TextLayout:
             self._add(first)
             first, gap = [], self.width - right.width
         self._add([*first, Span(" " * gap), right])
-        for each in rest:
-            self._add(each)
+        for item in rest:
+            self._add(item)
 
     def command(self, text: str, label: Sequence[Span] = (), indent: int = 0) -> None:
         """A shell command; where it must break, so that it can still be copied and run."""
         room = self.width - 2
         start = [Span(" " * indent), *label]
         hang = width_of(start) + 4
-        words = [span(text, "name")]
-        if any(hang + width_of(word) > room for _, word in _words(words)):
-            self.line(*words, label=label, indent=indent, hang=hang)  # cut words cannot be copied
+        spans = [span(text, "name")]
+        if any(hang + width_of(word) > room for _, word in _words(spans)):
+            self.line(*spans, label=label, indent=indent, hang=hang)  # cut words cannot be copied
             return
-        *broken, last = _Lines(start, hang, room, room).filled(words)
-        for each in broken:
-            self._add([*each, Span(" \\")])
+        *broken, last = _Lines(start, hang, room, room).filled(spans)
+        for line_spans in broken:
+            self._add([*line_spans, Span(" \\")])
         self._add(last)
 
     def uncut(self, *spans: Span, indent: int = 0) -> None:
@@ -206,5 +206,5 @@ def _head(text: str, room: int) -> str:
     cut = min(len(text), room)
     while cut > 1 and cells(text[:cut]) > room:
         cut -= 1
-    joint = max(text.rfind(each, 0, cut) for each in JOINTS) + 1
+    joint = max(text.rfind(item, 0, cut) for item in JOINTS) + 1
     return text[: joint if joint * 2 > cut else cut]

@@ -19,17 +19,19 @@ MARKS = {"passed": "✅", "failed": "❌", "error": "❌", "inconclusive": "❔"
 HEAD = ("", "target", "from", "outcome", "why")
 
 
-def markdown(made: Verification, most: int = 1 << 20) -> str:
+def markdown(verification: Verification, most: int = 1 << 20) -> str:
     """most: bytes that there is room for; what does not fit is left out, and that is said."""
-    lines = [f"### kptrace: {tally(made)}", ""]
+    lines = [f"### kptrace: {tally(verification)}", ""]
     lines += [_row(HEAD), _row(["---"] * len(HEAD))]
-    lines += [_row(_cells(result)) for result in made.results]
-    told = ", ".join(f"{_plain(name)} {_plain(words)}" for name, words in made.about.items())
-    lines += ["", told, ""] if told else [""]
+    lines += [_row(_cells(result)) for result in verification.results]
+    text = ", ".join(
+        f"{_plain(name)} {_plain(phrase)}" for name, phrase in verification.about.items()
+    )
+    lines += ["", text, ""] if text else [""]
     page = "\n".join(lines)
     if _size(page) > most:
-        return f"### kptrace: {tally(made)}\n\nThe table is in the job's log.\n"
-    for result in made.having("failed", "error", "inconclusive"):
+        return f"### kptrace: {tally(verification)}\n\nThe table is in the job's log.\n"
+    for result in verification.having("failed", "error", "inconclusive"):
         part = _whole(result)
         if _size(page) + _size(part) + 100 > most:
             return f"{page}\nMore failures are in the job's log; there is no room for them here.\n"
@@ -40,37 +42,39 @@ def markdown(made: Verification, most: int = 1 << 20) -> str:
 def _cells(result: Result) -> list[str]:
     asked = result.expectation
     name = f"{asked.name}: " if asked.name else ""
-    found = cause(result)
+    finding = cause(result)
     reason = "" if result.status == "passed" else why(result)
     return [
         MARKS[result.status],
         _plain(f"{name}{target_words(asked.request.target)}{via(asked)} {address(result)}"),
         _plain(start(result)),
         _plain(answer(result)),
-        f"{_plain(reason)}{f' (`{found.cause}`)' if found else ''}",
+        f"{_plain(reason)}{f' (`{finding.cause}`)' if finding else ''}",
     ]
 
 
 def _whole(result: Result) -> str:
     if result.trace is None:
         assert result.error is not None
-        told = f"{result.error.message}\n{result.error.hint}"
+        report = f"{result.error.message}\n{result.error.hint}"
     else:
-        told = text(result.trace)
-    told = "\n".join(clean(line) for line in told.rstrip().split("\n"))
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", told)), 3)
+        report = text(result.trace)
+    report = "\n".join(clean(line) for line in report.rstrip().split("\n"))
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", report)), 3)
     title = _plain(f"{target_words(result.expectation.request.target)}: {answer(result)}")
-    return f"<details><summary>{title}</summary>\n\n{fence}text\n{told}\n{fence}\n\n</details>\n\n"
+    return (
+        f"<details><summary>{title}</summary>\n\n{fence}text\n{report}\n{fence}\n\n</details>\n\n"
+    )
 
 
 def _row(cells: list[str] | tuple[str, ...]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _plain(words: str) -> str:
+def _plain(text: str) -> str:
     """As a numeric reference it is a letter to Markdown and to HTML alike."""
-    return SIGNS.sub(lambda found: f"&#{ord(found.group())};", clean(words).strip())
+    return SIGNS.sub(lambda match: f"&#{ord(match.group())};", clean(text).strip())
 
 
-def _size(words: str) -> int:
-    return len(words.encode("utf-8", "replace"))
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))

@@ -118,20 +118,18 @@ OUTCOME_STYLES = {Outcome.DELIVERED: "good", Outcome.INCONCLUSIVE: "unsure"}
 
 def outcome_words(trace: Trace) -> str:
     """``DELIVERED in 410 us``, ``DELIVERED 30 of 30``, ``DROPPED on node-b, 28 of 30 delivered``"""
-    words = OUTCOME_WORDS[trace.outcome]
+    text = OUTCOME_WORDS[trace.outcome]
     sent = sum(share.seen for share in trace.evidence.shares)
     done = f"{sum(share.delivered for share in trace.evidence.shares)} of {sent}"
     if trace.outcome is Outcome.DELIVERED:
         if sent:
-            return f"{words} {done}"
+            return f"{text} {done}"
         return (
-            f"{words} in {duration_text(trace.elapsed_us)}"
-            if trace.elapsed_us is not None
-            else words
+            f"{text} in {duration_text(trace.elapsed_us)}" if trace.elapsed_us is not None else text
         )
     place = place_of_fault(trace)
-    words += f" {place}" if trace.outcome in PLACED and place else ""
-    return f"{words}, {done} delivered" if sent else words
+    text += f" {place}" if trace.outcome in PLACED and place else ""
+    return f"{text}, {done} delivered" if sent else text
 
 
 def outcome_style(outcome: Outcome) -> str:

@@ -16,79 +16,86 @@ MOST_ENDPOINTS = 10
 NO_RECORDS = {"NOERROR": "no address"}
 
 
-def resolved(made: ResolveReport, width: int = 80, colour: bool = False, wide: bool = False) -> str:
+def resolved(
+    report: ResolveReport, width: int = 80, colour: bool = False, wide: bool = False
+) -> str:
     page = TextLayout(width, colour)
-    _heading(page, made)
-    if made.findings:
-        other_findings(page, made.findings)
+    _heading(page, report)
+    if report.findings:
+        other_findings(page, report.findings)
     page.blank()
-    _api(page, made, wide)
-    _dns(page, made, wide)
-    if made.service_source:
+    _api(page, report, wide)
+    _dns(page, report, wide)
+    if report.service_source:
         page.blank()
-        page.line(span(f"No API server was asked; this is told by {made.service_source}."), hang=2)
-    elif made.missing:
+        page.line(
+            span(f"No API server was asked; this is told by {report.service_source}."), hang=2
+        )
+    elif report.missing:
         page.blank()
-        page.line(span(f"Not there to read: {', '.join(made.missing)}."), hang=2)
+        page.line(span(f"Not there to read: {', '.join(report.missing)}."), hang=2)
     return page.text()
 
 
-def _heading(page: TextLayout, made: ResolveReport) -> None:
-    what = glue(target_words(made.target), "name")
-    start = glue(f"from {source_words(made.source, made.target.namespace)}")
-    answer = _answer(made)
+def _heading(page: TextLayout, report: ResolveReport) -> None:
+    what = glue(target_words(report.target), "name")
+    start = glue(f"from {source_words(report.source, report.target.namespace)}")
+    answer = _answer(report)
     if width_of((what, start, answer)) + 4 <= page.width:
         page.row([what, span("  "), start], answer, [], hang=4)
     else:
         page.line(answer)
         page.line(what, span("  "), start, hang=2)
-    if made.source.why.startswith("chosen"):
-        page.line(span(made.source.why, "quiet"), indent=2, hang=2)
+    if report.source.why.startswith("chosen"):
+        page.line(span(report.source.why, "quiet"), indent=2, hang=2)
 
 
-def _answer(made: ResolveReport) -> Span:
-    if any(finding.severity == "error" for finding in made.findings):
-        return glue("NOT AS IT SHOULD BE" if _addresses(made) else "UNRESOLVED", "bad")
-    if made.unavailable or not (made.resolution.address or _addresses(made)):
+def _answer(report: ResolveReport) -> Span:
+    if any(finding.severity == "error" for finding in report.findings):
+        return glue("NOT AS IT SHOULD BE" if _addresses(report) else "UNRESOLVED", "bad")
+    if report.unavailable or not (report.resolution.address or _addresses(report)):
         return glue("NOT ASKED OF DNS", "unsure")
     return glue("RESOLVED", "good")
 
 
-def _addresses(made: ResolveReport) -> list[str]:
+def _addresses(report: ResolveReport) -> list[str]:
     return [
-        text for one in made.resolution.dns for type, text in one.records if type in ("A", "AAAA")
+        text
+        for dns_answer in report.resolution.dns
+        for type, text in dns_answer.records
+        if type in ("A", "AAAA")
     ]
 
 
 # --- the API ------------------------------------------------------------------------------------
 
 
-def _api(page: TextLayout, made: ResolveReport, wide: bool) -> None:
-    meant = made.resolution
-    if "api/services.json" in made.missing:
+def _api(page: TextLayout, report: ResolveReport, wide: bool) -> None:
+    meant = report.resolution
+    if "api/services.json" in report.missing:
         page.line(span("not asked"), label=_label("API"))
         return
     service = meant.service
     if service is not None:
         page.line(
-            span(_service_words(service)), label=_label("Rules" if made.service_source else "API")
+            span(_service_words(service)), label=_label("Rules" if report.service_source else "API")
         )
-    elif made.target.kind == "name":
+    elif report.target.kind == "name":
         page.line(
             span("no Service of the API has this name"),
-            label=_label("Rules" if made.service_source else "API"),
+            label=_label("Rules" if report.service_source else "API"),
         )
         return
     elif meant.endpoints:
         page.line(
-            glue(_endpoint(meant.endpoints[0], made)),
-            label=_label("Rules" if made.service_source else "API"),
+            glue(_endpoint(meant.endpoints[0], report)),
+            label=_label("Rules" if report.service_source else "API"),
         )
         return
     else:
         page.line(
             span(f"{meant.address} belongs to nothing that the API knows"),
-            label=_label("Rules" if made.service_source else "API"),
+            label=_label("Rules" if report.service_source else "API"),
         )
         return
     if service.external_name:
@@ -96,12 +103,12 @@ def _api(page: TextLayout, made: ResolveReport, wide: bool) -> None:
     port = meant.service_port
     if port is not None:
         name = f" {port.name}" if port.name else ""
-        known = port.target_port and not made.service_source
+        known = port.target_port and not report.service_source
         target = f" to targetPort {port.target_port}" if known else ""
         node = f", node port {port.node_port}" if port.node_port else ""
         where = f"{end(meant.address, meant.port)}/{meant.protocol.upper()}"
         page.line(span(f"{where}: port {port.port}{name}{target}{node}"), indent=LABEL + 1, hang=8)
-    _endpoints(page, made, wide)
+    _endpoints(page, report, wide)
 
 
 def _service_words(service: Service) -> str:
@@ -112,51 +119,56 @@ def _service_words(service: Service) -> str:
         return f"{name}, headless: its name gives the endpoints' own addresses"
     own = ", ".join(service.cluster_ips)
     more = (("external IP", service.external_ips), ("load balancer IP", service.load_balancer_ips))
-    others = "".join(f", {kind} {', '.join(some)}" for kind, some in more if some)
+    others = "".join(f", {kind} {', '.join(texts)}" for kind, texts in more if texts)
     kind = "" if service.type == "ClusterIP" else f" {service.type},"
     return f"{name},{kind} ClusterIP {own or 'none'}{others}"
 
 
-def _endpoints(page: TextLayout, made: ResolveReport, wide: bool) -> None:
-    known = made.resolution.endpoints
-    ready = sum(one.ready for one in known)
-    if "api/endpointslices.json" in made.missing:
+def _endpoints(page: TextLayout, report: ResolveReport, wide: bool) -> None:
+    known = report.resolution.endpoints
+    ready = sum(endpoint.ready for endpoint in known)
+    if "api/endpointslices.json" in report.missing:
         page.line(span("endpoints: not asked of the API"), indent=LABEL + 1)
         return
     count = f"{len(known)} endpoint{'s' if len(known) != 1 else ''}"
     style = "" if ready else "bad"
-    words = count if made.service_source else f"{count}, {ready} ready"
-    page.line(span(words if known else "no endpoint", style), indent=LABEL + 1)
+    text = count if report.service_source else f"{count}, {ready} ready"
+    page.line(span(text if known else "no endpoint", style), indent=LABEL + 1)
     shown = known if wide or len(known) <= MOST_ENDPOINTS else known[:4]
-    for one in shown:
-        page.line(glue(_endpoint(one, made)), indent=LABEL + 3)
+    for listed in shown:
+        page.line(glue(_endpoint(listed, report)), indent=LABEL + 3)
     if len(shown) < len(known):
         more = f"... and {len(known) - len(shown)} more (-o wide lists them)"
         page.line(span(more, "quiet"), indent=LABEL + 3)
 
 
-def _endpoint(one: Endpoint, made: ResolveReport) -> str:
-    where = place_words(one.node, one.pod or "host", made.target.namespace) if one.node else ""
-    state = "" if one.ready else "  terminating" if one.terminating else "  not ready"
-    return f"{end(one.address, one.port)}  {where}{state}".rstrip()
+def _endpoint(endpoint: Endpoint, report: ResolveReport) -> str:
+    where = (
+        place_words(endpoint.node, endpoint.pod or "host", report.target.namespace)
+        if endpoint.node
+        else ""
+    )
+    state = "" if endpoint.ready else "  terminating" if endpoint.terminating else "  not ready"
+    return f"{end(endpoint.address, endpoint.port)}  {where}{state}".rstrip()
 
 
 # --- DNS ----------------------------------------------------------------------------------------
 
 
-def _dns(page: TextLayout, made: ResolveReport, wide: bool) -> None:
+def _dns(page: TextLayout, report: ResolveReport, wide: bool) -> None:
     page.blank()
-    meant = made.resolution
-    if made.dns_skipped_reason:
-        page.line(span(f"not asked: {made.dns_skipped_reason}"), label=_label("DNS"))
-        for layer in made.unavailable:
+    meant = report.resolution
+    if report.dns_skipped_reason:
+        page.line(span(f"not asked: {report.dns_skipped_reason}"), label=_label("DNS"))
+        for layer in report.unavailable:
             if layer.remedy:
                 page.line(span(f"To have it: {layer.remedy}"), indent=LABEL + 1)
-        manifests(page, made.unavailable)
+        manifests(page, report.unavailable)
         return
     page.line(
         span(
-            f"nameserver {', '.join(made.servers)}; search {' '.join(meant.search) or 'nothing'}; "
+            f"nameserver {', '.join(report.servers)}; "
+            f"search {' '.join(meant.search) or 'nothing'}; "
         ),
         glue(f"ndots {meant.ndots}"),
         label=_label("DNS"),
@@ -166,12 +178,14 @@ def _dns(page: TextLayout, made: ResolveReport, wide: bool) -> None:
 
 
 def _said(page: TextLayout, answer: DnsAnswer) -> None:
-    found = ", ".join(
+    records = ", ".join(
         text if type == answer.type else f"{type} {text}" for type, text in answer.records
     )
     page.line(
         span(f"{answer.name} {answer.type}  "),
-        span(found or NO_RECORDS.get(answer.status, answer.status), "good" if found else "quiet"),
+        span(
+            records or NO_RECORDS.get(answer.status, answer.status), "good" if records else "quiet"
+        ),
         span("  "),
         glue(
             f"({answer.server} over {answer.transport.upper()}, {duration_text(answer.elapsed_us)})"

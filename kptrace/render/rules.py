@@ -31,8 +31,8 @@ def show_rules(
         else:
             page.line(span(place), indent=indent)
             page.line(first, indent=below)
-        for each in more:
-            page.line(each, indent=below)
+        for spans in more:
+            page.line(spans, indent=below)
 
 
 def show_rule(page: TextLayout, rule: RuleRef, indent: int) -> None:

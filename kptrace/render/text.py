@@ -27,8 +27,8 @@ def text(trace: Trace, width: int = 80, colour: bool = False, wide: bool = False
     if trace.evidence.shares:
         evidence.shares(page, trace)
         page.blank()
-        one = "the first that was not" if trace.outcome is not Outcome.DELIVERED else "one of them"
-        page.line(span(f"The way of {one}:"))
+        text = "the first that was not" if trace.outcome is not Outcome.DELIVERED else "one of them"
+        page.line(span(f"The way of {text}:"))
     if trace.hops:
         path(page, trace, wide)
         page.blank()

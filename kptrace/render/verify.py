@@ -28,17 +28,17 @@ from kptrace.verify.results import DELIVERED, Result, Verification
 
 
 def verification(
-    made: Verification, width: int = 80, colour: bool = False, wide: bool = False
+    verification: Verification, width: int = 80, colour: bool = False, wide: bool = False
 ) -> str:
     page = TextLayout(width, colour)
-    all_good = len(made.having("passed")) == len(made.results)
-    done = glue(tally(made), "good" if all_good else "bad")
-    page.row([glue(made.file, "name")], done, [], hang=2)
+    all_good = len(verification.having("passed")) == len(verification.results)
+    done = glue(tally(verification), "good" if all_good else "bad")
+    page.row([glue(verification.file, "name")], done, [], hang=2)
     page.blank()
-    column = max((len(result.status) for result in made.results), default=0) + 2
-    for result in made.results:
+    column = max((len(result.status) for result in verification.results), default=0) + 2
+    for result in verification.results:
         _row(page, result, column)
-    rest = made.having("failed", "error", "inconclusive")
+    rest = verification.having("failed", "error", "inconclusive")
     whole = [text(r.trace, width, colour, wide) for r in rest if wide and r.trace is not None]
     if rest:
         page.blank()
@@ -46,10 +46,14 @@ def verification(
     for result in rest:
         page.blank()
         _told(page, result)
-    if made.about:
+    if verification.about:
         page.blank()
-        listed = [f"{name}: {told}" for name, told in made.about.items() if name != "kptrace"]
-        page.line(span(". ".join([f"kptrace {made.about.get('kptrace', '')}", *listed]), "quiet"))
+        listed = [
+            f"{name}: {text}" for name, text in verification.about.items() if name != "kptrace"
+        ]
+        page.line(
+            span(". ".join([f"kptrace {verification.about.get('kptrace', '')}", *listed]), "quiet")
+        )
     return "\n".join([*whole, page.text()])
 
 
@@ -58,14 +62,14 @@ def _row(page: TextLayout, result: Result, column: int) -> None:
     name = [glue(asked.name, "name"), span("  ")] if asked.name else []
     what = glue(target_words(asked.request.target), "" if asked.name else "name")
     spans = [*name, what, span("  "), span(f"from {start(result)}{via(asked)}")]
-    words = shorten(clean(answer(result)), page.width - column)
+    text = shorten(clean(answer(result)), page.width - column)
     style = "good" if result.status == "passed" else STATUS_STYLES[result.status]
     label = [span(pad(result.status, column), STATUS_STYLES[result.status])]
-    room = page.width - column - width_of([glue(words)]) - 2
+    room = page.width - column - width_of([glue(text)]) - 2
     if width_of([*name, what]) <= room:
-        page.row(spans, glue(words, style), label, hang=column)
+        page.row(spans, glue(text, style), label, hang=column)
     else:
-        page.line(glue(words, style), label=label)
+        page.line(glue(text, style), label=label)
         page.line(*spans, indent=column)
 
 
@@ -83,14 +87,14 @@ def _told(page: TextLayout, result: Result) -> None:
     if asked.expect != DELIVERED:
         paragraphs(page, "Expected", [expected(asked)])
     paragraphs(page, "Why", [result.error.message if result.error else _summary(result)])
-    found = cause(result)
-    if found is not None:
-        paragraphs(page, "Cause", [found.cause])
+    finding = cause(result)
+    if finding is not None:
+        paragraphs(page, "Cause", [finding.cause])
     commands(page, "Mend", remedies(result))
     if result.saved:
         commands(page, "Run", [f"kptrace replay {result.saved}"])
 
 
 def _summary(result: Result) -> str:
-    found = cause(result)
-    return found.summary if found is not None else why(result)
+    finding = cause(result)
+    return finding.summary if finding is not None else why(result)

@@ -33,10 +33,10 @@ def start(result: Result) -> str:
 
 def address(result: Result) -> str:
     """``10.96.41.7:80/tcp``, as far as it is known."""
-    found = result.trace.resolution if result.trace else None
-    if found is None or not found.address:
+    resolution = result.trace.resolution if result.trace else None
+    if resolution is None or not resolution.address:
         return ""
-    return f"{end(found.address, found.port)}/{found.protocol}"
+    return f"{end(resolution.address, resolution.port)}/{resolution.protocol}"
 
 
 def via(expectation: Expectation) -> str:
@@ -56,10 +56,10 @@ def answer(result: Result) -> str:
     return "could not be looked at" if result.status == "error" else "INCONCLUSIVE"
 
 
-def tally(made: Verification) -> str:
+def tally(verification: Verification) -> str:
     """``2 of 6 as expected``; and that there would be more to say."""
-    told = f"{len(made.having('passed'))} of {len(made.results)} as expected"
-    return f"{told}, then interrupted" if made.having("untried") else told
+    text = f"{len(verification.having('passed'))} of {len(verification.results)} as expected"
+    return f"{text}, then interrupted" if verification.having("untried") else text
 
 
 def expected(expectation: Expectation) -> str:
@@ -79,8 +79,8 @@ def why(result: Result) -> str:
 
 def cause(result: Result) -> Finding | None:
     """What is to blame, where the trace knows it."""
-    found = result.trace.findings if result.trace else ()
-    return next((each for each in found if each.severity == "error"), None)
+    findings = result.trace.findings if result.trace else ()
+    return next((finding for finding in findings if finding.severity == "error"), None)
 
 
 def remedies(result: Result) -> tuple[str, ...]:

@@ -81,9 +81,9 @@ def _asked(
     answers: list[DnsAnswer] = []
     for number, family in enumerate(_families(question, meant)):
         of_family = msgspec.structs.replace(question, family=family)
-        told = with_dns(of_family, source, meant, crew, seed + number)
-        answers += told.dns
-        meant = msgspec.structs.replace(told, dns=())
+        resolution = with_dns(of_family, source, meant, crew, seed + number)
+        answers += resolution.dns
+        meant = msgspec.structs.replace(resolution, dns=())
     return msgspec.structs.replace(meant, dns=tuple(answers))
 
 
@@ -94,7 +94,7 @@ def _families(question: TraceRequest, meant: Resolution) -> tuple[int, ...]:
     if service is None or service.external_name:
         return (4,)
     addresses = service.cluster_ips or tuple(e.address for e in meant.endpoints)
-    return tuple(dict.fromkeys(ip_address(one).version for one in addresses)) or (4,)
+    return tuple(dict.fromkeys(ip_address(address).version for address in addresses)) or (4,)
 
 
 def _differences(meant: Resolution, known: tuple[Endpoint, ...], asker: Netns) -> Iterator[Finding]:

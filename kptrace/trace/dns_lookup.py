@@ -40,13 +40,13 @@ def with_dns(
         asked.append(_ask(crew, source.netns, resolver, candidate, kind, seed))
         if asked[-1].records or asked[-1].status not in ("NXDOMAIN", "NOERROR"):
             break
-    found = [text for type, text in asked[-1].records if type == kind]
+    texts = [text for type, text in asked[-1].records if type == kind]
     return msgspec.structs.replace(
         resolution,
         dns=tuple(asked),
         search=resolver.search,
         ndots=resolver.ndots,
-        address=resolution.address or (found[0] if found else ""),
+        address=resolution.address or (texts[0] if texts else ""),
     )
 
 

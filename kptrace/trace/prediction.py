@@ -53,18 +53,18 @@ def backend_netns(
         *(e.node for e in endpoints),
         *(_node_of(address, documents) for address in (*backends, resolution.address)),
     ]
-    wanted = [Netns(node=node) for node in nodes if node]
-    wanted += [Netns(node=e.node, pod=e.pod) for e in endpoints if e.node and e.pod]
+    requested = [Netns(node=node) for node in nodes if node]
+    requested += [Netns(node=e.node, pod=e.pod) for e in endpoints if e.node and e.pod]
     hosted = {pod.key for pod in documents.pods if pod.host_network}
     near = (Netns(node=source.netns.node), source.netns)
-    return unique(p for p in wanted if p not in near and p.pod not in hosted)
+    return unique(p for p in requested if p not in near and p.pod not in hosted)
 
 
-def enter_netns(near: str, wanted: Iterable[Netns], crew: AgentSession) -> tuple[Netns, ...]:
+def enter_netns(near: str, requested: Iterable[Netns], crew: AgentSession) -> tuple[Netns, ...]:
     """Those of the places that can be looked at, on no more nodes than we look at."""
     reached: dict[str, bool] = {near: True}
     places = []
-    for place in wanted:
+    for place in requested:
         if place.node not in reached:
             few = len(reached) < MOST_NODES
             reached[place.node] = few and crew.agent_or_none(place.node) is not None
@@ -75,10 +75,10 @@ def enter_netns(near: str, wanted: Iterable[Netns], crew: AgentSession) -> tuple
 
 def _node_of(address: str, documents: ClusterState) -> str:
     """The node that owns an address or the pod range that it is in; empty: none does."""
-    wanted = ip_address(address)
+    requested = ip_address(address)
     for node in documents.nodes:
         if address in node.addresses or any(
-            wanted in ip_network(cidr, strict=False) for cidr in node.pod_cidrs
+            requested in ip_network(cidr, strict=False) for cidr in node.pod_cidrs
         ):
             return node.name
     return ""

@@ -135,5 +135,7 @@ def _list_older_connections(crew: AgentSession, near: str, places: tuple[Netns, 
 def _who_listens(crew: AgentSession, resolution: Resolution, places: tuple[Netns, ...]) -> None:
     """Where a probe was refused: what the backends listen on instead."""
     if any(isinstance(r, ProbeResult) and r.result == "refused" for r in crew.words()):
-        ends = unique(Netns(node=one.node, pod=one.pod) for one in resolution.endpoints)
+        ends = unique(
+            Netns(node=endpoint.node, pod=endpoint.pod) for endpoint in resolution.endpoints
+        )
         crew.dump((place for place in ends if place in places), (LISTENING,))

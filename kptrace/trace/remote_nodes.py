@@ -49,20 +49,20 @@ class RemoteNodes:
             return probes, self.all_backend_netns()
         why, asked = self._scouts.why_not_applicable(), set[Netns]()
         for _ in range(_ROUNDS if not why else 0):
-            found = self._scouts.send(probes, self._documents)
-            if found.lost:
+            preflight_outcome = self._scouts.send(probes, self._documents)
+            if preflight_outcome.lost:
                 self._say(f"{self._source.netns.node} lets no probe out")
-                return found.probes, self._look_at(self._likeliest())
-            why = found.why or self._chosen_elsewhere(found.backends)
+                return preflight_outcome.probes, self._look_at(self._likeliest())
+            why = preflight_outcome.why or self._chosen_elsewhere(preflight_outcome.backends)
             if why:
                 break
-            probes = found.probes
-            wanted = self._behind(found.backends, known=True)
-            if asked.issuperset(wanted):
+            probes = preflight_outcome.probes
+            requested = self._behind(preflight_outcome.backends, known=True)
+            if asked.issuperset(requested):
                 return probes, self._looked_at
-            self._say("a scout was sent on to " + ", ".join(found.backends))
-            self._look_at(wanted)
-            asked.update(wanted)
+            self._say("a scout was sent on to " + ", ".join(preflight_outcome.backends))
+            self._look_at(requested)
+            asked.update(requested)
         return self._fall_back_to_all_nodes(probes, why or "the backend is another one each time")
 
     def done(self) -> None:
@@ -88,10 +88,10 @@ class RemoteNodes:
         first = _addresses(self._prediction)[:1]
         return self._behind(first, known=True) if first else ()
 
-    def _look_at(self, wanted: Iterable[Netns]) -> tuple[Netns, ...]:
+    def _look_at(self, requested: Iterable[Netns]) -> tuple[Netns, ...]:
         """All of it that can be looked at, with what was looked at before."""
         near = self._source.netns.node
-        places = enter_netns(near, unique((*self._looked_at, *wanted)), self._crew)
+        places = enter_netns(near, unique((*self._looked_at, *requested)), self._crew)
         new = [place for place in places if place not in self._looked_at]
         if new:
             self._say("looking at " + ", ".join(sorted({place.node for place in new})))

@@ -68,20 +68,20 @@ class _Reader:
     def mapping(self, node: yaml.Node, what: str, known: tuple[str, ...]) -> dict[str, yaml.Node]:
         if not isinstance(node, yaml.MappingNode):
             self.wrong(node, f"{what} is {_form(node)}", f"write `key: value` with {_or(known)}")
-        found: dict[str, yaml.Node] = {}
+        nodes_by_name: dict[str, yaml.Node] = {}
         for key, value in node.value:
             name = self.text(key, "a key")
             if name not in known:
                 self.wrong(key, f"{what} has no key {name!r}", _nearest(name, known))
-            if name in found:
+            if name in nodes_by_name:
                 self.wrong(key, f"{name} stands here twice", "leave one of them")
-            found[name] = value
-        return found
+            nodes_by_name[name] = value
+        return nodes_by_name
 
     def listed(self, node: yaml.Node, what: str) -> list[yaml.Node]:
         if not isinstance(node, yaml.SequenceNode) or not node.value:
-            told = "an empty list" if isinstance(node, yaml.SequenceNode) else _form(node)
-            self.wrong(node, f"{what} is {told}", "write a list, one `- target: svc/NAME` an entry")
+            text = "an empty list" if isinstance(node, yaml.SequenceNode) else _form(node)
+            self.wrong(node, f"{what} is {text}", "write a list, one `- target: svc/NAME` an entry")
         return list(node.value)
 
     def text(self, node: yaml.Node, what: str) -> str:
@@ -127,10 +127,10 @@ class _Reader:
         return self.number(node, what, 0.1, LONGEST)
 
     def expect(self, node: yaml.Node, what: str) -> tuple[Outcome, ...]:
-        some = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        if not some:
+        nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        if not nodes:
             self.wrong(node, f"{what} is an empty list", f"name {_or(tuple(Outcome))}")
-        return tuple(Outcome(self.word(each, what, tuple(Outcome))) for each in some)
+        return tuple(Outcome(self.word(node, what, tuple(Outcome))) for node in nodes)
 
 
 # By key: the field of Question, and how its value is read.
@@ -161,36 +161,38 @@ def read_expectations(text: str, file: str, namespace: str) -> tuple[Expectation
     usual: dict[str, Any] = {"namespace": namespace}
     if "defaults" in top:
         usual |= _fields(reader, reader.mapping(top["defaults"], "defaults", DEFAULTS))
-    return tuple(_check(reader, each, usual) for each in reader.listed(top["checks"], "`checks`"))
+    return tuple(_check(reader, node, usual) for node in reader.listed(top["checks"], "`checks`"))
 
 
 def _check(reader: _Reader, node: yaml.Node, usual: Mapping[str, Any]) -> Expectation:
-    given = reader.mapping(node, "a check", CHECK)
-    if "target" not in given:
+    nodes_by_name = reader.mapping(node, "a check", CHECK)
+    if "target" not in nodes_by_name:
         reader.wrong(node, "a check without a target", "add `target: svc/NAME`")
-    fields = {**usual, **_fields(reader, given)}
-    text = reader.text(given["target"], "target")
+    fields = {**usual, **_fields(reader, nodes_by_name)}
+    text = reader.text(nodes_by_name["target"], "target")
     try:
         target = parse_target(text, fields["namespace"])
     except UsageError as error:
-        reader.wrong(given["target"], error.message, error.hint)
+        reader.wrong(nodes_by_name["target"], error.message, error.hint)
     try:
         if fields.get("source"):
             parse_source(fields["source"], fields["namespace"])
     except UsageError as error:
-        reader.wrong(given.get("from", node), error.message, error.hint)
-    if "node" in given and fields.get("via") != "nodePort":
-        reader.wrong(given["node"], "node says whose node port is used", "add `via: nodePort`")
-    name = reader.text(given["name"], "name") if "name" in given else ""
+        reader.wrong(nodes_by_name.get("from", node), error.message, error.hint)
+    if "node" in nodes_by_name and fields.get("via") != "nodePort":
+        reader.wrong(
+            nodes_by_name["node"], "node says whose node port is used", "add `via: nodePort`"
+        )
+    name = reader.text(nodes_by_name["name"], "name") if "name" in nodes_by_name else ""
     line = node.start_mark.line + 1
     return Expectation(request=TraceRequest(target=target, **fields), name=name, line=line)
 
 
-def _fields(reader: _Reader, given: Mapping[str, yaml.Node]) -> dict[str, Any]:
+def _fields(reader: _Reader, nodes_by_name: Mapping[str, yaml.Node]) -> dict[str, Any]:
     return {
-        field: read(reader, given[key], key)
+        field: read(reader, nodes_by_name[key], key)
         for key, (field, read) in FIELDS.items()
-        if key in given
+        if key in nodes_by_name
     }
 
 
@@ -204,9 +206,9 @@ def _form(node: yaml.Node) -> str:
 
 def _nearest(word: str, known: tuple[str, ...]) -> str:
     near = nearest(word, known)
-    told = f"it is one of: {', '.join(known)}" if len(known) > 1 else f"it is {known[0]}"
-    return f"did you mean {near}? {told}" if near else told
+    text = f"it is one of: {', '.join(known)}" if len(known) > 1 else f"it is {known[0]}"
+    return f"did you mean {near}? {text}" if near else text
 
 
-def _or(words: tuple[str, ...]) -> str:
-    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
+def _or(texts: tuple[str, ...]) -> str:
+    return f"{', '.join(texts[:-1])} or {texts[-1]}" if len(texts) > 1 else texts[0]

@@ -61,7 +61,7 @@ class Verification(Value):
     kind: Literal["Verification"] = "Verification"
 
     def having(self, *status: Status) -> tuple[Result, ...]:
-        return tuple(each for each in self.results if each.status in status)
+        return tuple(result for result in self.results if result.status in status)
 
 
 def seen(expectation: Expectation, trace: Trace, saved: str = "") -> Result:
@@ -85,23 +85,25 @@ def untried(expectation: Expectation, why: str) -> Result:
 
 def exit_code(results: Sequence[Result]) -> int:
     """What was seen to be wrong weighs more than what could not be seen."""
-    told = {each.status for each in results}
+    statuses = {result.status for result in results}
     weights: tuple[tuple[Status, int], ...] = (("failed", 1), ("error", 3), ("inconclusive", 4))
-    return next((code for status, code in weights if status in told), 0)
+    return next((code for status, code in weights if status in statuses), 0)
 
 
 def about(traces: Iterable[Trace], nodes: Iterable[Node]) -> dict[str, str]:
     """What a reader of many reports wants to sort them by; what is not known is left out."""
-    found = [network for trace in traces for network in trace.networks]
-    told = {
+    networks = [network for trace in traces for network in trace.networks]
+    texts_by_name = {
         "kptrace": __version__,
-        "proxy": _listed(network.proxy for network in found),
-        "network": _listed(network.name for network in found),
+        "proxy": _listed(network.proxy for network in networks),
+        "network": _listed(network.name for network in networks),
     }
     for node in nodes:
         versions = (("kubelet", node.kubelet), ("kernel", node.kernel))
-        told[f"node {node.name}"] = ", ".join(f"{what} {text}" for what, text in versions if text)
-    return {name: text for name, text in told.items() if text}
+        texts_by_name[f"node {node.name}"] = ", ".join(
+            f"{what} {text}" for what, text in versions if text
+        )
+    return {name: text for name, text in texts_by_name.items() if text}
 
 
 def _status(expectation: Expectation, trace: Trace) -> Status:

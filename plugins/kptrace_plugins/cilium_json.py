@@ -69,13 +69,13 @@ def services(text: str) -> tuple[Frontend, ...]:
 
     Of two scopes the internal one is what a socket inside the cluster meets.
     """
-    found: dict[tuple[str, int, str], Frontend] = {}
-    listed = [one.status.realized for one in _read(text, SERVICES, list[Listed])]
-    for one in sorted(listed, key=lambda one: one.frontend_address.scope == "internal"):
-        front = one.frontend_address
-        made = _frontend(front, one.flags, one.backend_addresses or [])
-        found[front.ip, front.port, made.protocol] = made
-    return tuple(found.values())
+    frontends: dict[tuple[str, int, str], Frontend] = {}
+    listed = [listed.status.realized for listed in _read(text, SERVICES, list[Listed])]
+    for realized in sorted(listed, key=lambda item: item.frontend_address.scope == "internal"):
+        front = realized.frontend_address
+        frontend = _frontend(front, realized.flags, realized.backend_addresses or [])
+        frontends[front.ip, front.port, frontend.protocol] = frontend
+    return tuple(frontends.values())
 
 
 def _frontend(front: Address, flags: Flags, backends: list[Address]) -> Frontend:
@@ -85,7 +85,9 @@ def _frontend(front: Address, flags: Flags, backends: list[Address]) -> Frontend
         address=front.ip,
         port=front.port,
         protocol=protocol,
-        backends=tuple((one.ip, one.port) for one in backends if one.state in ("", "active")),
+        backends=tuple(
+            (backend.ip, backend.port) for backend in backends if backend.state in ("", "active")
+        ),
         text=f"{end(front.ip, front.port)}/{(protocol or 'any').upper()} [{flags.type}]{named}",
         left=LEFT.get(flags.type, ""),
     )
@@ -118,7 +120,7 @@ ROW = re.compile(
 
 def lb_list(text: str) -> tuple[Frontend, ...]:
     """``cilium-dbg bpf lb list -o json``: an object of a frontend's text and its rows."""
-    found: dict[tuple[str, int, str], tuple[bool, list[re.Match[str]]]] = {}
+    backends: dict[tuple[str, int, str], tuple[bool, list[re.Match[str]]]] = {}
     for front, rows in _read(text, LB_LIST, dict[str, list[str]]).items():
         head = FRONT.fullmatch(front.strip())
         if head is None:
@@ -126,12 +128,12 @@ def lb_list(text: str) -> tuple[Frontend, ...]:
         key = (head["ip"].strip("[]"), int(head["port"]), _protocol(head["protocol"] or ""))
         inside = bool(head["inside"])
         seen = [row for text in rows if (row := ROW.match(text.strip()))]
-        known = found.get(key)
+        known = backends.get(key)
         if known is None or inside > known[0]:
-            found[key] = inside, seen
+            backends[key] = inside, seen
         elif inside == known[0]:  # a version that prints each slot as a key of its own
             known[1].extend(seen)
-    return tuple(_of_rows(key, rows) for key, (_, rows) in found.items())
+    return tuple(_of_rows(key, rows) for key, (_, rows) in backends.items())
 
 
 def _of_rows(key: tuple[str, int, str], rows: list[re.Match[str]]) -> Frontend:
@@ -181,12 +183,12 @@ class Seen(Value):
 
 def hubble(text: str) -> tuple[Seen, ...]:
     """``hubble observe -o json`` (or ``jsonpb``): one flow a line."""
-    return tuple(seen for told in _lines(text, "hubble") if (seen := _hubble(told)))
+    return tuple(seen for line in _lines(text, "hubble") if (seen := _hubble(line)))
 
 
 def monitor(text: str) -> tuple[Seen, ...]:
     """``cilium-dbg monitor -j``: drops and traces, one a line; what else it tells is left out."""
-    return tuple(seen for told in _lines(text, "monitor") if (seen := _monitor(told)))
+    return tuple(seen for line in _lines(text, "monitor") if (seen := _monitor(line)))
 
 
 def _lines(text: str, source: str) -> Iterator[dict[str, Any]]:
@@ -198,8 +200,8 @@ def _lines(text: str, source: str) -> Iterator[dict[str, Any]]:
                 raise ParseError(source, number, str(error)) from None
 
 
-def _hubble(told: dict[str, Any]) -> Seen | None:
-    flow = told.get("flow", told)
+def _hubble(flow: dict[str, Any]) -> Seen | None:
+    flow = flow.get("flow", flow)
     ip = _object(flow, "IP")
     if not ip:
         return None
@@ -213,14 +215,14 @@ def _hubble(told: dict[str, Any]) -> Seen | None:
         reason="" if reason == "DROP_REASON_UNKNOWN" else str(reason),
         source=_pod(_object(flow, "source")),
         destination=_pod(_object(flow, "destination")),
-        node=str(flow.get("node_name") or told.get("node_name") or ""),
+        node=str(flow.get("node_name") or flow.get("node_name") or ""),
         reply=flow.get("is_reply"),
     )
 
 
-def _monitor(told: dict[str, Any]) -> Seen | None:
-    kind = told.get("type")
-    summary = _object(told, "summary")
+def _monitor(event: dict[str, Any]) -> Seen | None:
+    kind = event.get("type")
+    summary = _object(event, "summary")
     third = _object(summary, "l3")
     if kind not in ("drop", "trace") or not third:
         return None
@@ -231,22 +233,22 @@ def _monitor(told: dict[str, Any]) -> Seen | None:
         flow=_flow(
             protocol, third.get("src"), third.get("dst"), fourth.get("src"), fourth.get("dst")
         ),
-        point=str(told.get("observationPoint", "")),
-        reason=str(told.get("reason", "")),
-        reply=told.get("state") == "reply" if kind == "trace" else None,
+        point=str(event.get("observationPoint", "")),
+        reason=str(event.get("reason", "")),
+        reply=event.get("state") == "reply" if kind == "trace" else None,
     )
 
 
-def _object(told: dict[str, Any], key: str) -> dict[str, Any]:
-    found = told.get(key)
-    return found if isinstance(found, dict) else {}
+def _object(document: dict[str, Any], key: str) -> dict[str, Any]:
+    member = document.get(key)
+    return member if isinstance(member, dict) else {}
 
 
 def _ports(fourth: dict[str, Any]) -> tuple[str, tuple[Any, Any]]:
     for protocol, ports in fourth.items():
         if isinstance(ports, dict):
-            told = ports.get("source_port"), ports.get("destination_port")
-            return protocol.lower(), told
+            layer4 = ports.get("source_port"), ports.get("destination_port")
+            return protocol.lower(), layer4
     return "", (0, 0)
 
 

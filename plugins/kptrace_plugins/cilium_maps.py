@@ -75,23 +75,28 @@ class Service(Value):
 def frontends(text: str) -> tuple[Frontend, ...] | None:
     """None where no map of services could be read."""
     try:
-        told = msgspec.json.decode(text, type=PinnedMaps)
-        if not any(name in told.maps for name in SERVICES.values()):
+        pinned_maps = msgspec.json.decode(text, type=PinnedMaps)
+        if not any(name in pinned_maps.maps for name in SERVICES.values()):
             return None
-        return tuple(one for family in SERVICES for one in _frontends(told, family))
+        return tuple(
+            frontend for family in SERVICES for frontend in _frontends(pinned_maps, family)
+        )
     except (msgspec.DecodeError, ValueError, error) as problem:
         raise ParseError(FILE, 0, f"not what an agent reads of Cilium's maps: {problem}") from None
 
 
-def _frontends(told: PinnedMaps, family: int) -> Iterator[Frontend]:
-    size, order = (4 if family == 4 else 16), ORDERS[told.byteorder]
+def _frontends(pinned_maps: PinnedMaps, family: int) -> Iterator[Frontend]:
+    size, order = (4 if family == 4 else 16), ORDERS[pinned_maps.byteorder]
     services = {
         _key(key, size, order): _service(value, order)
-        for key, value in _entries(told, SERVICES[family])
+        for key, value in _entries(pinned_maps, SERVICES[family])
     }
     backends = {
-        int.from_bytes(key[:4], told.byteorder): (_address(value[:size]), _port(value[size:]))
-        for key, value in _entries(told, BACKENDS[family])
+        int.from_bytes(key[:4], pinned_maps.byteorder): (
+            _address(value[:size]),
+            _port(value[size:]),
+        )
+        for key, value in _entries(pinned_maps, BACKENDS[family])
     }
     for key, service in services.items():
         if key.slot == 0 and key.scope == OUTSIDE:
@@ -109,7 +114,7 @@ def _frontend(
         service = services.get(key, service)
     slots = (msgspec.structs.replace(key, slot=slot + 1) for slot in range(service.count))
     ids = [services[slot].backend for slot in slots if slot in services]
-    kind = next((words for flag, words in KINDS if service.flags[0] & flag), "ClusterIP")
+    kind = next((text for flag, text in KINDS if service.flags[0] & flag), "ClusterIP")
     lost = [str(id) for id in ids if id not in backends]
     protocol = PROTOCOLS.get(key.protocol, str(key.protocol))
     text = f"{end(key.address, key.port)}/{(protocol or 'any').upper()} [{kind}]"
@@ -127,11 +132,11 @@ def _frontend(
 def _left(service: Service) -> str:
     if service.flags[1] & SEVENTH_LAYER:
         return "Cilium hands it to its proxy (L7 load balancing)"
-    return next((words for flag, words in LEFT if service.flags[0] & flag), "")
+    return next((text for flag, text in LEFT if service.flags[0] & flag), "")
 
 
-def _entries(told: PinnedMaps, name: str) -> Iterator[tuple[bytes, bytes]]:
-    pinned: Any = told.maps.get(name)
+def _entries(pinned_maps: PinnedMaps, name: str) -> Iterator[tuple[bytes, bytes]]:
+    pinned: Any = pinned_maps.maps.get(name)
     for key, value in pinned.entries if pinned else ():
         yield bytes.fromhex(key), bytes.fromhex(value)
 

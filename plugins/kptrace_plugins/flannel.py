@@ -37,9 +37,9 @@ def wants() -> tuple[str, ...]:
 
 def detect(node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
     for pattern, kind, called, limits in BACKENDS:
-        found = [link for link in signs.links(node, pattern) if kind in ("", link.kind)]
-        if found:
-            signal = f"device {found[0].name}"
+        links = [link for link in signs.links(node, pattern) if kind in ("", link.kind)]
+        if links:
+            signal = f"device {links[0].name}"
             return DetectedCni(name=called, sure=0.9, signal=signal, limits=limits)
     chain = signs.chain(node, *CHAINS) or signs.nft_table(node, *TABLES)
     if chain and signs.links(node, "cni0"):

@@ -15,13 +15,13 @@ def links(node: Snapshot, *patterns: str) -> tuple[Link, ...]:
     )
 
 
-def chain(node: Snapshot, *wanted: str) -> str:
+def chain(node: Snapshot, *requested: str) -> str:
     """The first of these chains (``nat KIND-MASQ-AGENT``) that there is; empty: there is none.
 
     On a live node each costs a question, so devices are looked at first.
     """
     for table in node.ruleset.tables():
-        for where in wanted:
+        for where in requested:
             of, _, name = where.partition(" ")
             if table.name == of and node.ruleset.chain(table, name) is not None:
                 return where
@@ -47,8 +47,8 @@ def routes(node: Snapshot, *protocols: str, device: str = "", type: str = "") ->
     )
 
 
-def named(found: tuple[Link, ...]) -> str:
+def named(links: tuple[Link, ...]) -> str:
     """``cali1, cali2 and 3 more``"""
-    names = [link.name for link in found]
+    names = [link.name for link in links]
     rest = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return ", ".join(names[:2]) + rest

@@ -157,8 +157,8 @@ class CaptureSession:
                 "--trace-rule allows an iptables-legacy rule `-t raw -j TRACE` for the probe alone,"
                 " for the time of the trace",
             )
-        made = RawTrace(door, self._request.probes, self._sources, self._guard)
-        self._raw[door.netns] = made
+        raw_trace = RawTrace(door, self._request.probes, self._sources, self._guard)
+        self._raw[door.netns] = raw_trace
 
     def _arm_drops(self, doors: list[NetnsHandle], door: NetnsHandle) -> None:
         places = {inode(d.ns_path): d.netns for d in doors}
@@ -176,7 +176,7 @@ class CaptureSession:
         """
         if not self._open:
             return []
-        told = [(tracer, tracer.receive()) for tracer in self._tracers]
+        events = [(tracer, tracer.receive()) for tracer in self._tracers]
         fresh = sorted((f for tap in self._taps for f in tap.read()), key=_time)
         before, self._unknown = self._unknown, []
         replies: list[Reply] = []
@@ -186,7 +186,7 @@ class CaptureSession:
             else:
                 self._unknown.append(frame)
         replies += (sighting for frame in before if (sighting := self._sighting(frame)))
-        for tracer, data in told:
+        for tracer, data in events:
             replies += tracer.tell(data, self._recogniser)
         return replies
 

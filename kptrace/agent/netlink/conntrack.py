@@ -81,20 +81,21 @@ def recall(place: Netns, flow: Flow) -> list[ConntrackEntry]:
     gives all, so they are compared here, too: by their bytes before they are taken apart.
     """
     family = socket.AF_INET6 if flow.ipv6 else socket.AF_INET
-    wanted = nested(_FILTER, attribute(_ORIGINAL_FLAGS, pack("=I", _ALL_BUT_THE_SOURCE_PORT)))
+    requested = nested(_FILTER, attribute(_ORIGINAL_FLAGS, pack("=I", _ALL_BUT_THE_SOURCE_PORT)))
     address = socket.inet_pton(family, flow.dst)
     with NetlinkSocket() as conversation:
-        body = netfilter(family, _tuple(flow), wanted)
-        found = [
+        body = netfilter(family, _tuple(flow), requested)
+        entries = [
             entry(place, answer.body[4:])
             for answer in conversation.listen(_GET, body, DUMP)
             if address in answer.body
         ]
     end = (flow.protocol, flow.src, flow.dst, flow.dport)
     return [
-        one
-        for one in found
-        if (one.original.protocol, one.original.src, one.original.dst, one.original.dport) == end
+        entry
+        for entry in entries
+        if (entry.original.protocol, entry.original.src, entry.original.dst, entry.original.dport)
+        == end
     ]
 
 

@@ -57,30 +57,33 @@ def names() -> list[str]:
     flags = attribute(_FLAGS | 0x4000, _LIST_SETNAMES.to_bytes(4, "big"))
     with NetlinkSocket() as conversation:
         answers = conversation.ask(_LIST, _asked(flags), DUMP)
-    found = [dict(attribute_list(answer.body[4:])) for answer in answers]
-    return [_text(each[_SETNAME]) for each in found if _SETNAME in each]
+    attrs_list = [dict(attribute_list(answer.body[4:])) for answer in answers]
+    return [_text(attrs[_SETNAME]) for attrs in attrs_list if _SETNAME in attrs]
 
 
-def described(wanted: str) -> Tree | None:
+def described(requested: str) -> Tree | None:
     """The set and its elements; None: there is none of this name."""
     with NetlinkSocket() as conversation:
         try:
-            answers = conversation.ask(_LIST, _asked(text(_SETNAME, wanted)), DUMP)
+            answers = conversation.ask(_LIST, _asked(text(_SETNAME, requested)), DUMP)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
             raise
-    told: Tree = {"elements": []}
+    description: Tree = {"elements": []}
     for answer in answers:
-        given = dict(attribute_list(answer.body[4:]))
-        if _TYPENAME in given:
-            told["name"], told["type"] = _text(given[_SETNAME]), _text(given[_TYPENAME])
-            told["family"] = given.get(_FAMILY, b"\0")[0]
-        if _DATA in given:
-            told["options"] = _told(given[_DATA], _OPTIONS)
-        elements = attribute_list(given.get(_ADT, b""))
-        told["elements"] += [_told(each, _ELEMENT) for _, each in elements]
-    return told if "type" in told else None
+        attrs = dict(attribute_list(answer.body[4:]))
+        if _TYPENAME in attrs:
+            description["name"], description["type"] = (
+                _text(attrs[_SETNAME]),
+                _text(attrs[_TYPENAME]),
+            )
+            description["family"] = attrs.get(_FAMILY, b"\0")[0]
+        if _DATA in attrs:
+            description["options"] = _told(attrs[_DATA], _OPTIONS)
+        elements = attribute_list(attrs.get(_ADT, b""))
+        description["elements"] += [_told(data, _ELEMENT) for _, data in elements]
+    return description if "type" in description else None
 
 
 def _asked(*attributes: bytes) -> bytes:

@@ -67,18 +67,18 @@ def show() -> str:
 def devices(links: NetlinkSocket, kind: str) -> Iterator[str]:
     body = pack(_IFINFOMSG, 0, 0, 0, 0, 0) + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, kind))
     for answer in links.listen(RTM_GETLINK, body, DUMP):
-        told = attributes(answer.body[calcsize(_IFINFOMSG) :])
+        attrs = attributes(answer.body[calcsize(_IFINFOMSG) :])
         # an old kernel takes no notice of what was asked for
-        if string(attributes(told.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND)) == kind:
-            yield string(told.get(IFLA_IFNAME))
+        if string(attributes(attrs.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND)) == kind:
+            yield string(attrs.get(IFLA_IFNAME))
 
 
 def family_id(generic: NetlinkSocket, name: str) -> int:
     """The number of a family of generic netlink. OSError where the kernel does not have it."""
     body = pack(_GENLMSGHDR, CTRL_CMD_GETFAMILY, 1) + text(CTRL_ATTR_FAMILY_NAME, name)
     (answer,) = generic.ask(GENL_ID_CTRL, body)
-    told = attributes(answer.body[calcsize(_GENLMSGHDR) :])
-    return int(unpack_from("=H", told[CTRL_ATTR_FAMILY_ID])[0])
+    attrs = attributes(answer.body[calcsize(_GENLMSGHDR) :])
+    return int(unpack_from("=H", attrs[CTRL_ATTR_FAMILY_ID])[0])
 
 
 def _device(generic: NetlinkSocket, family: int, name: str) -> _Device:
@@ -88,23 +88,23 @@ def _device(generic: NetlinkSocket, family: int, name: str) -> _Device:
 
 def device(bodies: Iterable[bytes]) -> _Device:
     """All parts of the answer about one device."""
-    made = _Device()
+    device = _Device()
     for body in bodies:
-        told = attributes(body[calcsize(_GENLMSGHDR) :])
-        if len(port := told.get(WGDEVICE_A_LISTEN_PORT, b"")) == 2:
-            (made.port,) = unpack_from("=H", port)
-        if len(mark := told.get(WGDEVICE_A_FWMARK, b"")) == 4:
-            (made.mark,) = unpack_from("=I", mark)
-        for _, peer in attribute_list(told.get(WGDEVICE_A_PEERS, b"")):
-            _add(made.peers, attributes(peer))
-    return made
+        attrs = attributes(body[calcsize(_GENLMSGHDR) :])
+        if len(port := attrs.get(WGDEVICE_A_LISTEN_PORT, b"")) == 2:
+            (device.port,) = unpack_from("=H", port)
+        if len(mark := attrs.get(WGDEVICE_A_FWMARK, b"")) == 4:
+            (device.mark,) = unpack_from("=I", mark)
+        for _, peer in attribute_list(attrs.get(WGDEVICE_A_PEERS, b"")):
+            _add(device.peers, attributes(peer))
+    return device
 
 
-def _add(peers: dict[bytes, _Peer], told: dict[int, bytes]) -> None:
-    peer = peers.setdefault(told.get(WGPEER_A_PUBLIC_KEY, b""), _Peer())
-    peer.endpoint = _endpoint(told.get(WGPEER_A_ENDPOINT, b"")) or peer.endpoint
-    for _, one in attribute_list(told.get(WGPEER_A_ALLOWEDIPS, b"")):
-        allowed = attributes(one)
+def _add(peers: dict[bytes, _Peer], attrs: dict[int, bytes]) -> None:
+    peer = peers.setdefault(attrs.get(WGPEER_A_PUBLIC_KEY, b""), _Peer())
+    peer.endpoint = _endpoint(attrs.get(WGPEER_A_ENDPOINT, b"")) or peer.endpoint
+    for _, data in attribute_list(attrs.get(WGPEER_A_ALLOWEDIPS, b"")):
+        allowed = attributes(data)
         address, length = allowed.get(WGALLOWEDIP_A_IPADDR), allowed.get(WGALLOWEDIP_A_CIDR_MASK)
         if address and length and len(address) in (4, 16):
             peer.allowed.append(f"{ip_address(address)}/{length[0]}")
@@ -122,10 +122,10 @@ def _endpoint(sockaddr: bytes) -> str:
     return ""
 
 
-def told(name: str, made: _Device) -> str:
-    lines = [f"interface: {name}", f"  listening port: {made.port}"]
-    lines += [f"  fwmark: {made.mark:#x}"] if made.mark else []
-    for key, peer in made.peers.items():
+def told(name: str, device: _Device) -> str:
+    lines = [f"interface: {name}", f"  listening port: {device.port}"]
+    lines += [f"  fwmark: {device.mark:#x}"] if device.mark else []
+    for key, peer in device.peers.items():
         lines += ["", f"peer: {b64encode(key).decode()}"]
         lines += [f"  endpoint: {peer.endpoint}"] if peer.endpoint else []
         lines.append(f"  allowed ips: {', '.join(peer.allowed) or '(none)'}")

@@ -96,27 +96,27 @@ def _schema(text: str) -> _Schema:
 def tree(data: bytes, schema: str) -> Tree:
     """The attributes in ``data`` by their names."""
     names = _schema(schema)
-    found: Tree = {}
+    values: Tree = {}
     for kind, value in attribute_list(data):
         name, form = names[kind] if kind < len(names) else (f"attribute {kind}", "hex")
         if name != "-":
-            found[name] = _FORMS[form](value)
-    return found
+            values[name] = _FORMS[form](value)
+    return values
 
 
 def _expression(value: bytes) -> Tree:
-    given = dict(attribute_list(value))
-    name = string(given.get(1))
-    data = given.get(2, b"")
+    attrs = dict(attribute_list(value))
+    name = string(attrs.get(1))
+    data = attrs.get(2, b"")
     if name in EXPRESSIONS:
         return {name: tree(data, EXPRESSIONS[name])}
-    return {name: {f"attribute {kind}": each.hex() for kind, each in attribute_list(data)}}
+    return {name: {f"attribute {kind}": element.hex() for kind, element in attribute_list(data)}}
 
 
 def _data(value: bytes) -> str | Tree:
     """A value in hexadecimal, or a verdict with its code and chain."""
-    given = dict(attribute_list(value))
-    return tree(given[2], _VERDICT) if 2 in given else given.get(1, b"").hex()
+    attrs = dict(attribute_list(value))
+    return tree(attrs[2], _VERDICT) if 2 in attrs else attrs.get(1, b"").hex()
 
 
 def _signed(value: bytes) -> int:
@@ -130,13 +130,13 @@ _FORMS: dict[str, Callable[[bytes], Any]] = {
     "hex": encode_hex,
     "data": _data,
     "expression": _expression,
-    "list": lambda value: [_expression(each) for _, each in attribute_list(value)],
+    "list": lambda value: [_expression(data) for _, data in attribute_list(value)],
     "hook": lambda value: tree(value, _HOOK),
-    "devices": lambda value: [string(each) for _, each in attribute_list(value)],
+    "devices": lambda value: [string(data) for _, data in attribute_list(value)],
     "compat": lambda value: tree(value, _COMPAT),
     "counters": lambda value: tree(value, _COUNTERS),
     "desc": lambda value: tree(value, _DESC),
     "fields": lambda value: [
-        number(dict(attribute_list(each)).get(1)) for _, each in attribute_list(value)
+        number(dict(attribute_list(data)).get(1)) for _, data in attribute_list(value)
     ],
 }

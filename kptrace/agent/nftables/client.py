@@ -79,8 +79,8 @@ class Nftables:
     def base_chains(self) -> list[Tree]:
         """Of all tables."""
         answers = self._listings.told(BASE_CHAINS, self._conversation)
-        found = (self._of(body, attributes.CHAIN) for body in answers)
-        return [chain for chain in found if "hook" in chain]
+        chains = (self._of(body, attributes.CHAIN) for body in answers)
+        return [chain for chain in chains if "hook" in chain]
 
     def chain_names(self, family: str, table: str) -> list[str]:
         answers = self._conversation.ask(_GETCHAIN, netfilter(NUMBERS[family]), DUMP)
@@ -90,8 +90,8 @@ class Nftables:
     def set_names(self, family: str, table: str) -> list[str]:
         body = netfilter(NUMBERS[family], text(TABLE, table))
         answers = self._conversation.ask(_GETSET, body, DUMP)
-        sets = (tree(each[BODY:], attributes.SET) for each in _bodies(answers))
-        return [each["name"] for each in sets if not each["name"].startswith(_ANONYMOUS)]
+        sets = (tree(body[BODY:], attributes.SET) for body in _bodies(answers))
+        return [element["name"] for element in sets if not element["name"].startswith(_ANONYMOUS)]
 
     def _of(self, body: bytes, schema: str) -> Tree:
         return {"family": FAMILIES.get(body[0], str(body[0])), **tree(body[BODY:], schema)}
@@ -120,8 +120,8 @@ class Nftables:
     def told(self, rules: Iterable[tuple[int, bytes]]) -> Iterator[Tree]:
         """Numbered rules as trees; table and chain are the fact's name."""
         for number, body in rules:
-            found = tree(body[BODY:], attributes.RULE)
-            rest = {key: found[key] for key in found if key not in _NOT_TOLD}
+            answer = tree(body[BODY:], attributes.RULE)
+            rest = {key: answer[key] for key in answer if key not in _NOT_TOLD}
             yield {"number": number, **rest}
 
     # --- sets ---------------------------------------------------------------------------------
@@ -133,16 +133,17 @@ class Nftables:
 
     def sets_of(self, family: str, table: str, rules: Iterable[Tree]) -> dict[str, Tree]:
         """The sets that these rules name; an anonymous one with its elements."""
-        found: dict[str, Tree] = {}
+        sets: dict[str, Tree] = {}
         for name in dict.fromkeys(n for rule in rules for n in _named(rule["expressions"])):
-            told = self.set(family, table, name)
-            if told is not None:
-                found[name] = told
-            if told is not None and name.startswith(_ANONYMOUS):
-                told["elements"] = [
-                    tree(each, attributes.ELEMENT) for each in self.elements(family, table, name)
+            description = self.set(family, table, name)
+            if description is not None:
+                sets[name] = description
+            if description is not None and name.startswith(_ANONYMOUS):
+                description["elements"] = [
+                    tree(element, attributes.ELEMENT)
+                    for element in self.elements(family, table, name)
                 ]
-        return found
+        return sets
 
     def elements(self, family: str, table: str, name: str) -> Iterator[bytes]:
         """As they come: who stops listening saves the kernel the rest."""
@@ -150,24 +151,24 @@ class Nftables:
             for body in bodies(elements_of(family, table, name).read(apart)):
                 yield from _listed(body)
 
-    def holding(self, family: str, table: str, name: str, some: bytes) -> Iterator[bytes]:
+    def holding(self, family: str, table: str, name: str, data: bytes) -> Iterator[bytes]:
         """The elements that hold these bytes. Who asks for some of a large set soon asks for
         others.
         """
         chunks = self._listings.told(elements_of(family, table, name), self._conversation)
-        for body in bodies(chunk for chunk in chunks if some in chunk):
-            yield from (each for each in _listed(body) if some in each)
+        for body in bodies(chunk for chunk in chunks if data in chunk):
+            yield from (element for element in _listed(body) if data in element)
 
     def element(self, family: str, table: str, name: str, key: bytes) -> list[bytes]:
         """The element with this key, else the one for all others."""
-        wanted = nested(_ELEMENTS, nested(_LIST_ELEMENT, nested(_KEY, attribute(1, key))))
-        answer = self._one(_GETSETELEM, elements_of(family, table, name).body + wanted)
+        requested = nested(_ELEMENTS, nested(_LIST_ELEMENT, nested(_KEY, attribute(1, key))))
+        answer = self._one(_GETSETELEM, elements_of(family, table, name).body + requested)
         return list(_listed(answer)) if answer else self.catchall(family, table, name)
 
     def catchall(self, family: str, table: str, name: str) -> list[bytes]:
         """The element that holds what no other does."""
-        given = nested(_ELEMENTS, nested(_LIST_ELEMENT, be32(_FLAGS, _CATCHALL)))
-        answer = self._one(_GETSETELEM, elements_of(family, table, name).body + given)
+        data = nested(_ELEMENTS, nested(_LIST_ELEMENT, be32(_FLAGS, _CATCHALL)))
+        answer = self._one(_GETSETELEM, elements_of(family, table, name).body + data)
         return list(_listed(answer)) if answer else []
 
 
@@ -185,10 +186,10 @@ def _listed(body: bytes) -> Iterator[bytes]:
 
 
 def _named(expressions: Iterable[Tree]) -> Iterator[str]:
-    for each in expressions:
-        for given in each.values():
-            if isinstance(given.get("set"), str):
-                yield given["set"]
+    for expression in expressions:
+        for value in expression.values():
+            if isinstance(value.get("set"), str):
+                yield value["set"]
 
 
 def decoded(elements: Iterable[bytes]) -> list[dict[str, Any]]:

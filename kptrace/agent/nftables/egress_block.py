@@ -59,22 +59,22 @@ def block_egress(probes: Iterable[Probe], bridges: Iterable[str] = ()) -> Netlin
 def _table(probes: tuple[Probe, ...], devices: list[str]) -> list[bytes]:
     name = own_name()
     rules = [rule(conditions, _LOSE) for conditions in dict.fromkeys(_own_packets(probes))]
-    made = [command(NETDEV, NEWTABLE, text(1, name), be32(2, OWNER))]
+    chunks = [command(NETDEV, NEWTABLE, text(1, name), be32(2, OWNER))]
     for start in range(0, len(devices), _DEVICES):
         chain = text(3, f"egress-{start}")
-        some = nested(4, *(text(1, device) for device in devices[start : start + _DEVICES]))
-        place = nested(4, be32(1, _EGRESS), be32(2, 0), some)
-        made.append(command(NETDEV, NEWCHAIN, text(1, name), chain, place, FILTER))
+        data = nested(4, *(text(1, device) for device in devices[start : start + _DEVICES]))
+        place = nested(4, be32(1, _EGRESS), be32(2, 0), data)
+        chunks.append(command(NETDEV, NEWCHAIN, text(1, name), chain, place, FILTER))
         at = text(2, f"egress-{start}")
-        made += [command(NETDEV, NEWRULE, text(1, name), at, one) for one in rules]
-    return made
+        chunks += [command(NETDEV, NEWRULE, text(1, name), at, rule) for rule in rules]
+    return chunks
 
 
 def _own_packets(probes: tuple[Probe, ...]) -> Iterator[tuple[Condition, ...]]:
     """As they leave, not yet in a tunnel. To this hook the family is that of devices."""
     for carrier, conditions in matches(probes, ()):
         if carrier.ip == (NETWORK, 0):
-            yield tuple(one for one in conditions if not _asks_family(one))
+            yield tuple(condition for condition in conditions if not _asks_family(condition))
 
 
 def _asks_family(condition: Condition) -> bool:

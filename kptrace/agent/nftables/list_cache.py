@@ -84,8 +84,8 @@ def bodies(chunks: Iterable[bytes]) -> Iterator[bytes]:
 def _hooked(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Among 70,000 chains the attribute that only base chains have tells where they may be."""
     may_be = re.compile(re.escape(pack("=HHH", 8, _HOOKNUM, 0))).search  # small, and big-endian
-    answers = (one for chunk in chunks if may_be(chunk) for one in netlink.messages(chunk))
-    return (one.body for one in answers if may_be(one.body))
+    answers = (message for chunk in chunks if may_be(chunk) for message in netlink.messages(chunk))
+    return (answer.body for answer in answers if may_be(answer.body))
 
 
 BASE_CHAINS = ListQuery(_GETCHAIN, netfilter(0), _hooked)

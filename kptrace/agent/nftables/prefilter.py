@@ -49,14 +49,14 @@ class DestinationPrefilter:
     def elsewhere(self, rule: bytes) -> bool:
         if self._begins_so(rule):
             return True
-        found = self._pattern.search(rule)
-        if found is None or not _only_compares(rule[_expressions(rule) : found.start() - 4]):
+        match = self._pattern.search(rule)
+        if match is None or not _only_compares(rule[_expressions(rule) : match.start() - 4]):
             return False
         if len(self._begun) < _FEW_BEGINNINGS:
-            self._begun[_beginning(rule[: found.start(1)])] = None
+            self._begun[_beginning(rule[: match.start(1)])] = None
             other = rb"(?:%s)(?!%s)" % (b"|".join(self._begun), re.escape(self._wanted))
             self._begins_so = re.compile(other, re.DOTALL).match
-        return found[1] != self._wanted
+        return match[1] != self._wanted
 
 
 _NEVER = re.compile(b"(?!)").match
@@ -97,8 +97,8 @@ def _expressions(rule: bytes) -> int:
 
 def _only_compares(before: bytes) -> bool:
     return all(
-        netlink.string(netlink.attributes(each).get(1)) in _PURE
-        for _, each in attribute_list(before)
+        netlink.string(netlink.attributes(data).get(1)) in _PURE
+        for _, data in attribute_list(before)
     )
 
 

@@ -114,13 +114,13 @@ CARRIERS = (
 
 def table(name: str, probes: Iterable[Probe], sources: Iterable[Source] = ()) -> list[bytes]:
     """The messages of one batch that make the table."""
-    rules = [rule(wanted, _TRACE) for _, wanted in matches(tuple(probes), tuple(sources))]
-    made = [command(INET, NEWTABLE, text(1, name), be32(2, OWNER))]
+    rules = [rule(requested, _TRACE) for _, requested in matches(tuple(probes), tuple(sources))]
+    chunks = [command(INET, NEWTABLE, text(1, name), be32(2, OWNER))]
     for chain, hook in _HOOKS.items():
         place = nested(4, be32(1, hook), be32(2, _PRIORITY))
-        made.append(command(INET, NEWCHAIN, text(1, name), text(3, chain), place, FILTER))
-        made += [command(INET, NEWRULE, text(1, name), text(2, chain), one) for one in rules]
-    return made
+        chunks.append(command(INET, NEWCHAIN, text(1, name), text(3, chain), place, FILTER))
+        chunks += [command(INET, NEWRULE, text(1, name), text(2, chain), rule) for rule in rules]
+    return chunks
 
 
 Match = tuple[EncapsulationMatch, tuple[Condition, ...]]
@@ -145,8 +145,8 @@ def matches(probes: tuple[Probe, ...], sources: tuple[Source, ...]) -> Iterator[
                 yield _match(carrier, _UDP, *_from(carrier, source.packed, port))
 
 
-def _match(carrier: EncapsulationMatch, protocol: int, *wanted: Condition) -> Match:
-    return carrier, (*carrier.conditions, _protocol(carrier, protocol), *wanted)
+def _match(carrier: EncapsulationMatch, protocol: int, *requested: Condition) -> Match:
+    return carrier, (*carrier.conditions, _protocol(carrier, protocol), *requested)
 
 
 def _word(carrier: EncapsulationMatch, offset: int, block: ProbeIdBlock) -> Bytes:

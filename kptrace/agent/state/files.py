@@ -107,18 +107,18 @@ SYSCTLS = (
 
 def facts(request_id: int, door: NetnsHandle, files: Iterable[str]) -> Iterator[FileContent]:
     """As they come; ``ip`` first."""
-    wanted = list(dict.fromkeys(files))
+    requested = list(dict.fromkeys(files))
     work: list[Callable[[], dict[str, str | FileUnavailable]]] = []
     for option, commands in _BATCHES.items():
-        asked = {name: c for name, c in commands.items() if name in wanted}
+        asked = {name: c for name, c in commands.items() if name in requested}
         if asked:
             work.append(partial(_ip, option, asked))
     batched = {name for commands in _BATCHES.values() for name in commands}
-    work += [partial(_one, name, door) for name in wanted if name not in batched]
-    for found in thread_map(
-        (partial(run_in_netns, door.ns_path, each) for each in work), _PARALLEL
+    work += [partial(_one, name, door) for name in requested if name not in batched]
+    for files in thread_map(
+        (partial(run_in_netns, door.ns_path, reader) for reader in work), _PARALLEL
     ):
-        for name, text in found.items():
+        for name, text in files.items():
             yield _fact(request_id, door, name, text)
 
 
@@ -250,28 +250,28 @@ def _ip(option: str, commands: dict[str, str]) -> dict[str, str | FileUnavailabl
             raise FileUnavailable("ip -batch answered not all of it")
         return dict(zip(commands, answers, strict=True))
     except FileUnavailable:
-        return {name: _alone(option, words) for name, words in commands.items()}
+        return {name: _alone(option, text) for name, text in commands.items()}
 
 
-def _alone(option: str, words: str) -> str | FileUnavailable:
+def _alone(option: str, text: str) -> str | FileUnavailable:
     try:
-        return _output(("ip", "-j", option, *words.split()))
+        return _output(("ip", "-j", option, *text.split()))
     except FileUnavailable as why:
         return why
 
 
 def _documents(text: str) -> list[str]:
     """The JSON documents that stand one behind the other."""
-    decoder, found, at = json.JSONDecoder(), [], 0
+    decoder, documents, at = json.JSONDecoder(), [], 0
     while text[at:].strip():
         at += len(text[at:]) - len(text[at:].lstrip())
         try:
             end = decoder.raw_decode(text, at)[1]
         except ValueError:
             raise FileUnavailable("ip printed something that is not JSON") from None
-        found.append(text[at:end] + "\n")
+        documents.append(text[at:end] + "\n")
         at = end
-    return found
+    return documents
 
 
 # --- files ------------------------------------------------------------------------------------

@@ -38,17 +38,17 @@ def templates() -> str:
 
 def _is_template(line: str) -> bool:
     """Its client's port is 0."""
-    words = line.split(maxsplit=3)
-    return len(words) > 3 and words[2] == "0000"
+    texts = line.split(maxsplit=3)
+    return len(texts) > 3 and texts[2] == "0000"
 
 
 def find(text: str, place: Netns, flow: Flow) -> ConntrackEntry | None:
     for line in text.splitlines()[1:]:
-        protocol, *words = line.split()
-        if protocol.lower() != flow.protocol or len(words) < 7:
+        protocol, *texts = line.split()
+        if protocol.lower() != flow.protocol or len(texts) < 7:
             continue
         try:
-            client, virtual, server = (_end(*words[n : n + 2]) for n in (0, 2, 4))
+            client, virtual, server = (_end(*texts[n : n + 2]) for n in (0, 2, 4))
         except ValueError:
             continue
         if (client, virtual) == ((flow.src, flow.sport), (flow.dst, flow.dport)):
@@ -60,11 +60,11 @@ def find(text: str, place: Netns, flow: Flow) -> ConntrackEntry | None:
                 dport=flow.sport,
             )
             return ConntrackEntry(
-                netns=place, original=flow, reply=reply, status=("IPVS",), state=words[6]
+                netns=place, original=flow, reply=reply, status=("IPVS",), state=texts[6]
             )
     return None
 
 
 def _end(address: str, port: str) -> tuple[str, int]:
-    told = ip_address(address) if ":" in address else IPv4Address(int(address, 16))
-    return str(told), int(port, 16)
+    ip = ip_address(address) if ":" in address else IPv4Address(int(address, 16))
+    return str(ip), int(port, 16)

@@ -31,18 +31,18 @@ def listing(bpffs: str) -> str:
     top = Path(bpffs)
     if not top.is_dir():
         raise FileNotFoundError(f"no {bpffs}")
-    found = (path for path in top.rglob("*") if path.is_file())
-    return "".join(f"{path}\n" for path in sorted(islice(found, MOST_PINS)))
+    paths = (path for path in top.rglob("*") if path.is_file())
+    return "".join(f"{path}\n" for path in sorted(islice(paths, MOST_PINS)))
 
 
 def maps(bpffs: str, file: str) -> str:
     """Raises FileNotFoundError where none of them is pinned."""
     directory = Path(bpffs) / _GLOBALS
-    found = [directory / name for name in MAPS[file] if (directory / name).exists()]
-    if not found:
+    paths = [directory / name for name in MAPS[file] if (directory / name).exists()]
+    if not paths:
         raise FileNotFoundError(f"none of {', '.join(MAPS[file])} is pinned in {directory}")
-    told = {path.name: _read(path) for path in found}
-    return json.dumps({"byteorder": sys.byteorder, "maps": told}, separators=(",", ":")) + "\n"
+    listing = {path.name: _read(path) for path in paths}
+    return json.dumps({"byteorder": sys.byteorder, "maps": listing}, separators=(",", ":")) + "\n"
 
 
 def _read(path: Path) -> dict[str, list[tuple[str, str]]]:

@@ -130,9 +130,9 @@ class LegacyTracer:
 
     def _hit(self, body: bytes, recogniser: ProbeMatcher) -> RuleTraceEvent | None:
         attrs = attributes(body[4:])
-        told = _PREFIX.match(string(attrs.get(10)))
+        match = _PREFIX.match(string(attrs.get(10)))
         seen = dissect(attrs.get(9, b""))
-        if told is None or seen is None or recogniser.recognise(seen) is None:
+        if match is None or seen is None or recogniser.recognise(seen) is None:
             return None
         kind: dict[str, Literal["rule", "return", "policy"]] = {
             "rule": "rule",
@@ -140,15 +140,15 @@ class LegacyTracer:
             "policy": "policy",
         }
         family = _FAMILIES.get(body[0], (str(body[0]), ""))[0]
-        ours = self._before.get(family, 0) if told[1] == "raw" and told[2] in CHAINS else 0
+        ours = self._before.get(family, 0) if match[1] == "raw" and match[2] in CHAINS else 0
         return RuleTraceEvent(
             netns=self.place,
             backend="legacy",
             family=family,
-            table=told[1],
-            chain=told[2],
-            number=int(told[4]) - ours,
-            kind=kind[told[3]],
+            table=match[1],
+            chain=match[2],
+            number=int(match[4]) - ours,
+            kind=kind[match[3]],
             sequence=next(_SEQUENCE),
             time_ns=_time(attrs.get(3)),
             mark=number(attrs.get(2)),

@@ -40,9 +40,9 @@ class RawTrace:
         self._guard = guard
         self._undo: list[int] = []
         self.count: dict[str, int] = {}
-        found = tuple(probes), tuple(sources)
+        selectors = tuple(probes), tuple(sources)
         for version, family in ((4, "ip"), (6, "ip6")):
-            rules = list(lines(version, *found))
+            rules = list(lines(version, *selectors))
             if rules:
                 self._set(door, version, rules)
                 self.count[family] = len(rules)
@@ -67,8 +67,8 @@ class RawTrace:
 
 
 def text(how: str, rules: Iterable[str]) -> str:
-    told = [f"{how.format(chain=chain)} {rule}\n" for chain in CHAINS for rule in rules]
-    return f"*raw\n{''.join(told)}COMMIT\n"
+    texts = [f"{how.format(chain=chain)} {rule}\n" for chain in CHAINS for rule in rules]
+    return f"*raw\n{''.join(texts)}COMMIT\n"
 
 
 def lines(version: int, probes: tuple[Probe, ...], sources: tuple[Source, ...]) -> Iterator[str]:
@@ -76,9 +76,9 @@ def lines(version: int, probes: tuple[Probe, ...], sources: tuple[Source, ...]) 
     if all(probe.flow.ipv6 != (version == 6) for probe in probes):
         return
     for carrier, conditions in trace_table.matches(probes, sources):
-        words = _words(version, conditions)
+        texts = _words(version, conditions)
         if carrier.version == version and _family(conditions) in (None, version):
-            yield f'-m u32 --u32 "{" && ".join(words)}" -j TRACE'
+            yield f'-m u32 --u32 "{" && ".join(texts)}" -j TRACE'
 
 
 _FAMILIES = {2: 4, 10: 6}
@@ -86,9 +86,9 @@ _FAMILIES = {2: 4, 10: 6}
 
 def _family(conditions: tuple[Condition, ...]) -> int | None:
     """Of the outer packet, where the conditions ask for one."""
-    for one in conditions:
-        if not isinstance(one, Bytes) and one.key == NFPROTO:
-            return _FAMILIES[one.value]
+    for condition in conditions:
+        if not isinstance(condition, Bytes) and condition.key == NFPROTO:
+            return _FAMILIES[condition.value]
     return None
 
 
@@ -101,13 +101,15 @@ def _words(version: int, conditions: tuple[Condition, ...]) -> Iterator[str]:
             yield f"{where}={condition.value:#x}"
 
 
-def _bytes(version: int, wanted: Bytes) -> Iterator[str]:
-    size = len(wanted.value)
-    mask = wanted.mask or b"\xff" * size
+def _bytes(version: int, requested: Bytes) -> Iterator[str]:
+    size = len(requested.value)
+    mask = requested.mask or b"\xff" * size
     for at in range(0, size, _WORD):
-        value, bits = (part[at : at + _WORD].ljust(_WORD, b"\0") for part in (wanted.value, mask))
+        value, bits = (
+            part[at : at + _WORD].ljust(_WORD, b"\0") for part in (requested.value, mask)
+        )
         if any(bits):
-            where = _where(version, wanted.base, wanted.offset + at)
+            where = _where(version, requested.base, requested.offset + at)
             yield f"{where}&0x{bits.hex()}=0x{value.hex()}"
 
 

@@ -38,23 +38,23 @@ NOWHERE = "no packet was sent, so what becomes of one was not seen"
 
 
 def diagnose_from_api(run: Recording, documents: ClusterState) -> Trace:
-    told = ApiFacts(
+    api_facts = ApiFacts(
         source=run.source,
         resolution=run.resolution,
         documents=documents,
         via=run.request.via,
         matched=tuple(selected(run.resolution.service, documents)),
     )
-    proven = _proven(told)
-    main = proven or _open(told)
+    proven = _proven(api_facts)
+    main = proven or _open(api_facts)
     return Trace(
         target=run.request.target,
         source=run.source,
         outcome=_outcome(proven) if proven else Outcome.INCONCLUSIVE,
         resolution=run.resolution,
-        findings=(main, *_maybe(told)),
+        findings=(main, *_maybe(api_facts)),
         evidence=Evidence(visibility="api", sources=(*layers(run), *_unread(documents))),
-        networks=tuple(_networks(told)),
+        networks=tuple(_networks(api_facts)),
         summary=main.summary,
     )
 
@@ -71,34 +71,39 @@ def _unread(documents: ClusterState) -> Iterator[EvidenceSource]:
         yield EvidenceSource(
             name=f"the API's {kind}", node="", unavailable="not allowed to read them"
         )
-    for one in documents.unread:
-        yield EvidenceSource(name=one.what, node="", unavailable=one.why, remedy=one.remedy)
+    for read_failure in documents.unread:
+        yield EvidenceSource(
+            name=read_failure.what,
+            node="",
+            unavailable=read_failure.why,
+            remedy=read_failure.remedy,
+        )
 
 
-def _networks(told: ApiFacts) -> Iterator[DetectedNetwork]:
-    for name in hosts(told):
-        node = told.documents.node(name)
-        found = network_of(node) if node is not None else None
-        if found is not None:
-            yield found
+def _networks(api_facts: ApiFacts) -> Iterator[DetectedNetwork]:
+    for name in hosts(api_facts):
+        node = api_facts.documents.node(name)
+        network = network_of(node) if node is not None else None
+        if network is not None:
+            yield network
 
 
 # --- what it proves -------------------------------------------------------------------------------
 
 
-def _proven(told: ApiFacts) -> Finding | None:
+def _proven(api_facts: ApiFacts) -> Finding | None:
     for proof in (_no_such_port, _nobody, _nobody_here):
-        found = proof(told)
-        if found is not None:
-            return found
+        finding = proof(api_facts)
+        if finding is not None:
+            return finding
     return None
 
 
-def _no_such_port(told: ApiFacts) -> Finding | None:
-    resolution = told.resolution
+def _no_such_port(api_facts: ApiFacts) -> Finding | None:
+    resolution = api_facts.resolution
     if resolution.service is not None:
         return None
-    for service in told.documents.services:
+    for service in api_facts.documents.services:
         if resolution.address in service.cluster_ips:
             break
     else:
@@ -108,7 +113,7 @@ def _no_such_port(told: ApiFacts) -> Finding | None:
     return Finding(
         cause="no-such-port",
         severity="error",
-        node=told.source.netns.node,
+        node=api_facts.source.netns.node,
         object=f"Service {service.key} port {asked}",
         summary=f"{resolution.address} is Service {service.key}, which has no port {asked}",
         evidence=(f"the API says that {service.key} has: {offered}", DEPTH),
@@ -119,20 +124,25 @@ def _no_such_port(told: ApiFacts) -> Finding | None:
     )
 
 
-def _nobody(told: ApiFacts) -> Finding | None:
-    service = told.service
-    if service is None or service.external_name or told.usable or not told.knows("endpointslices"):
+def _nobody(api_facts: ApiFacts) -> Finding | None:
+    service = api_facts.service
+    if (
+        service is None
+        or service.external_name
+        or api_facts.usable
+        or not api_facts.knows("endpointslices")
+    ):
         return None
     of = f"kubectl -n {service.namespace}"
-    misnamed = undeclared(told) and not by_number(told)
-    words = f"Service {service.key} has no ready endpoint for {port_words(told)}"
+    misnamed = undeclared(api_facts) and not by_number(api_facts)
+    text = f"Service {service.key} has no ready endpoint for {port_words(api_facts)}"
     return Finding(
         cause=NO_ADDRESS if service.headless else "no-endpoints",
         severity="error",
         node="",
         object=f"Service {service.key}",
-        summary=f"headless {words}, so its name has no address" if service.headless else words,
-        evidence=(*endpoint_lines(told), *why_nobody(told, service), DEPTH),
+        summary=f"headless {text}, so its name has no address" if service.headless else text,
+        evidence=(*endpoint_lines(api_facts), *why_nobody(api_facts, service), DEPTH),
         remedy=(
             f"{of} edit svc {service.name}  # targetPort: as a container calls it, or a number"
             if misnamed
@@ -142,13 +152,17 @@ def _nobody(told: ApiFacts) -> Finding | None:
     )
 
 
-def _nobody_here(told: ApiFacts) -> Finding | None:
-    service, node = told.service, told.source.netns.node
-    if service is None or service.internal_policy != "Local" or told.via != "clusterIP":
+def _nobody_here(api_facts: ApiFacts) -> Finding | None:
+    service, node = api_facts.service, api_facts.source.netns.node
+    if service is None or service.internal_policy != "Local" or api_facts.via != "clusterIP":
         return None
-    if service.headless or service.proxy_name or any(one.node == node for one in told.usable):
+    if (
+        service.headless
+        or service.proxy_name
+        or any(endpoint.node == node for endpoint in api_facts.usable)
+    ):
         return None
-    if not told.knows("endpointslices"):
+    if not api_facts.knows("endpointslices"):
         return None
     return Finding(
         cause="no-local-endpoints",
@@ -157,7 +171,7 @@ def _nobody_here(told: ApiFacts) -> Finding | None:
         object=f"Service {service.key}",
         summary=f"{service.key} has internalTrafficPolicy Local and no ready endpoint on {node}: "
         "its packets are dropped there",
-        evidence=(*endpoint_lines(told), DEPTH),
+        evidence=(*endpoint_lines(api_facts), DEPTH),
         remedy=(
             f"kubectl -n {service.namespace} get pods{selector(service)} -o wide"
             f"  # is one on {node}?",
@@ -169,21 +183,21 @@ def _nobody_here(told: ApiFacts) -> Finding | None:
 # --- what it leaves open --------------------------------------------------------------------------
 
 
-def _open(told: ApiFacts) -> Finding:
+def _open(api_facts: ApiFacts) -> Finding:
     return Finding(
         cause="not-observed",
         severity="warning",
-        node=told.source.netns.node,
+        node=api_facts.source.netns.node,
         object="the packet",
         summary=NOWHERE,
-        evidence=(DEPTH, *facts(told), *policy_facts(told)),
+        evidence=(DEPTH, *facts(api_facts), *policy_facts(api_facts)),
     )
 
 
-def _maybe(told: ApiFacts) -> Iterator[Finding]:
+def _maybe(api_facts: ApiFacts) -> Iterator[Finding]:
     """What may be a cause, or a part of one."""
-    for name in hosts(told):
-        node = told.documents.node(name)
+    for name in hosts(api_facts):
+        node = api_facts.documents.node(name)
         if node is not None and not node.ready:
             yield Finding(
                 cause="node-not-ready",
@@ -193,10 +207,10 @@ def _maybe(told: ApiFacts) -> Iterator[Finding]:
                 summary=f"node {name} is NotReady: its kubelet does not report",
                 remedy=(f"kubectl describe node {name}",),
             )
-    yield from policy_findings(told)
-    yield from _proxies(told)
-    missed, service = undeclared(told), told.service
-    if missed and service is not None and by_number(told) and told.usable:
+    yield from policy_findings(api_facts)
+    yield from _proxies(api_facts)
+    missed, service = undeclared(api_facts), api_facts.service
+    if missed and service is not None and by_number(api_facts) and api_facts.usable:
         yield Finding(
             cause="no-listener",
             severity="warning",
@@ -207,10 +221,10 @@ def _maybe(told: ApiFacts) -> Iterator[Finding]:
         )
 
 
-def _proxies(told: ApiFacts) -> Iterator[Finding]:
+def _proxies(api_facts: ApiFacts) -> Iterator[Finding]:
     """Without kube-proxy the node's rules stay as they are: right until something changes."""
-    node = told.source.netns.node
-    for pod in told.documents.daemons:
+    node = api_facts.source.netns.node
+    for pod in api_facts.documents.daemons:
         if pod.node == node and not pod.ready:
             yield Finding(
                 cause="proxy-rules-missing",

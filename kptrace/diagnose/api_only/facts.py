@@ -34,13 +34,17 @@ class ApiFacts(Value):
         addresses are all that is asked for.
         """
         headless = self.service is not None and self.service.headless
-        return tuple(one for one in self.resolution.endpoints if one.port or headless)
+        return tuple(
+            endpoint for endpoint in self.resolution.endpoints if endpoint.port or headless
+        )
 
     @property
     def usable(self) -> tuple[Endpoint, ...]:
         """As kube-proxy takes them (rules/kubeproxy/expected_endpoints.py)."""
-        ready = tuple(one for one in self.behind if one.ready)
-        return ready or tuple(one for one in self.behind if one.serving and one.terminating)
+        ready = tuple(endpoint for endpoint in self.behind if endpoint.ready)
+        return ready or tuple(
+            endpoint for endpoint in self.behind if endpoint.serving and endpoint.terminating
+        )
 
     @property
     def namespace(self) -> str:
@@ -61,119 +65,123 @@ def selected(service: Service | None, documents: ClusterState) -> Iterator[Pod]:
             yield pod
 
 
-def facts(told: ApiFacts) -> Iterator[str]:
-    service = told.service
+def facts(api_facts: ApiFacts) -> Iterator[str]:
+    service = api_facts.service
     if service is not None and service.external_name:
         yield f"Service {service.key} is an ExternalName: an alias for {service.external_name}"
     elif service is not None:
         own = f"ClusterIP {', '.join(service.cluster_ips)}" if service.cluster_ips else "headless"
-        yield f"Service {service.key}: {own}; {port_words(told)}"
-        if told.knows("endpointslices"):
-            yield from endpoint_lines(told)
-        if service.selector and told.knows("pods"):
-            yield pods_words(told, service)
-    elif told.behind:
-        yield from (_behind(told, one) for one in told.behind)
-    elif told.resolution.address:
-        yield f"{told.resolution.address} belongs to nothing that the API knows"
-    sender = told.documents.pod(told.source.netns.pod)
+        yield f"Service {service.key}: {own}; {port_words(api_facts)}"
+        if api_facts.knows("endpointslices"):
+            yield from endpoint_lines(api_facts)
+        if service.selector and api_facts.knows("pods"):
+            yield pods_words(api_facts, service)
+    elif api_facts.behind:
+        yield from (_behind(api_facts, endpoint) for endpoint in api_facts.behind)
+    elif api_facts.resolution.address:
+        yield f"{api_facts.resolution.address} belongs to nothing that the API knows"
+    sender = api_facts.documents.pod(api_facts.source.netns.pod)
     if sender is not None and not sender.ready:
         yield f"the sender, {unready_words(sender)}"
-    yield from _nodes(told)
+    yield from _nodes(api_facts)
     if service is not None:
-        yield _name(told, service)
+        yield _name(api_facts, service)
 
 
-def _nodes(told: ApiFacts) -> Iterator[str]:
+def _nodes(api_facts: ApiFacts) -> Iterator[str]:
     """Of the sender and of those behind."""
-    known = [told.documents.node(name) for name in hosts(told)]
+    known = [api_facts.documents.node(name) for name in hosts(api_facts)]
     ready = [node.name for node in known if node is not None and node.ready]
     if ready:
         yield f"nodes that are Ready: {', '.join(ready)}"
-    yield from not_ready(told, hosts(told))
+    yield from not_ready(api_facts, hosts(api_facts))
 
 
-def hosts(told: ApiFacts) -> Iterable[str]:
+def hosts(api_facts: ApiFacts) -> Iterable[str]:
     """The sender's, that of a node port, and those behind."""
-    address, nodes = told.resolution.address, told.documents.nodes
+    address, nodes = api_facts.resolution.address, api_facts.documents.nodes
     entrance = (node.name for node in nodes if address in node.addresses)
-    names = (told.source.netns.node, *entrance, *(one.node for one in told.usable))
+    names = (
+        api_facts.source.netns.node,
+        *entrance,
+        *(endpoint.node for endpoint in api_facts.usable),
+    )
     return dict.fromkeys(name for name in names if name)
 
 
-def not_ready(told: ApiFacts, names: Iterable[str]) -> Iterator[str]:
+def not_ready(api_facts: ApiFacts, names: Iterable[str]) -> Iterator[str]:
     for name in dict.fromkeys(names):
-        node = told.documents.node(name)
+        node = api_facts.documents.node(name)
         if node is not None and not node.ready:
             yield f"node {name} is NotReady"
 
 
-def _name(told: ApiFacts, service: Service) -> str:
+def _name(api_facts: ApiFacts, service: Service) -> str:
     """What a resolver has to answer (Kubernetes DNS specification 1.1.0, section 2)."""
     name = f"{service.name}.{service.namespace}.svc"
     if service.external_name:
         return f"DNS, which was not asked, has to answer {name} with that alias"
-    addresses = service.cluster_ips or tuple(one.address for one in told.usable)
+    addresses = service.cluster_ips or tuple(endpoint.address for endpoint in api_facts.usable)
     few = ", ".join(addresses[:MOST]) + (" ..." if len(addresses) > MOST else "")
     return f"DNS, which was not asked, has to answer {name} with {few}"
 
 
-def why_nobody(told: ApiFacts, service: Service) -> Iterator[str]:
+def why_nobody(api_facts: ApiFacts, service: Service) -> Iterator[str]:
     """Why a Service has no ready endpoint, from the Service on to its pods and their nodes."""
     if not service.selector:
         yield "it has no selector: whoever made it writes its EndpointSlices"
         return
-    if not told.knows("pods"):
+    if not api_facts.knows("pods"):
         return
-    if not told.matched:
+    if not api_facts.matched:
         yield f"its selector {pairs(service)} matches no pod in namespace {service.namespace}"
         return
-    yield pods_words(told, service)
-    unready = [pod for pod in told.matched if not pod.ready]
+    yield pods_words(api_facts, service)
+    unready = [pod for pod in api_facts.matched if not pod.ready]
     yield from map(unready_words, unready[:MOST])
-    yield from not_ready(told, (pod.node for pod in told.matched))
-    missed = undeclared(told)
-    if missed and not by_number(told):
+    yield from not_ready(api_facts, (pod.node for pod in api_facts.matched))
+    missed = undeclared(api_facts)
+    if missed and not by_number(api_facts):
         yield missed
-    elif not unready and not told.behind:
+    elif not unready and not api_facts.behind:
         yield "no EndpointSlice holds them: does kube-controller-manager run?"
 
 
-def port_words(told: ApiFacts) -> str:
+def port_words(api_facts: ApiFacts) -> str:
     """``port http 80/TCP to targetPort 8080``."""
-    resolution, port = told.resolution, told.resolution.service_port
+    resolution, port = api_facts.resolution, api_facts.resolution.service_port
     if port is None:
         return f"port {resolution.port}/{resolution.protocol.upper()}"
     name = f"{port.name} " if port.name else ""
-    node = f", node port {port.node_port}" if told.via == "nodePort" else ""
+    node = f", node port {port.node_port}" if api_facts.via == "nodePort" else ""
     return f"port {name}{port.port}/{port.protocol.upper()} to targetPort {port.target_port}{node}"
 
 
-def endpoint_lines(told: ApiFacts) -> Iterator[str]:
+def endpoint_lines(api_facts: ApiFacts) -> Iterator[str]:
     """How many, and some of them: ``10.244.1.3:8080 pod/web-1 on node-a``; those first that are not
     ready.
     """
-    behind = sorted(told.behind, key=lambda one: one.ready)
+    behind = sorted(api_facts.behind, key=lambda endpoint: endpoint.ready)
     if not behind:
         yield "its EndpointSlices hold no endpoint for it"
         return
-    ready = sum(one.ready for one in behind)
+    ready = sum(endpoint.ready for endpoint in behind)
     yield f"{len(behind)} endpoint{'s' * (len(behind) != 1)}, {ready} ready"
-    yield from (_behind(told, one) for one in behind[:MOST])
+    yield from (_behind(api_facts, endpoint) for endpoint in behind[:MOST])
     if len(behind) > MOST:
         yield f"and {len(behind) - MOST} more"
 
 
-def _behind(told: ApiFacts, one: Endpoint) -> str:
-    whose = f" pod/{one.pod.removeprefix(f'{told.namespace}/')}" if one.pod else ""
-    where = f" on {one.node}" if one.node else ""
-    state = "" if one.ready else " (terminating)" if one.terminating else " (not ready)"
-    return f"{end(one.address, one.port)}{whose}{where}{state}"
+def _behind(api_facts: ApiFacts, endpoint: Endpoint) -> str:
+    whose = f" pod/{endpoint.pod.removeprefix(f'{api_facts.namespace}/')}" if endpoint.pod else ""
+    where = f" on {endpoint.node}" if endpoint.node else ""
+    state = "" if endpoint.ready else " (terminating)" if endpoint.terminating else " (not ready)"
+    return f"{end(endpoint.address, endpoint.port)}{whose}{where}{state}"
 
 
-def pods_words(told: ApiFacts, service: Service) -> str:
-    ready = sum(pod.ready for pod in told.matched)
-    count = f"{len(told.matched)} pod{'s' * (len(told.matched) != 1)}, {ready} ready"
+def pods_words(api_facts: ApiFacts, service: Service) -> str:
+    ready = sum(pod.ready for pod in api_facts.matched)
+    count = f"{len(api_facts.matched)} pod{'s' * (len(api_facts.matched) != 1)}, {ready} ready"
     return f"its selector {pairs(service)} matches {count}"
 
 
@@ -183,21 +191,24 @@ def unready_words(pod: Pod) -> str:
     return f"pod/{pod.name}{where} is not ready ({state})"
 
 
-def by_number(told: ApiFacts) -> bool:
-    port = told.resolution.service_port
+def by_number(api_facts: ApiFacts) -> bool:
+    port = api_facts.resolution.service_port
     return port is not None and port.target_port.isdecimal()
 
 
-def undeclared(told: ApiFacts) -> str:
+def undeclared(api_facts: ApiFacts) -> str:
     """That no container declares the target port; empty where one does, or none declares any."""
-    port = told.resolution.service_port
-    declared = dict.fromkeys(one for pod in told.matched for one in pod.ports)
-    if port is None or not told.matched or (by_number(told) and not declared):
+    port = api_facts.resolution.service_port
+    declared = dict.fromkeys(port for pod in api_facts.matched for port in pod.ports)
+    if port is None or not api_facts.matched or (by_number(api_facts) and not declared):
         return ""
-    for one in declared:
-        if one.protocol == port.protocol and port.target_port in (one.name, str(one.port)):
+    for declared_port in declared:
+        if declared_port.protocol == port.protocol and port.target_port in (
+            declared_port.name,
+            str(declared_port.port),
+        ):
             return ""
-    offered = ", ".join(f"{one.name or '-'} {one.port}/{one.protocol}" for one in declared)
+    offered = ", ".join(f"{port.name or '-'} {port.port}/{port.protocol}" for port in declared)
     return (
         f"no container of these pods declares targetPort {port.target_port}/{port.protocol}"
         f" (they have: {offered or 'none'})"

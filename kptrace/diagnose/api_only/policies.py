@@ -15,71 +15,85 @@ from kptrace.model import Finding
 WAYS: tuple[tuple[Direction, str], ...] = (("egress", "out of"), ("ingress", "into"))
 
 
-def policy_facts(told: ApiFacts) -> Iterator[str]:
-    if not told.documents.around or any("Policies" in one.what for one in told.documents.unread):
+def policy_facts(api_facts: ApiFacts) -> Iterator[str]:
+    if not api_facts.documents.around or any(
+        "Policies" in read_failure.what for read_failure in api_facts.documents.unread
+    ):
         return
-    found = _passages(told)
-    if found is None:
+    policy_verdicts = _passages(api_facts)
+    if policy_verdicts is None:
         return
-    if not found:
+    if not policy_verdicts:
         yield "no NetworkPolicy selects the sender for egress or a backend for ingress"
-    for direction, words in WAYS:
-        own = [one for one in found if one.direction == direction]
+    for direction, text in WAYS:
+        own = [
+            policy_verdict
+            for policy_verdict in policy_verdicts
+            if policy_verdict.direction == direction
+        ]
         for lets, said in ((True, "let it"), (None, "may let it or not (labels, ipBlock):")):
-            some = [one for one in own if one.lets is lets]
-            if some:
-                yield f"NetworkPolicies {_names(some)} {said} {words} {_pods(told, some)}"
+            denying = [policy_verdict for policy_verdict in own if policy_verdict.lets is lets]
+            if denying:
+                yield f"NetworkPolicies {_names(denying)} {said} {text} {_pods(api_facts, denying)}"
 
 
-def policy_findings(told: ApiFacts) -> Iterator[Finding]:
-    for direction, words in WAYS:
+def policy_findings(api_facts: ApiFacts) -> Iterator[Finding]:
+    for direction, text in WAYS:
         denied = [
-            one for one in _passages(told) or () if one.direction == direction and one.lets is False
+            policy_verdict
+            for policy_verdict in _passages(api_facts) or ()
+            if policy_verdict.direction == direction and policy_verdict.lets is False
         ]
         if denied:
-            policies = dict.fromkeys(name for one in denied for name in one.policies)
+            policies = dict.fromkeys(
+                name for policy_verdict in denied for name in policy_verdict.policies
+            )
             yield Finding(
                 cause="policy-drop",
                 severity="warning",
                 node="",
                 object=f"NetworkPolicy {_names(denied)}",
-                summary=f"by NetworkPolicy {_names(denied)} it may not go {words} "
-                f"{_pods(told, denied)}, if the network enforces policies",
+                summary=f"by NetworkPolicy {_names(denied)} it may not go {text} "
+                f"{_pods(api_facts, denied)}, if the network enforces policies",
                 remedy=tuple(
                     f"kubectl -n {namespace} describe networkpolicy {name}"
-                    for namespace, _, name in (each.partition("/") for each in policies)
+                    for namespace, _, name in (policy.partition("/") for policy in policies)
                 ),
             )
 
 
-def _passages(told: ApiFacts) -> list[PolicyVerdict] | None:
+def _passages(api_facts: ApiFacts) -> list[PolicyVerdict] | None:
     """None: it does not go from pod to pod, as far as is known. What leaves the sender is told once
     where it holds for each backend.
     """
-    sender = told.documents.pod(told.source.netns.pod)
+    sender = api_facts.documents.pod(api_facts.source.netns.pod)
     packets = [
-        PodFlow(source=sender, target=pod, port=one.port, protocol=one.protocol)
-        for one in told.usable
-        if sender is not None and (pod := told.documents.pod(one.pod)) is not None
+        PodFlow(source=sender, target=pod, port=endpoint.port, protocol=endpoint.protocol)
+        for endpoint in api_facts.usable
+        if sender is not None and (pod := api_facts.documents.pod(endpoint.pod)) is not None
     ]
     if not packets:
         return None
-    documents = told.documents
-    found = (
+    documents = api_facts.documents
+    verdicts = (
         passage
         for packet in packets
         for passage in policy_verdicts(packet, documents.policies, documents.namespaces)
     )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(verdicts))
 
 
-def _names(some: Sequence[PolicyVerdict]) -> str:
-    return ", ".join(dict.fromkeys(name for one in some for name in one.policies))
+def _names(policy_verdicts: Sequence[PolicyVerdict]) -> str:
+    return ", ".join(
+        dict.fromkeys(
+            name for policy_verdict in policy_verdicts for name in policy_verdict.policies
+        )
+    )
 
 
-def _pods(told: ApiFacts, some: Sequence[PolicyVerdict]) -> str:
+def _pods(api_facts: ApiFacts, policy_verdicts: Sequence[PolicyVerdict]) -> str:
     """``pod/client``, ``2 of the 3 backends``."""
-    pods = dict.fromkeys(one.pod for one in some)
-    if some[0].direction == "ingress" and len(told.usable) > 1:
-        return f"{len(pods)} of the {len(told.usable)} backends"
-    return ", ".join(f"pod/{pod.removeprefix(f'{told.namespace}/')}" for pod in pods)
+    pods = dict.fromkeys(policy_verdict.pod for policy_verdict in policy_verdicts)
+    if policy_verdicts[0].direction == "ingress" and len(api_facts.usable) > 1:
+        return f"{len(pods)} of the {len(api_facts.usable)} backends"
+    return ", ".join(f"pod/{pod.removeprefix(f'{api_facts.namespace}/')}" for pod in pods)

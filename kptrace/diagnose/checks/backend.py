@@ -79,12 +79,16 @@ def _named(listeners: tuple[Listener, ...]) -> str:
 
 def _instead(case: ProbeEvidence, final: Flow, listeners: tuple[Listener, ...]) -> Iterator[str]:
     """What it listens on that may be meant."""
-    near = [one for one in listeners if one.port == final.dport]
-    elsewhere = [one for one in listeners if one.protocol == final.protocol and not one.loopback]
+    near = [listener for listener in listeners if listener.port == final.dport]
+    elsewhere = [
+        listener
+        for listener in listeners
+        if listener.protocol == final.protocol and not listener.loopback
+    ]
     service = case.resolution.service
-    if any(one.takes(final.protocol, final.dst, final.dport) for one in near):
+    if any(listener.takes(final.protocol, final.dst, final.dport) for listener in near):
         yield "it listens there by now: was the program just being started? trace again"
-    elif same := [one for one in near if one.protocol == final.protocol]:
+    elif same := [listener for listener in near if listener.protocol == final.protocol]:
         yield (
             f"let the program listen on any address (0.0.0.0, [::]), not on {same[0].address} alone"
         )

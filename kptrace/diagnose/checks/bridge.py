@@ -46,10 +46,10 @@ def _untranslated_answer(case: ProbeEvidence, stray: CapturedPacket) -> Iterator
     value = snapshot.sysctl(name)
     said = f"sysctl {name} = 0" if value == 0 else f"{name} does not exist: no br_netfilter"
     flow = stray.packet.innermost.flow
-    wanted = end(case.resolution.address, case.resolution.port)
+    requested = end(case.resolution.address, case.resolution.port)
     evidence = [
         f"{said} on {case.node}",
-        f"the answer reached the sender from {end(flow.src, flow.sport)}, not from {wanted}",
+        f"the answer reached the sender from {end(flow.src, flow.sport)}, not from {requested}",
     ]
     if case.entry is not None:
         evidence.append(entry_words(case.entry))

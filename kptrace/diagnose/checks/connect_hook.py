@@ -22,7 +22,7 @@ def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
         return
     if returned.result not in REFUSED or branch.outcome is not Outcome.NO_ENDPOINTS:
         return
-    ready = [one for one in case.resolution.endpoints if one.ready]
+    ready = [endpoint for endpoint in case.resolution.endpoints if endpoint.ready]
     service = case.resolution.service
     name = service.key if service else case.resolution.address
     yield Finding(

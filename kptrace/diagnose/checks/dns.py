@@ -62,10 +62,12 @@ def compare(
     asked = tuple(answers)
     if not asked:
         return []
-    found = [_with_way(one, asked, asker) for one in _judge(asked, service, tuple(endpoints))]
+    findings = [
+        _with_way(finding, asked, asker) for finding in _judge(asked, service, tuple(endpoints))
+    ]
     total = sum(answer.elapsed_us for answer in asked)
-    if not found and total >= SLOW_US:
-        found = [
+    if not findings and total >= SLOW_US:
+        findings = [
             _finding(
                 "dns-slow",
                 asked,
@@ -73,7 +75,7 @@ def compare(
                 severity="warning",
             )
         ]
-    return found
+    return findings
 
 
 def _judge(
@@ -86,13 +88,13 @@ def _judge(
     if last.status == "NOERROR":
         family = FAMILY.get(last.type, last.type)
         return [_finding("dns-no-address", asked, f"{last.name} has no {family} address in DNS")]
-    cause, words = FAILURES.get(
+    cause, phrase = FAILURES.get(
         last.status, ("dns-servfail", "DNS server {server} answered {status} for {name}")
     )
-    words = words.format(server=last.server, name=last.name, status=last.status)
+    phrase = phrase.format(server=last.server, name=last.name, status=last.status)
     if cause == "dns-nxdomain" and len(asked) > 1:
-        words += f", nor any other of the {len(asked)} names of the search list"
-    return [_finding(cause, asked, words)]
+        phrase += f", nor any other of the {len(asked)} names of the search list"
+    return [_finding(cause, asked, phrase)]
 
 
 def _differing(
@@ -101,12 +103,12 @@ def _differing(
     service: Service | None,
     endpoints: tuple[Endpoint, ...],
 ) -> list[Finding]:
-    wanted = _wanted(service, endpoints)
-    if not wanted or wanted & {_normal(address) for address in addresses}:
+    requested = _wanted(service, endpoints)
+    if not requested or requested & {_normal(address) for address in addresses}:
         return []
     assert service is not None
     last = asked[-1]
-    known = ", ".join(sorted(wanted))
+    known = ", ".join(sorted(requested))
     return [
         _finding(
             "dns-address-differs",

@@ -16,9 +16,9 @@ from kptrace.model import CauseId, DropEvent, Finding, Netns, Packet, RuleRef
 
 
 def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
-    found = case.ended_by
-    if found is not None:
-        yield _blocked_by(case, *found)
+    dropping = case.ended_by
+    if dropping is not None:
+        yield _blocked_by(case, *dropping)
         return
     drop = case.dropped_for("NETFILTER_DROP")
     if drop is not None:

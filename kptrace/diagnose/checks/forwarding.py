@@ -72,17 +72,17 @@ def _route_missing(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Findin
     no route to that node's pods.
     """
     answer = answered(case)
-    lost, wanted = (answer, answer.packet.innermost.flow.dst) if answer else (last, "")
+    lost, requested = (answer, answer.packet.innermost.flow.dst) if answer else (last, "")
     backend = case.backend
     if answer is None and backend is not None:
-        wanted = backend[0]
-    owner = _pod_range(case, wanted) if wanted else None
+        requested = backend[0]
+    owner = _pod_range(case, requested) if requested else None
     at = _where_lost(case, lost)
     if owner is None or at is None or at.node == owner[0].name:
         return
     node, cidr = owner
     snapshot = case.snapshots.get(at)
-    address = ip_address(wanted)
+    address = ip_address(requested)
     if snapshot is None or any(
         address in route.destination and not route.default for route in snapshot.routes
     ):
@@ -93,7 +93,7 @@ def _route_missing(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Findin
         flow = lost.packet.innermost.flow
         evidence.append(
             f"{which} left {lost.interface} of {at.node} without encapsulation, "
-            f"for {end(wanted, flow.dport)}, by the default route"
+            f"for {end(requested, flow.dport)}, by the default route"
         )
     evidence += [drop_report(case, d) for d in case.drops[:1]]
     evidence.append(f"the routes of {at.node} have none to {cidr}, the pod range of {node.name}")
@@ -109,7 +109,7 @@ def _route_missing(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Findin
         evidence=tuple(evidence),
         remedy=(
             f"restart the CNI's pod on {at.node}: it writes its routes anew",
-            f"ip route get {wanted}  # on {at.node}: should name the tunnel or {node.name}",
+            f"ip route get {requested}  # on {at.node}: should name the tunnel or {node.name}",
         ),
     )
 
@@ -122,10 +122,10 @@ def _where_lost(case: ProbeEvidence, last: CapturedPacket) -> Netns | None:
 
 
 def _pod_range(case: ProbeEvidence, address: str) -> tuple[Node, str] | None:
-    wanted = ip_address(address)
+    requested = ip_address(address)
     for node in case.documents.nodes:
         for cidr in node.pod_cidrs:
-            if wanted in ip_network(cidr, strict=False):
+            if requested in ip_network(cidr, strict=False):
                 return node, cidr
     return None
 

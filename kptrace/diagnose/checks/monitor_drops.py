@@ -21,7 +21,7 @@ def diagnose(
 ) -> Iterator[Finding]:
     if programs is None or not programs.drops:
         return
-    ends = {(one.address, one.port) for one in endpoints}
+    ends = {(endpoint.address, endpoint.port) for endpoint in endpoints}
     ends |= {(address, port.port) for address in service.cluster_ips for port in service.ports}
     by_end: dict[tuple[str, int, str], list[MonitorDrop]] = {}
     for drop in programs.drops:

@@ -34,14 +34,14 @@ def _failed(case: ProbeEvidence) -> Iterator[Finding]:
     drop = case.dropped_for("NEIGH_FAILED", "NEIGH_QUEUEFULL")
     if drop is None:
         return
-    wanted = _next(drop)
+    requested = _next(drop)
     yield Finding(
         cause="neighbour-failed",
         severity="error",
         node=drop.node,
-        object=f"neighbour {wanted}{_dev(drop)}".strip(),
+        object=f"neighbour {requested}{_dev(drop)}".strip(),
         summary=f"nobody on {drop.interface or 'the link'} of {drop.node} answers for "
-        f"{wanted or 'the next hop'}",
+        f"{requested or 'the next hop'}",
         evidence=(drop_report(case, drop), *last_seen(case)),
         remedy=(f"ip neigh show{_dev(drop)}  # on {drop.node}: FAILED or INCOMPLETE?",),
     )
@@ -49,10 +49,10 @@ def _failed(case: ProbeEvidence) -> Iterator[Finding]:
 
 def _down(case: ProbeEvidence) -> Iterator[Finding]:
     """The one that should answer cannot: its only device is down."""
-    found, final = _down_device(case), case.final
-    if found is None or final is None:
+    owner, final = _down_device(case), case.final
+    if owner is None or final is None:
         return
-    place, link = found
+    place, link = owner
     namespace, _, name = place.pod.partition("/")
     yield Finding(
         cause="link-down",
@@ -94,23 +94,23 @@ def _gateway(case: ProbeEvidence) -> Iterator[Finding]:
     if snapshot is None or error is None or known not in (None, CauseId.NEIGHBOUR_FAILED):
         return
     flow = case.returned.flow if case.returned else case.probe.flow
-    found = lookup(snapshot, RouteQuery(flow=flow, mark=None))
-    if snapshot.holds(error.packet.flow.src) is None or not found.nexthops:
+    result = lookup(snapshot, RouteQuery(flow=flow, mark=None))
+    if snapshot.holds(error.packet.flow.src) is None or not result.nexthops:
         return
-    hop = found.nexthops[0]
-    wanted, mine = hop.gateway or flow.dst, whose(place)
-    states = snapshot.neighbour(hop.interface, wanted)
+    hop = result.nexthops[0]
+    requested, mine = hop.gateway or flow.dst, whose(place)
+    states = snapshot.neighbour(hop.interface, requested)
     held = f" ({', '.join(states.states)} before the probe)" if states else ""
     yield Finding(
         cause="neighbour-failed",
         severity="error",
         node=place.node,
-        object=f"neighbour {wanted} dev {hop.interface} of {mine}",
-        summary=f"nobody on {hop.interface} of {mine} answers for its gateway {wanted}",
+        object=f"neighbour {requested} dev {hop.interface} of {mine}",
+        summary=f"nobody on {hop.interface} of {mine} answers for its gateway {requested}",
         evidence=(
             f"nothing left {hop.interface}, and {mine}'s own kernel told its sender "
             f"{icmp_words(error.packet)}",
-            f"the route of {mine}: {found.route.text if found.route else ''}{held}",
+            f"the route of {mine}: {result.route.text if result.route else ''}{held}",
             *(drop_report(case, d) for d in case.drops[:1]),
         ),
         remedy=(
@@ -142,11 +142,11 @@ def _stale(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Finding]:
     mac = last.dst_mac
     if drop is None or not mac or drop.netns is None:
         return
-    found = _entry(case, mac, last)
+    stale_entry = _entry(case, mac, last)
     taking = case.snapshots.get(drop.netns)
-    if found is None or taking is None or not taking.holds(found[1].address):
+    if stale_entry is None or taking is None or not taking.holds(stale_entry[1].address):
         return  # a frame that was sent to all: this one threw it away rightly
-    place, entry = found
+    place, entry = stale_entry
     link = taking.link(drop.interface)
     if link is None or link.mac == mac:
         return
@@ -179,9 +179,9 @@ def _entry(case: ProbeEvidence, mac: str, last: CapturedPacket) -> tuple[Netns, 
         if snapshot is None:
             continue
         hops = lookup(snapshot, RouteQuery(flow=final, mark=None)).nexthops
-        wanted = {final.dst, *(hop.gateway for hop in hops if hop.gateway)}
+        requested = {final.dst, *(hop.gateway for hop in hops if hop.gateway)}
         for entry in snapshot.neighbours:
-            if entry.mac == mac and entry.address in wanted:
+            if entry.mac == mac and entry.address in requested:
                 return sighting.netns, entry
     return None
 

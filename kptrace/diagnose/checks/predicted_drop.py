@@ -61,7 +61,7 @@ def _mends(case: ProbeEvidence, id: str, interface: str, node: str) -> Iterator[
     """For the device or the Service that it ends at; else what mends this cause mostly."""
     service, entry = case.resolution.service, cause(id)
     if interface and id in _MENDS:
-        yield from (each.format(interface=interface, node=node) for each in _MENDS[id])
+        yield from (text.format(interface=interface, node=node) for text in _MENDS[id])
     elif service is not None and id in _FOR_WANT:
         yield f"kubectl -n {service.namespace} describe svc {service.name}"
     elif entry is not None:

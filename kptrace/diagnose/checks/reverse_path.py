@@ -49,10 +49,10 @@ def _predicted(case: ProbeEvidence) -> bool:
 
 
 def _by_rule(case: ProbeEvidence) -> Iterator[Finding]:
-    found = case.ended_by
-    if found is None or not any(words in found[1].ref.text for words in _RULES):
+    dropping = case.ended_by
+    if dropping is None or not any(text in dropping[1].ref.text for text in _RULES):
         return
-    passage, met = found
+    passage, met = dropping
     node, interface = passage.place.node, met.hit.iif
     name = rule_name(met.ref)
     evidence = [rule_hit(passage, met), *_route_back(case, node, interface), *last_seen(case)]

@@ -34,13 +34,13 @@ def _redirects(case: ProbeEvidence) -> Iterator[tuple[Netns, RuleRef, Flow, int]
     """As the rule trace told it in a pod; without one, as the pod's rules were read: where, which
     rule, the packet, and the port that it goes to (0: not known).
     """
-    told = False
+    traced = False
     for passage in case.passages:
-        found = passage.nat_rule(*DNAT) if passage.place.pod else None
-        if found is not None and passage.packet is not None:
-            told = True
-            yield passage.place, found[0].ref, passage.packet.flow, found[0].redirected
-    if told or case.branch is None:
+        redirect = passage.nat_rule(*DNAT) if passage.place.pod else None
+        if redirect is not None and passage.packet is not None:
+            traced = True
+            yield passage.place, redirect[0].ref, passage.packet.flow, redirect[0].redirected
+    if traced or case.branch is None:
         return
     for step in case.branch.steps:
         if step.action == "dnat" and step.netns.pod and step.rule and step.rule.backend != "bpf":

@@ -21,16 +21,16 @@ MOST = 3
 
 def diagnose(run: Recording) -> Iterator[Finding]:
     service = run.resolution.service
-    known = {one.address for one in run.resolution.endpoints}
+    known = {endpoint.address for endpoint in run.resolution.endpoints}
     if service is None or service.headless or not known:
         return
     sent = {reply.flow for reply in run.replies if isinstance(reply, ProbeResult | PreflightResult)}
-    told = [reply for reply in run.replies if isinstance(reply, ConnectionList)]
+    connection_lists = [reply for reply in run.replies if isinstance(reply, ConnectionList)]
     lost: dict[str, list[ConntrackEntry]] = {}
-    for entry in (entry for reply in told for entry in reply.entries):
+    for entry in (entry for reply in connection_lists for entry in reply.entries):
         if entry.original not in sent and entry.reply.src not in known:
             lost.setdefault(entry.reply.src, []).append(entry)
-    whole = not any(reply.more for reply in told)
+    whole = not any(reply.more for reply in connection_lists)
     for backend, entries in lost.items():
         yield _finding(backend, entries, whole)
 

@@ -82,9 +82,10 @@ def _mends(packet: Packet, flow: Flow, following: SimulatedStep) -> Iterator[str
         yield f"tcpdump -ni {following.interface} host {flow.dst}{where}"
         return
     port = f"UDP port {flow.dport}" if flow.protocol == "udp" else ""
-    wanted = port or _PROTOCOLS.get(packet.tunnel.kind, flow.protocol)
+    requested = port or _PROTOCOLS.get(packet.tunnel.kind, flow.protocol)
     yield (
-        f"let {wanted} pass from {flow.src} to {flow.dst}, both ways: security groups, firewalls "
+        f"let {requested} pass from {flow.src} to {flow.dst}, both ways: security groups, "
+        "firewalls "
         "and network policies of whatever joins the nodes"
     )
     if packet.tunnel.kind == "ipip":

@@ -15,7 +15,7 @@ from kptrace.model import DropEvent, Finding, SimulatedStep
 
 
 def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
-    drop = next((one for one in case.drops if _by_program(one)), None)
+    drop = next((drop for drop in case.drops if _by_program(drop)), None)
     if drop is None or drop.netns is None or not drop.interface:
         return
     link = case.link(drop.netns, drop.interface)

@@ -105,11 +105,11 @@ def payload(word: RemotePythonInfo, image: str) -> bytes:
             f"give --image python:{_own_version()}, or an image of kptrace"
             + ("" if platform.machine() in word.abi else " made for the node's processor"),
         )
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+    bytes_io = io.BytesIO()
+    with zipfile.ZipFile(bytes_io, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for path, name in _files(with_msgspec=not word.msgspec):
             archive.write(path, name)
-    data = made.getvalue()
+    data = bytes_io.getvalue()
     return b"%d\n" % len(data) + data
 
 

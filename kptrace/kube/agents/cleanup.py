@@ -56,46 +56,46 @@ def leftovers(
     client: Client, namespace: str = "", run: str = "", **query: str
 ) -> tuple[OrphanedPod, ...]:
     label = f"{MANAGED_BY}=kptrace" + (f",{RUN}={run}" if run else f",{RUN}")
-    found = decoded(client.get(path("pods", namespace), labelSelector=label, **query))
-    return tuple(_leftover(one) for one in found.get("items") or ())
+    listing = decoded(client.get(path("pods", namespace), labelSelector=label, **query))
+    return tuple(_leftover(item) for item in listing.get("items") or ())
 
 
 def delete_expired_pods(client: Client, namespace: str) -> threading.Thread:
     """Remove what earlier runs left there and has ended, beside the work of this one; nobody waits
     for it, and where it is not allowed nothing is said.
     """
-    made = threading.Thread(target=_tidied, args=(client, namespace), name="tidy", daemon=True)
-    made.start()
-    return made
+    thread = threading.Thread(target=_tidied, args=(client, namespace), name="tidy", daemon=True)
+    thread.start()
+    return thread
 
 
 def _tidied(client: Client, namespace: str) -> None:
     with suppress(ObservationError, msgspec.DecodeError, KeyError):
-        for one in leftovers(client, namespace, fieldSelector=_ENDED):
-            if one.outlived:
-                client.delete(path("pods", one.namespace, one.name))
+        for leftover in leftovers(client, namespace, fieldSelector=_ENDED):
+            if leftover.outlived:
+                client.delete(path("pods", leftover.namespace, leftover.name))
 
 
 def delete_all_pods(
     client: Client, namespace: str = "", run: str = "", say: Callable[[str], None] = lambda _: None
 ) -> tuple[OrphanedPod, ...]:
     try:
-        found = leftovers(client, namespace, run)
+        pods = leftovers(client, namespace, run)
     except ApiError as refusal:
         needs = (
             RequiredPermission(resource="pods", verb=verb, namespace=namespace) for verb in _VERBS
         )
         raise lacking(client, needs, refusal) if refusal.code == 403 else refusal from None
-    for one in found:
-        say(f"removing pod {one.key}")
+    for pod in pods:
+        say(f"removing pod {pod.key}")
         try:
-            client.delete(path("pods", one.namespace, one.name))
+            client.delete(path("pods", pod.namespace, pod.name))
         except ApiError as refusal:
             if refusal.code != 404:
                 raise
     deadline = time.monotonic() + SECONDS
-    while rest := {one.key for one in found} & {
-        one.key for one in leftovers(client, namespace, run)
+    while rest := {item.key for item in pods} & {
+        leftover.key for leftover in leftovers(client, namespace, run)
     }:
         if time.monotonic() > deadline:
             raise AgentError(
@@ -104,16 +104,16 @@ def delete_all_pods(
             )
         say(f"waiting for {len(rest)} pod{'s' * (len(rest) > 1)} to end")
         time.sleep(_AGAIN)
-    return found
+    return pods
 
 
-def _leftover(one: dict[str, Any]) -> OrphanedPod:
-    metadata = one["metadata"]
+def _leftover(item: dict[str, Any]) -> OrphanedPod:
+    metadata = item["metadata"]
     return OrphanedPod(
         namespace=metadata["namespace"],
         name=metadata["name"],
         run=metadata.get("labels", {}).get(RUN, ""),
-        node=one.get("spec", {}).get("nodeName", ""),
-        phase=one.get("status", {}).get("phase", ""),
-        reason=one.get("status", {}).get("reason", ""),
+        node=item.get("spec", {}).get("nodeName", ""),
+        phase=item.get("status", {}).get("phase", ""),
+        reason=item.get("status", {}).get("reason", ""),
     )

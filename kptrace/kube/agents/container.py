@@ -82,12 +82,12 @@ class AgentPod:
 
     def look(self) -> str:
         try:
-            found = decoded(self._client.get(self._path))
+            pod_object = decoded(self._client.get(self._path))
         except ApiError as refusal:
             if refusal.code == 404:
                 raise AgentError(f"the agent's pod {self.name} was deleted by somebody") from None
             raise
-        return state(found, self.name, self._node, self._terms.image)
+        return state(pod_object, self.name, self._node, self._terms.image)
 
     def exec(self, command: Sequence[str]) -> ExecStream:
         return self._client.exec(self._path, CONTAINER, command)
@@ -124,14 +124,14 @@ class EphemeralAgentContainer:
             raise admission_error(refusal, namespace, f"a container in pod {self.name}") from None
 
     def look(self) -> str:
-        found = decoded(self._client.get(self._path))
-        for one in found.get("status", {}).get("ephemeralContainerStatuses") or ():
-            if one.get("name") == self._container["name"]:
-                status = {"phase": "Running", "containerStatuses": [one]}
-                if one.get("state", {}).get("terminated"):
+        pod_object = decoded(self._client.get(self._path))
+        for status_item in pod_object.get("status", {}).get("ephemeralContainerStatuses") or ():
+            if status_item.get("name") == self._container["name"]:
+                status = {"phase": "Running", "containerStatuses": [status_item]}
+                if status_item.get("state", {}).get("terminated"):
                     status["phase"] = "Failed"
-                alone = {"metadata": found.get("metadata", {}), "status": status}
-                node = found.get("spec", {}).get("nodeName", "")
+                alone = {"metadata": pod_object.get("metadata", {}), "status": status}
+                node = pod_object.get("spec", {}).get("nodeName", "")
                 return state(alone, self.name, node, self._terms.image)
         return "the kubelet has not taken it up"
 
@@ -150,34 +150,34 @@ class EphemeralAgentContainer:
         channel.close()
 
 
-def state(found: dict[str, Any], name: str, node: str, image: str) -> str:
+def state(pod_object: dict[str, Any], name: str, node: str, image: str) -> str:
     """What the pod still waits for; empty: it runs."""
-    metadata, status = found.get("metadata", {}), found.get("status", {})
+    metadata, status = pod_object.get("metadata", {}), pod_object.get("status", {})
     if metadata.get("deletionTimestamp"):
         raise AgentError(f"the agent's pod {name} is being deleted by somebody")
     if status.get("phase") in ("Failed", "Succeeded"):
         raise _ended(status, name, node, image)
-    for one in status.get("containerStatuses", ()):
-        waiting = one.get("state", {}).get("waiting")
+    for status_item in status.get("containerStatuses", ()):
+        waiting = status_item.get("state", {}).get("waiting")
         if waiting:
             return _waiting(waiting, name, node, image)
-        if one.get("state", {}).get("running"):
+        if status_item.get("state", {}).get("running"):
             return ""
     return _unready(status) or "the kubelet has not taken it up"
 
 
 def _unready(status: dict[str, Any]) -> str:
-    for one in status.get("conditions", ()):
-        if one.get("type") == "PodScheduled" and one.get("status") != "True":
-            return str(one.get("message", ""))
+    for status_item in status.get("conditions", ()):
+        if status_item.get("type") == "PodScheduled" and status_item.get("status") != "True":
+            return str(status_item.get("message", ""))
     return ""
 
 
 def _waiting(waiting: dict[str, str], name: str, node: str, image: str) -> str:
     reason, message = waiting.get("reason", ""), waiting.get("message", "")
     if reason in _HOPELESS:
-        words = f"the image {image} {_HOPELESS[reason]} on {node}"
-        raise UnsupportedError(f"{words}: {message}" if message else words, OTHER_IMAGE)
+        text = f"the image {image} {_HOPELESS[reason]} on {node}"
+        raise UnsupportedError(f"{text}: {message}" if message else text, OTHER_IMAGE)
     if reason in _BROKEN:
         raise UnsupportedError(
             f"the agent's pod {name} cannot start: {message or reason}", OTHER_IMAGE
@@ -194,8 +194,8 @@ def _ended(status: dict[str, Any], name: str, node: str, image: str) -> Observat
         )
     if reason == "DeadlineExceeded":
         return AgentError(f"the agent's pod {name} came to its deadline and ended")
-    for one in status.get("containerStatuses", ()):
-        ended = one.get("state", {}).get("terminated") or {}
+    for status_item in status.get("containerStatuses", ()):
+        ended = status_item.get("state", {}).get("terminated") or {}
         if ended.get("reason") in ("StartError", "ContainerCannotRun"):
             return UnsupportedError(
                 f"the image {image} has no program `sleep`: {ended.get('message', '')}", OTHER_IMAGE

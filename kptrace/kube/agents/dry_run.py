@@ -19,10 +19,10 @@ from kptrace.model import Netns
 def dry_run(
     terms: AgentPodOptions, near: Netns, far: Iterable[str], needs: Iterable[RequiredPermission]
 ) -> str:
-    pages = [*_pods(terms, near, far), *((_role_words(one), one) for one in roles(needs))]
+    pages = [*_pods(terms, near, far), *((_role_words(role), role) for role in roles(needs))]
     return "---\n".join(
-        f"# {words}\n{yaml.safe_dump(one, sort_keys=False, default_flow_style=False)}"
-        for words, one in pages
+        f"# {text}\n{yaml.safe_dump(item, sort_keys=False, default_flow_style=False)}"
+        for text, item in pages
     )
 
 
@@ -33,8 +33,8 @@ def _pods(
     yield f"on {near.node}: {why}", pod(terms, "RUN", 1, near.node)
     others = [node for node in far if node != near.node]
     if len(others) > 1:
-        words = f"on the node whose backend is chosen, which is one of {', '.join(others)}"
-        yield words, pod(terms, "RUN", 2, others[0])
+        text = f"on the node whose backend is chosen, which is one of {', '.join(others)}"
+        yield text, pod(terms, "RUN", 2, others[0])
     elif others:
         yield f"on {others[0]}: the backends are there", pod(terms, "RUN", 2, others[0])
 

@@ -121,8 +121,8 @@ class ExecAgentClient(AgentConnection):
         if "executable file not found" in said or "no such file or directory" in said:
             raise UnsupportedError(f"the image {self._image} has no python3", OTHER_IMAGE)
         if lines.status and ending(lines.status).exit_code:
-            words = self.last_words[-1] if self.last_words else said
-            raise AgentError(f"the agent did not start on {self.node}: {words}", OTHER_IMAGE)
+            text = self.last_words[-1] if self.last_words else said
+            raise AgentError(f"the agent did not start on {self.node}: {text}", OTHER_IMAGE)
 
     def _be_at_home(self, channel: ExecStream, line: bytes) -> None:
         try:

@@ -90,10 +90,10 @@ class ApiReader:
         """
         return {
             key: str(
-                (one["metadata"].get("annotations") or {}).get("kubernetes.io/config.hash")
-                or one["metadata"]["uid"]
+                (item["metadata"].get("annotations") or {}).get("kubernetes.io/config.hash")
+                or item["metadata"]["uid"]
             )
-            for key, one in self._objects["pods"].items()
+            for key, item in self._objects["pods"].items()
         }
 
     # --- the target ---------------------------------------------------------------------------
@@ -133,36 +133,36 @@ class ApiReader:
             self._pod(*key.split("/", 1))
 
     def _targets(self) -> Iterable[str]:
-        for one in self._all("endpointslices"):
-            for endpoint in one.get("endpoints") or ():
+        for item in self._all("endpointslices"):
+            for endpoint in item.get("endpoints") or ():
                 target = endpoint.get("targetRef") or {}
                 if target.get("kind") == "Pod":
                     yield f"{target['namespace']}/{target['name']}"
 
     def _address(self, address: str) -> None:
-        found = self._list("services", path("services"), fieldSelector=f"spec.clusterIP={address}")
-        found |= self._list("pods", path("pods"), fieldSelector=f"status.podIP={address}")
-        if not found and not self._by_ip_address(address):
+        texts = self._list("services", path("services"), fieldSelector=f"spec.clusterIP={address}")
+        texts |= self._list("pods", path("pods"), fieldSelector=f"status.podIP={address}")
+        if not texts and not self._by_ip_address(address):
             balanced = "spec.type=LoadBalancer"
             self._list("services", path("services"), fieldSelector=balanced, limit=str(PAGE))
             self._list("nodes", path("nodes"), limit=str(PAGE))
-            if any(address in _addresses(one) for one in self._all("nodes")):
+            if any(address in _addresses(item) for item in self._all("nodes")):
                 on_nodes = "spec.type=NodePort"
                 self._list("services", path("services"), fieldSelector=on_nodes, limit=str(PAGE))
         owners = [
-            one for one in self._all("services") if address in msgspec.json.encode(one).decode()
+            item for item in self._all("services") if address in msgspec.json.encode(item).decode()
         ]
-        node_port = any(address in _addresses(one) for one in self._all("nodes"))
-        for one in owners or (self._all("services") if node_port else ()):
-            self._behind(one["metadata"]["namespace"], one["metadata"]["name"])
+        node_port = any(address in _addresses(item) for item in self._all("nodes"))
+        for item in owners or (self._all("services") if node_port else ()):
+            self._behind(item["metadata"]["namespace"], item["metadata"]["name"])
 
     def _by_ip_address(self, address: str) -> bool:
         """Since Kubernetes 1.33 there is one for every ClusterIP, of
         both families, named as the canonical text of the address (MultiCIDRServiceAllocator).
         """
         try:
-            found = decoded(self._client.get(path(IP_ADDRESSES, "", str(ip_address(address)))))
-            parent = found["spec"]["parentRef"]
+            listing = decoded(self._client.get(path(IP_ADDRESSES, "", str(ip_address(address)))))
+            parent = listing["spec"]["parentRef"]
             if parent["resource"] != "services":
                 return False
             self._get("services", parent["namespace"], parent["name"])
@@ -211,13 +211,13 @@ class ApiReader:
     def _nodes_wanted(self) -> tuple[str, ...]:
         endpoints = (
             endpoint.get("nodeName")
-            for one in self._all("endpointslices")
-            for endpoint in one.get("endpoints") or ()
+            for item in self._all("endpointslices")
+            for endpoint in item.get("endpoints") or ()
         )
-        hosts = (one["spec"].get("nodeName") for one in self._all("pods"))
+        hosts = (item["spec"].get("nodeName") for item in self._all("pods"))
         names = (*endpoints, *hosts, self._question.node)
-        wanted = dict.fromkeys(name for name in names if name)
-        return tuple(name for name in wanted if name not in self._objects["nodes"])[:MOST_NODES]
+        requested = dict.fromkeys(name for name in names if name)
+        return tuple(name for name in requested if name not in self._objects["nodes"])[:MOST_NODES]
 
     def _node(self, name: str) -> None:
         try:
@@ -258,10 +258,10 @@ class ApiReader:
         self._lost = True
         if namespace:
             self._require_namespace(namespace)
-            for found in self._names(path(kind), fieldSelector=f"metadata.name={name}"):
-                self._put(kind, found)
-        for found in self._names(path(kind, namespace)):
-            self._put(kind, found)
+            for listing in self._names(path(kind), fieldSelector=f"metadata.name={name}"):
+                self._put(kind, listing)
+        for listing in self._names(path(kind, namespace)):
+            self._put(kind, listing)
 
     def _require_namespace(self, namespace: str) -> None:
         try:
@@ -269,7 +269,7 @@ class ApiReader:
         except ApiError as refusal:
             if refusal.code != 404:
                 return  # it may be there; that we may not know it is no answer
-            names = [one["metadata"]["name"] for one in self._names(path("namespaces"))]
+            names = [name["metadata"]["name"] for name in self._names(path("namespaces"))]
             raise NotFoundError(f"no namespace {namespace}", suggestion(namespace, names)) from None
 
     def _names(self, where: str, **query: str) -> list[Found]:
@@ -277,7 +277,7 @@ class ApiReader:
             listed = decoded(self._client.get(where, accept=NAMES_ONLY, limit=str(PAGE), **query))
         except ApiError:
             return []
-        return [{"metadata": one["metadata"], "spec": {}} for one in listed.get("items") or ()]
+        return [{"metadata": item["metadata"], "spec": {}} for item in listed.get("items") or ()]
 
     # --- objects ------------------------------------------------------------------------------
 
@@ -290,20 +290,20 @@ class ApiReader:
         except ApiError as refusal:
             self._leave_out(kind, refusal)
             return set()
-        return {self._put(kind, one) for one in listed}
+        return {self._put(kind, item) for item in listed}
 
     def _leave_out(self, kind: str, refusal: ApiError) -> None:
         if not self._lenient or refusal.code != 403:
             raise refusal
         self._refused.add(kind)
 
-    def _put(self, kind: str, one: Found) -> str:
-        metadata = one["metadata"]
+    def _put(self, kind: str, item: Found) -> str:
+        metadata = item["metadata"]
         metadata.pop("managedFields", None)
-        one.pop("kind", None)
-        one.pop("apiVersion", None)
+        item.pop("kind", None)
+        item.pop("apiVersion", None)
         key = "/".join(filter(None, (metadata.get("namespace", ""), metadata["name"])))
-        self._objects[kind].setdefault(key, one)
+        self._objects[kind].setdefault(key, item)
         return key
 
     def _all(self, kind: str) -> tuple[Found, ...]:
@@ -311,7 +311,7 @@ class ApiReader:
         return tuple(self._objects[kind].values())
 
     def _texts(self) -> dict[str, str]:
-        texts = {f"{kind}.json": _listing(found) for kind, found in self._objects.items()}
+        texts = {f"{kind}.json": _listing(items) for kind, items in self._objects.items()}
         for kind in ("servicecidrs", *self._refused):
             if not self._objects[kind]:
                 texts.pop(f"{kind}.json", None)
@@ -319,15 +319,15 @@ class ApiReader:
         return {**texts, PARTIAL: msgspec.json.encode(parts).decode()}
 
 
-def _listing(found: Mapping[str, Found]) -> str:
-    whole = {"apiVersion": "v1", "kind": "List", "items": list(found.values())}
+def _listing(items: Mapping[str, Found]) -> str:
+    whole = {"apiVersion": "v1", "kind": "List", "items": list(items.values())}
     return msgspec.json.format(msgspec.json.encode(whole), indent=1).decode()
 
 
 def _addresses(node: Found) -> list[str]:
-    return [one.get("address", "") for one in node.get("status", {}).get("addresses") or ()]
+    return [item.get("address", "") for item in node.get("status", {}).get("addresses") or ()]
 
 
 def _do(pool: ThreadPoolExecutor, work: Iterable[Callable[[], None]]) -> None:
-    for done in [pool.submit(one) for one in work]:
+    for done in [pool.submit(item) for item in work]:
         done.result()

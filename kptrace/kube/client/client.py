@@ -94,7 +94,7 @@ class Client:
         """Who we are; credentials that have expired are got anew, by one thread at a time."""
         with self._signing:
             settings = self._access.configuration.auth_settings()
-        signed = [(one["key"], one["value"]) for one in settings.values()]
+        signed = [(value["key"], value["value"]) for value in settings.values()]
         groups = [("Impersonate-Group", group) for group in self._access.groups]
         return [*signed, *self._access.headers.items(), *groups]
 
@@ -143,10 +143,10 @@ class Client:
             urllib3.exceptions.SSLError: "cannot be trusted",
             urllib3.exceptions.ProxyError: "cannot be reached through the proxy",
         }
-        words = next((text for kind, text in why.items() if isinstance(error, kind)), "failed")
+        phrase = next((text for kind, text in why.items() if isinstance(error, kind)), "failed")
         detail = str(getattr(error, "reason", "") or error).rpartition("): ")[2]
         return ClusterUnreachableError(
-            f"the API server {self.server} {words}: {detail}",
+            f"the API server {self.server} {phrase}: {detail}",
             "`kubectl cluster-info` asks the same server; --request-timeout gives it more time",
         )
 
@@ -157,12 +157,12 @@ def path(kind: str, namespace: str = "", name: str = "", *more: str) -> str:
     """
     group, _, plural = kind.rpartition("/")
     parts = [group or "api/v1", *(("namespaces", namespace) if namespace else ()), plural]
-    return "/" + "/".join([*parts, *(quote(one, safe="") for one in (name, *more) if one)])
+    return "/" + "/".join([*parts, *(quote(text, safe="") for text in (name, *more) if text)])
 
 
 def decoded(text: str) -> dict[str, Any]:
-    found = msgspec.json.decode(text)
-    return found if isinstance(found, dict) else {}
+    document = msgspec.json.decode(text)
+    return document if isinstance(document, dict) else {}
 
 
 def is_rbac_denial(error: ObservationError) -> bool:

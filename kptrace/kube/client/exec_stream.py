@@ -145,7 +145,7 @@ class ExecStatus(msgspec.Struct, frozen=True):
         """None: it never ran, or ended otherwise."""
         if self.status == "Success":
             return 0
-        codes = (one.message for one in self.details.causes if one.reason == "ExitCode")
+        codes = (cause.message for cause in self.details.causes if cause.reason == "ExitCode")
         return next((int(code) for code in codes if code.isdecimal()), None)
 
 

@@ -140,8 +140,8 @@ def _of_the_files(
             loader.load_and_set(configuration)
         except (OSError, ConfigException, ValueError) as error:
             raise ClusterUnreachableError(f"the kubeconfig cannot be used: {error}") from None
-    given = any(loader.__dict__.get(name) for name in ("token", "cert_file"))
-    if "exec" in user.value and not given:
+    is_given = any(loader.__dict__.get(name) for name in ("token", "cert_file"))
+    if "exec" in user.value and not is_given:
         command = user.value["exec"].get("command", "")
         raise ClusterUnreachableError(
             f"the credential plugin {command} gave no credentials"
@@ -153,32 +153,32 @@ def _of_the_files(
 
 def _context(merged: ConfigNode, connection: ClientConfig) -> dict[str, Any]:
     name = connection.context or merged.value["current-context"]
-    known = {one["name"]: one for one in merged.value["contexts"]}
+    known = {entry["name"]: entry for entry in merged.value["contexts"]}
     if name and name not in known:
         raise NotFoundError(
             f"no context {name} in the kubeconfig", suggestion(name, known) or "it has none"
         )
-    found = (known[name]["context"] if name else None) or {}
-    context = dict(found.value if isinstance(found, ConfigNode) else found)
-    for kind, wanted in (("cluster", connection.cluster), ("user", connection.user)):
-        if wanted:
-            entries = [one["name"] for one in merged.value[f"{kind}s"]]
-            if wanted not in entries:
+    context = (known[name]["context"] if name else None) or {}
+    context = dict(context.value if isinstance(context, ConfigNode) else context)
+    for kind, requested in (("cluster", connection.cluster), ("user", connection.user)):
+        if requested:
+            entries = [entry["name"] for entry in merged.value[f"{kind}s"]]
+            if requested not in entries:
                 raise NotFoundError(
-                    f"no {kind} {wanted} in the kubeconfig",
-                    suggestion(wanted, entries) or "it has none",
+                    f"no {kind} {requested} in the kubeconfig",
+                    suggestion(requested, entries) or "it has none",
                 )
-            context[kind] = wanted
+            context[kind] = requested
     return context
 
 
 def _entry(merged: ConfigNode, kind: str, name: str) -> ConfigNode:
     """An entry with the path of its file, which relative file names start from."""
-    for one in merged.value[kind]:
-        if one["name"] == name:
-            inner = one[kind.removesuffix("s")]
+    for entry in merged.value[kind]:
+        if entry["name"] == name:
+            inner = entry[kind.removesuffix("s")]
             value = inner.value if isinstance(inner, ConfigNode) else inner
-            return ConfigNode(name, dict(value or {}), getattr(one, "path", ""))
+            return ConfigNode(name, dict(value or {}), getattr(entry, "path", ""))
     return ConfigNode(name, {}, "")
 
 

@@ -163,7 +163,7 @@ def _rules(needs: list[RequiredPermission]) -> Iterator[dict[str, list[str]]]:
     for need in needs:
         verbs.setdefault((need.group, need.resource), []).append(need.verb)
     rules: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for (group, resource), some in verbs.items():
-        rules.setdefault((group, tuple(some)), []).append(resource)
+    for (group, resource), texts in verbs.items():
+        rules.setdefault((group, tuple(texts)), []).append(resource)
     for (group, some_verbs), resources in rules.items():
         yield {"apiGroups": [group], "resources": resources, "verbs": list(some_verbs)}

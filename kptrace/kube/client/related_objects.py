@@ -49,18 +49,19 @@ def related_objects(client: Client, known: ClusterState) -> dict[str, str]:
     unread: list[ReadFailure] = []
     with ThreadPoolExecutor(8, "surroundings") as pool:
         work = {
-            file: [(words, pool.submit(one)) for words, one in each] for file, each in asked.items()
+            file: [(text, pool.submit(item)) for text, item in query]
+            for file, query in asked.items()
         }
-        for file, each in work.items():
-            found: Found = []
-            for words, done in each:
+        for file, query in work.items():
+            objects: Found = []
+            for phrase, done in query:
                 try:
-                    found += done.result()
+                    objects += done.result()
                 except ObservationError as error:
-                    unread.append(_unread(words, error))
-            texts[file] = _listing(found)
-    told = msgspec.json.encode(unread).decode()
-    return {**texts, UNREAD: told} if unread else texts
+                    unread.append(_unread(phrase, error))
+            texts[file] = _listing(objects)
+    reason = msgspec.json.encode(unread).decode()
+    return {**texts, UNREAD: reason} if unread else texts
 
 
 def _unread(what: str, error: ObservationError) -> ReadFailure:
@@ -71,7 +72,7 @@ def _unread(what: str, error: ObservationError) -> ReadFailure:
 
 def _list(client: Client, kind: str, namespace: str, **query: str) -> Found:
     listed = decoded(client.get(path(kind, namespace), limit=str(PAGE), **query))
-    return [_bare(one) for one in listed.get("items") or ()]
+    return [_bare(item) for item in listed.get("items") or ()]
 
 
 def _namespace(client: Client, name: str) -> Found:
@@ -79,15 +80,15 @@ def _namespace(client: Client, name: str) -> Found:
 
 
 def _daemons(client: Client, nodes: set[str]) -> Found:
-    found = _list(client, "pods", SYSTEM, labelSelector=PROXY)
-    return [one for one in found if one.get("spec", {}).get("nodeName") in nodes]
+    objects = _list(client, "pods", SYSTEM, labelSelector=PROXY)
+    return [item for item in objects if item.get("spec", {}).get("nodeName") in nodes]
 
 
-def _bare(one: dict[str, Any]) -> dict[str, Any]:
-    one.get("metadata", {}).pop("managedFields", None)
-    return {key: value for key, value in one.items() if key not in ("kind", "apiVersion")}
+def _bare(item: dict[str, Any]) -> dict[str, Any]:
+    item.get("metadata", {}).pop("managedFields", None)
+    return {key: value for key, value in item.items() if key not in ("kind", "apiVersion")}
 
 
-def _listing(found: Iterable[dict[str, Any]]) -> str:
-    whole = {"apiVersion": "v1", "kind": "List", "items": list(found)}
+def _listing(objects: Iterable[dict[str, Any]]) -> str:
+    whole = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
     return msgspec.json.format(msgspec.json.encode(whole), indent=1).decode()

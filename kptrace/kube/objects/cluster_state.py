@@ -215,9 +215,15 @@ def _service(item: api_types.Service) -> Service:
         type=spec.type,
         cluster_ips=tuple(_address(ip) for ip in ips if ip not in ("", "None")),
         external_ips=tuple(_address(ip) for ip in spec.external_ips or ()),
-        load_balancer_ips=tuple(_address(one.ip) for one in ingress if one.ip_mode != "Proxy"),
+        load_balancer_ips=tuple(
+            _address(ingress_point.ip)
+            for ingress_point in ingress
+            if ingress_point.ip_mode != "Proxy"
+        ),
         load_balancer_proxy_ips=tuple(
-            _address(one.ip) for one in ingress if one.ip_mode == "Proxy"
+            _address(ingress_point.ip)
+            for ingress_point in ingress
+            if ingress_point.ip_mode == "Proxy"
         ),
         source_ranges=tuple(_cidr(text) for text in spec.load_balancer_source_ranges or ()),
         ports=tuple(_port(port) for port in spec.ports or ()),
@@ -290,15 +296,17 @@ def _endpoints(
     merged: dict[str, dict[tuple[str, str, str, int], Endpoint]] = {}
     for key, endpoints in slices:
         known = merged.setdefault(key, {})
-        for one in endpoints:
-            known.setdefault((one.port_name, one.protocol, one.address, one.port), one)
+        for endpoint in endpoints:
+            known.setdefault(
+                (endpoint.port_name, endpoint.protocol, endpoint.address, endpoint.port), endpoint
+            )
     merged.pop("", None)
     return {key: tuple(known.values()) for key, known in merged.items()}
 
 
 def _pod(item: api_types.Pod) -> Pod:
     status = item.status
-    ips = [one.ip for one in status.pod_ips or ()] or [status.pod_ip]
+    ips = [pod_ip.ip for pod_ip in status.pod_ips or ()] or [status.pod_ip]
     return Pod(
         namespace=item.metadata.namespace or "default",
         name=item.metadata.name,
@@ -328,10 +336,10 @@ def _node(item: api_types.Node) -> Node:
     return Node(
         name=item.metadata.name,
         addresses=tuple(
-            _address(one.address)
+            _address(address.address)
             for kind in ("InternalIP", "ExternalIP")
-            for one in addresses
-            if one.type == kind
+            for address in addresses
+            if address.type == kind
         ),
         pod_cidrs=tuple(_cidr(cidr) for cidr in cidrs if cidr),
         zone=(item.metadata.labels or {}).get(ZONE, ""),
@@ -366,4 +374,6 @@ def _pairs(mapping: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
 
 
 def _is_ready(conditions: Iterable[api_types.Condition] | None) -> bool:
-    return any(one.type == "Ready" and one.status == "True" for one in conditions or ())
+    return any(
+        condition.type == "Ready" and condition.status == "True" for condition in conditions or ()
+    )

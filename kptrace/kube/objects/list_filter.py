@@ -30,16 +30,16 @@ def excerpt(text: str | bytes, word: str) -> str | bytes:
         whole = msgspec.json.decode(data, type=_List)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return text  # whoever reads it says what is wrong
-    wanted = msgspec.json.encode(word)
-    items = [raw for raw in whole.items if wanted in bytes(raw)] if wanted in data else []
+    requested = msgspec.json.encode(word)
+    items = [raw for raw in whole.items if requested in bytes(raw)] if requested in data else []
     return msgspec.json.encode(_List(items=items, kind=whole.kind))
 
 
 def select_objects(
-    texts: Mapping[str, str | bytes], words: Mapping[str, str]
+    texts: Mapping[str, str | bytes], texts_by_name: Mapping[str, str]
 ) -> dict[str, str | bytes]:
     """``words``: by file name; a file without one is read whole."""
     return {
-        name: excerpt(texts[name], words[name]) if words.get(name) else texts[name]
+        name: excerpt(texts[name], texts_by_name[name]) if texts_by_name.get(name) else texts[name]
         for name in texts
     }

@@ -63,7 +63,7 @@ def policy_verdicts(
     for direction, pod, peer in ways:
         own = [policy for policy in known if _selects(policy, pod, direction)]
         if own:
-            told = [
+            answers = [
                 _names(rule, direction, policy, peer, packet, namespaces)
                 for policy in own
                 for rule in (policy.spec.egress if direction == "egress" else policy.spec.ingress)
@@ -72,8 +72,11 @@ def policy_verdicts(
             yield PolicyVerdict(
                 direction=direction,
                 pod=pod.key,
-                policies=tuple(f"{one.metadata.namespace}/{one.metadata.name}" for one in own),
-                lets=_any(told),
+                policies=tuple(
+                    f"{network_policy.metadata.namespace}/{network_policy.metadata.name}"
+                    for network_policy in own
+                ),
+                lets=_any(answers),
             )
 
 
@@ -83,7 +86,7 @@ def _selects(policy: NetworkPolicy, pod: Pod, direction: Direction) -> bool:
     types = policy.spec.policy_types
     if types is None:  # the API server writes them; a hand-made file may not have them
         types = ["Ingress", *(["Egress"] if policy.spec.egress else [])]
-    return direction in [one.lower() for one in types] and _matches(
+    return direction in [text.lower() for text in types] and _matches(
         policy.spec.pod_selector, dict(pod.labels)
     )
 
@@ -99,8 +102,12 @@ def _names(
     """The rule lets the packet through; no peers and no ports mean any."""
     peers = rule.to if direction == "egress" else rule.from_
     own = policy.metadata.namespace
-    about = _any(_is_peer(one, peer, own, namespaces) for one in peers) if peers else True
-    port = any(_is_port(one, packet) for one in rule.ports) if rule.ports else True
+    about = (
+        _any(_is_peer(policy_peer, peer, own, namespaces) for policy_peer in peers)
+        if peers
+        else True
+    )
+    port = any(_is_port(port, packet) for port in rule.ports) if rule.ports else True
     return about if port else False
 
 
@@ -124,7 +131,10 @@ def _in_namespace(
     """An empty selector means all; of a namespace nobody told of, its name label is known."""
     if name in namespaces:
         return _matches(selector, namespaces[name])
-    keys = {*(selector.match_labels or {}), *(one.key for one in selector.match_expressions or ())}
+    keys = {
+        *(selector.match_labels or {}),
+        *(requirement.key for requirement in selector.match_expressions or ()),
+    }
     return _matches(selector, {NAME_LABEL: name}) if keys <= {NAME_LABEL} else None
 
 
@@ -133,7 +143,7 @@ def _in_block(block: IPBlock, pod: Pod) -> bool | None:
     for text in pod.ips:
         address = ip_address(text)
         if address in ip_network(block.cidr, strict=False) and not any(
-            address in ip_network(one, strict=False) for one in block.except_ or ()
+            address in ip_network(text, strict=False) for text in block.except_ or ()
         ):
             return None
     return False
@@ -147,8 +157,8 @@ def _is_port(named: PolicyPort, packet: PodFlow) -> bool:
         return True
     if isinstance(named.port, str):
         return any(
-            (one.name, one.protocol, one.port) == (named.port, packet.protocol, packet.port)
-            for one in packet.target.ports
+            (port.name, port.protocol, port.port) == (named.port, packet.protocol, packet.port)
+            for port in packet.target.ports
         )
     return named.port <= packet.port <= (named.end_port or named.port)
 
@@ -156,23 +166,23 @@ def _is_port(named: PolicyPort, packet: PodFlow) -> bool:
 def _matches(selector: LabelSelector, labels: Labels) -> bool:
     pairs = selector.match_labels or {}
     return all(labels.get(key) == value for key, value in pairs.items()) and all(
-        _meets(one, labels) for one in selector.match_expressions or ()
+        _meets(requirement, labels) for requirement in selector.match_expressions or ()
     )
 
 
-def _meets(one: Requirement, labels: Labels) -> bool:
+def _meets(requirement: Requirement, labels: Labels) -> bool:
     """apimachinery, labels.Requirement: NotIn holds too where the label is absent."""
-    match one.operator:
+    match requirement.operator:
         case "In":
-            return labels.get(one.key) in (one.values or ())
+            return labels.get(requirement.key) in (requirement.values or ())
         case "NotIn":
-            return labels.get(one.key) not in (one.values or ())
+            return labels.get(requirement.key) not in (requirement.values or ())
         case "Exists":
-            return one.key in labels
+            return requirement.key in labels
         case _:  # DoesNotExist, the last that the API admits
-            return one.key not in labels
+            return requirement.key not in labels
 
 
-def _any(told: Iterable[bool | None]) -> bool | None:
-    known = tuple(told)
+def _any(answers: Iterable[bool | None]) -> bool | None:
+    known = tuple(answers)
     return True if True in known else None if None in known else False

@@ -41,15 +41,15 @@ def resolve(question: TraceRequest, documents: ClusterState) -> Resolution:
 
 
 def service_named(target: Target, documents: ClusterState) -> Service:
-    found = documents.service(f"{target.namespace}/{target.name}")
-    if found is None:
+    service = documents.service(f"{target.namespace}/{target.name}")
+    if service is None:
         raise NotFoundError(
             f"no Service {target.name} in namespace {target.namespace}",
             suggestion_for_key(
                 f"{target.namespace}/{target.name}", (s.key for s in documents.services), "svc/"
             ),
         )
-    return found
+    return service
 
 
 def choose_source(
@@ -68,7 +68,7 @@ def choose_source(
     if kind in ("node", "nodes", "no") and name:
         if documents.node(name) is None:
             raise NotFoundError(
-                f"no node {name}", suggestion(name, (one.name for one in documents.nodes))
+                f"no node {name}", suggestion(name, (node.name for node in documents.nodes))
             )
         return Source(kind="node", netns=Netns(node=name), why="as asked")
     raise UsageError(
@@ -109,7 +109,7 @@ def candidate_source_pods(
     pods: Iterable[Pod], namespace: str, backends: frozenset[str]
 ) -> list[Pod]:
     """The pods that a packet can start from as from anybody's, in the order of preference."""
-    found = (
+    candidates = (
         pod
         for pod in pods
         if pod.namespace == namespace
@@ -118,7 +118,7 @@ def candidate_source_pods(
         and not pod.host_network
         and pod.key not in backends
     )
-    return sorted(found, key=lambda pod: pod.name)
+    return sorted(candidates, key=lambda pod: pod.name)
 
 
 def _of_service(question: TraceRequest, service: Service, documents: ClusterState) -> Resolution:
@@ -205,7 +205,9 @@ def _ways(service: Service) -> str:
         "externalIP": service.external_ips,
         "loadBalancer": service.load_balancer_ips,
     }
-    return "use " + " or ".join(f"--via {way}" for way, some in there.items() if some)
+    return "use " + " or ".join(
+        f"--via {way}" for way, alternatives in there.items() if alternatives
+    )
 
 
 def _service_port(target: Target, service: Service) -> ServicePort:
@@ -222,9 +224,9 @@ def _service_port(target: Target, service: Service) -> ServicePort:
 
 def no_such_port(target: Target, service: Service) -> NotFoundError:
     offered = ", ".join(f"{p.name or '-'} {p.port}/{p.protocol}" for p in service.ports)
-    wanted = "/".join(filter(None, (target.port, target.protocol))) or "at all"
+    requested = "/".join(filter(None, (target.port, target.protocol))) or "at all"
     return NotFoundError(
-        f"Service {service.key} has no port {wanted}", f"it has: {offered or 'none at all'}"
+        f"Service {service.key} has no port {requested}", f"it has: {offered or 'none at all'}"
     )
 
 
@@ -266,17 +268,17 @@ def _pod_port(target: Target, pod: Pod) -> tuple[int, str]:
 
 
 def _of_address(target: Target, documents: ClusterState) -> Resolution:
-    wanted = str(ip_address(target.name))
+    requested = str(ip_address(target.name))
     owners = _owners(target, documents)
     if owners:
         service, port, number = owners[0]
         family = tuple(
             e
             for e in documents.endpoints.get(service.key, ())
-            if serves(e, port) and (":" in e.address) == (":" in wanted)
+            if serves(e, port) and (":" in e.address) == (":" in requested)
         )
         return Resolution(
-            address=wanted,
+            address=requested,
             port=number,
             protocol=port.protocol,
             service=service,
@@ -286,15 +288,15 @@ def _of_address(target: Target, documents: ClusterState) -> Resolution:
     if not target.port:
         raise UsageError(
             f"{target.text}: which port? No Service is known to have this address",
-            f"name the port: {_with_port(wanted)}; or, of an external IP, the Service: "
+            f"name the port: {_with_port(requested)}; or, of an external IP, the Service: "
             "svc/NAME --via externalIP",
         )
     protocol = target.protocol or "tcp"
-    pod = documents.pod_at(wanted)
+    pod = documents.pod_at(requested)
     behind = (
         (
             Endpoint(
-                address=wanted,
+                address=requested,
                 port=_number(target),
                 protocol=protocol,
                 node=pod.node,
@@ -305,7 +307,7 @@ def _of_address(target: Target, documents: ClusterState) -> Resolution:
         if pod
         else ()
     )
-    return Resolution(address=wanted, port=_number(target), protocol=protocol, endpoints=behind)
+    return Resolution(address=requested, port=_number(target), protocol=protocol, endpoints=behind)
 
 
 def service_at(target: Target, documents: ClusterState) -> Service:
@@ -327,11 +329,11 @@ def service_at(target: Target, documents: ClusterState) -> Service:
 
 def _owners(target: Target, documents: ClusterState) -> list[tuple[Service, ServicePort, int]]:
     """The Services that have the address, with the port there and its number."""
-    wanted = str(ip_address(target.name))
+    requested = str(ip_address(target.name))
     return [
         (service, port, number)
         for service in documents.services
-        for port, number in _ways_in(service, wanted, documents)
+        for port, number in _ways_in(service, requested, documents)
         if target.port in ("", str(number)) and target.protocol in ("", port.protocol)
     ]
 

@@ -66,14 +66,14 @@ def parse_resolv_conf(text: str) -> Resolver:
 def questions(name: str, resolver: Resolver) -> tuple[str, ...]:
     """The absolute names to ask for, in order, written without the last dot."""
     bare = name.rstrip(".")
-    found = [f"{bare}.{domain}" if domain else bare for domain in resolver.search]
+    texts = [f"{bare}.{domain}" if domain else bare for domain in resolver.search]
     if name.endswith("."):
-        found = [bare]
+        texts = [bare]
     elif bare.count(".") >= resolver.ndots:
-        found = [bare, *found]
+        texts = [bare, *texts]
     else:
-        found = [*found, bare]
-    return tuple(name for name in dict.fromkeys(found) if ASKABLE.fullmatch(name))
+        texts = [*texts, bare]
+    return tuple(name for name in dict.fromkeys(texts) if ASKABLE.fullmatch(name))
 
 
 def query(name: str, rrtype: str, id: int) -> bytes:

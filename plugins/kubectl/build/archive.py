@@ -61,10 +61,17 @@ def build(target: str, output: Path) -> None:
         )
         wheels.shed(ours)
         fresh = Path(folder, "kptrace.pyz")
-        words = ("--entry-point", ENTRY, "--python", "/usr/bin/env python3", "--preamble", PREAMBLE)
+        arguments = (
+            "--entry-point",
+            ENTRY,
+            "--python",
+            "/usr/bin/env python3",
+            "--preamble",
+            PREAMBLE,
+        )
         subprocess.run(
             [
-                *(sys.executable, "-m", "shiv.cli", "--compressed", "--reproducible", *words),
+                *(sys.executable, "-m", "shiv.cli", "--compressed", "--reproducible", *arguments),
                 *("--site-packages", needed, "--site-packages", ours, "--output-file", fresh),
             ],
             check=True,
@@ -83,15 +90,15 @@ def _needed(target: str, kept: Path) -> Path:
         return folder
     print(f"fetching what kptrace needs on {target}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=kept) as work:
-        made = Path(work, "made")
-        _install(target, PYTHONS[0], made, *wheels.needed(ROOT))
-        wheels.shed(made)
-        compiled = sorted(_compiled(made))
+        path = Path(work, "made")
+        _install(target, PYTHONS[0], path, *wheels.needed(ROOT))
+        wheels.shed(path)
+        compiled = sorted(_compiled(path))
         for version in PYTHONS[1:]:
             other = Path(work, version)
             _install(target, version, other, "--no-deps", *compiled)
-            shutil.copytree(other, made, dirs_exist_ok=True)
-        made.rename(folder)
+            shutil.copytree(other, path, dirs_exist_ok=True)
+        path.rename(folder)
     for old in kept.glob(f"{name}-*"):
         if old != folder:
             shutil.rmtree(old)
@@ -109,13 +116,16 @@ def _install(target: str, version: str, folder: Path, *what: str) -> None:
 
 def _compiled(folder: Path) -> Iterator[str]:
     """``msgspec==0.22.0`` for each package with compiled modules."""
-    for found in distributions(path=[str(folder)]):
-        if _has_modules(found):
-            yield f"{found.metadata['Name']}=={found.version}"
+    for distribution in distributions(path=[str(folder)]):
+        if _has_modules(distribution):
+            yield f"{distribution.metadata['Name']}=={distribution.version}"
 
 
-def _has_modules(found: Distribution) -> bool:
-    return any(each.suffix == ".so" and Path(each.locate()).exists() for each in found.files or ())
+def _has_modules(distribution: Distribution) -> bool:
+    return any(
+        package_path.suffix == ".so" and Path(package_path.locate()).exists()
+        for package_path in distribution.files or ()
+    )
 
 
 def main() -> None:

@@ -60,9 +60,15 @@ def words() -> str:
     groups = [name for name, command in commands.items() if name and _inner(command)]
     parts = [
         _listing("commands", ((name, _children(name, commands)) for name in ["", *groups])),
-        _listing("options", ((name, _options(one)) for name, one in commands.items())),
-        _answer("value", (line for name, one in commands.items() for line in _values(name, one))),
-        _answer("argument", (line for name, one in commands.items() for line in _takes(name, one))),
+        _listing("options", ((name, _options(parameter)) for name, parameter in commands.items())),
+        _answer(
+            "value",
+            (line for name, parameter in commands.items() for line in _values(name, parameter)),
+        ),
+        _answer(
+            "argument",
+            (line for name, parameter in commands.items() for line in _takes(name, parameter)),
+        ),
         _test("is_command", [name for name in commands if name] + ["help"]),
         _test("is_group", groups),
         _test("for_kubectl", FOR_KUBECTL),
@@ -70,12 +76,12 @@ def words() -> str:
     return "\n".join(parts)
 
 
-def _commands(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+def _commands(command: Any, texts: tuple[str, ...]) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
     """typer's command objects, whose class it does not export, by their words."""
-    yield " ".join(words), command
+    yield " ".join(texts), command
     for name, inner in _inner(command).items():
         if not inner.hidden:
-            yield from _commands(inner, (*words, name))
+            yield from _commands(inner, (*texts, name))
 
 
 def _inner(command: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -90,41 +96,41 @@ def _children(name: str, commands: dict[str, Any]) -> Iterator[str]:
 
 
 def _options(command: Any) -> Iterator[str]:  # noqa: ANN401
-    for one in _of(command, "option"):
-        for name in one.opts:
-            yield f"{name}\t{_brief(one.help or '')}"
+    for parameter in _of(command, "option"):
+        for name in parameter.opts:
+            yield f"{name}\t{_brief(parameter.help or '')}"
     yield "--help\tShow this command's help."
 
 
 def _values(name: str, command: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401
-    for one in _of(command, "option"):
-        if not one.is_flag:
-            kind = _kind(name, one, one.opts[-1])
-            for opt in one.opts:
+    for parameter in _of(command, "option"):
+        if not parameter.is_flag:
+            kind = _kind(name, parameter, parameter.opts[-1])
+            for opt in parameter.opts:
                 yield f"{name} {opt}", kind
 
 
 def _takes(name: str, command: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401
-    for number, one in enumerate(_of(command, "argument")):
-        kind = _kind(name, one, one.name)
+    for number, parameter in enumerate(_of(command, "argument")):
+        kind = _kind(name, parameter, parameter.name)
         if kind != "any":
             yield f"{name} {number}", kind
 
 
-def _kind(command: str, one: Any, name: str) -> str:  # noqa: ANN401
-    choices = getattr(one.type, "choices", ())
+def _kind(command: str, parameter: Any, name: str) -> str:  # noqa: ANN401
+    choices = getattr(parameter.type, "choices", ())
     if choices:
-        return "words " + " ".join(str(getattr(each, "value", each)) for each in choices)
-    if type(one.type).__name__.endswith("Path"):
+        return "words " + " ".join(str(getattr(choice, "value", choice)) for choice in choices)
+    if type(parameter.type).__name__.endswith("Path"):
         return "files"
     return KINDS.get(f"{command} {name}") or KINDS.get(name, "any")
 
 
 def _of(command: Any, kind: str) -> list[Any]:  # noqa: ANN401
     return [
-        each
-        for each in command.params
-        if each.param_type_name == kind and not getattr(each, "hidden", False)
+        param
+        for param in command.params
+        if param.param_type_name == kind and not getattr(param, "hidden", False)
     ]
 
 
@@ -168,12 +174,12 @@ def _quoted(text: str) -> str:
 def main() -> None:
     before, _, rest = FILE.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    made = f"{before}{BEGIN}\n{words()}{END}{after}"
+    text = f"{before}{BEGIN}\n{words()}{END}{after}"
     if sys.argv[1:] == ["--check"]:
-        if made != FILE.read_text(encoding="utf-8"):
+        if text != FILE.read_text(encoding="utf-8"):
             sys.exit(f"{FILE.name} is not what the command line says: run `make completions`")
     else:
-        FILE.write_text(made, encoding="utf-8")
+        FILE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -76,12 +76,12 @@ def unpack(debs: Iterable[Path], tree: Path) -> None:
         (tree / name).symlink_to(f"usr/{name}")
     for deb in debs:
         with (
-            subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as made,
-            tarfile.open(fileobj=made.stdout, mode="r|") as members,
+            subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as popen,
+            tarfile.open(fileobj=popen.stdout, mode="r|") as members,
         ):
             for member in members:
                 _put(members, member, tree)
-        if made.returncode:
+        if popen.returncode:
             raise SystemExit(f"{deb} is damaged: remove it and try again")
         about = tree / "var/lib/dpkg/status.d" / deb.name.partition("_")[0]
         about.parent.mkdir(parents=True, exist_ok=True)  # what scanners of images read
@@ -137,6 +137,6 @@ def _links() -> Iterator[tuple[str, str]]:
         yield f"usr/bin/{applet}", "busybox"
 
 
-def _apt(*words: str) -> str:
-    done = subprocess.run(["apt-get", "-qq", *words], capture_output=True, text=True, check=True)
+def _apt(*texts: str) -> str:
+    done = subprocess.run(["apt-get", "-qq", *texts], capture_output=True, text=True, check=True)
     return done.stdout

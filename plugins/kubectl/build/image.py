@@ -64,16 +64,16 @@ def layers(kept: Path) -> list[oci.Layer]:
 
         parts: list[tuple[str, Callable[[Path], None], Iterable[bytes]]] = [
             ("debian", debian_files, [deb.name.encode() for deb in debs]),
-            ("dependencies", dependencies, [each.encode() for each in wheels.needed(ROOT)]),
+            ("dependencies", dependencies, [layer.encode() for layer in wheels.needed(ROOT)]),
             ("kptrace", ours, _sources()),
         ]
-        made, told = [], _digest((HERE / f"{each}.py").read_bytes() for each in OURS)
+        image_layers, text = [], _digest((HERE / f"{layer}.py").read_bytes() for layer in OURS)
         for name, fill, of in parts:
-            told = _digest([told.encode(), *of])
-            file = kept / f"{name}-{told}.tar.gz"
-            made.append(oci.kept(file) or _layer(Path(work, name), fill, file))
+            text = _digest([text.encode(), *of])
+            file = kept / f"{name}-{text}.tar.gz"
+            image_layers.append(oci.kept(file) or _layer(Path(work, name), fill, file))
             _forget(kept, name, file)
-        return made
+        return image_layers
 
 
 def _layer(tree: Path, fill: Callable[[Path], None], file: Path) -> oci.Layer:
@@ -91,10 +91,10 @@ def _sources() -> Iterable[bytes]:
 
 
 def _digest(parts: Iterable[bytes]) -> str:
-    made = hashlib.sha256()
+    digest = hashlib.sha256()
     for part in parts:
-        made.update(len(part).to_bytes(8, "big") + part)
-    return made.hexdigest()[:16]
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()[:16]
 
 
 def _forget(kept: Path, name: str, but: Path) -> None:
@@ -117,7 +117,7 @@ def main() -> None:
 
 
 def _write(name: str, output: Path, root: Path | None, kept: Path) -> None:
-    made = layers(kept)
+    command_line = layers(kept)
     machine = subprocess.check_output(["dpkg", "--print-architecture"], text=True).strip()
     label = "org.opencontainers.image"
     labels = {
@@ -126,9 +126,9 @@ def _write(name: str, output: Path, root: Path | None, kept: Path) -> None:
         f"{label}.licenses": "Apache-2.0",
     }
     config = {"architecture": machine, "os": "linux", "config": {**CONFIG, "Labels": labels}}
-    digest = oci.archive(made, config, name, output)
+    digest = oci.archive(command_line, config, name, output)
     if root is not None:
-        oci.extract(made, root)
+        oci.extract(command_line, root)
     size = output.stat().st_size / 1e6
     print(f"{output}  {name}  {digest}  {size:.0f} MB")
 

@@ -37,15 +37,15 @@ def build(platforms: list[str], output: Path) -> Path:
         raise SystemExit(f"{MANIFEST} is not of version v{__version__}")
     output.mkdir(parents=True, exist_ok=True)
     head, *blocks = text.split(BLOCK)
-    made = [head]
+    texts = [head]
     for platform in platforms:
         name = f"kptrace-{platform.replace('/', '-')}.tar.gz"
         print(f"building {name}", file=sys.stderr)
         digest = _packed(platform, output / name)
         (block,) = [block for block in blocks if f"/{name}\n" in block]
-        made.append(block.replace(ZEROS, digest))
+        texts.append(block.replace(ZEROS, digest))
     manifest = output / MANIFEST.name
-    manifest.write_text(re.sub(r"^#.*\n", "", BLOCK.join(made), flags=re.MULTILINE), "utf-8")
+    manifest.write_text(re.sub(r"^#.*\n", "", BLOCK.join(texts), flags=re.MULTILINE), "utf-8")
     return manifest
 
 

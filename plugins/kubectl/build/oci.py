@@ -43,10 +43,10 @@ def layer(tree: Path, file: Path) -> Layer:
             tar.add(path, str(path.relative_to(tree)), recursive=False, filter=_plain)
     with gzip.open(fresh) as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    made = Layer(file, f"sha256:{digest}")
-    _content_file(file).write_text(made.content)
+    new_layer = Layer(file, f"sha256:{digest}")
+    _content_file(file).write_text(new_layer.content)
     fresh.rename(file)
-    return made
+    return new_layer
 
 
 def kept(file: Path) -> Layer | None:
@@ -56,9 +56,12 @@ def kept(file: Path) -> Layer | None:
 
 def archive(layers: Sequence[Layer], config: Mapping[str, Any], name: str, output: Path) -> str:
     """``config``: an OCI image configuration without its ``rootfs``. Returns the image's digest."""
-    told = {**config, "rootfs": {"type": "layers", "diff_ids": [each.content for each in layers]}}
-    about = _json(told)
-    blobs = [_blob(f"{_OCI}.layer.v1.tar+gzip", each.file) for each in layers]
+    config_json = {
+        **config,
+        "rootfs": {"type": "layers", "diff_ids": [layer.content for layer in layers]},
+    }
+    about = _json(config_json)
+    blobs = [_blob(f"{_OCI}.layer.v1.tar+gzip", layer.file) for layer in layers]
     described = _described(f"{_OCI}.config.v1+json", about)
     manifest = _json(
         {
@@ -86,10 +89,10 @@ def archive(layers: Sequence[Layer], config: Mapping[str, Any], name: str, outpu
         _add(tar, "manifest.json", _json([docker]))
         _add(tar, _path(described), about)
         _add(tar, _path(listed), manifest)
-        for one, blob in zip(layers, blobs, strict=True):
+        for item, blob in zip(layers, blobs, strict=True):
             entry = tarfile.TarInfo(_path(blob))
             entry.size = blob["size"]
-            with one.file.open("rb") as content:
+            with item.file.open("rb") as content:
                 tar.addfile(entry, content)
     fresh.rename(output)
     return str(listed["digest"])
@@ -97,8 +100,8 @@ def archive(layers: Sequence[Layer], config: Mapping[str, Any], name: str, outpu
 
 def extract(layers: Iterable[Layer], root: Path) -> None:
     """What a runtime makes of the layers: the image's root file system."""
-    for one in layers:
-        with tarfile.open(one.file) as tar:
+    for layer in layers:
+        with tarfile.open(layer.file) as tar:
             tar.extractall(root)
 
 

@@ -59,8 +59,8 @@ def kptrace(root: Path, base: Path, tree: Path) -> None:
 
 def wheel(root: Path, folder: Path) -> Path:
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(root))
-    (made,) = folder.glob("kptrace-*.whl")
-    return made
+    (path,) = folder.glob("kptrace-*.whl")
+    return path
 
 
 def compile_all(base: Path, tree: Path) -> None:
@@ -88,6 +88,6 @@ def _version(base: Path) -> str:
     return (base / "usr/bin/python3").readlink().name.removeprefix("python")
 
 
-def pip(command: str, *words: str) -> None:
+def pip(command: str, *texts: str) -> None:
     quiet = ("--quiet", "--disable-pip-version-check")
-    subprocess.run([sys.executable, "-m", "pip", command, *quiet, *words], check=True)
+    subprocess.run([sys.executable, "-m", "pip", command, *quiet, *texts], check=True)

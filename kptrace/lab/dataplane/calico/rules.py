@@ -46,8 +46,8 @@ def ipsets(plan: Plan, node: NodePlan, family: int, policies: Sequence[Policy]) 
 
 def selectors(plan: Plan, family: int, policies: Sequence[Policy]) -> list[str]:
     """The sets of the pods that policies speak of."""
-    found = policy.ipsets(plan, policies, family)
-    return [line for name, entries in found.items() for line in _set(name, entries, family)]
+    texts_by_name = policy.ipsets(plan, policies, family)
+    return [line for name, entries in texts_by_name.items() for line in _set(name, entries, family)]
 
 
 def _set(name: str, entries: Sequence[str], family: int) -> list[str]:

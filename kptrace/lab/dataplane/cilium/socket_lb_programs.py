@@ -115,10 +115,10 @@ def forward(fds: Fds, family: _Family) -> bytes:
 def either(mapped: bytes, other: bytes) -> bytes:
     """For an IPv6 socket: the one program for ``::ffff:a.b.c.d``, else the other."""
     code = Code()
-    words = (0, 0, int.from_bytes(b"\0\0\xff\xff", sys.byteorder))
-    for number, word in enumerate(words):
+    prefix_words = (0, 0, int.from_bytes(b"\0\0\xff\xff", sys.byteorder))
+    for number, word in enumerate(prefix_words):
         code.put(_LD4, _R2, _R1, V6.at + 4 * number)
-        left = 2 * (len(words) - number - 1)  # of these instructions
+        left = 2 * (len(prefix_words) - number - 1)  # of these instructions
         code.put(_IF_NOT_4, _R2, offset=left + len(mapped) // 8, value=word)
     return code.finish() + mapped + other
 
