@@ -34,8 +34,8 @@ def told(
     snapshot = case.snapshots.get(Netns(node=node))
     for service in snapshot.virtual.values() if snapshot else ():
         if service_name(service) == rule.chain and service.family == rule.family:
-            words = choice_description(service, rule.number, by, client)
-            return replace(rule, description=words), tuple(
+            text = choice_description(service, rule.number, by, client)
+            return replace(rule, description=text), tuple(
                 islice(other_servers(service, rule), MOST)
             )
     return rule, ()

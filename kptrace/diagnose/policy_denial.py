@@ -44,23 +44,23 @@ class DeniedFlow(Value):
 
     @property
     def summary(self) -> str:
-        told, node = self.told, self.place.node
+        denial, node = self.told, self.place.node
         whom = f"pod {self.pod}" if self.pod else "the pod"
-        does = "sends" if told.direction == "egress" else "receives"
-        tier = f" (tier {told.tier})" if told.tier else ""
-        if told.by_profile:
+        does = "sends" if denial.direction == "egress" else "receives"
+        tier = f" (tier {denial.tier})" if denial.tier else ""
+        if denial.by_profile:
             return (
                 f"no policy selects {whom}, and its profile on {node} does not admit what it {does}"
             )
         flow = self.flow
         port = f"{flow.dport}/{flow.protocol.upper()}" if flow and flow.dport else "it"
-        if told.explicit:
-            who = str(told.policies[0]) if told.policies else "a NetworkPolicy"
+        if denial.explicit:
+            who = str(denial.policies[0]) if denial.policies else "a NetworkPolicy"
             return f"{who}{tier} denies {port} that {whom} {does}, by a rule of its own on {node}"
-        who = " and ".join(map(str, told.policies))
+        who = " and ".join(map(str, denial.policies))
         if not who:
             return f"the policies{tier} on {whom} admit no {port} of what it {does}, on {node}"
-        verb = "do" if len(told.policies) > 1 else "does"
+        verb = "do" if len(denial.policies) > 1 else "does"
         return f"{who}{tier} {verb} not admit {port} that {whom} {does}, on {node}"
 
     @property
@@ -79,15 +79,15 @@ class DeniedFlow(Value):
     @property
     def remedy(self) -> Iterator[str]:
         """Names are such as Kubernetes allows (policies.py), so they cannot be a command."""
-        told, flow = self.told, self.flow
-        for policy in told.policies:
+        denial, flow = self.told, self.flow
+        for policy in denial.policies:
             where = f" -n {policy.namespace}" if policy.namespace else ""
             yield f"kubectl get {policy.kind} {policy.name}{where} -o yaml  # what does it admit?"
-        if not told.policies:
+        if not denial.policies:
             yield "kubectl get networkpolicy -A  # which one selects this pod?"
-        if flow is None or told.explicit:
+        if flow is None or denial.explicit:
             return
-        peer = f"to {flow.dst}" if told.direction == "egress" else f"from {flow.src}"
+        peer = f"to {flow.dst}" if denial.direction == "egress" else f"from {flow.src}"
         port = f"{flow.protocol.upper()} port {flow.dport}"
         yield f"admit {port} {peer} in a policy that selects the pod"
 
@@ -102,11 +102,11 @@ def denied(
     """None: what dropped it was no policy."""
     from kptrace.rules.policy_chains import policy_denial  # few packets are denied
 
-    told = policy_denial(refs, ruleset)
-    if told is None:
+    denial = policy_denial(refs, ruleset)
+    if denial is None:
         return None
-    pod = told.pod or _pod(documents, told, flow)
-    return DeniedFlow(told=told, place=place, refs=tuple(refs), flow=flow, pod=pod)
+    pod = denial.pod or _pod(documents, denial, flow)
+    return DeniedFlow(told=denial, place=place, refs=tuple(refs), flow=flow, pod=pod)
 
 
 def predicted_denials(
@@ -123,29 +123,29 @@ def predicted_denials(
     return denied(last.netns, refs, last.packet.innermost.flow, ruleset, documents)
 
 
-def _pod(documents: ClusterState, told: PolicyDenial, flow: Flow | None) -> str:
-    if flow is None or told.direction is None:
+def _pod(documents: ClusterState, denial: PolicyDenial, flow: Flow | None) -> str:
+    if flow is None or denial.direction is None:
         return ""
-    pod = documents.pod_at(flow.src if told.direction == "egress" else flow.dst)
+    pod = documents.pod_at(flow.src if denial.direction == "egress" else flow.dst)
     return pod.key if pod else ""
 
 
-def _matched(told: PolicyDenial, refs: Sequence[RuleRef]) -> Iterator[str]:
+def _matched(denial: PolicyDenial, refs: Sequence[RuleRef]) -> Iterator[str]:
     """A deny may be two rules, of which the first matches the packet and the second its mark."""
     before = refs[-2] if len(refs) > 1 else None
-    if told.explicit and before is not None and before.chain == refs[-1].chain:
+    if denial.explicit and before is not None and before.chain == refs[-1].chain:
         yield f"what it matched: {rule_name(before)}: {before.text}"
 
 
-def _asked(told: PolicyDenial) -> Iterator[str]:
+def _asked(denial: PolicyDenial) -> Iterator[str]:
     """Everybody who could have admitted it: policies add up, one that admits is enough."""
-    if told.explicit or not told.policies:
+    if denial.explicit or not denial.policies:
         return
-    number = len(told.policies)
+    number = len(denial.policies)
     which = "the only policy" if number == 1 else f"the {number} policies"
-    way = f"in direction {told.direction} " if told.direction else ""
+    way = f"in direction {denial.direction} " if denial.direction else ""
     yield f"{which} {way}that select{'s' * (number == 1)} the pod: " + ", ".join(
-        map(str, told.policies)
+        map(str, denial.policies)
     )
 
 
@@ -161,9 +161,11 @@ def findings(
     """
     severity: Literal["error", "info"] = "error" if by_request else "info"
     alike: dict[tuple[str, str, str], list[tuple[ServiceEntrypoint, DeniedFlow]]] = {}
-    for entry, some in answers:
-        for one in some:
-            alike.setdefault((one.place.node, one.object, one.summary), []).append((entry, one))
+    for entry, denieds in answers:
+        for denied in denieds:
+            alike.setdefault((denied.place.node, denied.object, denied.summary), []).append(
+                (entry, denied)
+            )
     for (node, object, summary), pairs in alike.items():
         first = pairs[0][1]
         yield Finding(
@@ -189,4 +191,4 @@ def _whose(pairs: Iterable[tuple[ServiceEntrypoint, DeniedFlow]]) -> str:
         sender = f"pod {entry.pod}" if entry.pod else _SENDERS[entry.sender]
         address = f" ({entry.source})" if entry.source else ""
         doors.setdefault(f"from {sender}{address}", {})[end(entry.address, entry.port)] = None
-    return "; ".join(f"{sender} by {', '.join(some)}" for sender, some in doors.items())
+    return "; ".join(f"{sender} by {', '.join(names)}" for sender, names in doors.items())

@@ -105,31 +105,34 @@ def _faults(
 ) -> Iterator[tuple[str, str, str]]:
     """(cause, object, summary) of what one way in does wrongly."""
     lists = expected(port, entry)
-    given = {(one.address, one.port) for one in entry.backends}
+    actual = {(backend.address, backend.port) for backend in entry.backends}
     if entry.outcome is not Outcome.DELIVERED and not entry.deterministic:
         return
-    wanted = {(one.address, one.port) for one in lists[0]}
+    requested = {(endpoint.address, endpoint.port) for endpoint in lists[0]}
     if cause == POLICY and entry.denied_by:
-        if not given:
+        if not actual:
             return  # by a policy before the translation
     elif entry.outcome is not Outcome.DELIVERED:
         if all(lists):
             yield from _nothing(port, entry, cause)
         return
-    if any(given == {(one.address, one.port) for one in some} for some in lists):
+    if any(
+        actual == {(endpoint.address, endpoint.port) for endpoint in endpoints}
+        for endpoints in lists
+    ):
         yield from _weights(port, entry)
         return
-    if port.service.affinity_seconds and len(given) == 1 and given < wanted:
+    if port.service.affinity_seconds and len(actual) == 1 and actual < requested:
         return  # this client is remembered
-    for address, number in sorted(wanted - given):
+    for address, number in sorted(requested - actual):
         where = end(address, number)
         yield "endpoint-missing", where, f"sends nothing to {where}, an endpoint of {port.name}"
-    for address, number in sorted(given - wanted):
+    for address, number in sorted(actual - requested):
         where = end(address, number)
         why = _why_not(port, address, number)
         yield "stale-dnat", where, f"sends {port.name} to {where}, {why}"
-    least = min(port.times.get(where, 1) for where in given)
-    for address, number in sorted(given):
+    least = min(port.times.get(where, 1) for where in actual)
+    for address, number in sorted(actual):
         times = port.times.get((address, number), 1)
         if times > least:
             where = end(address, number)
@@ -138,15 +141,17 @@ def _faults(
 
 def expected(port: PortCheck, entry: ServiceEntrypoint) -> tuple[tuple[Endpoint, ...], ...]:
     """The lists that this way in may lead to; the first is what one would expect."""
-    wanted = port.wanted
+    expected = port.wanted
     if entry.kind == "clusterIP":
-        return (wanted.internal(port.service),)
-    external = wanted.external(port.service)
+        return (expected.internal(port.service),)
+    external = expected.external(port.service)
     if entry.kind == "loadBalancer" and not _admitted(port.service, entry):
         return ((),)
     if entry.sender == "outside":
-        return (external, wanted.cluster) if port.proxy == "ipvs" and not external else (external,)
-    return wanted.cluster, external
+        return (
+            (external, expected.cluster) if port.proxy == "ipvs" and not external else (external,)
+        )
+    return expected.cluster, external
 
 
 def _admitted(service: Service, entry: ServiceEntrypoint) -> bool:
@@ -155,19 +160,19 @@ def _admitted(service: Service, entry: ServiceEntrypoint) -> bool:
         return not service.source_ranges
     source = ip_address(entry.source)
     ranges = [ip_network(text) for text in service.source_ranges]
-    own = [one for one in ranges if one.version == source.version]
-    return not own or entry.source == entry.address or any(source in one for one in own)
+    own = [network for network in ranges if network.version == source.version]
+    return not own or entry.source == entry.address or any(source in network for network in own)
 
 
 def _weights(port: PortCheck, entry: ServiceEntrypoint) -> Iterator[tuple[str, str, str]]:
     right = 1 / len(entry.backends) if entry.backends else 0.0
-    for one in entry.backends:
-        if abs(one.weight - right) <= TOLERANCE * right:
+    for backend in entry.backends:
+        if abs(backend.weight - right) <= TOLERANCE * right:
             continue
-        where = end(one.address, one.port)
-        times = port.times.get((one.address, one.port), 1)
-        share = f"{one.weight:.1%} of {port.name} instead of {right:.1%}"
-        if times > 1 and one.weight > right:
+        where = end(backend.address, backend.port)
+        times = port.times.get((backend.address, backend.port), 1)
+        share = f"{backend.weight:.1%} of {port.name} instead of {right:.1%}"
+        if times > 1 and backend.weight > right:
             yield "endpoint-duplicated", where, f"has {where} {times} times: it gets {share}"
         else:
             yield "endpoint-weight", where, f"gives {where} {share}"
@@ -187,16 +192,16 @@ def _nothing(
     elif entry.outcome is Outcome.NO_ENDPOINTS:
         yield "endpoint-missing", address, f"refuses {port.name} as if it had no endpoints"
     else:
-        words = entry.description or entry.outcome
+        text = entry.description or entry.outcome
         known = cause or ("rule-reject" if entry.outcome is Outcome.REJECTED else "rule-drop")
-        yield known, address, f"does not let {port.name} through: {words}"
+        yield known, address, f"does not let {port.name} through: {text}"
 
 
 def _why_not(port: PortCheck, address: str, number: int) -> str:
     for left in port.wanted.excluded:
         if (left.endpoint.address, left.endpoint.port) == (address, number):
             return f"though {left.reason}"
-    if any((one.address, one.port) == (address, number) for one in port.known):
+    if any((endpoint.address, endpoint.port) == (address, number) for endpoint in port.known):
         return "which this way in should not use"
     return "which is none of its endpoints"
 
@@ -214,7 +219,8 @@ def _left_out(port: PortCheck) -> Iterator[Finding]:
         object=port.name,
         summary=f"{port.node} rightly leaves out {count} of {whole} endpoints of {port.name}",
         evidence=tuple(
-            f"{end(one.endpoint.address, one.endpoint.port)}: {one.reason}" for one in left
+            f"{end(excluded.endpoint.address, excluded.endpoint.port)}: {excluded.reason}"
+            for excluded in left
         ),
     )
 
@@ -233,14 +239,14 @@ def _ignored(port: PortCheck) -> Finding:
 def _shown(entries: Sequence[ServiceEntrypoint]) -> str:
     """``ClusterIP 10.96.0.1:80 from a pod, from the node``."""
     said: dict[str, list[str]] = {}
-    for one in entries:
-        where = f"{_KINDS[one.kind]} {end(one.address, one.port)}"
-        said.setdefault(where, []).append(_SENDERS[one.sender])
+    for entry in entries:
+        where = f"{_KINDS[entry.kind]} {end(entry.address, entry.port)}"
+        said.setdefault(where, []).append(_SENDERS[entry.sender])
     return "; ".join(f"{where} {', '.join(senders)}" for where, senders in said.items())
 
 
 def _endpoints_words(port: PortCheck) -> str:
-    known = [f"{end(one.address, one.port)}{_state(one)}" for one in port.known]
+    known = [f"{end(endpoint.address, endpoint.port)}{_state(endpoint)}" for endpoint in port.known]
     return f"the EndpointSlices hold: {_few(known)}"
 
 

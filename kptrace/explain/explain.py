@@ -74,16 +74,16 @@ def explain_from_state(
 
     Of a fault it is made sure that it is one: rules are always a moment behind the API.
     """
-    made = _explain_once(target, source, node, state)
-    if not has_errors(made.findings) or not state.refresh_after(SETTLE_SECONDS):
-        return made
+    explanation = _explain_once(target, source, node, state)
+    if not has_errors(explanation.findings) or not state.refresh_after(SETTLE_SECONDS):
+        return explanation
     try:
         again = _explain_once(target, source, node, state)
     except NotFoundError:
         raise
     except KptraceError:
-        return made  # the API or the agent is gone; what was seen before counts
-    findings = present_both_times(again.findings, made.findings)
+        return explanation  # the API or the agent is gone; what was seen before counts
+    findings = present_both_times(again.findings, explanation.findings)
     return msgspec.structs.replace(again, findings=findings)
 
 
@@ -98,10 +98,10 @@ def _explain_once(
             from kptrace.plugins.registry import with_bpf_datapath
 
             snapshot = with_bpf_datapath(snapshot, files)
-        made = explain(target, source, chosen, documents, snapshot, state.nodes)
+        explanation = explain(target, source, chosen, documents, snapshot, state.nodes)
         if not state.rules_changed_while_reading(chosen):
-            return made
-    return msgspec.structs.replace(made, findings=(*made.findings, unsteady(chosen)))
+            return explanation
+    return msgspec.structs.replace(explanation, findings=(*explanation.findings, unsteady(chosen)))
 
 
 def _documents(
@@ -117,13 +117,13 @@ def _documents(
             "there is no node's state in it", "a node's folder holds iptables-save.txt"
         )
     here = source.name if source is not None and source.kind == "pod" else chosen
-    words = {
+    texts_by_name = {
         "services.json": target.name,
         "endpointslices.json": target.name,
         "pods.json": here,
         "nodes.json": chosen,
     }
-    documents = read_cluster_state(select_objects(api, words))
+    documents = read_cluster_state(select_objects(api, texts_by_name))
     known = documents.service(f"{target.namespace}/{target.name}") is not None
     if known or "services.json" in documents.missing:
         return chosen, documents
@@ -136,8 +136,8 @@ def _node_of(source: SourceSpec | None, api: Mapping[str, str | bytes]) -> str:
     if source.kind == "node":
         return source.name
     pods = {name: api[name] for name in ("pods.json",) if name in api}
-    found = read_cluster_state(select_objects(pods, {"pods.json": source.name}))
-    pod = found.pod(f"{source.namespace}/{source.name}")
+    cluster_state = read_cluster_state(select_objects(pods, {"pods.json": source.name}))
+    pod = cluster_state.pod(f"{source.namespace}/{source.name}")
     return pod.node if pod else ""
 
 
@@ -166,16 +166,16 @@ def explain(
     if why_not:
         findings.append(_not_proxied(service, node, why_not))
     for port in () if why_not else _ports(service, target):
-        found = {family: list(vantage.answers(port, family)) for family in FAMILIES}
+        results = {family: list(vantage.answers(port, family)) for family in FAMILIES}
         ports.append(
             ExplainedPort(
                 name=port.name,
                 port=port.port,
                 protocol=port.protocol,
-                entries=tuple(one.entry for some in found.values() for one in some),
+                entries=tuple(result.entry for value in results.values() for result in value),
             )
         )
-        for family, answers in found.items():
+        for family, answers in results.items():
             findings += vantage.compare(port, family, answers)
     return Explanation(
         target=target,
@@ -206,8 +206,8 @@ def _with_services(target: Target, documents: ClusterState, snapshot: Snapshot) 
 def services_told(target: Target, snapshot: Snapshot) -> tuple[Service, ...]:
     """Those that the rules name: the one that is meant, else all, so that its like can be named."""
     key = f"{target.namespace}/{target.name}" if target.kind == "service" else ""
-    found = services_of(snapshot.ruleset, key) or services_of(snapshot.ruleset)
-    if not found and target.kind == "service":
+    services = services_of(snapshot.ruleset, key) or services_of(snapshot.ruleset)
+    if not services and target.kind == "service":
         proxy = proxy_of(snapshot)
         node = snapshot.netns.node
         if proxy in ("ipvs", "cilium"):
@@ -219,19 +219,19 @@ def services_told(target: Target, snapshot: Snapshot) -> tuple[Service, ...]:
             f"no rule on {node} names a Service: no proxy has written there",
             "is kube-proxy running? kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide",
         )
-    return found
+    return services
 
 
 def _ports(service: Service, target: Target) -> tuple[ServicePort, ...]:
-    wanted = tuple(
+    ports = tuple(
         port
         for port in service.ports
         if target.protocol in ("", port.protocol)
         and target.port in ("", port.name, str(port.port), str(port.node_port))
     )
-    if not wanted:
+    if not ports:
         raise no_such_port(target, service)
-    return wanted
+    return ports
 
 
 def _not_proxied(service: Service, node: str, why: str) -> Finding:

@@ -114,11 +114,11 @@ class SampleClients(Value):
 
     @property
     def _backends(self) -> set[str]:
-        return {one.address for one in self.documents.endpoints.get(self.service.key, ())}
+        return {endpoint.address for endpoint in self.documents.endpoints.get(self.service.key, ())}
 
     def _free(self, range_: Network) -> str:
         """An address of the range that is nobody's, as far as is known: the last but one."""
-        taken = self._backends | {one.address for one in self.snapshot.addresses}
+        taken = self._backends | {address.address for address in self.snapshot.addresses}
         first = int(range_.network_address)
         for offset in range(range_.num_addresses - 2, max(range_.num_addresses - 1000, -1), -1):
             text = str(address(str(type(range_.network_address)(first + max(offset, 0)))))

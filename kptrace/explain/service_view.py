@@ -121,24 +121,27 @@ class ServiceView:
         """What policies deny; where the API was asked, how the rules differ from what it tells."""
         name = service_port_name(self._service, port)
         yield from policy_denial.findings(
-            name, ((one.entry, one.denials) for one in answers), self._asked
+            name, ((answer.entry, answer.denials) for answer in answers), self._asked
         )
-        entries = tuple(one.entry for one in answers)
-        told = self._documents
+        entries = tuple(answer.entry for answer in answers)
+        cluster_state = self._documents
         if (
             not entries
-            or told.told_by
-            or {"services.json", "endpointslices.json"} & {*told.missing}
+            or cluster_state.told_by
+            or {"services.json", "endpointslices.json"} & {*cluster_state.missing}
         ):
             return
         from kptrace.diagnose.proxy_sync import PortCheck, differences
 
         times: dict[Where, int] = {}
-        for one in answers:
-            for where, count in one.times.items():
+        for result in answers:
+            for where, count in result.times.items():
                 times[where] = max(count, times.get(where, 0))
-        wanted, plain = (self._wanted(port, family, some) for some in self._with_and_without_hints)
-        obeyed = not wanted.topology or any(self._leads(one, wanted) for one in entries)
+        expected, plain = (
+            self._wanted(port, family, with_and_without_hint)
+            for with_and_without_hint in self._with_and_without_hints
+        )
+        obeyed = not expected.topology or any(self._leads(entry, expected) for entry in entries)
         yield from differences(
             PortCheck(
                 service=self._service,
@@ -146,10 +149,10 @@ class ServiceView:
                 node=self._place.node,
                 proxy=proxy_of(self._snapshot),
                 known=endpoints_of(self._endpoints, port, family),
-                wanted=wanted if obeyed else plain,
-                ignored="" if obeyed else wanted.topology,
+                wanted=expected if obeyed else plain,
+                ignored="" if obeyed else expected.topology,
                 entries=entries,
-                causes=tuple(one.cause for one in answers),
+                causes=tuple(answer.cause for answer in answers),
                 times=times,
             )
         )
@@ -157,7 +160,9 @@ class ServiceView:
     @property
     def _with_and_without_hints(self) -> Iterator[tuple[Endpoint, ...]]:
         yield self._endpoints
-        yield tuple(msgspec.structs.replace(one, zones=(), nodes=()) for one in self._endpoints)
+        yield tuple(
+            msgspec.structs.replace(endpoint, zones=(), nodes=()) for endpoint in self._endpoints
+        )
 
     def _wanted(
         self, port: ServicePort, family: Family, endpoints: tuple[Endpoint, ...]
@@ -167,10 +172,12 @@ class ServiceView:
             self._service, port, endpoints, node=self._place.node, zone=zone, family=family
         )
 
-    def _leads(self, entry: ServiceEntrypoint, wanted: ExpectedEndpoints) -> bool:
+    def _leads(self, entry: ServiceEntrypoint, expected: ExpectedEndpoints) -> bool:
         """The hints are obeyed if some way in leads to just the endpoints that they leave."""
-        given = {(one.address, one.port) for one in entry.backends}
-        return bool(given) and given <= {(one.address, one.port) for one in wanted.cluster}
+        actual = {(backend.address, backend.port) for backend in entry.backends}
+        return bool(actual) and actual <= {
+            (endpoint.address, endpoint.port) for endpoint in expected.cluster
+        }
 
     # --- one door -----------------------------------------------------------------------------
 
@@ -191,14 +198,20 @@ class ServiceView:
 
     def _own_addresses(self, family: Family) -> tuple[str, ...]:
         """The node's, as the API has them, else those of the device that leads outside."""
-        told = in_family(self._node.addresses if self._node else (), family)
-        if told:
-            return told
-        outside = next((one for one in self._origins.of(family) if one.sender == "outside"), None)
+        texts = in_family(self._node.addresses if self._node else (), family)
+        if texts:
+            return texts
+        outside = next(
+            (client for client in self._origins.of(family) if client.sender == "outside"), None
+        )
         device = outside.arrival.interface if outside and outside.arrival else ""
         version = 6 if family == "ip6" else 4
         held = self._snapshot.on(device, version)
-        return tuple(one.address for one in held if one.scope == "global" and not one.secondary)
+        return tuple(
+            address.address
+            for address in held
+            if address.scope == "global" and not address.secondary
+        )
 
     def _answer(self, door: ServiceAddress, protocol: str, origin: SampleClient) -> AddressResult:
         flow = Flow(protocol=protocol, src=origin.source, dst=door.address, dport=door.port)
@@ -206,9 +219,9 @@ class ServiceView:
         inside = origin.sender != "outside"
         met_here = simulate_node(packet, self._place, self._world, origin.arrival, socket=inside)
         decided = self._astray(met_here, origin)
-        self.missing += [each for each in decided.missing if each not in self.missing]
+        self.missing += [text for text in decided.missing if text not in self.missing]
         ways = decided.ways
-        denials = {way: one for way in ways if (one := self._denied(way))}
+        denials = {way: denied for way in ways if (denied := self._denied(way))}
         entry = ServiceEntrypoint(
             kind=door.kind,
             address=door.address,
@@ -222,7 +235,7 @@ class ServiceView:
             deterministic=all(way.branch.deterministic for way in ways),
             description="; ".join(dict.fromkeys(filter(None, self._all_words(ways, denials)))),
             pod=self._sender(origin),
-            denied_by="; ".join(dict.fromkeys(one.object for one in denials.values())),
+            denied_by="; ".join(dict.fromkeys(value.object for value in denials.values())),
         )
         causes = [way.branch.cause for way in ways if way.branch.outcome is entry.outcome]
         # a fault is not hidden by a denial that somebody intends
@@ -261,12 +274,12 @@ class ServiceView:
 
     def _lost(self, way: WeightedBranch) -> WeightedBranch:
         assert way.branch.backend is not None
-        words = (
+        text = (
             f"it reaches {way.branch.backend.address} on {way.branch.backend.node} with its source "
             "kept, so the answer does not come back through this node"
         )
         branch = msgspec.structs.replace(
-            way.branch, outcome=Outcome.DROPPED, description=words, notes=()
+            way.branch, outcome=Outcome.DROPPED, description=text, notes=()
         )
         return msgspec.structs.replace(way, branch=branch)
 
@@ -276,7 +289,7 @@ class ServiceView:
         """Of a denial: for which of the backends; the policies of others are on their nodes."""
         kept, whole = list(self._backends(denials)), list(self._backends(ways))
         if kept and len(kept) < len(whole):
-            names = ", ".join(end(one.address, one.port) for one in kept)
+            names = ", ".join(end(backend.address, backend.port) for backend in kept)
             yield f"for {len(kept)} of {len(whole)} backends: {names}"
         for way in ways:
             if way not in denials:
@@ -286,7 +299,7 @@ class ServiceView:
         """Why kube-proxy itself refuses; what else ends a packet says so in its own words."""
         if way.branch.cause == "no-local-endpoints":
             return "the traffic policy is Local, and no endpoint is on this node"
-        usable = any(one.ready or one.serving for one in self._endpoints)
+        usable = any(endpoint.ready or endpoint.serving for endpoint in self._endpoints)
         if way.branch.cause == "no-endpoints" and not usable:
             silent = way.branch.notes_of(NoteKind.REJECT_NOT_SENT)
             return "; ".join(("the Service has no ready endpoint", *silent))
@@ -307,10 +320,10 @@ class ServiceView:
     def _backends(self, ways: Iterable[WeightedBranch]) -> Iterator[WeightedBackend]:
         weights: dict[Where, float] = {}
         for way in ways:
-            if (one := way.branch.backend) is not None:
-                where = (one.address, one.port)
+            if (backend := way.branch.backend) is not None:
+                where = (backend.address, backend.port)
                 weights[where] = weights.get(where, 0.0) + way.branch.weight
-        known = {(one.address, one.port): one for one in self._endpoints}
+        known = {(endpoint.address, endpoint.port): endpoint for endpoint in self._endpoints}
         for where, weight in weights.items():
             endpoint, pod = known.get(where), self._documents.pod_at(where[0])
             yield WeightedBackend(
@@ -350,7 +363,7 @@ def _source(origin: SampleClient, ways: Iterable[WeightedBranch]) -> str:
 def _times(decided: NodeResult) -> dict[Where, int]:
     times: dict[Where, int] = {}
     for way in decided.ways:
-        if (one := way.branch.backend) is not None:
-            where = (one.address, one.port)
+        if (endpoint := way.branch.backend) is not None:
+            where = (endpoint.address, endpoint.port)
             times[where] = times.get(where, 0) + way.times
     return times

@@ -31,12 +31,12 @@ LAYER_WORDS = {
 
 def agreement(page: TextLayout, trace: Trace) -> None:
     """Prediction against observation."""
-    told = trace.evidence.prediction_match
-    if told is None:
+    prediction_match = trace.evidence.prediction_match
+    if prediction_match is None:
         return
-    counts = f"{told.seen} of {told.predicted} crossings"
-    if told.diverged_at:
-        parted = span(f"at {told.diverged_at}: {counts} seen.")
+    counts = f"{prediction_match.seen} of {prediction_match.predicted} crossings"
+    if prediction_match.diverged_at:
+        parted = span(f"at {prediction_match.diverged_at}: {counts} seen.")
         page.line(span("Predicted and seen part ", "unsure"), parted, hang=2)
     else:
         page.line(span(f"Predicted and seen agree on {counts}."))
@@ -50,7 +50,7 @@ MANY_BACKENDS = 6
 def _chooser(trace: Trace) -> str:
     steps = trace.prediction.branches[0].steps
     backends = {step.rule.backend for step in steps if step.rule is not None}
-    return next((words for one, words in CHOOSERS if one in backends), "the rules")
+    return next((phrase for text, phrase in CHOOSERS if text in backends), "the rules")
 
 
 CHOOSERS = (("ipvs", "IPVS"), ("bpf", "a program at connect()"))
@@ -65,8 +65,8 @@ def choice(page: TextLayout, trace: Trace) -> None:
             name = pod_words(backend.pod, trace.target.namespace) if backend.pod else ""
             key = name.removeprefix("pod/") or end(backend.address, backend.port)
             weights[key] = weights.get(key, 0.0) + branch.weight
-    told = any(hop.rule is not None and hop.rule.backend == "ipvs" for hop in trace.hops)
-    if len(weights) < 2 or trace.evidence.shares or told:
+    is_known = any(hop.rule is not None and hop.rule.backend == "ipvs" for hop in trace.hops)
+    if len(weights) < 2 or trace.evidence.shares or is_known:
         return
     named = [f"{name} {weight:.1%}" for name, weight in weights.items()]
     more = len(named) - MANY_BACKENDS
@@ -99,19 +99,19 @@ def _said(answer: DnsAnswer) -> str:
     return ", ".join(text for _, text in answer.records) or answer.status
 
 
-def layers(page: TextLayout, told: Iterable[EvidenceSource], with_missing: bool) -> None:
+def layers(page: TextLayout, sources: Iterable[EvidenceSource], with_missing: bool) -> None:
     """``Watched by: capture, rule trace, conntrack, drop reasons. Nothing lost.``"""
-    known, changes = _apart(told)
+    known, changes = _apart(sources)
     watched = [
         LAYER_WORDS.get(name, name) for name in _names(x for x in known if not x.unavailable)
     ]
     lost = [f"{x.lost} reports of {_name(x)} on {x.node}" for x in known if x.lost]
     if watched:
-        words = f"Watched by: {', '.join(watched)}."
+        text = f"Watched by: {', '.join(watched)}."
         if lost:
-            page.line(span(words), span(" Lost: " + ", ".join(lost) + ".", "bad"), hang=2)
+            page.line(span(text), span(" Lost: " + ", ".join(lost) + ".", "bad"), hang=2)
         else:
-            page.line(span(f"{words} Nothing lost."), hang=2)
+            page.line(span(f"{text} Nothing lost."), hang=2)
     for what, remedy in missing(known) if with_missing else ():
         page.line(
             span("Not watched: ", "unsure"),
@@ -119,8 +119,8 @@ def layers(page: TextLayout, told: Iterable[EvidenceSource], with_missing: bool)
             span(f" To have it: {remedy}" if remedy else ""),
             hang=2,
         )
-    for one in changes if with_missing else ():
-        what = f"{one.unavailable}. To be sure: {one.remedy}"
+    for source in changes if with_missing else ():
+        what = f"{source.unavailable}. To be sure: {source.remedy}"
         page.line(span("Unsure: ", "unsure"), span(what), hang=2)
     manifests(page, known)
 
@@ -129,9 +129,9 @@ def _apart(
     layers: Iterable[EvidenceSource],
 ) -> tuple[tuple[EvidenceSource, ...], tuple[EvidenceSource, ...]]:
     """What was watched or not, and what did not keep still."""
-    told = tuple(layers)
-    changes = tuple(layer for layer in told if layer.name == CHANGE)
-    return tuple(layer for layer in told if layer not in changes), changes
+    sources = tuple(layers)
+    changes = tuple(layer for layer in sources if layer.name == CHANGE)
+    return tuple(layer for layer in sources if layer not in changes), changes
 
 
 def manifests(page: TextLayout, layers: Iterable[EvidenceSource]) -> None:
@@ -168,8 +168,8 @@ def _cause(layer: EvidenceSource) -> str:
 
 def _reason(cause: str, gap: Sequence[EvidenceSource]) -> str:
     """In full, where all say the same."""
-    told = {layer.unavailable for layer in gap}
-    return (told.pop() if len(told) == 1 else cause).rstrip(".")
+    texts = {layer.unavailable for layer in gap}
+    return (texts.pop() if len(texts) == 1 else cause).rstrip(".")
 
 
 def _where(gap: Iterable[EvidenceSource]) -> str:
@@ -181,18 +181,18 @@ def _where(gap: Iterable[EvidenceSource]) -> str:
     for node, names in by_node.items():
         nodes.setdefault(tuple(names), []).append(node)
     return "; ".join(
-        f"{', '.join(names)} on {', '.join(some)}" if any(some) else ", ".join(names)
-        for names, some in nodes.items()
+        f"{', '.join(names)} on {', '.join(texts)}" if any(texts) else ", ".join(names)
+        for names, texts in nodes.items()
     )
 
 
 def _remedy(gap: Iterable[EvidenceSource]) -> str:
-    told = dict.fromkeys(layer.remedy for layer in gap if layer.remedy)
-    if len(told) > 1 and all(remedy.startswith("grant CAP_") for remedy in told):
-        *most, last = dict.fromkeys(CAPABILITY.findall(" ".join(told)))
-        ways = {remedy.partition(": ")[2] for remedy in told}  # how an agent gets them
+    groups = dict.fromkeys(layer.remedy for layer in gap if layer.remedy)
+    if len(groups) > 1 and all(remedy.startswith("grant CAP_") for remedy in groups):
+        *most, last = dict.fromkeys(CAPABILITY.findall(" ".join(groups)))
+        ways = {remedy.partition(": ")[2] for remedy in groups}  # how an agent gets them
         return f"grant {', '.join(most)} and {last}" + "".join(f": {way}" for way in ways if way)
-    return "; ".join(told)
+    return "; ".join(groups)
 
 
 CAPABILITY = re.compile(r"CAP_[A-Z_]+")
@@ -212,12 +212,12 @@ def _name(layer: EvidenceSource) -> str:
 
 def shares(page: TextLayout, trace: Trace) -> None:
     """How often each backend was chosen, beside how often it should be."""
-    told = trace.evidence.shares
-    if not told:
+    shares = trace.evidence.shares
+    if not shares:
         return
-    sent = sum(share.seen for share in told)
+    sent = sum(share.seen for share in shares)
     heads = ("backend", "", "predicted", f"seen of {sent}", "delivered")
-    rows = [_row(share, sent, trace.target.namespace) for share in told]
+    rows = [_row(share, sent, trace.target.namespace) for share in shares]
     widths = [max(cells(row[i]) for row in (heads, *rows)) for i in range(5)]
     if sum(widths) + 2 * 5 > page.width:
         for row in rows:  # what it is on one line, the numbers below
@@ -258,18 +258,18 @@ def _row(share: BackendShare, sent: int, namespace: str) -> tuple[str, str, str,
 
 def branches(page: TextLayout, trace: Trace) -> None:
     """Every way the packet could have gone."""
-    told = trace.prediction.branches
-    if not told:
+    branches = trace.prediction.branches
+    if not branches:
         return
     page.blank()
     page.line(span("Predicted", "name"))
-    for branch in told:
+    for branch in branches:
         to = _backend(branch.backend, trace.target.namespace) if branch.backend else ""
         sure = "" if branch.deterministic else ", not certain"
-        words = f": {branch.full_description}" if branch.full_description else ""
+        text = f": {branch.full_description}" if branch.full_description else ""
         page.line(
             span(" ".join(x for x in (OUTCOME_WORDS[branch.outcome].lower(), to) if x)),
-            span(f"{sure}{words}"),
+            span(f"{sure}{text}"),
             label=[span(f"{branch.weight:6.1%}  ")],
             indent=1,
         )

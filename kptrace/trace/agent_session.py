@@ -134,10 +134,10 @@ class AgentSession:
 
     def require_netns(self, place: Netns) -> AgentClient:
         agent = self.require_agent(place.node)
-        for one in agent.log:
-            if _is_closed(one, place):
+        for reply in agent.log:
+            if _is_closed(reply, place):
                 where = place.name if place.pod else f"node {place.node}"
-                raise PermissionDeniedError(f"{where}: {one.unavailable}", one.remedy)
+                raise PermissionDeniedError(f"{where}: {reply.unavailable}", reply.remedy)
         return agent
 
     def can_inspect_node(self, node: str) -> bool:
@@ -159,11 +159,11 @@ class AgentSession:
         except (NotFoundError, ClusterUnreachableError):
             raise
         except ObservationError as error:
-            told = self._ground.api_only_documents()
-            if told is None:
+            texts_by_name = self._ground.api_only_documents()
+            if texts_by_name is None:
                 raise
             self._do_without(place.node, error)
-            return told
+            return texts_by_name
         return None
 
     def _do_without(self, node: str, why: KptraceError) -> None:
@@ -181,10 +181,10 @@ class AgentSession:
 
     def _enters(self, place: Netns) -> bool:
         agent = self.agent_or_none(place.node)
-        closed = [one for one in agent.log if _is_closed(one, place)] if agent else []
-        for one in closed:
+        closed = [reply for reply in agent.log if _is_closed(reply, place)] if agent else []
+        for content in closed:
             layer = _absent(
-                place.name, place.node, PermissionDeniedError(one.unavailable, one.remedy)
+                place.name, place.node, PermissionDeniedError(content.unavailable, content.remedy)
             )
             if layer not in self.absent:
                 self.absent.append(layer)
@@ -194,17 +194,17 @@ class AgentSession:
         """``request``: all of it but the id, which is given here."""
         self._last_id += 1
         agent = self._agents[node]
-        made = request(id=self._last_id)
-        self._writing[self._last_id] = _written(made)
-        agent.send(made)
+        message = request(id=self._last_id)
+        self._writing[self._last_id] = _written(message)
+        agent.send(message)
         return agent, self._last_id
 
-    def expect(self, place: Netns, *some: Sequence[str]) -> None:
+    def expect(self, place: Netns, *file_groups: Sequence[str]) -> None:
         """Have these files read while others work; the next ``dump`` of the place waits for them.
         Those of one sequence are read one after the other.
         """
         self.require_agent(place.node)
-        for files in some:
+        for files in file_groups:
             sent = self.send(place.node, partial(ReadFiles, netns=place, files=tuple(files)))
             self._expected.setdefault(place, {}).update(dict.fromkeys(files, sent))
 
@@ -220,31 +220,35 @@ class AgentSession:
 
     def require_rules(self, node: str) -> None:
         """After a dump of it. Raises why they could not be read."""
-        wanted = Netns(node=node), TABLES
-        for one in self.words():
-            if isinstance(one, FileContent) and one.unavailable and (one.netns, one.file) == wanted:
+        requested = Netns(node=node), TABLES
+        for reply in self.words():
+            if (
+                isinstance(reply, FileContent)
+                and reply.unavailable
+                and (reply.netns, reply.file) == requested
+            ):
                 raise PermissionDeniedError(
-                    f"the rules of node {node}: {one.unavailable}", one.remedy
+                    f"the rules of node {node}: {reply.unavailable}", reply.remedy
                 )
 
     def texts(self) -> dict[Netns, Mapping[str, str]]:
         """The files of each place that was dumped; those about rules come when they are read."""
         return {
-            place: LazyFiles(self, place, told)
-            for place, told in files_by_netns(self.words()).items()
+            place: LazyFiles(self, place, texts_by_name)
+            for place, texts_by_name in files_by_netns(self.words()).items()
         }
 
     def ask(self, place: Netns, files: Sequence[str]) -> dict[str, str | None]:
         """These files, however often they are asked for; None: it cannot be had."""
         agent, id = self.send(place.node, partial(ReadFiles, netns=place, files=tuple(files)))
         wait_all([(agent, id)], DUMP_SECONDS, "dump")
-        found: dict[str, str | None] = dict.fromkeys(files)
+        texts_by_name: dict[str, str | None] = dict.fromkeys(files)
         for reply in reversed(agent.log):
             if isinstance(reply, FileContent) and reply.id == id:
-                found[reply.file] = None if reply.unavailable else reply.text
+                texts_by_name[reply.file] = None if reply.unavailable else reply.text
             elif isinstance(reply, FileContent) and reply.id < id:
                 break
-        return found
+        return texts_by_name
 
     def changed_rules(self) -> dict[Netns, tuple[RuleQuery, ...]]:
         """What is by now other than it was when it was read. Where more was committed than our own
@@ -256,12 +260,14 @@ class AgentSession:
         now = self._ask_all({place: [GENERATION] for place in read if read[place]})
         restless = {
             place: [TABLES, *read[place]]
-            for place, told in now.items()
-            if not unchanged_since(before[place], told.get(GENERATION, ""), own[place])
+            for place, texts_by_name in now.items()
+            if not unchanged_since(before[place], texts_by_name.get(GENERATION, ""), own[place])
         }
         after = self._ask_all(restless)
-        found = {place: tuple(changed_queries(before[place], after[place])) for place in restless}
-        return {place: parts for place, parts in found.items() if parts}
+        rule_queries_by_netns = {
+            place: tuple(changed_queries(before[place], after[place])) for place in restless
+        }
+        return {place: parts for place, parts in rule_queries_by_netns.items() if parts}
 
     def _own_commits(self) -> Counter[Netns]:
         """How many tables of our own were written where; each was one commit."""
@@ -271,8 +277,10 @@ class AgentSession:
         }
         own -= Counter(place for id in refused for place in self._writing.get(id, ()))
         ready = (reply for reply in self.words() if isinstance(reply, CaptureStarted))
-        unarmed = (one for reply in ready for one in reply.unarmed)
-        return own - Counter(one.netns for one in unarmed if one.source == RULES)
+        unarmed = (unavailable for reply in ready for unavailable in reply.unarmed)
+        return own - Counter(
+            unavailable.netns for unavailable in unarmed if unavailable.source == RULES
+        )
 
     def _ask_all(self, files: Mapping[Netns, Sequence[str]]) -> dict[Netns, Mapping[str, str]]:
         """At all places at a time."""
@@ -281,8 +289,8 @@ class AgentSession:
             for place in files
         ]
         wait_all(sent, DUMP_SECONDS, "dump")
-        told = files_by_netns(self.words())
-        return {place: told[place] for place in files}
+        texts = files_by_netns(self.words())
+        return {place: texts[place] for place in files}
 
     def words(self) -> tuple[Reply, ...]:
         return tuple(reply for agent in self._agents.values() for reply in agent.log)
@@ -297,9 +305,9 @@ class LazyFiles(Mapping[str, str]):
     it is first looked up, so that only what a walk reaches is read.
     """
 
-    def __init__(self, crew: AgentSession, place: Netns, told: Mapping[str, str]) -> None:
+    def __init__(self, crew: AgentSession, place: Netns, texts_by_name: Mapping[str, str]) -> None:
         self._crew, self._place = crew, place
-        self._told: dict[str, str | None] = dict(told)
+        self._told: dict[str, str | None] = dict(texts_by_name)
 
     def __getitem__(self, name: str) -> str:
         self._ask([name])
@@ -315,9 +323,9 @@ class LazyFiles(Mapping[str, str]):
 
     def _ask(self, names: Sequence[str]) -> None:
         unknown = [name for name in names if name not in self._told]
-        wanted = [name for name in unknown if is_query(name) or name in ON_DEMAND]
-        if wanted:
-            self._told |= self._crew.ask(self._place, wanted)
+        requested = [name for name in unknown if is_query(name) or name in ON_DEMAND]
+        if requested:
+            self._told |= self._crew.ask(self._place, requested)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.get(name) is not None

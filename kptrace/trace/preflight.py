@@ -80,12 +80,12 @@ class PreflightProbes:
         )
         watching = self._crew.send(node, watch)
         wait_all([watching], SECONDS, "arming")
-        told = self._ask(scouts, hold=True)
-        if any(word.error for word in told) and self._all_routed(documents):
-            told = self._ask(self._with_short_ttl(scouts), hold=False)
+        results = self._ask(scouts, hold=True)
+        if any(word.error for word in results) and self._all_routed(documents):
+            results = self._ask(self._with_short_ttl(scouts), hold=False)
         stopping = self._crew.send(node, partial(Stop, of=watching[1]))
         wait_all([stopping], SECONDS, "draining")
-        return self._found(probes, told)
+        return self._found(probes, results)
 
     def _ask(self, scouts: tuple[Probe, ...], hold: bool) -> list[PreflightResult]:
         bridges = tuple(link.name for link in self._near.links if link.kind == "bridge")
@@ -121,16 +121,16 @@ class PreflightProbes:
         ttl = 2 if self._source.netns.pod else 1
         return tuple(msgspec.structs.replace(scout, ttl=ttl) for scout in scouts)
 
-    def _found(self, probes: tuple[Probe, ...], told: list[PreflightResult]) -> PreflightOutcome:
-        why = next((f"a scout could not be sent: {w.error}" for w in told if w.error), "")
-        known = {word.probe_id: word for word in told if word.entry is not None}
+    def _found(self, probes: tuple[Probe, ...], results: list[PreflightResult]) -> PreflightOutcome:
+        why = next((f"a scout could not be sent: {w.error}" for w in results if w.error), "")
+        known = {word.probe_id: word for word in results if word.entry is not None}
         if why or not known:
             lost = not why and not self._near.virtual
             return PreflightOutcome(
                 probes=probes, why=why or "the node let no scout out", lost=lost
             )
         backends = unique(word.entry.reply.src for word in known.values() if word.entry)
-        if len(known) < len(told):
+        if len(known) < len(results):
             why = "the node let only some of the scouts out"
         following = tuple(
             _after(probe, known.get(preflight_id_of(probe.probe_id))) for probe in probes
@@ -140,11 +140,11 @@ class PreflightProbes:
 
 def without_unprobed_pods(prediction: Prediction, run: Recording) -> Prediction:
     """Without the complaint that pods were not looked at to which no probe was sent."""
-    words = [w for w in run.replies if isinstance(w, PreflightResult) and w.entry is not None]
-    chosen = {word.entry.reply.src for word in words if word.entry is not None}
-    idle = [end for end in run.resolution.endpoints if words and end.address not in chosen]
+    results = [w for w in run.replies if isinstance(w, PreflightResult) and w.entry is not None]
+    chosen = {word.entry.reply.src for word in results if word.entry is not None}
+    idle = [end for end in run.resolution.endpoints if results and end.address not in chosen]
     spared = {missing_pod_netns(end.node, end.pod) for end in idle}
-    missing = tuple(one for one in prediction.missing if one not in spared)
+    missing = tuple(text for text in prediction.missing if text not in spared)
     return msgspec.structs.replace(prediction, missing=missing)
 
 

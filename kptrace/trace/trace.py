@@ -76,7 +76,7 @@ def trace_and_report(
         )
         if beyond is not None:
             beyond.done()
-    told = Recording(
+    recording = Recording(
         request=question,
         source=source,
         resolution=resolution,
@@ -85,20 +85,22 @@ def trace_and_report(
         replies=crew.words(),
         unavailable=tuple(crew.absent),
     )
-    made = _reported(told, crew.texts())  # which asks for the rules that it reaches
-    told = msgspec.structs.replace(told, replies=crew.words())
-    changed = () if _is_unremarkable(made) else _changed(crew, ground, told, documents)
+    trace = _reported(recording, crew.texts())  # which asks for the rules that it reaches
+    recording = msgspec.structs.replace(recording, replies=crew.words())
+    changed = () if _is_unremarkable(trace) else _changed(crew, ground, recording, documents)
     if changed:
-        told = msgspec.structs.replace(told, unavailable=(*told.unavailable, *changed))
-        made = report(told)
-    return told, made
+        recording = msgspec.structs.replace(
+            recording, unavailable=(*recording.unavailable, *changed)
+        )
+        trace = report(recording)
+    return recording, trace
 
 
-def _is_unremarkable(made: Trace) -> bool:
+def _is_unremarkable(trace: Trace) -> bool:
     """It came where it was foreseen to come, so nothing hangs on what else changed."""
-    agreement = made.evidence.prediction_match
+    agreement = trace.evidence.prediction_match
     parted = agreement is not None and agreement.diverged_at
-    return made.outcome is Outcome.DELIVERED and not made.findings and not parted
+    return trace.outcome is Outcome.DELIVERED and not trace.findings and not parted
 
 
 def _changed(
@@ -110,14 +112,14 @@ def _changed(
     service, node = run.resolution.service, run.source.netns.node
     rules = tuple[EvidenceSource, ...]()
     try:
-        found = crew.changed_rules().items()
-        rules = tuple(rules_changed(place, parts) for place, parts in found)
+        changed_rules = crew.changed_rules().items()
+        rules = tuple(rules_changed(place, parts) for place, parts in changed_rules)
         if service is None or documents.told_by is not None or not ground.forget():
             return rules
         now = read_cluster_state(ground.api())
     except KptraceError:
         return rules  # an agent or the API is gone; what was seen before counts no less
-    behind = (told.endpoints.get(service.key, ()) for told in (documents, now))
+    behind = (cluster_state.endpoints.get(service.key, ()) for cluster_state in (documents, now))
     return (*rules, *endpoints_changed(node, service.key, *behind))
 
 
@@ -139,13 +141,17 @@ def _reported(run: Recording, texts: Mapping[Netns, Mapping[str, str]]) -> Trace
         from kptrace.diagnose.api_only.diagnose import diagnose_from_api  # few need it
 
         return diagnose_from_api(run, documents)
-    made = diagnose(run, probe_evidence(run, documents, snapshots, prediction))
-    return msgspec.structs.replace(made, networks=registry.detected_networks(snapshots, texts))
+    trace = diagnose(run, probe_evidence(run, documents, snapshots, prediction))
+    return msgspec.structs.replace(trace, networks=registry.detected_networks(snapshots, texts))
 
 
-def _api_not_asked(run: Recording, told: NonApiSource) -> EvidenceSource:
+def _api_not_asked(run: Recording, non_api_source: NonApiSource) -> EvidenceSource:
     """Where the rules name the endpoints, no rule can be seen to be stale."""
     node = run.source.netns.node
     return EvidenceSource(
-        name="the API", node=node, unavailable=told.why, remedy=told.remedy, manifest=told.manifest
+        name="the API",
+        node=node,
+        unavailable=non_api_source.why,
+        remedy=non_api_source.remedy,
+        manifest=non_api_source.manifest,
     )

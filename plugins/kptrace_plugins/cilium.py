@@ -43,27 +43,27 @@ def wants() -> tuple[str, ...]:
 
 def detect(node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
     devices = signs.links(node, "cilium_host", "cilium_net")
-    found, table = _frontends(files)
-    if len(devices) < 2 and not found:
+    frontends, table = _frontends(files)
+    if len(devices) < 2 and not frontends:
         return None
     others = service_tables(node.ruleset)
-    if found is None and others:
-        found = ()  # kube-proxy translates, so it is no matter that the maps could not be read
+    if frontends is None and others:
+        frontends = ()  # kube-proxy translates, so it is no matter that the maps could not be read
     tunnel, mode = next(
         ((device, mode) for device, mode in TUNNELS if node.link(device)), ("", "native routing")
     )
     seen = [signs.named(devices)] if devices else []
-    seen += [f"{len(found)} frontends in {table}"] if found else []
+    seen += [f"{len(frontends)} frontends in {table}"] if frontends else []
     return DetectedCni(
         name=f"Cilium ({mode})",
         sure=1.0,
         signal=", ".join(seen),
-        proxy="" if others and not found else "cilium",
-        limits=(*LIMITS, *([UNREAD] if found is None else [])),
+        proxy="" if others and not frontends else "cilium",
+        limits=(*LIMITS, *([UNREAD] if frontends is None else [])),
         programs=BpfDatapath(
             owner="Cilium",
             table=table,
-            frontends=found,
+            frontends=frontends,
             taken=("cilium_host", "cilium_net"),
             silent=PODS,
             tunnel=tunnel,

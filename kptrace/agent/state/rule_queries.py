@@ -87,14 +87,14 @@ class RuleReader:
             self._nft.close()
 
     def _text(self, file: str) -> str | ReadError:
-        wanted = parse_query(file)
-        reader = _READERS.get((wanted.backend, wanted.kind)) if wanted else None
-        if wanted is None or reader is None:
+        rule_query = parse_query(file)
+        reader = _READERS.get((rule_query.backend, rule_query.kind)) if rule_query else None
+        if rule_query is None or reader is None:
             return ReadError("this agent does not know such a file")
         try:
-            read = partial(reader, self, wanted)
+            read = partial(reader, self, rule_query)
             return _json(
-                self._retry_on_generation_change(read) if wanted.backend in _OF_NFT else read()
+                self._retry_on_generation_change(read) if rule_query.backend in _OF_NFT else read()
             )
         except ReadError as why:
             return why
@@ -108,9 +108,9 @@ class RuleReader:
         the kernel leave rules out, or tell them twice.
         """
         for _ in range(_TRIES):
-            told = read()
-            if told["generation"] == _NO_NFT or told["generation"] == self.nft.generation():
-                return told
+            answer = read()
+            if answer["generation"] == _NO_NFT or answer["generation"] == self.nft.generation():
+                return answer
         raise ReadError("the rules change faster than they can be read", "look again")
 
     @property
@@ -119,111 +119,119 @@ class RuleReader:
             self._nft = self._inside(lambda: Nftables(self._inside, self._ahead))
         return self._nft
 
-    def blob(self, wanted: RuleQuery) -> XtTable | None:
-        asked = (wanted.family, wanted.table)
+    def blob(self, rule_query: RuleQuery) -> XtTable | None:
+        asked = (rule_query.family, rule_query.table)
         if asked not in self._legacy:
-            family = cast(Literal["ip", "ip6"], wanted.family)
-            self._legacy[asked] = self._inside(lambda: getsockopt.table(family, wanted.table))
+            family = cast(Literal["ip", "ip6"], rule_query.family)
+            self._legacy[asked] = self._inside(lambda: getsockopt.table(family, rule_query.table))
         return self._legacy[asked]
 
     # --- all --------------------------------------------------------------------------------------
 
     def tables(self, _: RuleQuery) -> Tree:
         self._legacy.clear()
-        told: Tree = {"byteorder": sys.byteorder, **self._inside(_names)}
+        answer: Tree = {"byteorder": sys.byteorder, **self._inside(_names)}
         try:
-            told["generation"] = self.nft.generation()
-            told["tables"] = self.nft.tables()
-            told["base chains"] = self.nft.base_chains()
+            answer["generation"] = self.nft.generation()
+            answer["tables"] = self.nft.tables()
+            answer["base chains"] = self.nft.base_chains()
         except OSError as error:
             if error.errno not in (errno.EPROTONOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP):
                 raise
-            told |= {"generation": _NO_NFT, "tables": [], "base chains": []}  # a kernel without it
-        return told
+            answer |= {
+                "generation": _NO_NFT,
+                "tables": [],
+                "base chains": [],
+            }  # a kernel without it
+        return answer
 
     # --- nf_tables --------------------------------------------------------------------------------
 
     def generation(self, _: RuleQuery) -> Tree:
         return {"generation": self.nft.generation()}
 
-    def nft_names(self, wanted: RuleQuery) -> Tree:
-        names = self.nft.chain_names if wanted.kind == "chains" else self.nft.set_names
+    def nft_names(self, rule_query: RuleQuery) -> Tree:
+        names = self.nft.chain_names if rule_query.kind == "chains" else self.nft.set_names
         generation = self.nft.generation()
-        return {"generation": generation, "names": names(wanted.family, wanted.table)}
+        return {"generation": generation, "names": names(rule_query.family, rule_query.table)}
 
-    def nft_chain(self, wanted: RuleQuery) -> Tree:
-        where = wanted.family, wanted.table, wanted.name
+    def nft_chain(self, rule_query: RuleQuery) -> Tree:
+        where = rule_query.family, rule_query.table, rule_query.name
         generation = self.nft.generation()
         chain = self.nft.chain(*where)
         if chain is None:
             return {"generation": generation, "chain": None}
         rules = self.nft.rules(*where)
-        told: Tree = {"generation": generation, "chain": chain, "count": len(rules)}
-        chosen = _chosen(wanted, rules, len(rules) <= FEW)
+        answer: Tree = {"generation": generation, "chain": chain, "count": len(rules)}
+        chosen = _chosen(rule_query, rules, len(rules) <= FEW)
         if chosen is not None:
-            told["rules"] = list(self.nft.told(chosen))
-            told["sets"] = self.nft.sets_of(wanted.family, wanted.table, told["rules"])
-        return told
+            answer["rules"] = list(self.nft.told(chosen))
+            answer["sets"] = self.nft.sets_of(rule_query.family, rule_query.table, answer["rules"])
+        return answer
 
-    def nft_set(self, wanted: RuleQuery) -> Tree:
-        where = wanted.family, wanted.table, wanted.name
+    def nft_set(self, rule_query: RuleQuery) -> Tree:
+        where = rule_query.family, rule_query.table, rule_query.name
         generation = self.nft.generation()
-        told: Tree = {"generation": generation, "set": self.nft.set(*where)}
-        if told["set"] is None:
-            return told
-        if wanted.part == "key":
-            told["elements"] = decoded(self.nft.element(*where, bytes.fromhex(wanted.argument)))
-        elif wanted.part == "containing":
-            told["elements"] = decoded(self.nft.holding(*where, wanted.argument.encode()))
-        elif wanted.part == "key-pattern":
-            like = KeyPrefilter(wanted.argument)
-            found = filter(like.may_hold, self.nft.holding(*where, like.holding))
-            told["elements"] = decoded([*found, *self.nft.catchall(*where)])
-        elif wanted.part == "all":
-            told["elements"] = decoded(self.nft.elements(*where))
+        answer: Tree = {"generation": generation, "set": self.nft.set(*where)}
+        if answer["set"] is None:
+            return answer
+        if rule_query.part == "key":
+            answer["elements"] = decoded(
+                self.nft.element(*where, bytes.fromhex(rule_query.argument))
+            )
+        elif rule_query.part == "containing":
+            answer["elements"] = decoded(self.nft.holding(*where, rule_query.argument.encode()))
+        elif rule_query.part == "key-pattern":
+            like = KeyPrefilter(rule_query.argument)
+            chunks = filter(like.may_hold, self.nft.holding(*where, like.holding))
+            answer["elements"] = decoded([*chunks, *self.nft.catchall(*where)])
+        elif rule_query.part == "all":
+            answer["elements"] = decoded(self.nft.elements(*where))
         else:
             first = list(islice(self.nft.elements(*where), FEW + 1))
             if len(first) <= FEW:
-                told["elements"] = decoded(first)
-        return told
+                answer["elements"] = decoded(first)
+        return answer
 
     # --- legacy tables ----------------------------------------------------------------------------
 
-    def legacy_table(self, wanted: RuleQuery) -> Tree:
-        blob = self.blob(wanted)
+    def legacy_table(self, rule_query: RuleQuery) -> Tree:
+        blob = self.blob(rule_query)
         return {"chains": blob.kernel_chains() if blob else []}
 
-    def legacy_names(self, wanted: RuleQuery) -> Tree:
-        blob = self.blob(wanted)
+    def legacy_names(self, rule_query: RuleQuery) -> Tree:
+        blob = self.blob(rule_query)
         kernels = [chain["name"] for chain in blob.kernel_chains()] if blob else []
         return {"names": kernels + (blob.names() if blob else [])}
 
-    def legacy_chain(self, wanted: RuleQuery) -> Tree:
-        blob = self.blob(wanted)
-        if blob is None or not blob.has(wanted.name):
+    def legacy_chain(self, rule_query: RuleQuery) -> Tree:
+        blob = self.blob(rule_query)
+        if blob is None or not blob.has(rule_query.name):
             return {"chain": None}
-        count = blob.count(wanted.name)
-        told: Tree = {"chain": {"name": wanted.name}, "count": count}
-        if wanted.part == "by-destination":
-            told["rules"] = blob.rules(wanted.name, destination=ip_address(wanted.argument).packed)
-        elif wanted.part == "containing":
-            told["rules"] = blob.rules(wanted.name, text=wanted.argument.encode())
-        elif wanted.part == "number":
-            told["rules"] = blob.rules(wanted.name, only_number=int(wanted.argument))
-        elif wanted.part == "all" or count <= FEW:
-            told["rules"] = blob.rules(wanted.name)
-        return told
+        count = blob.count(rule_query.name)
+        answer: Tree = {"chain": {"name": rule_query.name}, "count": count}
+        if rule_query.part == "by-destination":
+            answer["rules"] = blob.rules(
+                rule_query.name, destination=ip_address(rule_query.argument).packed
+            )
+        elif rule_query.part == "containing":
+            answer["rules"] = blob.rules(rule_query.name, text=rule_query.argument.encode())
+        elif rule_query.part == "number":
+            answer["rules"] = blob.rules(rule_query.name, only_number=int(rule_query.argument))
+        elif rule_query.part == "all" or count <= FEW:
+            answer["rules"] = blob.rules(rule_query.name)
+        return answer
 
     # --- ipsets -----------------------------------------------------------------------------------
 
     def ipset_names(self, _: RuleQuery) -> Tree:
         return {"names": self._inside(ipset.names)}
 
-    def ipset_number(self, wanted: RuleQuery) -> Tree:
-        return {"name": self._inside(lambda: ipset.name(int(wanted.name)))}
+    def ipset_number(self, rule_query: RuleQuery) -> Tree:
+        return {"name": self._inside(lambda: ipset.name(int(rule_query.name)))}
 
-    def ipset(self, wanted: RuleQuery) -> Tree:
-        return {"set": self._inside(lambda: ipset.described(wanted.name))}
+    def ipset(self, rule_query: RuleQuery) -> Tree:
+        return {"set": self._inside(lambda: ipset.described(rule_query.name))}
 
 
 def _names() -> Tree:
@@ -233,31 +241,33 @@ def _names() -> Tree:
     }
 
 
-def _chosen(wanted: RuleQuery, rules: list[bytes], few: bool) -> Iterable[tuple[int, bytes]] | None:
+def _chosen(
+    rule_query: RuleQuery, rules: list[bytes], few: bool
+) -> Iterable[tuple[int, bytes]] | None:
     """The rules that are asked for, by their numbers; None where only their count is."""
     numbered = enumerate(rules, start=1)
-    if wanted.part == "by-destination":
-        toward = DestinationPrefilter(wanted.argument)
+    if rule_query.part == "by-destination":
+        toward = DestinationPrefilter(rule_query.argument)
         return ((number, rule) for number, rule in numbered if not toward.elsewhere(rule))
-    if wanted.part == "containing":
-        said = wanted.argument.encode()
+    if rule_query.part == "containing":
+        said = rule_query.argument.encode()
         return ((number, rule) for number, rule in numbered if said in rule)
-    if wanted.part == "number":
-        place = int(wanted.argument)
+    if rule_query.part == "number":
+        place = int(rule_query.argument)
         return ((number, rule) for number, rule in numbered if number == place)
-    return numbered if wanted.part == "all" or few else None
+    return numbered if rule_query.part == "all" or few else None
 
 
 _LISTS = ("rules", "elements", "names", "tables", "base chains", "chains")
 
 
-def _json(told: Mapping[str, Any]) -> str:
+def _json(answer: Mapping[str, Any]) -> str:
     """One thing a line, so that two runs can be compared by eye."""
     parts = []
-    for key, value in told.items():
+    for key, value in answer.items():
         shown = json.dumps(value, ensure_ascii=False)
         if key in _LISTS and value:
-            lines = ",\n  ".join(json.dumps(each, ensure_ascii=False) for each in value)
+            lines = ",\n  ".join(json.dumps(item, ensure_ascii=False) for item in value)
             shown = f"[\n  {lines}\n ]"
         parts.append(f" {json.dumps(key)}: {shown}")
     return "{\n" + ",\n".join(parts) + "\n}\n"

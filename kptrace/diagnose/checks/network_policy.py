@@ -18,17 +18,17 @@ from kptrace.rules.policy_chains import is_policy_chain
 
 
 def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
-    found = case.ended_by
-    if found is not None:
-        passage, met = found
-        refs = [one.ref for one in passage.rules]
+    denying = case.ended_by
+    if denying is not None:
+        passage, met = denying
+        refs = [rule.ref for rule in passage.rules]
         if passage.outer or not refs or not is_policy_chain(met.ref.chain):
             return
         flow = passage.packet.innermost.flow if passage.packet else None
         ruleset = _ruleset(case, passage.place)
-        one = denied(passage.place, refs, flow, ruleset, case.documents)
-        if one is not None:
-            yield _finding(case, one, rule_hit(passage, met))
+        denied_flow = denied(passage.place, refs, flow, ruleset, case.documents)
+        if denied_flow is not None:
+            yield _finding(case, denied_flow, rule_hit(passage, met))
         return
     branch = case.branch
     if branch is None or branch.cause != CAUSE or next_predicted(case) is not None:
@@ -36,9 +36,9 @@ def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
     place = branch.steps[-1].netns
     if case.last is None or case.last.netns != place:
         return
-    one = predicted_denials(branch, _ruleset(case, place), case.documents)
-    if one is not None:
-        yield _finding(case, one, one.rule)
+    denied_flow = predicted_denials(branch, _ruleset(case, place), case.documents)
+    if denied_flow is not None:
+        yield _finding(case, denied_flow, denied_flow.rule)
 
 
 def _ruleset(case: ProbeEvidence, place: Netns) -> Ruleset | None:
@@ -46,15 +46,15 @@ def _ruleset(case: ProbeEvidence, place: Netns) -> Ruleset | None:
     return snapshot.ruleset if snapshot else None
 
 
-def _finding(case: ProbeEvidence, one: DeniedFlow, proof: str) -> Finding:
+def _finding(case: ProbeEvidence, denied: DeniedFlow, proof: str) -> Finding:
     drop = case.dropped_for("NETFILTER_DROP")
     reports = [drop_report(case, drop)] if drop is not None else []
     return Finding(
         cause=CAUSE,
         severity="error",
-        node=one.place.node,
-        object=one.object,
-        summary=one.summary,
-        evidence=(proof, *one.evidence, *last_seen(case), *reports),
-        remedy=tuple(one.remedy),
+        node=denied.place.node,
+        object=denied.object,
+        summary=denied.summary,
+        evidence=(proof, *denied.evidence, *last_seen(case), *reports),
+        remedy=tuple(denied.remedy),
     )

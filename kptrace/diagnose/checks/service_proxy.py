@@ -27,9 +27,9 @@ def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
     if not case.is_service:
         yield from _no_such_port(case)
         return
-    told = _nobody_rule(case)
-    if told is not None:
-        yield _nobody(case, *told)
+    rejecting = _nobody_rule(case)
+    if rejecting is not None:
+        yield _nobody(case, *rejecting)
     elif case.backend is None:
         yield from _untranslated(case)
     else:
@@ -67,13 +67,13 @@ def _no_such_port(case: ProbeEvidence) -> Iterator[Finding]:
 
 def _nobody_rule(case: ProbeEvidence) -> tuple[ChainTraversal, MatchedRuleEvent] | None:
     """The rule that ended the probe, if it is one that kube-proxy writes for want of endpoints."""
-    found = case.ended_by
-    if found is None:
+    rejecting = case.ended_by
+    if rejecting is None:
         return None
-    passage, _ = found
+    passage, _ = rejecting
     texts = " ".join(f"{met.ref.chain} {met.ref.text}" for met in passage.rules)
     marks = (*NO_ENDPOINTS, *NO_LOCAL_ENDPOINTS)
-    return found if any(mark in texts for mark in marks) else None
+    return rejecting if any(mark in texts for mark in marks) else None
 
 
 def _nobody(case: ProbeEvidence, passage: ChainTraversal, met: MatchedRuleEvent) -> Finding:
@@ -116,13 +116,13 @@ def nobody_words(case: ProbeEvidence) -> Iterator[str]:
     yield endpoints_words(case)
     service, documents = case.resolution.service, case.documents
     if service is not None and documents.told_by is None:
-        told = ApiFacts(
+        api_facts = ApiFacts(
             source=case.source,
             resolution=case.resolution,
             documents=documents,
             matched=tuple(selected(service, documents)),
         )
-        yield from () if told.usable else why_nobody(told, service)
+        yield from () if api_facts.usable else why_nobody(api_facts, service)
 
 
 def _selector(case: ProbeEvidence) -> str:
@@ -212,14 +212,14 @@ def _stale(case: ProbeEvidence) -> Iterator[Finding]:
     if any((e.address, e.port) == backend for e in _known(case)):
         return
     rewrites = [(p, p.nat_rule(*DNAT)) for p in case.passages]
-    found = next(((p, told[0]) for p, told in rewrites if told), None)
+    nat = next(((p, nat_event[0]) for p, nat_event in rewrites if nat_event), None)
     program = _program(case)
-    node = found[0].place.node if found else case.node if program else proxy_node(case)
-    culprit = found[1].ref if found else program
+    node = nat[0].place.node if nat else case.node if program else proxy_node(case)
+    culprit = nat[1].ref if nat else program
     address = end(*backend)
     evidence = []
     if culprit:
-        source = "rule trace" if found else "the map"
+        source = "rule trace" if nat else "the map"
         evidence.append(f"{source} on {node}: {rule_name(culprit)}: {culprit.text}")
     if case.entry is not None:
         evidence.append(entry_words(case.entry))
