@@ -62,7 +62,7 @@ def looked_up(id: int, door: NetnsHandle) -> tuple[NetnsHandle, tuple[FileConten
     except OSError as error:
         why = f"the pod's cgroup may have programs of its own at connect(): {error.strerror}"
         content = FileContent(
-            id=id, netns=door.netns, file=CGROUP_UNAVAILABLE, unavailable=why, remedy=RIGHTS
+            id=id, netns=door.netns, file=CGROUP_UNAVAILABLE, unavailable=why, hint=RIGHTS
         )
         return door, (content,)
 

@@ -179,7 +179,7 @@ class AgentServer:
             if not door.ns_path:
                 why = f"no process of pod {door.netns.pod} was found on {door.netns.node}"
                 why = door.closed or why
-                self._say(_closed(request, door.netns, why, door.remedy))
+                self._say(_closed(request, door, why))
                 continue
             if door.pod_uid:
                 from kptrace.agent.cgroup import looked_up
@@ -192,11 +192,11 @@ class AgentServer:
                 run_in_netns(door.ns_path, _noop)
             except PermissionError as error:
                 why = f"not permitted to enter the network namespace ({error.strerror})"
-                self._say(_closed(request, door.netns, why, self._rights or AS_ROOT))
+                self._say(_closed(request, door, why, self._rights or AS_ROOT))
             except (FileNotFoundError, ProcessLookupError):
                 if door.netns.pod:
                     why = f"pod {door.netns.pod} has ended since it was looked up"
-                    self._say(_closed(request, door.netns, why, "trace once more"))
+                    self._say(_closed(request, door, why, "trace once more"))
                     continue
                 raise RequestError(
                     f"{door.ns_path}: no such namespace file (for {door.netns.name})",
@@ -338,9 +338,14 @@ class AgentServer:
         self._say(Done(id=request.id))
 
 
-def _closed(request: OpenNamespaces, place: Netns, why: str, remedy: str) -> FileContent:
+def _closed(request: OpenNamespaces, handle: NetnsHandle, why: str, hint: str = "") -> FileContent:
     return FileContent(
-        id=request.id, netns=place, file=NETNS_UNAVAILABLE, unavailable=why, remedy=remedy
+        id=request.id,
+        netns=handle.netns,
+        file=NETNS_UNAVAILABLE,
+        unavailable=why,
+        hint=hint or handle.hint,
+        manifest=handle.manifest,
     )
 
 

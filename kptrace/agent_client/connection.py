@@ -38,7 +38,7 @@ _REASON = 3.0  # seconds; longer than the API takes to tell what became of a pod
 
 class AgentConnection(ABC):
     start_seconds = 10.0
-    remedy = "this is a bug: please report the message"
+    hint = "this is a bug: please report the message"
     rights = ""  # how it could have more
 
     def __init__(self, node: str, doors: tuple[NetnsHandle, ...]) -> None:
@@ -122,7 +122,7 @@ class AgentConnection(ABC):
             return self._over
         last_line = next((line for line in reversed(self.last_words) if line), "")
         text = last_line or self._over or "it said nothing"
-        return AgentError(f"the agent on {self.node} died: {text}", self.remedy)
+        return AgentError(f"the agent on {self.node} died: {text}", self.hint)
 
     # --- what the transport hears -------------------------------------------------------------
 

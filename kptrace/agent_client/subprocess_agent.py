@@ -18,7 +18,7 @@ _LEAVE = 10.0  # seconds; it ends programs and disarms, on a node that may be bu
 class SubprocessAgent(AgentConnection):
     """``with LocalAgent("node-a", doors) as agent: ...``"""
 
-    remedy = "run as root; if it is, this is a bug: please report the message"
+    hint = "run as root; if it is, this is a bug: please report the message"
 
     def __enter__(self) -> SubprocessAgent:
         try:

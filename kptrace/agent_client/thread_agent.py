@@ -26,7 +26,7 @@ _LEAVE = 10.0  # seconds; it ends the programs that it runs
 class ThreadAgent(AgentConnection):
     """``with OwnAgent("node-a", doors) as agent: ...``"""
 
-    remedy = "run as root; if it is, this is a bug: please report the message"
+    hint = "run as root; if it is, this is a bug: please report the message"
 
     def __init__(
         self, node: str, doors: tuple[NetnsHandle, ...], ahead: Prefetcher | None = None

@@ -87,7 +87,11 @@ def check(state: StateSource, names: Iterable[str], say: Say) -> CheckReport:
         except KptraceError as error:
             absent.append(
                 EvidenceSource(
-                    name="agent", node=name, unavailable=error.message, remedy=error.hint
+                    name="agent",
+                    node=name,
+                    unavailable=error.message,
+                    hint=error.hint,
+                    manifest=error.manifest,
                 )
             )
     wrong = [name for name in looks if has_errors(looks[name].behind)]

@@ -12,7 +12,7 @@ from kptrace.cli.console import print_report, progress
 from kptrace.cli.environment import BundleOption, LabOptions, OfflineOption, site
 from kptrace.cli.kubectl_flags import ClusterOptions
 from kptrace.cli.output import BasicOutputOptions, plain
-from kptrace.model.errors import Inconclusive, NotFoundError, ObservationError, UsageError
+from kptrace.model.errors import EXIT_INCONCLUSIVE, NotFoundError, ObservationError, UsageError
 from kptrace.model.suggestions import suggestion
 
 if TYPE_CHECKING:
@@ -44,12 +44,16 @@ def check(
 
         report = look_at(there, _chosen(there.nodes, node or []), progress())
     if not report.nodes and report.unavailable:
-        raise ObservationError(report.unavailable[0].unavailable, report.unavailable[0].hint)
+        raise ObservationError(
+            report.unavailable[0].unavailable,
+            report.unavailable[0].hint,
+            report.unavailable[0].manifest,
+        )
     from kptrace.render.check import checkup
 
     print_report(plain(report, look, checkup))
     wrong = any(finding.severity == "error" for finding in report.findings)
-    raise typer.Exit(1 if wrong else Inconclusive.exit_code if report.unavailable else 0)
+    raise typer.Exit(1 if wrong else EXIT_INCONCLUSIVE if report.unavailable else 0)
 
 
 def _state(

@@ -70,10 +70,11 @@ def print_report(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def print_error(message: str, hint: str) -> None:
+def print_error(message: str, hint: str, manifest: str = "") -> None:
+    """Print an error, what to do about it, and the objects to apply for that."""
     from kptrace.render.sanitize import clean
 
     wipe()
     # every line but the first is indented, so that no text can look like a message of ours
-    lines = [*message.splitlines(), *hint.splitlines()]
+    lines = [*message.splitlines(), *hint.splitlines(), *manifest.splitlines()]
     sys.stderr.write("kptrace: " + "\n  ".join(map(clean, lines)) + "\n")

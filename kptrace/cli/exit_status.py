@@ -23,7 +23,7 @@ def run_with_exit_code(run: Callable[[], int]) -> int:
     try:
         return run()
     except KptraceError as error:
-        print_error(error.message, error.hint)
+        print_error(error.message, error.hint, error.manifest)
         return error.exit_code
     except KeyboardInterrupt:
         print_error("interrupted; nothing was left behind", "")

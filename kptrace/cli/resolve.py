@@ -12,7 +12,7 @@ from kptrace.cli.console import print_report, progress
 from kptrace.cli.environment import LabOptions, OfflineOption, ground, namespace
 from kptrace.cli.kubectl_flags import ClusterOptions
 from kptrace.cli.output import BasicOutputOptions, plain
-from kptrace.model.errors import Inconclusive, UsageError
+from kptrace.model.errors import EXIT_INCONCLUSIVE, UsageError
 
 
 def resolve(
@@ -64,4 +64,4 @@ def resolve(
 
     print_report(plain(report, look, resolved))
     wrong = any(finding.severity == "error" for finding in report.findings)
-    raise typer.Exit(1 if wrong else Inconclusive.exit_code if report.unavailable else 0)
+    raise typer.Exit(1 if wrong else EXIT_INCONCLUSIVE if report.unavailable else 0)

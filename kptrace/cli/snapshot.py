@@ -11,7 +11,7 @@ import typer
 from kptrace.cli.console import print_report, progress
 from kptrace.cli.environment import LabOptions, OfflineOption, site
 from kptrace.cli.kubectl_flags import ClusterOptions
-from kptrace.model.errors import Inconclusive, NotFoundError, ObservationError
+from kptrace.model.errors import EXIT_INCONCLUSIVE, NotFoundError, ObservationError
 from kptrace.model.suggestions import suggestion
 from kptrace.rules.live.queries import TABLES
 
@@ -60,7 +60,7 @@ def snapshot(
         collected_state = collect(there.ground, nodes, progress())
     absent = [layer for layer in collected_state.missing if layer.name == "agent"]
     if len(absent) == len(nodes):
-        raise ObservationError(absent[0].unavailable, absent[0].hint)
+        raise ObservationError(absent[0].unavailable, absent[0].hint, absent[0].manifest)
     keep(
         path,
         collected_state,
@@ -68,7 +68,7 @@ def snapshot(
     )
     print_report(_words(path, collected_state, len(nodes) - len(absent)))
     whole = not any(layer.name in ("agent", TABLES) for layer in collected_state.missing)
-    raise typer.Exit(0 if whole else Inconclusive.exit_code)
+    raise typer.Exit(0 if whole else EXIT_INCONCLUSIVE)
 
 
 def _chosen(known: tuple[str, ...], requested: list[str]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ def rules_changed(place: Netns, parts: Sequence[RuleQuery]) -> EvidenceSource:
         node=place.node,
         unavailable=f"the rules of {whose} changed while this ran ({named}); "
         "those that the probe met may be older or newer than those told here",
-        remedy="trace once more",
+        hint="trace once more",
     )
 
 
@@ -39,7 +39,7 @@ def endpoints_changed(
             name=CHANGE,
             node=node,
             unavailable=f"the endpoints of {service} changed while this ran ({_some(texts)})",
-            remedy="trace once more",
+            hint="trace once more",
         ),
     )
 

@@ -46,14 +46,14 @@ def layers(run: Recording) -> tuple[EvidenceSource, ...]:
             reports=counts[node, name],
             lost=lost[node, name],
             unavailable=_why(unarmed, node, name) or _unseen(name, node in hosts, shut.get(node)),
-            remedy=next((u.remedy for u in _of(unarmed, node, name)), ""),
+            hint=next((u.hint for u in _of(unarmed, node, name)), ""),
         )
         for node in nodes
         for name in NAMES
     ]
     sources += [
         EvidenceSource(
-            name="cgroup", node=fact.netns.node, unavailable=fact.unavailable, remedy=fact.remedy
+            name="cgroup", node=fact.netns.node, unavailable=fact.unavailable, hint=fact.hint
         )
         for fact in facts
         if fact.file == CGROUP_UNAVAILABLE and fact.netns == run.source.netns

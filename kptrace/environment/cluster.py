@@ -198,7 +198,9 @@ class ClusterEnvironment:
         self._say(f"no pod of ours may be made: adding a container to pod {source.pod}")
         closed = f"only pod {source.pod} itself was looked into: {why.in_one_line}"
         doors = (
-            NetnsHandle(netns=Netns(node=node), closed=closed, remedy=why.hint),
+            NetnsHandle(
+                netns=Netns(node=node), closed=closed, hint=why.hint, manifest=why.manifest
+            ),
             NetnsHandle(netns=source, ns_path="/proc/self/ns/net", resolv_conf="/etc/resolv.conf"),
         )
         guest = EphemeralAgentContainer(self._client, self._terms, self.run, source.pod)
@@ -243,5 +245,5 @@ def _both_forbidden(
     """No pod of ours and no container in the sender's: both reasons, and the first one's remedy."""
     text = "not allowed to patch pods/ephemeralcontainers" if is_rbac_denial(error) else error.brief
     return PermissionDeniedError(
-        f"{why.message}\nand no container in pod {pod} instead ({text})", why.hint
+        f"{why.message}\nand no container in pod {pod} instead ({text})", why.hint, why.manifest
     )

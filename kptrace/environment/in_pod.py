@@ -90,7 +90,12 @@ class InPod(LocalNode):
         pod = Netns(node=node, pod=f"{self._pod.namespace}/{self._pod.name}")
         why = f"{OWN_ONLY}, and no agent could be started: {self._refusal.in_one_line}"
         doors = (
-            NetnsHandle(netns=Netns(node=node), closed=why, remedy=self._refusal.hint),
+            NetnsHandle(
+                netns=Netns(node=node),
+                closed=why,
+                hint=self._refusal.hint,
+                manifest=self._refusal.manifest,
+            ),
             NetnsHandle(netns=pod, ns_path="/proc/self/ns/net", resolv_conf=str(RESOLV_CONF)),
         )
         agent = self._open.enter_context(SubprocessAgent(node, doors))
@@ -111,8 +116,8 @@ def _alone(pod: PodIdentity, refusal: ObservationError) -> dict[str, str]:
     told_by = {
         "by": "DNS alone",
         "why": f"not asked: {refusal.in_one_line}",
-        "remedy": refusal.advice[0],
-        "manifest": refusal.advice[1],
+        "hint": refusal.hint,
+        "manifest": refusal.manifest,
     }
     return {
         "pods.json": json.dumps({"kind": "List", "items": pods}),

@@ -46,7 +46,7 @@ def own_documents(snapshot: Snapshot, target: Target, pods: Iterable[Pod]) -> di
     told_by = {
         "by": f"the rules of {snapshot.netns.node} itself",
         "why": "not asked: Services and endpoints are as the node's own rules have them",
-        "remedy": "leave out --offline, or compare by hand: kubectl get endpointslices",
+        "hint": "leave out --offline, or compare by hand: kubectl get endpointslices",
     }
     return {**texts, PARTIAL: json.dumps(sorted(lists)), TOLD_BY: json.dumps(told_by)}
 

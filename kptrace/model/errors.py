@@ -1,32 +1,39 @@
-"""What can go wrong, by who is to blame; each says what, where and what to do.
+"""The errors that end a command, with the exit code of each.
 
     KptraceError
-    ├── Usage            2  the command line cannot mean anything
-    ├── CannotLook       3  it could not be looked at
-    │   ├── NoCluster       no API server, no kubeconfig, no lab
-    │   ├── NotFound        no such Service, pod, port, node, namespace
-    │   ├── Forbidden       not allowed: names the permission or capability
-    │   ├── Unsupported     this kernel or machine cannot do it
-    │   ├── AgentFailed     an agent died, answered nonsense or not in time
-    │   └── BadDump         a file that cannot be read as what it says it is
-    └── Inconclusive     4  looked, and it stays open
+    ├── UsageError                2  the command line is wrong
+    └── ObservationError          3  the state could not be observed
+        ├── ClusterUnreachableError   no API server, no kubeconfig, no lab
+        ├── NotFoundError             no such Service, pod, port, node, namespace
+        ├── PermissionDeniedError     a permission or capability is missing; the hint names it
+        ├── UnsupportedError          this kernel or machine lacks a feature
+        ├── AgentError                an agent died, sent nonsense or did not answer in time
+        └── ParseError                a file is not what its name says
 
-Only ``cli/app.py`` turns them into text and an exit code. Texts may hold hostile names: the
-renderer strips control characters, so messages may quote freely.
+Only ``cli`` turns them into text and an exit code. Messages may quote hostile names: the renderer
+strips control characters.
 """
 
 from __future__ import annotations
 
+EXIT_INCONCLUSIVE = 4  # the run came to its end, but the answer stays open
+
 
 class KptraceError(Exception):
-    """message: what happened, one sentence. hint: what the user can do about it."""
+    """An error with what to do about it.
+
+    message: what happened, one sentence; what it lists stands on lines of its own below
+    hint: what the user can do about it, one line
+    manifest: the objects that the hint says to apply, as YAML
+    """
 
     exit_code = 3
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", manifest: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.manifest = manifest
 
     @property
     def brief(self) -> str:
@@ -34,54 +41,50 @@ class KptraceError(Exception):
         return self.message.partition("\n")[0].rstrip(":.")
 
     @property
-    def advice(self) -> tuple[str, str]:
-        """The hint, and the manifest that it wants to be applied (the lines below its first)."""
-        first, _, manifest = self.hint.partition("\n")
-        return first, manifest
-
-    @property
     def in_one_line(self) -> str:
+        """The message with the lines that it lists behind it, separated by commas."""
         first, *listed = self.message.splitlines() or [""]
         return " ".join((first, ", ".join(line.strip() for line in listed))).strip()
 
 
 class UsageError(KptraceError):
+    """The command line, or a value in it, cannot be understood."""
+
     exit_code = 2
 
 
 class ObservationError(KptraceError):
-    exit_code = 3
+    """The cluster, node or file could not be observed."""
 
 
 class ClusterUnreachableError(ObservationError):
-    pass
+    """No API server answers, or there is no kubeconfig or lab."""
 
 
 class NotFoundError(ObservationError):
-    pass
+    """The Service, pod, port, node or namespace does not exist."""
 
 
 class PermissionDeniedError(ObservationError):
-    pass
+    """A permission or a capability is missing."""
 
 
 class UnsupportedError(ObservationError):
-    pass
+    """This kernel or machine lacks a feature."""
 
 
 class AgentError(ObservationError):
-    pass
+    """An agent died, sent nonsense or did not answer in time."""
 
 
 class ParseError(ObservationError):
-    """source: file name as given; line: 1-based, 0 for the file as a whole; text: what is wrong."""
+    """A file does not hold what its name says.
+
+    source: the file's name as given; line: 1-based, 0 for the file as a whole
+    """
 
     def __init__(self, source: str, line: int, text: str, hint: str = "") -> None:
-        where = f"{source}:{line}" if line else source
-        super().__init__(f"{where}: {text}", hint)
+        location = f"{source}:{line}" if line else source
+        super().__init__(f"{location}: {text}", hint)
         self.source = source
         self.line = line
-
-
-class Inconclusive(KptraceError):
-    exit_code = 4

@@ -71,13 +71,8 @@ class EvidenceSource(Value):
     reports: int = 0
     lost: int = 0
     unavailable: str = ""
-    remedy: str = ""
+    hint: str = ""
     manifest: str = ""
-
-    @property
-    def hint(self) -> str:
-        """As an error has it: the manifest below the remedy."""
-        return "\n".join(filter(None, (self.remedy, self.manifest)))
 
 
 class BackendShare(Value):

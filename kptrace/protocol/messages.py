@@ -48,15 +48,19 @@ from kptrace.model import (
 
 
 class NetnsHandle(Value):
-    """The way into a netns: a namespace file (``/run/netns/x``, ``/proc/1/ns/net``).
+    """The way into a netns.
 
+    ns_path: the namespace file (``/run/netns/x``, ``/proc/1/ns/net``)
     pod_uid: where only this is known, the agent looks for a process of the pod
-    (agent/netns_lookup.py), which has the namespace, the resolv.conf and the cgroup. held_path: the
-    namespace file as another process has to name it, once the agent holds ``ns_path`` open closed:
-    why there is no way in, where that is known before; ``remedy``: what would open it resolv_conf:
-    the file that its resolver reads; empty: none known. bpffs: where BPF maps are pinned; cgroup:
-    the directory (version 2) that its programs run in, for sockets are made there that the programs
-    on it should meet; empty: the agent's own
+        (agent/netns_lookup.py), which has the namespace, the resolv.conf and the cgroup
+    held_path: the namespace file as another process has to name it, once the agent holds
+        ``ns_path`` open
+    closed: why there is no way in, where that is known before
+    hint, manifest: what would open it, and the objects to apply for that
+    resolv_conf: the file that its resolver reads; empty: not known
+    bpffs: where BPF maps are pinned
+    cgroup: the directory (version 2) in which sockets are made, so that they meet the programs
+        attached to it; empty: the agent's own
     """
 
     netns: Netns
@@ -64,7 +68,8 @@ class NetnsHandle(Value):
     pod_uid: str = ""
     held_path: str = ""
     closed: str = ""
-    remedy: str = ""
+    hint: str = ""
+    manifest: str = ""
     resolv_conf: str = ""
     bpffs: str = "/sys/fs/bpf"
     cgroup: str = ""
@@ -175,8 +180,8 @@ Request = (
 class FileContent(Value, tag="file-content"):
     """One file of a namespace, text as the bundle has it.
 
-    unavailable: why it could not be read, and
-    ``remedy`` what would let it be.
+    unavailable: why it could not be read; empty: it was
+    hint, manifest: what would let it be read, and the objects to apply for that
     """
 
     id: int
@@ -184,7 +189,8 @@ class FileContent(Value, tag="file-content"):
     file: str
     text: str = ""
     unavailable: str = ""
-    remedy: str = ""
+    hint: str = ""
+    manifest: str = ""
 
 
 NETNS_UNAVAILABLE = "netns"  # the file of a Fact that tells of a place that there is no way into
@@ -209,7 +215,7 @@ class SourceUnavailable(Value):
     netns: Netns
     source: str
     reason: str
-    remedy: str = ""
+    hint: str = ""
 
 
 class CaptureStarted(Value, tag="capture-started"):

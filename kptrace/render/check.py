@@ -43,7 +43,7 @@ def _heading(page: TextLayout, report: CheckReport) -> None:
         page.line(
             span("not looked at: ", "unsure"),
             span(layer.unavailable),
-            span(f" ({layer.remedy})" if layer.remedy else ""),
+            span(f" ({layer.hint})" if layer.hint else ""),
             label=[span(f"  {layer.node}  ")],
         )
 

@@ -120,7 +120,7 @@ def layers(page: TextLayout, sources: Iterable[EvidenceSource], with_missing: bo
             hang=2,
         )
     for source in changes if with_missing else ():
-        what = f"{source.unavailable}. To be sure: {source.remedy}"
+        what = f"{source.unavailable}. To be sure: {source.hint}"
         page.line(span("Unsure: ", "unsure"), span(what), hang=2)
     manifests(page, known)
 
@@ -160,7 +160,7 @@ def _cause(layer: EvidenceSource) -> str:
     """``not asked: REFUSAL`` and ``no agent could be started: REFUSAL`` have one cause; so have
     all that a capability would give.
     """
-    if layer.remedy.startswith("grant CAP_"):
+    if layer.hint.startswith("grant CAP_"):
         place = PLACE.search(layer.unavailable)
         return f"not permitted{place[0] if place else ''}"
     return layer.unavailable.partition(": ")[2] or layer.unavailable
@@ -187,7 +187,7 @@ def _where(gap: Iterable[EvidenceSource]) -> str:
 
 
 def _remedy(gap: Iterable[EvidenceSource]) -> str:
-    groups = dict.fromkeys(layer.remedy for layer in gap if layer.remedy)
+    groups = dict.fromkeys(layer.hint for layer in gap if layer.hint)
     if len(groups) > 1 and all(remedy.startswith("grant CAP_") for remedy in groups):
         *most, last = dict.fromkeys(CAPABILITY.findall(" ".join(groups)))
         ways = {remedy.partition(": ")[2] for remedy in groups}  # how an agent gets them

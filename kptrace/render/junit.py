@@ -60,7 +60,7 @@ def _case(result: Result, repeated: bool) -> ElementTree.Element:
 
 def _told(result: Result) -> str:
     if result.error is not None:
-        return f"{result.error.message}\n{result.error.hint}".strip()
+        return result.error.text
     assert result.trace is not None
     return text(result.trace)
 

@@ -56,7 +56,7 @@ def _cells(result: Result) -> list[str]:
 def _whole(result: Result) -> str:
     if result.trace is None:
         assert result.error is not None
-        report = f"{result.error.message}\n{result.error.hint}"
+        report = result.error.text
     else:
         report = text(result.trace)
     report = "\n".join(clean(line) for line in report.rstrip().split("\n"))

@@ -161,8 +161,8 @@ def _dns(page: TextLayout, report: ResolveReport, wide: bool) -> None:
     if report.dns_skipped_reason:
         page.line(span(f"not asked: {report.dns_skipped_reason}"), label=_label("DNS"))
         for layer in report.unavailable:
-            if layer.remedy:
-                page.line(span(f"To have it: {layer.remedy}"), indent=LABEL + 1)
+            if layer.hint:
+                page.line(span(f"To have it: {layer.hint}"), indent=LABEL + 1)
         manifests(page, report.unavailable)
         return
     page.line(

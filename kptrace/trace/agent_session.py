@@ -137,7 +137,9 @@ class AgentSession:
         for reply in agent.log:
             if _is_closed(reply, place):
                 where = place.name if place.pod else f"node {place.node}"
-                raise PermissionDeniedError(f"{where}: {reply.unavailable}", reply.remedy)
+                raise PermissionDeniedError(
+                    f"{where}: {reply.unavailable}", reply.hint, reply.manifest
+                )
         return agent
 
     def can_inspect_node(self, node: str) -> bool:
@@ -184,7 +186,9 @@ class AgentSession:
         closed = [reply for reply in agent.log if _is_closed(reply, place)] if agent else []
         for content in closed:
             layer = _absent(
-                place.name, place.node, PermissionDeniedError(content.unavailable, content.remedy)
+                place.name,
+                place.node,
+                PermissionDeniedError(content.unavailable, content.hint, content.manifest),
             )
             if layer not in self.absent:
                 self.absent.append(layer)
@@ -228,7 +232,7 @@ class AgentSession:
                 and (reply.netns, reply.file) == requested
             ):
                 raise PermissionDeniedError(
-                    f"the rules of node {node}: {reply.unavailable}", reply.remedy
+                    f"the rules of node {node}: {reply.unavailable}", reply.hint, reply.manifest
                 )
 
     def texts(self) -> dict[Netns, Mapping[str, str]]:
@@ -361,9 +365,8 @@ def _rules(files: Iterable[str]) -> list[str]:
 
 
 def _absent(name: str, node: str, why: KptraceError) -> EvidenceSource:
-    remedy, manifest = why.advice
     return EvidenceSource(
-        name=name, node=node, unavailable=why.in_one_line, remedy=remedy, manifest=manifest
+        name=name, node=node, unavailable=why.in_one_line, hint=why.hint, manifest=why.manifest
     )
 
 

@@ -152,6 +152,6 @@ def _api_not_asked(run: Recording, non_api_source: NonApiSource) -> EvidenceSour
         name="the API",
         node=node,
         unavailable=non_api_source.why,
-        remedy=non_api_source.remedy,
+        hint=non_api_source.hint,
         manifest=non_api_source.manifest,
     )

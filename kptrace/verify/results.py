@@ -39,6 +39,12 @@ class ErrorInfo(Value):
     kind: str
     message: str
     hint: str = ""
+    manifest: str = ""
+
+    @property
+    def text(self) -> str:
+        """The message, the hint and the manifest, each on lines of their own."""
+        return "\n".join(filter(None, (self.message, self.hint, self.manifest)))
 
 
 class Result(Value):
@@ -71,10 +77,10 @@ def seen(expectation: Expectation, trace: Trace, saved: str = "") -> Result:
 
 
 def unseen(expectation: Expectation, error: KptraceError) -> Result:
-    trouble = ErrorInfo(kind=type(error).__name__, message=error.message, hint=error.hint)
-    # looked, and it stays open: as a trace that says so
-    status: Status = "inconclusive" if error.exit_code == 4 else "error"
-    return Result(expectation=expectation, status=status, error=trouble)
+    trouble = ErrorInfo(
+        kind=type(error).__name__, message=error.message, hint=error.hint, manifest=error.manifest
+    )
+    return Result(expectation=expectation, status="error", error=trouble)
 
 
 def untried(expectation: Expectation, why: str) -> Result:

@@ -99,4 +99,4 @@ def test_one_that_may_not_be_entered_is_told(
     same, (told,) = looked_up(7, door)
     assert (same, told.id, told.file) == (door, 7, CGROUP_UNAVAILABLE)
     assert told.unavailable.endswith(f"at connect(): {error.strerror}")
-    assert "CAP_SYS_ADMIN" in told.remedy
+    assert "CAP_SYS_ADMIN" in told.hint

@@ -138,7 +138,7 @@ def test_a_node_without_an_agent_takes_no_other_with_it() -> None:
     made = taken(Node("a", {TABLES: index()}), nodes=("a", "b"))
     assert "a/iptables-nft-save.txt" in made.files
     (absent,) = (one for one in made.missing if one.name == "agent")
-    assert (absent.node, absent.unavailable, absent.remedy) == ("b", "no agent on b", "try again")
+    assert (absent.node, absent.unavailable, absent.hint) == ("b", "no agent on b", "try again")
 
 
 def test_what_came_before_an_agent_died_is_kept() -> None:

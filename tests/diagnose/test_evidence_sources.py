@@ -46,7 +46,7 @@ def test_it_lacks_for_the_reason_that_shut_the_node() -> None:
 
 def test_the_senders_own_cgroup_could_not_be_entered() -> None:
     told = FileContent(
-        id=1, netns=POD, file=CGROUP_UNAVAILABLE, unavailable="not permitted", remedy="more rights"
+        id=1, netns=POD, file=CGROUP_UNAVAILABLE, unavailable="not permitted", hint="more rights"
     )
     other = FileContent(
         id=1, netns=Netns(node="node-a", pod="shop/web"), file=CGROUP_UNAVAILABLE, unavailable="no"
@@ -54,5 +54,5 @@ def test_the_senders_own_cgroup_could_not_be_entered() -> None:
     made = run(FileContent(id=1, netns=POD, file="links"), told, other)
     (found,) = (layer for layer in layers(made) if layer.name == "cgroup")
     assert found == EvidenceSource(
-        name="cgroup", node="node-a", unavailable="not permitted", remedy="more rights"
+        name="cgroup", node="node-a", unavailable="not permitted", hint="more rights"
     )

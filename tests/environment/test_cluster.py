@@ -118,7 +118,7 @@ def test_pod_security_refuses_both(shop: Any, client: Client) -> None:
     layer = traced(client).evidence.sources[0]
     assert layer.unavailable.startswith("Pod Security of namespace shop refuses the agent's pod")
     assert "refuses a container in pod shop/client" in layer.unavailable
-    assert "kubectl label namespace shop" in layer.remedy
+    assert "kubectl label namespace shop" in layer.hint
     assert layer.manifest == ""
 
 
@@ -189,7 +189,7 @@ def test_what_may_not_be_read_is_told(reader: Any, client: Client) -> None:
     layers = {layer.name: layer for layer in traced(client).evidence.sources}
     told = layers["NetworkPolicies of namespace shop"]
     assert (told.unavailable, told.node) == ("not allowed to read them", "")
-    assert "kptrace-read" in told.remedy
+    assert "kptrace-read" in told.hint
 
 
 def test_kube_proxys_pods_of_these_nodes_alone(shop: Any, client: Client) -> None:

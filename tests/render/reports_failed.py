@@ -238,7 +238,7 @@ def inconclusive() -> Trace:
             name=name,
             node="node-b",
             unavailable=why,
-            remedy="kubectl apply -f rbac.yaml, or run kptrace on node-b itself",
+            hint="kubectl apply -f rbac.yaml, or run kptrace on node-b itself",
         )
         for name in ("capture", "rules")
     )

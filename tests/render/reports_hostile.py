@@ -98,7 +98,7 @@ def hostile() -> Trace:
         ),
         evidence=Evidence(
             sources=(
-                EvidenceSource(name=HOSTILE, node=HOSTILE, unavailable=HOSTILE, remedy=HOSTILE),
+                EvidenceSource(name=HOSTILE, node=HOSTILE, unavailable=HOSTILE, hint=HOSTILE),
                 EvidenceSource(name="capture", node=LONG_NODE, lost=7),
             ),
             prediction_match=PredictionMatch(predicted=4, seen=2, diverged_at=HOSTILE),

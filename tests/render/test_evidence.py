@@ -63,8 +63,8 @@ def test_watched_and_lost() -> None:
 def test_a_layer_that_is_missing_on_one_node_only_watched_on_the_other() -> None:
     known = (
         layer("drops", "node-a"),
-        layer("drops", "node-b", unavailable="no tracefs.", remedy="mount -t tracefs"),
-        layer("rules", "node-b", unavailable="no tracefs.", remedy="mount -t tracefs"),
+        layer("drops", "node-b", unavailable="no tracefs.", hint="mount -t tracefs"),
+        layer("rules", "node-b", unavailable="no tracefs.", hint="mount -t tracefs"),
     )
     assert shown(lambda page: evidence.layers(page, known, with_missing=True)) == (
         "Watched by: drop reasons. Nothing lost.\n"
@@ -82,16 +82,16 @@ def test_one_cause_is_told_once() -> None:
             "capture",
             "node-a",
             unavailable="without CAP_NET_ADMIN nothing can be marked (in shop/client)",
-            remedy="grant CAP_NET_ADMIN and CAP_NET_RAW",
+            hint="grant CAP_NET_ADMIN and CAP_NET_RAW",
         ),
         layer(
             "drops",
             "node-a",
             unavailable="bpf: Operation not permitted (in shop/client)",
-            remedy="grant CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN",
+            hint="grant CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN",
         ),
         layer("conntrack", "node-a", unavailable=f"no agent could be started: {refusal}"),
-        layer("the API", "node-a", unavailable=f"not asked: {refusal}", remedy="apply this"),
+        layer("the API", "node-a", unavailable=f"not asked: {refusal}", hint="apply this"),
     )
     assert evidence.missing(known) == [
         (
@@ -104,8 +104,8 @@ def test_one_cause_is_told_once() -> None:
 
 def test_what_is_alone_is_told_in_full() -> None:
     known = (
-        layer("capture", "node-a", unavailable="bpf: no.", remedy="grant CAP_BPF"),
-        layer("capture", "node-b", unavailable="bpf: no.", remedy="grant CAP_BPF"),
+        layer("capture", "node-a", unavailable="bpf: no.", hint="grant CAP_BPF"),
+        layer("capture", "node-b", unavailable="bpf: no.", hint="grant CAP_BPF"),
         layer("host", "node-c", unavailable="no way in: shut"),
     )
     assert evidence.missing(known) == [

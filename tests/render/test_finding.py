@@ -73,7 +73,7 @@ def test_the_first_error_is_the_reason_and_the_others_come_after(
 
 def test_what_is_open(samples: dict[str, Trace]) -> None:
     layers = (
-        EvidenceSource(name="drops", node="node-a", unavailable="no tracefs", remedy="mount it"),
+        EvidenceSource(name="drops", node="node-a", unavailable="no tracefs", hint="mount it"),
         EvidenceSource(name="capture", node="node-a", lost=3),
     )
     text = shown(

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import msgspec
 
 from kptrace.model import Outcome, Target, Trace, TraceRequest
-from kptrace.model.errors import Inconclusive, NotFoundError
+from kptrace.model.errors import NotFoundError
 from kptrace.render.junit import junit as junit_of
 from kptrace.verify.results import Expectation, Result, seen, unseen
 
@@ -93,14 +93,6 @@ def test_an_error() -> None:
     assert error.text == "no Service \\x07\ndid you mean web?"
     assert found.get("classname") == r"kptrace.shop.\x1bweb"
     assert found.get("name") == r"svc/\x1bweb (shop) from a chosen source"
-
-
-def test_what_stays_open_without_a_trace_is_skipped(samples: dict[str, Trace]) -> None:
-    asked = result(samples["refused"]).expectation
-    found = case(junit_of([unseen(asked, Inconclusive("the node left"))], {}))
-    skipped = found.find("skipped")
-    assert skipped is not None
-    assert skipped.get("message") == "the node left"
 
 
 def test_where_it_was_stands_first(samples: dict[str, Trace]) -> None:

@@ -34,7 +34,8 @@ class Agent:
                 netns=place,
                 file=NETNS_UNAVAILABLE,
                 unavailable="not permitted",
-                remedy="more rights\nkind: A",
+                hint="more rights",
+                manifest="kind: A",
             )
             for place in closed
         ]
@@ -74,7 +75,7 @@ def test_a_sender_that_can_send() -> None:
             name="host",
             node="a",
             unavailable="not permitted",
-            remedy="more rights",
+            hint="more rights",
             manifest="kind: A",
         )
     ]
@@ -104,15 +105,13 @@ def test_who_is_not_there_is_asked_for_once() -> None:
     assert crew.reachable_netns((NODE, POD)) == ()
     assert ground.asked == 1
     missing = "one is missing: this, that"
-    assert crew.absent == [
-        EvidenceSource(name="agent", node="a", unavailable=missing, remedy="hint")
-    ]
+    assert crew.absent == [EvidenceSource(name="agent", node="a", unavailable=missing, hint="hint")]
 
 
 def test_a_node_that_may_not_be_entered_cannot_be_looked_at() -> None:
     crew = AgentSession(Ground(Agent(NODE)))
     assert not crew.can_inspect_node("a")
-    assert crew.absent[0].hint == "more rights\nkind: A"
+    assert (crew.absent[0].hint, crew.absent[0].manifest) == ("more rights", "kind: A")
     assert AgentSession(Ground(Agent(POD))).can_inspect_node("a")
     with pytest.raises(PermissionDeniedError, match="node a: not permitted"):
         crew.require_netns(NODE)

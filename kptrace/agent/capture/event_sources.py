@@ -106,9 +106,7 @@ class CaptureSession:
     def _refuse(self, place: Netns, layer: str, why: str, remedy: str) -> None:
         if remedy.startswith("grant ") and self._rights:
             remedy = f"{remedy}: {self._rights}"
-        self._unarmed.append(
-            SourceUnavailable(netns=place, source=layer, reason=why, remedy=remedy)
-        )
+        self._unarmed.append(SourceUnavailable(netns=place, source=layer, reason=why, hint=remedy))
 
     def _arm_capture(self, door: NetnsHandle) -> None:
         tcp = any(probe.flow.protocol == "tcp" for probe in self._request.probes)

@@ -45,11 +45,11 @@ _FAMILIES: tuple[Literal["ip", "ip6"], ...] = ("ip", "ip6")
 
 
 class ReadError(Exception):
-    """Why a fact could not be had; ``remedy``: what would let it be."""
+    """Why a fact could not be had; ``hint``: what would let it be."""
 
-    def __init__(self, why: str, remedy: str = "") -> None:
+    def __init__(self, why: str, hint: str = "") -> None:
         super().__init__(why)
-        self.remedy = remedy
+        self.hint = hint
 
 
 class RuleReader:
@@ -77,7 +77,7 @@ class RuleReader:
         for file, text in self.read(files).items():
             if isinstance(text, ReadError):
                 yield FileContent(
-                    id=id, netns=place, file=file, unavailable=str(text), remedy=text.remedy
+                    id=id, netns=place, file=file, unavailable=str(text), hint=text.hint
                 )
             else:
                 yield FileContent(id=id, netns=place, file=file, text=text)

@@ -76,7 +76,7 @@ def _unread(documents: ClusterState) -> Iterator[EvidenceSource]:
             name=read_failure.what,
             node="",
             unavailable=read_failure.why,
-            remedy=read_failure.remedy,
+            hint=read_failure.hint,
         )
 
 

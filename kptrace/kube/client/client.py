@@ -85,7 +85,7 @@ class Client:
             return ExecStream(self._access.configuration, url, self._headers(), self._seconds)
         except ClusterUnreachableError as error:
             raise ClusterUnreachableError(
-                f"the API server {self.server} {error.message}", error.hint
+                f"the API server {self.server} {error.message}", error.hint, error.manifest
             ) from None
 
     # --- inside -------------------------------------------------------------------------------

@@ -109,7 +109,8 @@ def lacking(
     text = yaml.safe_dump(manifest, sort_keys=False, default_flow_style=None)
     return PermissionDeniedError(
         f"{who} {'are' if who == 'you' else 'is'} not allowed to:{listed}",
-        f"`kubectl apply -f -` with what stands below, by who may grant it\n{text.rstrip()}",
+        "ask an administrator to `kubectl apply -f -` the objects below",
+        text.rstrip(),
     )
 
 

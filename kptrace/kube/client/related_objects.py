@@ -66,7 +66,7 @@ def related_objects(client: Client, known: ClusterState) -> dict[str, str]:
 
 def _unread(what: str, error: ObservationError) -> ReadFailure:
     if is_rbac_denial(error):
-        return ReadFailure(what=what, why="not allowed to read them", remedy=ROLE)
+        return ReadFailure(what=what, why="not allowed to read them", hint=ROLE)
     return ReadFailure(what=what, why=error.in_one_line)
 
 

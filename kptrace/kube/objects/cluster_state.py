@@ -49,7 +49,7 @@ class NonApiSource(Value):
 
     by: str
     why: str = ""
-    remedy: str = ""
+    hint: str = ""
     manifest: str = ""
 
 
@@ -58,7 +58,7 @@ class ReadFailure(Value):
 
     what: str
     why: str
-    remedy: str = ""
+    hint: str = ""
 
 
 class ClusterState(Value):

@@ -78,7 +78,7 @@ class Shop:
             api={**texts, **self.more},
             unavailable=(
                 EvidenceSource(
-                    name=AGENT, node="a", unavailable=WHY, remedy="ask", manifest="kind: Role"
+                    name=AGENT, node="a", unavailable=WHY, hint="ask", manifest="kind: Role"
                 ),
             ),
         )
@@ -134,7 +134,7 @@ def test_every_source_of_evidence_is_missing_for_the_agents_reason(shop: Shop) -
     layers = shop.traced().evidence.sources
     names = ["state", "capture", "rules", "drops", "conntrack", "dns"]
     assert [layer.name for layer in layers] == names
-    assert {(one.node, one.unavailable, one.remedy, one.manifest) for one in layers} == {
+    assert {(one.node, one.unavailable, one.hint, one.manifest) for one in layers} == {
         ("a", WHY, "ask", "kind: Role")
     }
 
@@ -301,12 +301,12 @@ def test_policies_that_let_it_through_are_named(shop: Shop) -> None:
 
 
 def test_policies_that_may_not_be_read_are_missing(shop: Shop) -> None:
-    unread = [{"what": "NetworkPolicies of namespace shop", "why": "not allowed", "remedy": "ask"}]
+    unread = [{"what": "NetworkPolicies of namespace shop", "why": "not allowed", "hint": "ask"}]
     shop.more = {"networkpolicies.json": policies(), UNREAD: json.dumps(unread)}
     made = shop.traced()
     assert "NetworkPolicy" not in known(made)
     assert made.evidence.sources[-1] == EvidenceSource(
-        name="NetworkPolicies of namespace shop", node="", unavailable="not allowed", remedy="ask"
+        name="NetworkPolicies of namespace shop", node="", unavailable="not allowed", hint="ask"
     )
 
 

@@ -47,7 +47,7 @@ def test_all_that_is_missing_is_said_with_the_role(api: Any, client: Client) -> 
     for words in ("list pods in namespace shop", "create pods/exec", "list nodes\n", "delete pods"):
         assert words in error.message + "\n"
     assert error.message.startswith("jane is not allowed to:")
-    granted = yaml.safe_load(error.advice[1])["items"]
+    granted = yaml.safe_load(error.manifest)["items"]
     kinds = ["ClusterRole", "Role", "ClusterRoleBinding", "RoleBinding"]
     assert [one["kind"] for one in granted] == kinds
     assert granted[-1]["subjects"][0]["name"] == "jane"

@@ -161,7 +161,7 @@ def the_layers_are_honest(made: Trace) -> None:
             assert not layer.unavailable
         if name == "rules":
             assert "no nftables" in layer.unavailable
-            assert "--trace-rule" in layer.remedy
+            assert "--trace-rule" in layer.hint
         if name == "drops":
             assert "btf" in layer.unavailable.lower()
     assert {"capture", "rules", "drops", "conntrack"} <= {name for name, _ in layers}
