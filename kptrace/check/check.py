@@ -39,11 +39,11 @@ from kptrace.model import (
     Target,
 )
 from kptrace.model.errors import KptraceError
-from kptrace.plugins.registry import detect_network, with_bpf_datapath
+from kptrace.plugins.registry import detect_network, read_netns
 from kptrace.rules.kubeproxy.expected_endpoints import why_not_programmed
 from kptrace.rules.kubeproxy.services_in_rules import services_of
 from kptrace.simulate.snapshot.proxy_mode import proxy_of
-from kptrace.simulate.snapshot.snapshot import Snapshot, read_snapshot
+from kptrace.simulate.snapshot.snapshot import Snapshot
 
 MOST_SERVICES = 500  # of each node; explaining one takes some milliseconds
 ALIKE = 3  # more Services with the same fault are told together
@@ -124,7 +124,7 @@ def check(state: StateSource, names: Iterable[str], say: Say) -> CheckReport:
 def _looked_at(name: str, state: StateSource, documents: ClusterState, say: Say) -> NodeCheck:
     for _ in range(LOOKS):
         files = state.node(name)
-        snapshot = _snapshot(name, files)
+        snapshot = read_netns(Netns(node=name), files)
         own = (*health(snapshot, files), *conflicting_proxies(name, snapshot.ruleset))
         behind = tuple(_behind(snapshot, documents, say))
         steady = not behind or not state.rules_changed_while_reading(name)
@@ -145,11 +145,6 @@ def _sorted(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(
         once, key=lambda finding: (ORDER.index(finding.severity), finding.node, finding.cause)
     )
-
-
-def _snapshot(name: str, files: Mapping[str, str]) -> Snapshot:
-    read = read_snapshot(Netns(node=name), files)
-    return with_bpf_datapath(read, files) if read.links else read
 
 
 def _node(snapshot: Snapshot, files: Mapping[str, str], documents: ClusterState) -> NodeReport:

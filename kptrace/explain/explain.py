@@ -38,11 +38,12 @@ from kptrace.model import (
     Target,
 )
 from kptrace.model.errors import KptraceError, NotFoundError
+from kptrace.plugins.registry import read_netns
 from kptrace.rules.kubeproxy.expected_endpoints import Family, why_not_programmed
 from kptrace.rules.kubeproxy.services_in_rules import services_of
 from kptrace.rules.kubeproxy.session_affinity import WithoutAffinity
 from kptrace.simulate.snapshot.proxy_mode import proxy_of
-from kptrace.simulate.snapshot.snapshot import Snapshot, read_snapshot
+from kptrace.simulate.snapshot.snapshot import Snapshot
 
 FAMILIES: tuple[Family, ...] = ("ip", "ip6")
 
@@ -93,11 +94,7 @@ def _explain_once(
     chosen, documents = _documents(target, source, node, state)
     for _ in range(LOOKS):
         files = state.node(chosen)
-        snapshot = read_snapshot(Netns(node=chosen), files)
-        if snapshot.links:  # programs hang on devices
-            from kptrace.plugins.registry import with_bpf_datapath
-
-            snapshot = with_bpf_datapath(snapshot, files)
+        snapshot = read_netns(Netns(node=chosen), files)
         explanation = explain(target, source, chosen, documents, snapshot, state.nodes)
         if not state.rules_changed_while_reading(chosen):
             return explanation

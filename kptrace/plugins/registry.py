@@ -22,7 +22,7 @@ from kptrace.model import DetectedNetwork, Netns, Value
 from kptrace.plugins import discovery
 from kptrace.simulate.bpf.programs import BpfDatapath
 from kptrace.simulate.snapshot.proxy_mode import proxy_of
-from kptrace.simulate.snapshot.snapshot import Snapshot
+from kptrace.simulate.snapshot.snapshot import Snapshot, read_snapshot
 
 GROUP = "kptrace.cni"
 
@@ -107,12 +107,19 @@ def detect_network(
     return DetectionResult(best=best, failed=tuple(failed))
 
 
-def with_bpf_datapath(node: Snapshot, files: Mapping[str, str]) -> Snapshot:
-    """The snapshot, with what the recognised one's programs do there."""
-    best = detect_network(node, files).best
+def read_netns(netns: Netns, files: Mapping[str, str]) -> Snapshot:
+    """Read the snapshot of a namespace, with the BPF datapath that a plugin recognises on a node.
+
+    netns: the namespace; plugins are asked for a node's own only
+    files: name in the bundle -> text
+    """
+    snapshot = read_snapshot(netns, files)
+    if netns.pod or not snapshot.links:  # programs hang on devices
+        return snapshot
+    best = detect_network(snapshot, files).best
     if best is None or best.programs is None:
-        return node
-    return msgspec.structs.replace(node, programs=best.programs)
+        return snapshot
+    return msgspec.structs.replace(snapshot, programs=best.programs)
 
 
 def detected_networks(

@@ -9,9 +9,9 @@ from ipaddress import ip_address, ip_network
 
 from kptrace.kube.objects.cluster_state import ClusterState
 from kptrace.model import Flow, Netns, Packet, Prediction, Resolution, Source
-from kptrace.plugins.registry import with_bpf_datapath
+from kptrace.plugins.registry import read_netns
 from kptrace.simulate.predict import predict
-from kptrace.simulate.snapshot.snapshot import Snapshot, read_snapshot
+from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace.simulate.topology import Topology
 from kptrace.trace.agent_session import AgentSession, unique
 
@@ -124,9 +124,4 @@ def _world(documents: ClusterState, snapshots: Mapping[Netns, Snapshot]) -> Topo
 
 def snapshots_of(texts: Mapping[Netns, Mapping[str, str]]) -> dict[Netns, Snapshot]:
     """A node's with what its programs do, where a plugin knows them."""
-    return {place: _snapshot(place, files) for place, files in texts.items()}
-
-
-def _snapshot(place: Netns, files: Mapping[str, str]) -> Snapshot:
-    read = read_snapshot(place, files)
-    return read if place.pod else with_bpf_datapath(read, files)
+    return {netns: read_netns(netns, files) for netns, files in texts.items()}
