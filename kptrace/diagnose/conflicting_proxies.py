@@ -18,9 +18,9 @@ _PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
 
 
 def conflicting_proxies(node: str, ruleset: Ruleset) -> Iterator[Finding]:
-    service_tables = service_tables(ruleset)
+    candidates = service_tables(ruleset)
     for family in ("ip", "ip6"):
-        tables = [table for table in service_tables if table.family == family]
+        tables = [table for table in candidates if table.family == family]
         if len(tables) < 2:
             continue
         names = [_name(table) for table in tables]
