@@ -357,8 +357,9 @@ ICMP_WORDS = {
 def icmp_words(packet: Packet) -> str:
     """``ICMP port unreachable``; numbers where the pair has no common name."""
     assert packet.icmp is not None
-    family = 6 if packet.flow.ipv6 else 4
-    name = ICMP_WORDS[family].get(packet.icmp, f"type {packet.icmp[0]} code {packet.icmp[1]}")
+    name = ICMP_WORDS[packet.flow.family.version].get(
+        packet.icmp, f"type {packet.icmp[0]} code {packet.icmp[1]}"
+    )
     return f"ICMP {name}"
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from kptrace.model import Finding, Flow
+from kptrace.model.family import Family
 from kptrace.simulate.ip.bridge import netfilter_off
 from kptrace.simulate.ip.routing import RouteQuery, lookup
 from kptrace.simulate.snapshot.network import Link
@@ -37,19 +38,15 @@ def health(snapshot: Snapshot, files: Mapping[str, str]) -> Iterator[Finding]:
         snapshot,
     )
     yield from _counted(node, files.get(STATS, ""))
-    for family in (4, 6):
+    for family in Family:
         entries = [
-            neighbour for neighbour in snapshot.neighbours if _counts(neighbour.address, family)
+            neighbour for neighbour in snapshot.neighbours if Family.of(neighbour.address) is family
         ]
         learned = sum(not entry.permanent for entry in entries)  # the others are not counted
-        name = f"net.ipv{family}.neigh.default.gc_thresh3"
+        name = f"net.ipv{family.version}.neigh.default.gc_thresh3"
         yield from _filling(node, "neighbour-table-full", "neighbours", learned, name, snapshot)
     for link in snapshot.links:
         yield from _tunnel_mtu(node, snapshot, link)
-
-
-def _counts(address: str, family: int) -> bool:
-    return (":" in address) == (family == 6)
 
 
 # --- bridges --------------------------------------------------------------------------------------
@@ -59,8 +56,13 @@ def _bridged(node: str, snapshot: Snapshot) -> Iterator[Finding]:
     """Bridges to which pods hang: only there answers can pass conntrack by."""
     for bridge in snapshot.links:
         ports = [port for port in snapshot.ports(bridge.name) if port.kind == "veth"]
-        off = netfilter_off(snapshot, bridge, 4)
-        if bridge.kind != "bridge" or not ports or not off or not snapshot.on(bridge.name, 4):
+        off = netfilter_off(snapshot, bridge, Family.IPV4)
+        if (
+            bridge.kind != "bridge"
+            or not ports
+            or not off
+            or not snapshot.on(bridge.name, Family.IPV4)
+        ):
             continue
         yield Finding(
             cause="bridge-nf-off",

@@ -17,6 +17,7 @@ from itertools import islice
 from kptrace.diagnose.policy_denial import CAUSE as POLICY
 from kptrace.kube.objects.cluster_state import ClusterState
 from kptrace.model import Branch, Endpoint, Finding, Flow, Netns, Outcome, Packet, PodPath, Value
+from kptrace.model.family import Family
 from kptrace.simulate.predict import predict
 from kptrace.simulate.snapshot.network import Nexthop, Route
 from kptrace.simulate.snapshot.snapshot import Snapshot
@@ -25,7 +26,6 @@ from kptrace.simulate.topology import Topology
 MOST_NODES = 30  # a walk takes some milliseconds
 MOST_PODS = 10  # of each node, to one of each other node
 UNKNOWN_PORT = 8080
-FAMILIES = (4, 6)
 
 
 class SimulatedPath(Value):
@@ -157,7 +157,9 @@ def _other_way(way: PodPath, snapshots: Mapping[Netns, Snapshot]) -> Iterator[st
     """
     source = ip_address(way.source)
     for place, snapshot in sorted(snapshots.items()):
-        routes = snapshot.table("main", source.version) if place.node != way.source_node else ()
+        routes = (
+            snapshot.table("main", Family.of(way.source)) if place.node != way.source_node else ()
+        )
         for route in routes:
             if source in route.destination and not route.default:
                 yield f"{place.node} has a route the other way: {route.text}"
@@ -172,7 +174,7 @@ def _ends(
 ) -> Iterator[PodEndpoint]:
     for node in nodes:
         snapshot = snapshots[Netns(node=node)]
-        for family in FAMILIES:
+        for family in Family:
             named = tuple(islice(_named(documents, node, family), MOST_PODS))
             seen = dict.fromkeys(islice(_seen(snapshot, family), MOST_PODS))
             yield from named or (PodEndpoint(node=node, address=address) for address in seen)
@@ -180,7 +182,7 @@ def _ends(
             yield from _behind(snapshot)
 
 
-def _named(documents: ClusterState, node: str, family: int) -> Iterator[PodEndpoint]:
+def _named(documents: ClusterState, node: str, family: Family) -> Iterator[PodEndpoint]:
     """Ready pods first: what a pod does not yet answer is no fault of the way."""
     ports = {
         endpoint.address: endpoint.port
@@ -190,19 +192,25 @@ def _named(documents: ClusterState, node: str, family: int) -> Iterator[PodEndpo
     here = [pod for pod in documents.pods if pod.node == node and not pod.host_network]
     for pod in sorted(here, key=lambda pod: (not pod.ready, pod.key)):
         for text in pod.ips:
-            if ip_address(text).version == family:
+            if Family.of(text) is family:
                 port = ports.get(text, 0) or UNKNOWN_PORT
                 yield PodEndpoint(node=node, address=text, pod=pod.key, port=port)
 
 
-def _seen(snapshot: Snapshot, family: int) -> Iterator[str]:
+def _seen(snapshot: Snapshot, family: Family) -> Iterator[str]:
     """Pods by what the node knows of its devices: an entry on a bridge, a route to one address."""
     for entry in snapshot.neighbours:
         link = snapshot.link(entry.interface)
         own = link is not None and link.kind in ("bridge", "veth")
         outward = any(hop.interface == entry.interface for hop in _default(snapshot, family))
         held = ip_address(entry.address)
-        if own and not outward and entry.mac and held.version == family and not held.is_link_local:
+        if (
+            own
+            and not outward
+            and entry.mac
+            and Family.of(entry.address) is family
+            and not held.is_link_local
+        ):
             yield entry.address
     for route in snapshot.table("main", family):
         link = snapshot.link(route.nexthops[0].interface) if route.nexthops else None
@@ -221,14 +229,14 @@ def _supposed(snapshot: Snapshot, route: Route) -> Iterator[str]:
         )
 
 
-def _default(snapshot: Snapshot, family: int) -> tuple[Nexthop, ...]:
+def _default(snapshot: Snapshot, family: Family) -> tuple[Nexthop, ...]:
     routes = [route for route in snapshot.table("main", family) if route.default]
     return tuple(hop for route in routes for hop in route.nexthops)
 
 
 def _behind(snapshot: Snapshot) -> Iterator[PodEndpoint]:
     """An address of each range that a route leads to by another node."""
-    for family in FAMILIES:
+    for family in Family:
         for route in snapshot.table("main", family):
             if _of_another(route):
                 yield PodEndpoint(node="", address=str(route.destination[2]))

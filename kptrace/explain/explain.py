@@ -38,14 +38,13 @@ from kptrace.model import (
     Target,
 )
 from kptrace.model.errors import KptraceError, NotFoundError
+from kptrace.model.family import Family
 from kptrace.plugins.registry import read_netns
-from kptrace.rules.kubeproxy.expected_endpoints import Family, why_not_programmed
+from kptrace.rules.kubeproxy.expected_endpoints import why_not_programmed
 from kptrace.rules.kubeproxy.services_in_rules import services_of
 from kptrace.rules.kubeproxy.session_affinity import WithoutAffinity
 from kptrace.simulate.snapshot.proxy_mode import proxy_of
 from kptrace.simulate.snapshot.snapshot import Snapshot
-
-FAMILIES: tuple[Family, ...] = ("ip", "ip6")
 
 
 class StateSource(Protocol):
@@ -163,7 +162,7 @@ def explain(
     if why_not:
         findings.append(_not_proxied(service, node, why_not))
     for port in () if why_not else _ports(service, target):
-        results = {family: list(vantage.answers(port, family)) for family in FAMILIES}
+        results = {family: list(vantage.answers(port, family)) for family in Family}
         ports.append(
             ExplainedPort(
                 name=port.name,

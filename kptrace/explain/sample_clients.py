@@ -14,7 +14,8 @@ from kptrace.kube.objects.cluster_state import ClusterState
 from kptrace.model import ClientKind, Service, SourceSpec, Value
 from kptrace.model.addresses import Network, address, network
 from kptrace.model.errors import NotFoundError
-from kptrace.rules.kubeproxy.expected_endpoints import Family, in_family
+from kptrace.model.family import Family
+from kptrace.rules.kubeproxy.expected_endpoints import in_family
 from kptrace.simulate.single_node import UNKNOWN_DEVICE, IngressInterface, ingress_interface
 from kptrace.simulate.snapshot.snapshot import Snapshot
 
@@ -105,8 +106,7 @@ class SampleClients(Value):
         node = self.documents.node(self.node)
         for text in in_family(node.pod_cidrs if node else (), family):
             yield self._free(network(text))
-        version = 6 if family == "ip6" else 4
-        for route in self.snapshot.table("main", version):
+        for route in self.snapshot.table("main", family):
             link = self.snapshot.link(route.nexthops[0].interface) if route.nexthops else None
             wide = 0 < route.destination.prefixlen < route.destination.max_prefixlen
             if link and link.kind == "bridge" and wide and not route.destination.is_link_local:

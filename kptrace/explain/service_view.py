@@ -32,10 +32,10 @@ from kptrace.model import (
     Value,
     WeightedBackend,
 )
+from kptrace.model.family import Family
 from kptrace.rules.kubeproxy.chain_names import service_port_name
 from kptrace.rules.kubeproxy.expected_endpoints import (
     ExpectedEndpoints,
-    Family,
     endpoints_of,
     expected_endpoints,
     in_family,
@@ -205,8 +205,7 @@ class ServiceView:
             (client for client in self._origins.of(family) if client.sender == "outside"), None
         )
         device = outside.arrival.interface if outside and outside.arrival else ""
-        version = 6 if family == "ip6" else 4
-        held = self._snapshot.on(device, version)
+        held = self._snapshot.on(device, family)
         return tuple(
             address.address
             for address in held

@@ -21,6 +21,7 @@ from typing import Any
 from kptrace.explain.explain import explain, services_told
 from kptrace.kube.objects.cluster_state import FILES, PARTIAL, SERVICE_NAME, TOLD_BY, ClusterState
 from kptrace.model import Flow, Pod, Service, ServicePort, SourceSpec, Target
+from kptrace.model.family import Family
 from kptrace.rules.kubeproxy.services_in_rules import services_of
 from kptrace.simulate.ip.routing import RouteQuery, lookup
 from kptrace.simulate.snapshot.network import Link
@@ -156,7 +157,7 @@ def _pod(pod: Pod, node: str) -> Tree:
 def _node(snapshot: Snapshot) -> Tree:
     """Its addresses are those of the device that leads outside."""
     routes = [
-        route for family in (4, 6) for route in snapshot.table("main", family) if route.default
+        route for family in Family for route in snapshot.table("main", family) if route.default
     ]
     outside = {hop.interface for route in routes for hop in route.nexthops}
     held = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from kptrace.model.base import Value
+from kptrace.model.family import Family
 
 
 class Flow(Value):
@@ -24,7 +25,11 @@ class Flow(Value):
 
     @property
     def ipv6(self) -> bool:
-        return ":" in self.dst
+        return self.family is Family.IPV6
+
+    @property
+    def family(self) -> Family:
+        return Family.of(self.dst)
 
 
 class Tunnel(Value):

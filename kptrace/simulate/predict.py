@@ -18,6 +18,7 @@ import msgspec
 
 from kptrace.model import Branch, CauseId, Endpoint, Flow, Netns, Outcome, Packet, Prediction
 from kptrace.model.addresses import address
+from kptrace.model.family import Family
 from kptrace.simulate.bpf import socket_lb
 from kptrace.simulate.branching import (
     BRANCH_LIMIT,
@@ -197,10 +198,10 @@ def _pod_device(snapshot: Snapshot, text: str) -> Link | None:
         if port is not None and port.kind != "bridge":
             return port
     pod_address = address(text)
-    for route in snapshot.table("main", pod_address.version):
+    for route in snapshot.table("main", Family.of(text)):
         if pod_address in route.destination and route.destination.num_addresses == 1:
             return snapshot.link(route.nexthops[0].interface) if route.nexthops else None
-    for route in snapshot.table("main", pod_address.version):
+    for route in snapshot.table("main", Family.of(text)):
         if pod_address in route.destination and route.nexthops and not route.default:
             bridge_ = snapshot.link(route.nexthops[0].interface)
             ports = snapshot.ports(bridge_.name) if bridge_ and bridge_.kind == "bridge" else ()

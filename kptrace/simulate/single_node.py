@@ -18,6 +18,7 @@ import msgspec
 
 from kptrace.model import Branch, CauseId, Endpoint, Flow, Netns, Outcome, Packet, Value
 from kptrace.model.addresses import network
+from kptrace.model.family import Family
 from kptrace.simulate.bpf import socket_lb
 from kptrace.simulate.branching import BranchPoints, enumerate_branches
 from kptrace.simulate.ip import ip
@@ -32,8 +33,6 @@ from kptrace.simulate.topology import Topology
 UNKNOWN_DEVICE = "?"
 _NAMES_OF_DEVICES = ("meta iifname", "meta oifname", "meta iif", "meta oif")
 _SOURCE = ("ip saddr", "ip6 saddr")
-_DEFAULT_DESTINATIONS = {4: "0.0.0.0/0", 6: "::/0"}
-_HOST_BITS = {4: 32, 6: 128}
 
 
 class IngressInterface(Value):
@@ -101,12 +100,12 @@ def with_default_routes(snapshot: Snapshot, addresses: Iterable[str]) -> Snapsho
 
     addresses: the node's own, as the API tells them
     """
-    known = {route.destination.version for route in snapshot.routes}
-    absent = [version for version in _DEFAULT_DESTINATIONS if version not in known]
+    known = {route.family for route in snapshot.routes}
+    absent = [family for family in Family if family not in known]
     if not absent:
         return snapshot
     held = () if snapshot.addresses else tuple(map(_supposed_address, addresses))
-    routes = tuple(_supposed_route(_DEFAULT_DESTINATIONS[version]) for version in absent)
+    routes = tuple(_supposed_route(family.everything) for family in absent)
     return msgspec.structs.replace(
         snapshot,
         links=(*snapshot.links, Link(index=0, name=UNKNOWN_DEVICE)),
@@ -117,7 +116,7 @@ def with_default_routes(snapshot: Snapshot, addresses: Iterable[str]) -> Snapsho
 
 def _supposed_address(text: str) -> InterfaceAddress:
     return InterfaceAddress(
-        interface=UNKNOWN_DEVICE, address=text, length=_HOST_BITS[network(text).version]
+        interface=UNKNOWN_DEVICE, address=text, length=Family.of(text).address_bits
     )
 
 
@@ -138,7 +137,7 @@ def ingress_interface(snapshot: Snapshot, source: str) -> IngressInterface | Non
         netfilter_off,  # with all that tells where a frame goes next
     )
 
-    off = netfilter_off(snapshot, link, 6 if ":" in source else 4)
+    off = netfilter_off(snapshot, link, Family.of(source))
     ports = snapshot.ports(link.name)
     return IngressInterface(interface=link.name, port=ports[0].name if ports and not off else "")
 

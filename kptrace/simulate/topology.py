@@ -15,6 +15,7 @@ from functools import cached_property
 
 from kptrace.model import Endpoint, Netns, Value
 from kptrace.model.addresses import address, network
+from kptrace.model.family import Family
 from kptrace.simulate.snapshot.network import Link
 from kptrace.simulate.snapshot.snapshot import Snapshot
 
@@ -146,12 +147,14 @@ class Topology(Value, dict=True):
             held = snapshot.holds(text)
             if held and (":" not in text or held.interface in (end.name, end.master)):
                 return there, end
-            if snapshot.conf(4, end.name, "proxy_arp") or snapshot.conf(4, "all", "proxy_arp"):
+            if snapshot.conf(Family.IPV4, end.name, "proxy_arp") or snapshot.conf(
+                Family.IPV4, "all", "proxy_arp"
+            ):
                 proxies.append((there, end))
         return proxies[0] if proxies else None
 
 
 def _is_pods(snapshot: Snapshot, link: Link) -> bool:
     """A pod's end of a veth on its node has no address that is routed; an uplink has."""
-    held = (*snapshot.on(link.name, 4), *snapshot.on(link.name, 6))
+    held = [address for family in Family for address in snapshot.on(link.name, family)]
     return link.kind == "veth" and all(address_.scope == "link" for address_ in held)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kptrace.model.family import Family
 from kptrace.plugins.registry import DetectedCni
 from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace_plugins import signs
@@ -51,7 +52,7 @@ def _calico(mode: str, sure: float, signal: str, limits: tuple[str, ...] = ()) -
 
 def _ipip(node: Snapshot) -> bool:
     tunnel = node.link("tunl0")
-    return tunnel is not None and tunnel.up and bool(node.on("tunl0", 4))
+    return tunnel is not None and tunnel.up and bool(node.on("tunl0", Family.IPV4))
 
 
 def _crossing(mode: str, node: Snapshot) -> str:

@@ -25,6 +25,7 @@ from kptrace.kube.objects.cluster_state import read_cluster_state
 from kptrace.kube.objects.resolver import parse_resolv_conf
 from kptrace.model import Netns, Trace
 from kptrace.model.errors import KptraceError
+from kptrace.model.family import Family
 from kptrace.model.targets import parse_target
 from kptrace.packet.headers import dissect
 from kptrace.packet.probe_id import ProbeMatcher
@@ -156,7 +157,7 @@ def _iproute(read: Callable[[str, str], object]) -> Read:
 
 
 def _rules4(text: str, name: str) -> object:
-    return iproute2.read_rules(text, name, 4)
+    return iproute2.read_rules(text, name, Family.IPV4)
 
 
 def _headers(data: bytes) -> None:

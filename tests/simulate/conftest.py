@@ -14,6 +14,7 @@ import pytest
 
 from kptrace.model import CauseId, Endpoint, Flow, Netns, Outcome, Packet, Prediction
 from kptrace.model.addresses import network
+from kptrace.model.family import Family
 from kptrace.rules.load import load_ruleset
 from kptrace.simulate.predict import predict
 from kptrace.simulate.snapshot.network import (
@@ -158,7 +159,7 @@ def node(number: int) -> Snapshot:
             local(own["cni0"], "cni0"),
             local(vtep, "flannel.1"),
         ),
-        policy=DEFAULT_RULES[4] + DEFAULT_RULES[6],
+        policy=DEFAULT_RULES[Family.IPV4] + DEFAULT_RULES[Family.IPV6],
         neighbours=(
             Neighbour(
                 interface="flannel.1",
@@ -202,7 +203,7 @@ def pod(place: Netns) -> Snapshot:
             route(f"10.244.{number}.0/24", "eth0", source=text, scope="link"),
             local(text, "eth0"),
         ),
-        policy=DEFAULT_RULES[4] + DEFAULT_RULES[6],
+        policy=DEFAULT_RULES[Family.IPV4] + DEFAULT_RULES[Family.IPV6],
         sysctls={},
         ruleset=load_ruleset({}),
     )

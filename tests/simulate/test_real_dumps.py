@@ -16,9 +16,9 @@ import pytest
 
 from kptrace.kube.objects.cluster_state import ClusterState, read_folder
 from kptrace.model import Endpoint, Flow, Netns, Outcome, Packet, Prediction, Service, ServicePort
+from kptrace.model.family import Family
 from kptrace.rules.kubeproxy.expected_endpoints import (
     ExpectedEndpoints,
-    Family,
     expected_endpoints,
     in_family,
     why_not_programmed,

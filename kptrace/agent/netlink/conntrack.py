@@ -62,7 +62,7 @@ _TCP_STATES = (
 def lookup(place: Netns, flow: Flow) -> ConntrackEntry | None:
     """To be called inside the namespace."""
     conversation = NetlinkSocket()
-    family = socket.AF_INET6 if flow.ipv6 else socket.AF_INET
+    family = flow.family.socket_family
     try:
         answers = conversation.ask(_GET, netfilter(family, _tuple(flow)))
     except OSError as error:
@@ -80,7 +80,7 @@ def recall(place: Netns, flow: Flow) -> list[ConntrackEntry]:
     The kernel leaves the others out since 5.8 (CTA_FILTER, nf_conntrack_netlink.c); an older one
     gives all, so they are compared here, too: by their bytes before they are taken apart.
     """
-    family = socket.AF_INET6 if flow.ipv6 else socket.AF_INET
+    family = flow.family.socket_family
     requested = nested(_FILTER, attribute(_ORIGINAL_FLAGS, pack("=I", _ALL_BUT_THE_SOURCE_PORT)))
     address = socket.inet_pton(family, flow.dst)
     with NetlinkSocket() as conversation:
@@ -115,7 +115,7 @@ def entry(place: Netns, data: bytes) -> ConntrackEntry:
 
 
 def _tuple(flow: Flow) -> bytes:
-    family = socket.AF_INET6 if flow.ipv6 else socket.AF_INET
+    family = flow.family.socket_family
     src, dst = (socket.inet_pton(family, a) for a in (flow.src, flow.dst))
     first = 3 if flow.ipv6 else 1
     addresses = nested(1, attribute(first, src), attribute(first + 1, dst))

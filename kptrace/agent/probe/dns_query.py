@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator
 
 from kptrace.agent.loop import READ, WRITE, Task, Wait
+from kptrace.model.family import Family
 from kptrace.protocol import DnsQuery, DnsResponse
 
 _MAX_MESSAGE = 65535
@@ -20,7 +21,7 @@ _CLOSED = frozenset({errno.ECONNREFUSED, errno.ECONNRESET})
 
 def open_socket(ask: DnsQuery) -> socket.socket:
     """To be called inside the namespace."""
-    family = socket.AF_INET6 if ":" in ask.server else socket.AF_INET
+    family = Family.of(ask.server).socket_family
     socket.inet_pton(family, ask.server)  # connect() would look a name up
     kind = socket.SOCK_STREAM if ask.transport == "tcp" else socket.SOCK_DGRAM
     return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)

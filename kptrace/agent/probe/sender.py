@@ -38,7 +38,7 @@ _Result = Callable[[ProbeResult], None]
 def open_socket(probe: Probe) -> socket.socket:
     """Ready to connect: bound, with its TTL and first sequence number. Inside the namespace."""
     flow = probe.flow
-    family = socket.AF_INET6 if flow.ipv6 else socket.AF_INET
+    family = flow.family.socket_family
     kind = socket.SOCK_STREAM if flow.protocol == "tcp" else socket.SOCK_DGRAM
     socket.inet_pton(family, flow.dst)  # connect() would look a name up
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)

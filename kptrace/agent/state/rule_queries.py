@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from ipaddress import ip_address
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kptrace.agent.netlink import ipset
 from kptrace.agent.netns import run_in_netns
@@ -28,6 +28,7 @@ from kptrace.agent.nftables.client import FEW, Nftables, decoded
 from kptrace.agent.nftables.prefilter import DestinationPrefilter, KeyPrefilter
 from kptrace.agent.xtables import getsockopt
 from kptrace.model import Netns
+from kptrace.model.family import Family
 from kptrace.protocol import FileContent
 from kptrace.rules.iptables.legacy_table import XtTable
 from kptrace.rules.live.queries import RuleQuery, parse_query
@@ -41,7 +42,6 @@ _OF_NFT = ("", "nft")  # and all tables
 _NO_NFT = 0  # the generation of a kernel without nf_tables
 _TRIES = 5
 RIGHTS = "run as root, or grant CAP_NET_ADMIN"
-_FAMILIES: tuple[Literal["ip", "ip6"], ...] = ("ip", "ip6")
 
 
 class ReadError(Exception):
@@ -122,7 +122,7 @@ class RuleReader:
     def blob(self, rule_query: RuleQuery) -> XtTable | None:
         asked = (rule_query.family, rule_query.table)
         if asked not in self._legacy:
-            family = cast(Literal["ip", "ip6"], rule_query.family)
+            family = Family(rule_query.family)
             self._legacy[asked] = self._inside(lambda: getsockopt.table(family, rule_query.table))
         return self._legacy[asked]
 
@@ -237,7 +237,7 @@ class RuleReader:
 def _names() -> Tree:
     return {
         "interfaces": {str(index): name for index, name in socket.if_nameindex()},
-        "legacy": {family: getsockopt.names(family) for family in _FAMILIES},
+        "legacy": {family: getsockopt.names(family) for family in Family},
     }
 
 

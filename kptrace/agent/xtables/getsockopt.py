@@ -15,13 +15,15 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 from struct import pack_into, unpack_from
-from typing import Literal
 
+from kptrace.model.family import Family
 from kptrace.rules.iptables.legacy_table import Bounds, XtTable
 
-Family = Literal["ip", "ip6"]
-_NAMES = {"ip": "ip_tables_names", "ip6": "ip6_tables_names"}
-_SOCKETS = {"ip": (socket.AF_INET, 0), "ip6": (socket.AF_INET6, 41)}  # and its socket level
+_NAMES = {Family.IPV4: "ip_tables_names", Family.IPV6: "ip6_tables_names"}
+_SOCKETS = {
+    Family.IPV4: (socket.AF_INET, 0),
+    Family.IPV6: (socket.AF_INET6, 41),
+}  # and its socket level
 _GET_INFO, _GET_ENTRIES = 64, 65
 _NAME = 32
 _INFO = _NAME + 13 * 4  # valid hooks, 5 starts, 5 ends, entries, size

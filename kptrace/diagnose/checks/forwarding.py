@@ -40,14 +40,14 @@ def _off(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Finding]:
     final = last.packet.innermost.flow
     if snapshot is None or snapshot.holds(final.dst):
         return
-    family = 6 if final.ipv6 else 4
+    family = final.family
     interface = snapshot.conf(family, last.interface, "forwarding")
     if interface != 0:
         return
-    whole = f"net.ipv{family}.conf.all.forwarding" if family == 6 else "net.ipv4.ip_forward"
+    whole = "net.ipv6.conf.all.forwarding" if final.ipv6 else "net.ipv4.ip_forward"
     everywhere = snapshot.sysctl(whole) == 0
     device = last.interface.replace(".", "/")  # as sysctl(8) writes it
-    name = whole if everywhere else f"net.ipv{family}.conf.{device}.forwarding"
+    name = whole if everywhere else f"net.ipv{family.version}.conf.{device}.forwarding"
     node = last.netns.node
     evidence = [f"sysctl {name} = 0 on {node}", *last_seen(case)]
     if last is not case.last:

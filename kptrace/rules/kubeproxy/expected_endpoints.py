@@ -24,9 +24,9 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from kptrace.model import Endpoint, Service, ServicePort, Value
+from kptrace.model.family import Family
 from kptrace.rules.kubeproxy.chain_names import endpoint_text
 
-Family = Literal["ip", "ip6"]
 Topology = Literal["", "PreferSameNode", "PreferSameZone"]
 
 
@@ -119,7 +119,7 @@ def expected_endpoints(
     *,
     node: str,
     zone: str = "",
-    family: Family = "ip",
+    family: Family = Family.IPV4,
 ) -> ExpectedEndpoints:
     """The endpoint lists of a port.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from kptrace.model import Flow, Netns, NoteKind, Outcome, Packet, Tunnel
+from kptrace.model.family import Family
 from kptrace.simulate.bpf.programs import BpfDatapath
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
@@ -68,10 +69,10 @@ def _pod_device(simulation: Simulation, skb: Skb, home: Netns | None) -> Link | 
 def _node_address(simulation: Simulation, node: str) -> str:
     """The node's own, on the device that leads outside."""
     snapshot = simulation.topology.snapshot(Netns(node=node))
-    routes = snapshot.table("main", 4) if snapshot else ()
+    routes = snapshot.table("main", Family.IPV4) if snapshot else ()
     for route in routes:
         if snapshot and route.default and route.nexthops:
-            held = snapshot.on(route.nexthops[0].interface, 4)
+            held = snapshot.on(route.nexthops[0].interface, Family.IPV4)
             return held[0].address if held else ""
     return ""
 

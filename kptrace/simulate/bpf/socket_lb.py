@@ -78,7 +78,7 @@ def _frontend(simulation: Simulation, skb: Skb, programs: BpfDatapath) -> Fronte
     home = simulation.topology.home(flow.dst) if frontend is None else None
     if home is None or home.pod:
         return frontend
-    return programs.frontend(ANY_NODE_ADDRESS[skb.family == 6], flow.dport, flow.protocol)
+    return programs.frontend(ANY_NODE_ADDRESS[skb.family.position], flow.dport, flow.protocol)
 
 
 def _stop_at_unread_maps(simulation: Simulation, skb: Skb, programs: BpfDatapath) -> None:
@@ -96,7 +96,7 @@ def _rule(skb: Skb, programs: BpfDatapath, frontend: Frontend, slot: int) -> Rul
     where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     return RuleRef(
         backend="bpf",
-        family="ip6" if skb.family == 6 else "ip",
+        family=skb.family,
         table=programs.table,
         chain=frontend.text.split(" ")[0],
         number=slot,

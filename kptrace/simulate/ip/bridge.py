@@ -14,6 +14,7 @@ own bridge is never translated back.
 from __future__ import annotations
 
 from kptrace.model import CauseId, Outcome
+from kptrace.model.family import Family
 from kptrace.simulate.ip.device import deliver_to_unseen_pod, resolve
 from kptrace.simulate.ip.routing import RouteQuery, route_input
 from kptrace.simulate.ip.skb import Skb
@@ -22,14 +23,17 @@ from kptrace.simulate.snapshot.network import Link
 from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace.simulate.stages import Arrived, Cross, Frame, Input, Stage
 
-_SYSCTL = {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-call-ip6tables"}
+_SYSCTL = {
+    Family.IPV4: "net.bridge.bridge-nf-call-iptables",
+    Family.IPV6: "net.bridge.bridge-nf-call-ip6tables",
+}
 
 
-def netfilter_off(snapshot: Snapshot, bridge: Link, family: int) -> str:
+def netfilter_off(snapshot: Snapshot, bridge: Link, family: Family) -> str:
     """The sysctl that keeps bridged frames from the IP hooks, with its value; empty: it is on."""
     name = _SYSCTL[family]
     value = snapshot.sysctl(name)
-    if value or bridge.nf_call[family == 6]:
+    if value or bridge.nf_call[family.position]:
         return ""
     return f"{name}=0" if value == 0 else f"{name} is not there: br_netfilter is not loaded"
 

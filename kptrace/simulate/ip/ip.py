@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from kptrace.model import CauseId, Outcome
 from kptrace.model.addresses import address
+from kptrace.model.family import Family
 from kptrace.simulate.ip.routing import (
     RouteLookupResult,
     RouteQuery,
@@ -137,7 +138,7 @@ def _check_loopback_source(simulation: Simulation, skb: Skb) -> None:
     """A packet from 127.0.0.0/8 may leave only with route_localnet (__mkroute_output)."""
     if skb.oif == "lo" or not skb.flow.src or not address(skb.flow.src).is_loopback:
         return
-    if skb.family == 6 or not may_route_localnet(simulation.at(skb), skb.oif):
+    if skb.family is Family.IPV6 or not may_route_localnet(simulation.at(skb), skb.oif):
         description = f"{skb.flow.src} may not leave by {skb.oif}: route_localnet is 0"
         raise simulation.end(skb, Outcome.REJECTED, CauseId.MARTIAN, skb.oif, description, skb.oif)
 

@@ -16,6 +16,7 @@ import msgspec
 
 from kptrace.model import CauseId, Flow, Value
 from kptrace.model.addresses import address
+from kptrace.model.family import Family
 from kptrace.simulate.snapshot.network import InterfaceAddress, Nexthop, Route, RoutingRule
 from kptrace.simulate.snapshot.snapshot import Snapshot
 
@@ -31,8 +32,8 @@ class RouteQuery(Value):
     oif: str = ""
 
     @property
-    def family(self) -> int:
-        return 6 if self.flow.ipv6 else 4
+    def family(self) -> Family:
+        return self.flow.family
 
 
 class RouteLookupResult(Value):
@@ -91,11 +92,11 @@ def route_input(snapshot: Snapshot, query: RouteQuery) -> RouteLookupResult:
     """For a packet that came in by ``query.iif``, with the kernel's checks."""
     flow = query.flow
     decision = lookup(snapshot, query)
-    if query.family == 4 and _is_own(snapshot, query):
+    if query.family is Family.IPV4 and _is_own(snapshot, query):
         return _with_fault(
             decision, CauseId.MARTIAN, f"the source {flow.src} is this node's own address"
         )
-    if query.family == 4 and (fault := _bad_source(snapshot, query)):
+    if query.family is Family.IPV4 and (fault := _bad_source(snapshot, query)):
         return _with_fault(decision, CauseId.RP_FILTER, fault)
     loopback = address(flow.dst).is_loopback and not _is_loopback(snapshot, query.iif)
     if loopback and not may_route_localnet(snapshot, query.iif):
@@ -114,13 +115,13 @@ def may_route_localnet(snapshot: Snapshot, interface: str) -> bool:
     return snapshot.sysctls is None or _all_or_interface(snapshot, interface, "route_localnet")
 
 
-def forwarding_off(snapshot: Snapshot, family: int, interface: str) -> str:
+def forwarding_off(snapshot: Snapshot, family: Family, interface: str) -> str:
     """The sysctl that keeps this namespace from forwarding, with its value; empty: it forwards."""
-    if family == 6:
+    if family is Family.IPV6:
         name = "net.ipv6.conf.all.forwarding"
-        forced = snapshot.conf(6, interface, "force_forwarding")
+        forced = snapshot.conf(Family.IPV6, interface, "force_forwarding")
         return f"{name}=0" if snapshot.sysctl(name) == 0 and not forced else ""
-    own = snapshot.conf(4, interface, "forwarding")
+    own = snapshot.conf(Family.IPV4, interface, "forwarding")
     if own is not None:
         whole = snapshot.sysctl("net.ipv4.ip_forward") == 0
         name = "ip_forward" if whole else f"conf.{interface}.forwarding"
@@ -159,7 +160,7 @@ def _address_type6(snapshot: Snapshot, text: str, interface: str) -> str:
 
 
 def _is_on_interface(snapshot: Snapshot, interface: str, text: str) -> bool:
-    return any(held.address == text for held in snapshot.on(interface, 6))
+    return any(held.address == text for held in snapshot.on(interface, Family.IPV6))
 
 
 def address_kinds(snapshot: Snapshot, text: str, interface: str = "") -> frozenset[str]:
@@ -206,7 +207,7 @@ def interface_address(
     else its first; of another interface when it has none. MASQUERADE takes this one.
     """
     first = ""
-    for held in snapshot.on(interface, 4):
+    for held in snapshot.on(interface, Family.IPV4):
         if held.secondary or _SCOPES.get(held.scope, 0) > _SCOPES.get(scope, 0):
             continue
         if not near or _same_network(held.address, near, held.length):
@@ -304,9 +305,8 @@ def _bad_source(snapshot: Snapshot, query: RouteQuery) -> str:
     source = query.flow.src
     if not source or _is_loopback(snapshot, query.iif):
         return ""
-    mode = max(
-        snapshot.conf(4, "all", "rp_filter") or 0, snapshot.conf(4, query.iif, "rp_filter") or 0
-    )
+    modes = (snapshot.conf(Family.IPV4, name, "rp_filter") for name in ("all", query.iif))
+    mode = max(value or 0 for value in modes)
     if not mode:
         return ""
     marked = _all_or_interface(snapshot, query.iif, "src_valid_mark")
@@ -321,7 +321,7 @@ def _bad_source(snapshot: Snapshot, query: RouteQuery) -> str:
 
 
 def _all_or_interface(snapshot: Snapshot, interface: str, name: str) -> bool:
-    return bool(snapshot.conf(4, "all", name) or snapshot.conf(4, interface, name))
+    return any(snapshot.conf(Family.IPV4, device, name) for device in ("all", interface))
 
 
 def _is_loopback(snapshot: Snapshot, interface: str) -> bool:

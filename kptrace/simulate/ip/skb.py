@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kptrace.model import Flow, Netns, Packet
+from kptrace.model.family import Family
 from kptrace.simulate.netfilter.conntrack import SkbConntrack
 from kptrace.simulate.snapshot.network import Link, Nexthop
 
@@ -55,8 +56,8 @@ class Skb(msgspec.Struct):
         return self.packet.flow
 
     @property
-    def family(self) -> int:
-        return 6 if self.packet.flow.ipv6 else 4
+    def family(self) -> Family:
+        return self.packet.flow.family
 
     @property
     def mark(self) -> int:

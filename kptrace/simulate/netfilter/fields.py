@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
+from kptrace.model.family import Family
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.snapshot.snapshot import Snapshot
 
@@ -36,8 +37,8 @@ def read_field(key: str, skb: Skb, snapshot: Snapshot) -> Datum:
     return UNKNOWN if read is None else read(skb, snapshot)
 
 
-def _ip(version: int, read: Callable[[Skb], Datum]) -> Read:
-    return lambda skb, _: read(skb) if skb.family == version else ABSENT
+def _ip(family: Family, read: Callable[[Skb], Datum]) -> Read:
+    return lambda skb, _: read(skb) if skb.family is family else ABSENT
 
 
 def _port(side: str, protocol: str = "") -> Read:
@@ -107,9 +108,9 @@ def _tuple(which: str, part: str) -> Read:
     return _ct(read)
 
 
-def _tuple_address(which: str, side: str, version: int) -> Read:
+def _tuple_address(which: str, side: str, family: Family) -> Read:
     read = _tuple(which, {"saddr": "src", "daddr": "dst"}[side])
-    return lambda skb, snapshot: read(skb, snapshot) if skb.family == version else ABSENT
+    return lambda skb, snapshot: read(skb, snapshot) if skb.family is family else ABSENT
 
 
 def _owner(skb: Skb, _: Snapshot) -> Datum:
@@ -124,18 +125,18 @@ def _cgroup(skb: Skb, _: Snapshot) -> Datum:
 
 
 _FIELDS: dict[str, Read] = {
-    "ip saddr": _ip(4, lambda skb: skb.flow.src),
-    "ip daddr": _ip(4, lambda skb: skb.flow.dst),
-    "ip protocol": _ip(4, lambda skb: skb.flow.protocol),
-    "ip ttl": _ip(4, lambda skb: skb.packet.ttl),
-    "ip dscp": _ip(4, lambda skb: skb.dscp),
-    "ip frag-off": _ip(4, lambda skb: 0),
-    "ip length": _ip(4, lambda skb: skb.packet.length or UNKNOWN),
-    "ip6 saddr": _ip(6, lambda skb: skb.flow.src),
-    "ip6 daddr": _ip(6, lambda skb: skb.flow.dst),
-    "ip6 nexthdr": _ip(6, lambda skb: skb.flow.protocol),
-    "ip6 hoplimit": _ip(6, lambda skb: skb.packet.ttl),
-    "ip6 dscp": _ip(6, lambda skb: skb.dscp),
+    "ip saddr": _ip(Family.IPV4, lambda skb: skb.flow.src),
+    "ip daddr": _ip(Family.IPV4, lambda skb: skb.flow.dst),
+    "ip protocol": _ip(Family.IPV4, lambda skb: skb.flow.protocol),
+    "ip ttl": _ip(Family.IPV4, lambda skb: skb.packet.ttl),
+    "ip dscp": _ip(Family.IPV4, lambda skb: skb.dscp),
+    "ip frag-off": _ip(Family.IPV4, lambda skb: 0),
+    "ip length": _ip(Family.IPV4, lambda skb: skb.packet.length or UNKNOWN),
+    "ip6 saddr": _ip(Family.IPV6, lambda skb: skb.flow.src),
+    "ip6 daddr": _ip(Family.IPV6, lambda skb: skb.flow.dst),
+    "ip6 nexthdr": _ip(Family.IPV6, lambda skb: skb.flow.protocol),
+    "ip6 hoplimit": _ip(Family.IPV6, lambda skb: skb.packet.ttl),
+    "ip6 dscp": _ip(Family.IPV6, lambda skb: skb.dscp),
     **{
         f"{protocol} {side}": _port(side, protocol)
         for protocol in _WITH_PORTS
@@ -149,8 +150,8 @@ _FIELDS: dict[str, Read] = {
     "icmpv6 type": _icmp("icmpv6", 0),
     "icmpv6 code": _icmp("icmpv6", 1),
     "meta l4proto": lambda skb, _: skb.flow.protocol,
-    "meta nfproto": lambda skb, _: f"ipv{skb.family}",
-    "meta protocol": lambda skb, _: "ip6" if skb.family == 6 else "ip",
+    "meta nfproto": lambda skb, _: f"ipv{skb.family.version}",
+    "meta protocol": lambda skb, _: str(skb.family),
     "meta mark": lambda skb, _: skb.mark,
     "meta length": lambda skb, _: skb.packet.length or UNKNOWN,
     "meta iifname": lambda skb, _: skb.iif,
@@ -172,7 +173,7 @@ _FIELDS: dict[str, Read] = {
     "ct status": _ct(lambda skb: skb.tracked.connection.status if skb.tracked else ABSENT),
     "ct mark": _ct(_ct_mark),
     "ct protocol": _tuple("original", "protocol"),
-    "ct l3proto": _ct(lambda skb: f"ipv{skb.family}"),
+    "ct l3proto": _ct(lambda skb: f"ipv{skb.family.version}"),
     "ct zone": _ct(lambda skb: skb.tracked.connection.zone if skb.tracked else 0),
     "ct direction": _ct(lambda skb: skb.tracked.direction if skb.tracked else ABSENT),
     **{
@@ -187,9 +188,9 @@ _FIELDS: dict[str, Read] = {
         )
     },
     **{
-        f"ct {which} {name} {side}": _tuple_address(which, side, version)
+        f"ct {which} {family} {side}": _tuple_address(which, side, family)
         for which in ("original", "reply")
-        for name, version in (("ip", 4), ("ip6", 6))
+        for family in Family
         for side in ("saddr", "daddr")
     },
 }

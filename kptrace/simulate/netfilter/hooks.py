@@ -87,7 +87,7 @@ class Netfilter:
         self._add_note = add_note
 
     def run(self, hook: str, skb: Skb) -> PacketDropped | SentByIpvs | None:
-        chains = self.snapshot.ruleset.base_chains("ip6" if skb.family == 6 else "ip", hook)
+        chains = self.snapshot.ruleset.base_chains(skb.family, hook)
         for stage in self._stages(hook, chains):
             ended = stage(skb)
             if ended:

@@ -133,11 +133,10 @@ class Ipvs(msgspec.Struct):
     def _service(self, skb: Skb) -> VirtualService | None:
         flow = skb.flow
         virtual = self.snapshot.virtual
-        family = "ip6" if flow.ipv6 else "ip"
         if skb.known_mark is None and any(key[0] == "fwmark" for key in virtual):
             self.choices.certain = False
         return (
-            virtual.get(("fwmark", family, skb.mark) if skb.mark else ("", "", 0))
+            virtual.get(("fwmark", flow.family, skb.mark) if skb.mark else ("", "", 0))
             or virtual.get((flow.protocol, flow.dst, flow.dport))
             or virtual.get((flow.protocol, flow.dst, 0))
         )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from kptrace.model import NoteKind
 from kptrace.model.addresses import address
+from kptrace.model.family import Family
 from kptrace.rules.model.expressions import (
     Const,
     Dnat,
@@ -54,7 +55,7 @@ def translate(
 def _is_other(statement: Dnat | Snat | Redirect | Masquerade, context: EvalContext) -> bool:
     """nft_nat_inet_eval: in a table of both families a translation is for one of them."""
     family = statement.family if isinstance(statement, Dnat | Snat) else ""
-    return bool(family) and family != ("ip6" if context.skb.family == 6 else "ip")
+    return bool(family) and family != context.skb.family
 
 
 def _lacks_key(statement: Dnat | Snat | Redirect | Masquerade, context: EvalContext) -> bool:
@@ -88,14 +89,14 @@ def _first(statement: Dnat | Redirect, old: int) -> Expr | None:
 def _own_address(context: EvalContext) -> str:
     """REDIRECT: this host itself: 127.0.0.1 for its own packets, else the interface's address."""
     skb = context.skb
-    own = "::1" if skb.family == 6 else "127.0.0.1"
+    own = "::1" if skb.family is Family.IPV6 else "127.0.0.1"
     return _interface_own(context.snapshot, skb.iif, skb.family) or own if skb.iif else own
 
 
-def _interface_own(snapshot: Snapshot, interface: str, family: int) -> str:
-    if family == 4:
+def _interface_own(snapshot: Snapshot, interface: str, family: Family) -> str:
+    if family is Family.IPV4:
         return interface_address(snapshot, interface)
-    usable = (held.address for held in snapshot.on(interface, 6) if held.scope == "global")
+    usable = (held.address for held in snapshot.on(interface, family) if held.scope == "global")
     return next(usable, "")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 
 from kptrace.model import Flow, Packet, RuleRef
+from kptrace.model.family import Family
 from kptrace.simulate.branching import BranchPoints, enumerate_branches
 from kptrace.simulate.ip.routing import RouteQuery, interface_address, lookup
 from kptrace.simulate.ip.skb import Skb
@@ -24,8 +25,7 @@ _BRANCH_LIMIT = 16
 
 
 def output_drop(snapshot: Snapshot, skb: Skb, reply: str) -> RuleRef | None:
-    family = "ip6" if skb.family == 6 else "ip"
-    chains = snapshot.ruleset.base_chains(family, "output")
+    chains = snapshot.ruleset.base_chains(skb.family, "output")
     if all(chain.policy == "accept" and not len(chain.rules) for chain in chains):
         return None
     answer = _answer(snapshot, skb, reply)
@@ -42,9 +42,9 @@ def output_drop(snapshot: Snapshot, skb: Skb, reply: str) -> RuleRef | None:
 def _answer(snapshot: Snapshot, skb: Skb, reply: str) -> Skb:
     flow = skb.flow.reverse
     if reply != RESET:
-        protocol = "icmpv6" if skb.family == 6 else "icmp"
-        own = interface_address(snapshot, skb.iif) if skb.iif and skb.family == 4 else ""
-        flow = Flow(protocol=protocol, src=own or flow.src, dst=flow.dst)
+        ipv4 = skb.family is Family.IPV4
+        own = interface_address(snapshot, skb.iif) if skb.iif and ipv4 else ""
+        flow = Flow(protocol=skb.family.icmp, src=own or flow.src, dst=flow.dst)
     decision = lookup(snapshot, RouteQuery(flow=flow, mark=0))
     hop = decision.nexthops[0] if decision.nexthops else None
     tracked = skb.tracked and SkbConntrack(

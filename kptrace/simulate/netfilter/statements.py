@@ -9,6 +9,7 @@ NAT is in ``nat.py``.
 from __future__ import annotations
 
 from kptrace.model import NoteKind
+from kptrace.model.family import Family
 from kptrace.rules.model.expressions import (
     AnonymousMap,
     BitwiseExpr,
@@ -39,7 +40,7 @@ def _is_other_protocol(reply: str, context: EvalContext) -> bool:
     """nft lists no test of the protocol or the family beside a refusal that is of one only."""
     if reply == "tcp reset":
         return context.skb.flow.protocol != "tcp"
-    return reply.partition(" ")[0] == ("icmp" if context.skb.family == 6 else "icmpv6")
+    return reply.partition(" ")[0] == ("icmp" if context.skb.family is Family.IPV6 else "icmpv6")
 
 
 def act(statement: Statement, context: EvalContext, effects: RuleEffects) -> Effect:

@@ -17,6 +17,7 @@ import msgspec
 
 from kptrace.model.addresses import Network, address, network
 from kptrace.model.errors import ParseError
+from kptrace.model.family import Family
 from kptrace.simulate.snapshot.iproute2_types import (
     AddrInfo,
     InfoData,
@@ -64,10 +65,10 @@ def read_addresses(text: str, source: str) -> tuple[InterfaceAddress, ...]:
 def read_routes(text: str, source: str) -> tuple[Route, ...]:
     """``ip route show table all`` prints both families, ``ip -6`` one; each knows its own."""
     raws = _decode(text, source, RawRoute)
-    return _converted(raws, source, lambda raw: _route(raw, 6 if _is_v6(raw, source) else 4))
+    return _converted(raws, source, lambda raw: _route(raw, _route_family(raw, source)))
 
 
-def read_rules(text: str, source: str, family: int) -> tuple[RoutingRule, ...]:
+def read_rules(text: str, source: str, family: Family) -> tuple[RoutingRule, ...]:
     return _converted(_decode(text, source, RawRule), source, lambda raw: _rule(raw, family))
 
 
@@ -201,22 +202,22 @@ def _interface_address(interface: str, info: AddrInfo) -> InterfaceAddress:
     )
 
 
-def _is_v6(raw: RawRoute, name: str) -> bool:
+def _route_family(raw: RawRoute, source: str) -> Family:
     """``default`` alone names no family: an address does, or ``pref``, which IPv6 routes have."""
     for text in (raw.dst, raw.gateway, raw.prefsrc, *(hop.gateway for hop in raw.nexthops)):
         if ":" in text or "." in text:
-            return ":" in text
-    return raw.pref is not msgspec.UNSET or name.startswith("ip6")
+            return Family.of(text)
+    ipv6 = raw.pref is not msgspec.UNSET or source.startswith("ip6")
+    return Family.IPV6 if ipv6 else Family.IPV4
 
 
-def _route(raw: RawRoute, family: int) -> Route:
-    everything = "::/0" if family == 6 else "0.0.0.0/0"
+def _route(raw: RawRoute, family: Family) -> Route:
     hops = tuple(_nexthop(hop) for hop in raw.nexthops)
     if not hops and raw.dev:
         hops = (_nexthop(RawNexthop(raw.gateway, raw.via, raw.dev, raw.weight, raw.flags)),)
     mtu = next((metric["mtu"] for metric in raw.metrics if isinstance(metric.get("mtu"), int)), 0)
     return Route(
-        destination=network(everything if raw.dst == "default" else raw.dst),
+        destination=network(family.everything if raw.dst == "default" else raw.dst),
         type=raw.type,
         table=raw.table,
         metric=raw.metric,
@@ -253,7 +254,7 @@ def _route_text(raw: RawRoute) -> str:
     return " ".join(parts)
 
 
-def _rule(raw: RawRule, family: int) -> RoutingRule:
+def _rule(raw: RawRule, family: Family) -> RoutingRule:
     opaque = any(selector is not None for selector in (raw.tos, raw.uid_start, raw.tun_id)) or (
         raw.l3mdev is not msgspec.UNSET or raw.suppress_ifgroup is not None
     )

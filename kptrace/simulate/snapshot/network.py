@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from kptrace.model import Value
 from kptrace.model.addresses import Network, address
+from kptrace.model.family import Family
 
 # What encapsulation adds: an outer IPv4 or IPv6 header; VXLAN and Geneve UDP, 8 and the inner
 # Ethernet header (RFC 7348, 8926); GRE 4, and 4 for a key (RFC 2890); WireGuard UDP, 16 and 16
@@ -178,6 +179,10 @@ class Route(Value):
     text: str = ""
 
     @property
+    def family(self) -> Family:
+        return Family.of_version(self.destination.version)
+
+    @property
     def default(self) -> bool:
         return self.destination.prefixlen == 0 and self.type == "unicast"
 
@@ -190,7 +195,7 @@ class RoutingRule(Value):
     """
 
     priority: int
-    family: int
+    family: Family
     table: str = ""
     action: str = "lookup"
     source: Network | None = None

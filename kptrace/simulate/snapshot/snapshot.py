@@ -15,6 +15,7 @@ import msgspec
 
 from kptrace.model import Flow, Netns, RuleRef, Value
 from kptrace.model.addresses import address, network
+from kptrace.model.family import Family
 from kptrace.rules.ipvs.ipvsadm import VirtualService
 from kptrace.rules.load import load_ruleset
 from kptrace.rules.model.ruleset import Rule, Ruleset
@@ -52,8 +53,8 @@ DEFAULTS = {
 
 # the kernel's own (net/core/fib_rules.c, net/ipv4/fib_rules.c) when no ip-rule.json says otherwise
 _TABLES = {
-    4: ((0, "local"), (32766, "main"), (32767, "default")),
-    6: ((0, "local"), (32766, "main")),
+    Family.IPV4: ((0, "local"), (32766, "main"), (32767, "default")),
+    Family.IPV6: ((0, "local"), (32766, "main")),
 }
 DEFAULT_RULES = {
     family: tuple(
@@ -115,15 +116,15 @@ class Snapshot(Value, dict=True, kw_only=True):
         }
 
     @cached_property
-    def _tables(self) -> dict[tuple[str, int], tuple[Route, ...]]:
-        tables: dict[tuple[str, int], list[Route]] = {}
+    def _tables(self) -> dict[tuple[str, Family], tuple[Route, ...]]:
+        tables: dict[tuple[str, Family], list[Route]] = {}
         for route in (*self.routes, *self._implied()):
-            tables.setdefault((route.table, route.destination.version), []).append(route)
+            tables.setdefault((route.table, route.family), []).append(route)
         return {key: tuple(routes) for key, routes in tables.items()}
 
     def _implied(self) -> list[Route]:
         """The local routes that every address brings, where the dump left out the local table."""
-        versions = {route.destination.version for route in self.routes if route.table == "local"}
+        families = {route.family for route in self.routes if route.table == "local"}
         return [
             Route(
                 destination=network(held.address),
@@ -135,7 +136,7 @@ class Snapshot(Value, dict=True, kw_only=True):
                 text=f"local {held.address} dev {held.interface}",
             )
             for held in self.addresses
-            if address(held.address).version not in versions
+            if Family.of(held.address) not in families
         ]
 
     @cached_property
@@ -153,7 +154,7 @@ class Snapshot(Value, dict=True, kw_only=True):
         served = (flow.protocol, flow.dst, flow.dport) in self.virtual
         return served and self.holds(flow.dst) is None
 
-    def table(self, name: str, family: int) -> tuple[Route, ...]:
+    def table(self, name: str, family: Family) -> tuple[Route, ...]:
         return self._tables.get((name, family), ())
 
     def link(self, name: str) -> Link | None:
@@ -166,12 +167,12 @@ class Snapshot(Value, dict=True, kw_only=True):
         """The interface address that this namespace has of its own, if it is one."""
         return self._held.get(text)
 
-    def on(self, interface: str, family: int) -> tuple[InterfaceAddress, ...]:
+    def on(self, interface: str, family: Family) -> tuple[InterfaceAddress, ...]:
         """The addresses of an interface, in the kernel's order."""
         return tuple(
             held
             for held in self.addresses
-            if held.interface == interface and (":" in held.address) == (family == 6)
+            if held.interface == interface and Family.of(held.address) is family
         )
 
     def neighbour(self, interface: str, text: str) -> Neighbour | None:
@@ -204,9 +205,9 @@ class Snapshot(Value, dict=True, kw_only=True):
             return None
         return int(text) if text.lstrip("-").isdigit() else None
 
-    def conf(self, family: int, interface: str, name: str) -> int | None:
+    def conf(self, family: Family, interface: str, name: str) -> int | None:
         """``net.ipv4.conf.IF.name``; ``sysctl -a`` writes the dots of IF as slashes."""
-        prefix = f"net.ipv{family}.conf"
+        prefix = f"net.ipv{family.version}.conf"
         value = self.sysctl(f"{prefix}.{interface.replace('.', '/')}.{name}")
         return self.sysctl(f"{prefix}.{interface}.{name}") if value is None else value
 
@@ -222,7 +223,7 @@ def read_snapshot(netns: Netns, files: Mapping[str, str]) -> Snapshot:
         links=tuple(_links(files, link_file)),
         addresses=read_addresses(files.get("ip-addr.json", ""), "ip-addr.json"),
         routes=routes + tuple(route for route in more if route not in seen),
-        policy=_policy(files, 4) + _policy(files, 6),
+        policy=_policy(files, Family.IPV4) + _policy(files, Family.IPV6),
         neighbours=read_neighbours(files.get("ip-neigh.json", ""), "ip-neigh.json"),
         fdb=read_fdb(files.get("bridge-fdb.json", ""), "bridge-fdb.json"),
         sysctls=(
@@ -241,6 +242,6 @@ def _links(files: Mapping[str, str], name: str) -> Iterator[Link]:
         yield msgspec.structs.replace(link, wireguard=wireguard) if wireguard else link
 
 
-def _policy(files: Mapping[str, str], family: int) -> tuple[RoutingRule, ...]:
-    name = "ip-rule.json" if family == 4 else "ip6-rule.json"
+def _policy(files: Mapping[str, str], family: Family) -> tuple[RoutingRule, ...]:
+    name = "ip-rule.json" if family is Family.IPV4 else "ip6-rule.json"
     return read_rules(files[name], name, family) if name in files else DEFAULT_RULES[family]

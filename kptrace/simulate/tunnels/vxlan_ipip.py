@@ -17,6 +17,7 @@ from collections.abc import Callable
 import msgspec
 
 from kptrace.model import CauseId, Flow, Outcome, Packet, Tunnel
+from kptrace.model.family import Family
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
 from kptrace.simulate.snapshot.network import Link, Vxlan
@@ -173,13 +174,12 @@ def _ipip_device(snapshot: Snapshot, packet: Packet) -> Link | None:
 def _vxlan_device(snapshot: Snapshot, packet: Packet) -> Link | None:
     """The device whose socket has the port: one for each family (vxlan_open)."""
     port, vni = packet.flow.dport, packet.tunnel.vni if packet.tunnel else None
-    family = 6 if packet.flow.ipv6 else 4
     for link in snapshot.links:
         vxlan = link.vxlan
         if vxlan is None or vxlan.port != port or not (vxlan.external or vni in (None, vxlan.vni)):
             continue
         own = vxlan.local or vxlan.remote
-        if not own or (":" in own) == (family == 6):
+        if not own or Family.of(own) is packet.flow.family:
             return link
     return None
 

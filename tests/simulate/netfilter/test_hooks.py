@@ -12,6 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from kptrace.model import Flow, Netns, Packet, SimulatedStep
+from kptrace.model.family import Family
 from kptrace.rules.load import load_ruleset
 from kptrace.simulate.branching import BranchPoints, ExploredBranch, enumerate_branches
 from kptrace.simulate.ip.skb import Skb
@@ -62,7 +63,7 @@ def snapshot(files: dict[str, str]) -> Snapshot:
             InterfaceAddress(interface="cni0", address="10.0.0.1", length=24),
             InterfaceAddress(interface="eth0", address="fd00::11", length=64),
         ),
-        policy=DEFAULT_RULES[4] + DEFAULT_RULES[6],
+        policy=DEFAULT_RULES[Family.IPV4] + DEFAULT_RULES[Family.IPV6],
         ruleset=load_ruleset(files),
     )
 

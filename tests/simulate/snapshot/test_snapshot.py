@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kptrace.model import Netns
 from kptrace.model.addresses import network
 from kptrace.model.errors import ParseError
+from kptrace.model.family import Family
 from kptrace.simulate.snapshot.iproute2 import (
     read_addresses,
     read_fdb,
@@ -82,7 +83,7 @@ def test_a_default_route_belongs_to_the_family_that_its_words_show() -> None:
 
 
 def test_policy_rules() -> None:
-    first, second, third, fourth = read_rules(RULES, "ip-rule.json", 4)
+    first, second, third, fourth = read_rules(RULES, "ip-rule.json", Family.IPV4)
     assert (first.priority, first.table, first.source) == (0, "local", None)
     assert second.inverted
     assert (second.action, second.mark, second.oif, second.dport) == (
@@ -98,7 +99,7 @@ def test_policy_rules() -> None:
     )
     assert (fourth.mark, fourth.mask, fourth.opaque) == (0x200, 0xF00, False)
     unknown = '[{"priority":1,"src":"all","tos":"0x10","table":"7"}]'
-    assert read_rules(unknown, "ip-rule.json", 4)[0].opaque
+    assert read_rules(unknown, "ip-rule.json", Family.IPV4)[0].opaque
 
 
 def test_links() -> None:
@@ -170,9 +171,9 @@ def test_sysctls_with_dots_in_interface_names() -> None:
             "net.ipv4.conf.cni0.forwarding = 0\n# a comment\n\n"
         },
     )
-    assert snapshot.conf(4, "flannel.1", "rp_filter") == 2
-    assert snapshot.conf(4, "cni0", "forwarding") == 0
-    assert snapshot.conf(4, "eth0", "forwarding") is None
+    assert snapshot.conf(Family.IPV4, "flannel.1", "rp_filter") == 2
+    assert snapshot.conf(Family.IPV4, "cni0", "forwarding") == 0
+    assert snapshot.conf(Family.IPV4, "eth0", "forwarding") is None
     assert snapshot.sysctl("net.bridge.bridge-nf-call-iptables") is None
 
 
@@ -180,7 +181,7 @@ def test_missing_files_are_named_and_no_error() -> None:
     snapshot = read_snapshot(NODE, {})
     assert snapshot.missing == ("ip-addr.json", "ip-route.json", "sysctl.txt")
     assert snapshot.sysctl("net.ipv4.ip_forward") == 1  # as a healthy node has it
-    assert [rule.table for rule in snapshot.policy if rule.family == 4] == [
+    assert [rule.table for rule in snapshot.policy if rule.family is Family.IPV4] == [
         "local",
         "main",
         "default",
@@ -218,7 +219,7 @@ READERS = (
     read_neighbours,
     read_fdb,
     read_sysctls,
-    lambda text, source: read_rules(text, source, 4),
+    lambda text, source: read_rules(text, source, Family.IPV4),
 )
 
 

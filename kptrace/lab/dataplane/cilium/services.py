@@ -16,14 +16,15 @@ from struct import pack
 
 from kptrace.lab.dataplane.kubeproxy.service_port import ProxiedPort, ProxyNode, proxied_ports
 from kptrace.model import Endpoint, Service, Value
-from kptrace.rules.kubeproxy.expected_endpoints import Family, in_family
+from kptrace.model.family import Family
+from kptrace.rules.kubeproxy.expected_endpoints import in_family
 
 CLUSTER_IP, EXTERNAL_IP, NODE_PORT, AFFINITY, LOAD_BALANCER = 0, 0x1, 0x2, 0x10, 0x20
 LOCAL_INSIDE, TWO_SCOPES = 0x10, 0x20  # of the second byte
 OUTSIDE, INSIDE = 0, 1
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 HOST_ID, REMOTE_NODE_ID = 1, 6  # reserved identities
-ANY: dict[Family, str] = {"ip": "0.0.0.0", "ip6": "::"}
+ANY: dict[Family, str] = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}
 
 Entries = dict[bytes, bytes]
 

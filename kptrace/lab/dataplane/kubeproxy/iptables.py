@@ -26,13 +26,14 @@ from kptrace.lab.dataplane.kubeproxy.service_port import (
     proxied_ports,
 )
 from kptrace.model import Endpoint, Service
+from kptrace.model.family import Family
 from kptrace.rules.kubeproxy.chain_names import (
     IptablesKind,
     endpoint_text,
     iptables_chain,
     iptables_endpoint_chain,
 )
-from kptrace.rules.kubeproxy.expected_endpoints import Family, endpoints_of
+from kptrace.rules.kubeproxy.expected_endpoints import endpoints_of
 
 LARGE_CLUSTER_ENDPOINTS = 1000
 # linux/netfilter/xt_statistic.h: the probability is a fraction of 2^31

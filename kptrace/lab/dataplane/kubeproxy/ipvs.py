@@ -31,8 +31,9 @@ from kptrace.lab.dataplane.kubeproxy.service_port import (
 )
 from kptrace.lab.network_objects import AddAddress
 from kptrace.model import Endpoint, Service, Value
+from kptrace.model.family import Family
 from kptrace.rules.kubeproxy.chain_names import endpoint_text
-from kptrace.rules.kubeproxy.expected_endpoints import Family, endpoints_of, in_family
+from kptrace.rules.kubeproxy.expected_endpoints import endpoints_of, in_family
 
 DEVICE = "kube-ipvs0"
 # ipset names have at most 31 characters (IPSET_MAXNAMELEN less the end)

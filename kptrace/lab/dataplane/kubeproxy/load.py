@@ -14,23 +14,23 @@ from kptrace.lab.dataplane.kubeproxy import iptables, ipvs, nftables
 from kptrace.lab.dataplane.kubeproxy.service_port import ProxyNode
 from kptrace.lab.network_objects import AddAddress
 from kptrace.model import Endpoint, Service, Value
-from kptrace.rules.kubeproxy.expected_endpoints import Family
+from kptrace.model.family import Family
 
 Mode = Literal["iptables", "iptables-legacy", "nftables", "ipvs"]
 
-FAMILIES: tuple[Family, ...] = ("ip", "ip6")
+FAMILIES = tuple(Family)
 
 # --wait: the legacy tools share one lock file over all namespaces of a machine
 COMMANDS: Mapping[tuple[Mode, Family], tuple[str, ...]] = {
-    ("iptables", "ip"): ("iptables-nft-restore", "--noflush", "--wait"),
-    ("iptables", "ip6"): ("ip6tables-nft-restore", "--noflush", "--wait"),
-    ("iptables-legacy", "ip"): ("iptables-legacy-restore", "--noflush", "--wait"),
-    ("iptables-legacy", "ip6"): ("ip6tables-legacy-restore", "--noflush", "--wait"),
-    ("nftables", "ip"): ("nft", "-f", "-"),
-    ("nftables", "ip6"): ("nft", "-f", "-"),
+    ("iptables", Family.IPV4): ("iptables-nft-restore", "--noflush", "--wait"),
+    ("iptables", Family.IPV6): ("ip6tables-nft-restore", "--noflush", "--wait"),
+    ("iptables-legacy", Family.IPV4): ("iptables-legacy-restore", "--noflush", "--wait"),
+    ("iptables-legacy", Family.IPV6): ("ip6tables-legacy-restore", "--noflush", "--wait"),
+    ("nftables", Family.IPV4): ("nft", "-f", "-"),
+    ("nftables", Family.IPV6): ("nft", "-f", "-"),
     # IPVS and nft's tables are seldom in one kernel
-    ("ipvs", "ip"): ("iptables-legacy-restore", "--noflush", "--wait"),
-    ("ipvs", "ip6"): ("ip6tables-legacy-restore", "--noflush", "--wait"),
+    ("ipvs", Family.IPV4): ("iptables-legacy-restore", "--noflush", "--wait"),
+    ("ipvs", Family.IPV6): ("ip6tables-legacy-restore", "--noflush", "--wait"),
 }
 
 

@@ -25,13 +25,14 @@ from kptrace.lab.dataplane.kubeproxy.service_port import (
     proxied_ports,
 )
 from kptrace.model import Endpoint, Service
+from kptrace.model.family import Family
 from kptrace.rules.kubeproxy.chain_names import (
     NftablesKind,
     endpoint_text,
     nftables_chain,
     nftables_endpoint_name,
 )
-from kptrace.rules.kubeproxy.expected_endpoints import Family, in_family
+from kptrace.rules.kubeproxy.expected_endpoints import in_family
 
 _MARK = f"meta mark set meta mark | {MASQUERADE_MARK:#x}"
 _PORT_KEY = "meta l4proto . th dport"

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 
 from kptrace.model import Endpoint, Service, ServicePort, Value
+from kptrace.model.family import Family
 from kptrace.rules.kubeproxy.chain_names import service_port_name
 from kptrace.rules.kubeproxy.expected_endpoints import (
     ExpectedEndpoints,
-    Family,
     expected_endpoints,
     external_policy_local,
     externally_accessible,

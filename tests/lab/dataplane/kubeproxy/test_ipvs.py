@@ -14,7 +14,7 @@ import pytest
 from kptrace.kube.objects.cluster_state import ClusterState, read_folder
 from kptrace.lab.dataplane.kubeproxy import ipvs
 from kptrace.lab.dataplane.kubeproxy.service_port import ProxyNode
-from kptrace.rules.kubeproxy.expected_endpoints import Family
+from kptrace.model.family import Family
 
 DUMPS = [
     ("ipvs-rr-default", "node-a", "rr"),
