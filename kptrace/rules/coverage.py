@@ -30,6 +30,8 @@ from kptrace.rules.nftables.json_ruleset import NftRuleset
 Saves = Mapping[Family, Mapping[Backend, str]]
 
 _PROGRAMS: dict[Family, str] = {"ip": "iptables", "ip6": "ip6tables"}
+# a text with these shows all that anybody writes; security is SELinux's
+_USUAL_TABLES = frozenset({"filter", "nat", "mangle", "raw"})
 _NFT_COMMAND = "nft -j list ruleset"
 # what iptables-nft-save prints of tables that it does not show (nft_check_xt_legacy, __do_output)
 _LEGACY_PRESENT = "-legacy tables present, use "
@@ -144,6 +146,11 @@ def _of_save(place: _Place, save: IptablesSave) -> StoreCoverage:
 
     kube-proxy writes KUBE-SERVICES into nat and filter (proxier.go, iptablesJumpChains).
     """
+    if save.excerpt:
+        if save.excerpt.whole >= _USUAL_TABLES:
+            return place.coverage(Extent.WHOLE)
+        whole = tuple(sorted(save.excerpt.whole))
+        return place.coverage(Extent.PARTIAL, CoverageReason.EXCERPT, whole)
     tables = {table.name: table for table in save.tables()}
     nat = tables.get("nat")
     if nat and "filter" not in tables and save.chain(nat, "KUBE-SERVICES"):

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from kptrace.rules.iptables.base_chains import Backend
-from kptrace.rules.iptables.save import IptablesSave
 from kptrace.rules.iptables.save_index import Pages, split_pages
+from kptrace.rules.iptables.text import read_iptables
 from kptrace.rules.ipvs.ip_vs_conn import with_persistent_clients
 from kptrace.rules.ipvs.ipvsadm import VirtualService, read_ipvs_save, with_connection_counts
 from kptrace.rules.live.queries import TABLES
@@ -76,7 +76,7 @@ def load_ruleset(files: Mapping[str, str]) -> Ruleset:
         saves[family] = _saves(files, program, family, nft)
         missing += [] if saves[family] else [f"{program}-save.txt"]
         sources += [
-            IptablesSave(
+            read_iptables(
                 pages_of(files, name), name, backend, family, ipset, nft.ages if nft else None
             )
             for backend, name in saves[family].items()

@@ -19,6 +19,15 @@ HOOKS = {
     "OUTPUT": "output",
     "POSTROUTING": "postrouting",
 }
+BUILT_IN_CHAINS = tuple(HOOKS)
+# table -> its chains, in iptables' order
+TABLE_CHAINS = {
+    "raw": ("PREROUTING", "OUTPUT"),
+    "mangle": BUILT_IN_CHAINS,
+    "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),
+    "filter": ("INPUT", "FORWARD", "OUTPUT"),
+    "security": ("INPUT", "FORWARD", "OUTPUT"),
+}
 PRIORITIES = {"raw": -300, "mangle": -150, "nat": -100, "filter": 0, "security": 50}
 _NFT_SECURITY = 150  # iptables-nft's own number for it (iptables/nft.c), behind source NAT
 _SOURCE_NAT = 100  # nat in INPUT and POSTROUTING

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from kptrace.model.addresses import address as parse_address
 from kptrace.rules.iptables.ipset_match import ipset_key
 from kptrace.rules.iptables.options import (
     Context,
@@ -68,6 +69,14 @@ def _ports(name: str) -> dict[str, Callable[[Option, Context], Part]]:
 
 TCP_FLAGS = {"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16, "URG": 32, "ECE": 64, "CWR": 128}
 TCP_FLAGS |= {"NONE": 0, "ALL": 63}
+
+
+def _syn(option: Option, context: Context) -> Part:
+    """``--syn`` is short for the flags of a packet that opens a connection."""
+    return _tcp_flags(
+        Option(name="--tcp-flags", args=("FIN,SYN,RST,ACK", "SYN"), negated=option.negated),
+        context,
+    )
 
 
 def _tcp_flags(option: Option, _: Context) -> Part:
@@ -186,7 +195,7 @@ def _addrtype6(option: Option, flags: tuple[str, ...]) -> Iterable[Part]:
 
 
 def _set(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    if len(options) != 1 or options[0].name != "--match-set":
+    if len(options) != 1 or options[0].name not in ("--match-set", "--set"):
         raise Unknown("options that count or look for nomatch")
     name, directions = options[0].args
     left = ipset_key(context, name, directions.split(","))
@@ -273,6 +282,8 @@ def _name(key: str) -> Callable[[Option, Context], Part]:
 def _range(key: str) -> Callable[[Option, Context], Part]:
     def read(option: Option, context: Context) -> Part:
         low, _, high = option.arg.partition("-")
+        parse_address(low)
+        parse_address(high or low)
         return test(f"{context.family} {key}", option, Range(low=low, high=high or low))
 
     return read
@@ -342,7 +353,7 @@ def _dscp(option: Option, context: Context) -> Part:
 
 
 MATCHES: dict[str, Reader] = {
-    "tcp": _option_by_option({**_ports("tcp"), "--tcp-flags": _tcp_flags}),
+    "tcp": _option_by_option({**_ports("tcp"), "--tcp-flags": _tcp_flags, "--syn": _syn}),
     "udp": _option_by_option(_ports("udp")),
     "sctp": _option_by_option(_ports("sctp")),
     "dccp": _option_by_option(_ports("dccp")),

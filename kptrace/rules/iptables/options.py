@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import cache
 
 from kptrace.model import Value
+from kptrace.model.addresses import address as parse_address
+from kptrace.model.addresses import network as parse_network
 from kptrace.rules.model.expressions import (
     PROTOCOLS,
     AnonymousSet,
@@ -88,22 +90,51 @@ def number(text: str) -> int:
 
 
 def numbers(text: str, low_default: int = 0, high_default: int = 65535) -> Expr:
-    """A number or a range: ``80``, ``1000:2000``, ``1000:``."""
+    """A number or a range: ``80``, ``1000:2000``, ``1000:``; a port may have its usual name."""
     low, colon, high = text.partition(":")
     if not colon:
-        return Const(value=number(text))
-    return Range(
-        low=number(low) if low else low_default, high=number(high) if high else high_default
-    )
+        return Const(value=_port(text))
+    return Range(low=_port(low) if low else low_default, high=_port(high) if high else high_default)
+
+
+def _port(text: str) -> int:
+    return PORT_NAMES[text] if text in PORT_NAMES else number(text)
+
+
+# names in /etc/services that iptables -L without -n prints for ports of a cluster
+PORT_NAMES = {
+    "ssh": 22,
+    "domain": 53,
+    "bootps": 67,
+    "bootpc": 68,
+    "http": 80,
+    "ntp": 123,
+    "bgp": 179,
+    "ldap": 389,
+    "https": 443,
+    "ldaps": 636,
+    "postgresql": 5432,
+    "mysql": 3306,
+    "mdns": 5353,
+    "amqp": 5672,
+    "http-alt": 8080,
+    "webcache": 8080,
+}
 
 
 def address(text: str) -> Expr:
-    """``ADDRESS``, ``ADDRESS/LENGTH``, or ``ADDRESS/MASK`` for a mask with holes."""
+    """``ADDRESS``, ``ADDRESS/LENGTH``, or ``ADDRESS/MASK`` for a mask with holes.
+
+    Raises ValueError for a text that is no address, such as one that was made unreadable by hand.
+    """
     base, _, mask = text.partition("/")
+    parse_address(base)
     if not mask or mask == ("128" if ":" in base else "32"):
         return Const(value=base)
     if mask.isdigit():
+        parse_network(text)
         return Prefix(address=base, length=int(mask))
+    parse_address(mask)
     return Masked(address=base, mask=mask)
 
 

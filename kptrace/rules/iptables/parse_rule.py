@@ -63,7 +63,7 @@ def _segments(args: Sequence[str]) -> list[tuple[str, list[Option]]]:
     segments: list[tuple[str, list[Option]]] = [("", [])]
     index, negated = 0, False
     while index < len(args):
-        arg = args[index]
+        arg = _SYNONYMS.get(args[index], args[index])
         index += 1
         if arg == "!":
             negated = True
@@ -74,19 +74,62 @@ def _segments(args: Sequence[str]) -> list[tuple[str, list[Option]]]:
             segments.append((args[index] if arg == "-m" else f"{arg} {args[index]}", []))
             index += 1
             continue
+        if index + 1 < len(args) and args[index] == "!" and not _is_option(args[index + 1]):
+            negated = True  # ``-s ! ADDRESS``, as iptables took it before 1.4.3
+            index += 1
         end = index
         while end < len(args) and args[end] != "!" and not _is_option(args[end]):
             end += 1
-        values = tuple(args[index:end])
-        segments[-1][1].append(Option(name=arg, args=values, negated=negated))
+        option = Option(name=arg, args=tuple(args[index:end]), negated=negated)
+        if arg in _PROTOCOL_OPTIONS and segments[-1][0] not in _PROTOCOL_MODULES:
+            segments.append((_implied_module(segments[0][1], arg), []))
+        segments[-1][1].append(option)
         index, negated = end, False
     if negated:
         raise ValueError("nothing after !")
     return segments
 
 
+def _implied_module(core: list[Option], name: str) -> str:
+    """The module that iptables loads for an option of the rule's protocol without ``-m``."""
+    if name in _MODULE_OF_OPTION:
+        return _MODULE_OF_OPTION[name]
+    protocols = (protocol(option.arg) for option in core if option.name == "-p")
+    return next(protocols, "tcp")
+
+
 _OPENERS = frozenset({"-m", "-j", "-g"})
 _SHORT = frozenset({"-m", "-j", "-g", "-s", "-d", "-i", "-o", "-p", "-f", "-c"})
+# what iptables accepts and never prints (iptables(8), iptables-extensions(8))
+_SYNONYMS = {
+    "--protocol": "-p",
+    "--proto": "-p",
+    "--source": "-s",
+    "--src": "-s",
+    "--destination": "-d",
+    "--dst": "-d",
+    "--in-interface": "-i",
+    "--out-interface": "-o",
+    "--fragment": "-f",
+    "--match": "-m",
+    "--jump": "-j",
+    "--goto": "-g",
+    "--set-counters": "-c",
+    "--source-port": "--sport",
+    "--destination-port": "--dport",
+    "--source-ports": "--sports",
+    "--destination-ports": "--dports",
+    "--to-port": "--to-ports",
+    "--to-dest": "--to-destination",
+}
+_PROTOCOL_OPTIONS = frozenset(
+    {"--sport", "--dport", "--tcp-flags", "--syn", "--tcp-option", "--icmp-type", "--icmpv6-type"}
+)
+_PROTOCOL_MODULES = frozenset(
+    {"tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmp6", "icmpv6", "mh"}
+)
+_MODULE_OF_OPTION = {"--icmp-type": "icmp", "--icmpv6-type": "icmp6"}
+_MODULE_OF_OPTION |= dict.fromkeys(("--tcp-flags", "--syn", "--tcp-option"), "tcp")
 
 
 def _is_option(word: str) -> bool:
@@ -99,7 +142,7 @@ def _compile(
     if module.startswith(("-j ", "-g ")):
         return _target(module, options, context, is_chain)
     if module == "":
-        return [_core(option, context) for option in options]
+        return [_core(option, context) for option in options if option.name != "-c"]
     reader = MATCHES.get(module)
     try:
         if reader is not None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import overload
 
 from kptrace.model.errors import ParseError
@@ -35,11 +35,12 @@ from kptrace.rules.iptables.save_index import (
     shortened,
     split_pages,
 )
+from kptrace.rules.iptables.save_text import SaveText
 from kptrace.rules.model.ruleset import Chain, Rule, Rules, RulesetSource, Table
 from kptrace.rules.model.sets import Set
 
 _RULE = re.compile(r"(?:\[(\d+):(\d+)\] )?-A \S+ ?(.*)\n")
-_LEADING = re.compile(r"(?:(?:\[\d++:\d++\] )?+-A \S++ -d [^ /]++/(?:32|128) .*+\n)*+(.++\n)?")
+_LEADING = re.compile(r"(?:(?:\[\d++:\d++\] )?+-A \S++ -d [0-9a-f.:]++/(?:32|128) .*+\n)*+(.++\n)?")
 _WORD = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^\s"]+))(?:\s+|$)')
 Position = tuple[int, int]  # a page, and where a rule begins in it
 _ESCAPED = re.compile(r"\\(.)")
@@ -51,6 +52,7 @@ class IptablesSave(RulesetSource):
     name: what to call it in errors
     ipset: finds the sets that rules name
     ages: of base chains, as nft lists them (rules/nftables/json_ruleset.py)
+    excerpt: what another form of the text lacks; None for a save, which is whole
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class IptablesSave(RulesetSource):
         family: str,
         ipset: Callable[[str], Set | None] = lambda name: None,
         ages: Mapping[tuple[Table, str], tuple[int, int]] | None = None,
+        excerpt: SaveText | None = None,
     ) -> None:
         self.ages = ages or {}
+        self.excerpt = excerpt
         self.pages = split_pages(text) if isinstance(text, str) else text
         self.name = name
         self.family = family
@@ -113,9 +117,18 @@ class IptablesSave(RulesetSource):
     def chain_names(self, table: Table) -> Sequence[str]:
         return self._sections[table].names()
 
+    def is_chain(self, table: Table, name: str) -> bool:
+        """Whether a rule's target is a chain: one of the text, or one that the text lacks."""
+        if self._sections[table].has(name):
+            return True
+        return self.excerpt is not None and name in self.excerpt.absent.get(table.name, ())
+
     def bad(self, page: int, place: int, text: str, lines: int = 0) -> ParseError:
-        before = sum(self.pages[number].count("\n") for number in range(page))
+        """The error for a line: ``lines`` after the one at a place of a page."""
+        before = sum(self.pages[index].count("\n") for index in range(page))
         line = before + self.pages[page].count("\n", 0, place) + lines + 1
+        if self.excerpt:
+            line = self.excerpt.lines[line - 1]
         return ParseError(
             self.name, line, text, "take it again with iptables-save, whole and unedited"
         )
@@ -219,7 +232,7 @@ class SavedRules(Rules):
             compiled = parse_rule_args(
                 split_args(args_text),
                 self._save.family,
-                self._section.has,
+                partial(self._save.is_chain, self._table),
                 self._save.ipset,
             )
         except ValueError as error:

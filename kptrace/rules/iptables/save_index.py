@@ -23,8 +23,8 @@ from operator import lt
 from typing import NamedTuple, Protocol
 
 from kptrace.model.errors import ParseError
+from kptrace.rules.iptables.base_chains import BUILT_IN_CHAINS
 
-BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 MANY = 2000
 
 DECLARED = re.compile(r":\S+ (\S+)(?: \[(\d+):(\d+)\])?")
@@ -88,7 +88,8 @@ class ChainOrder:
         others = names
         if not self._last:
             kernel_chains = next(
-                (index for index, name in enumerate(names) if name not in BUILT_IN), len(names)
+                (index for index, name in enumerate(names) if name not in BUILT_IN_CHAINS),
+                len(names),
             )
             self.own += names[:kernel_chains]
             others = names[kernel_chains:]
@@ -96,7 +97,9 @@ class ChainOrder:
         if not others:
             return
         rising = others[0] > self._last and all(map(lt, others, islice(others, 1, None)))
-        self.kept = self.kept and rising and not any(_holds(others, name) for name in BUILT_IN)
+        self.kept = (
+            self.kept and rising and not any(_holds(others, name) for name in BUILT_IN_CHAINS)
+        )
         self._last = others[-1]
 
 
@@ -230,13 +233,13 @@ class TableSection:
     def _find(self, name: str) -> str | None:
         if not self._declared.kept:
             return self._lines.get(name)
-        if name in BUILT_IN:
+        if name in BUILT_IN_CHAINS:
             return self._line(name, 0, name in self._declared.own)
         header, low, high = self._header, 0, len(self._header) - 1
         while low < high:
             start = header.rfind("\n", low, (low + high) // 2 + 1)
             match = header[start + 2 : header.index(" ", start)]
-            if match in BUILT_IN or match < name:
+            if match in BUILT_IN_CHAINS or match < name:
                 low = header.index("\n", start + 1)
             elif match > name:
                 high = start
@@ -303,7 +306,7 @@ class TableSection:
         """Find a chain's rules: they begin in a part that begins with the chain or in the one
         before.
         """
-        if name in BUILT_IN and name not in self._ruled.own:
+        if name in BUILT_IN_CHAINS and name not in self._ruled.own:
             return
         rank = self._rank(name)
         low = max(bisect_left(self._firsts, rank, key=self._rank) - 1, 0)
@@ -317,7 +320,11 @@ class TableSection:
 
     def _rank(self, name: str) -> tuple[int, str]:
         kernel_chains = self._ruled.own
-        return (kernel_chains.index(name), "") if name in BUILT_IN else (len(kernel_chains), name)
+        return (
+            (kernel_chains.index(name), "")
+            if name in BUILT_IN_CHAINS
+            else (len(kernel_chains), name)
+        )
 
     def _look(self, name: str, page: int, start: int, end: int) -> re.Match[str] | None:
         text = self._pages[page]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from kptrace.model.addresses import address as parse_address
 from kptrace.rules.iptables.ipset_match import ipset_key
 from kptrace.rules.iptables.options import Context, Option, Unknown, field, number
 from kptrace.rules.model.expressions import (
@@ -58,8 +59,9 @@ def _nat(name: str, kind: Callable[..., Part]) -> Reader:
     """``ADDRESS[-ADDRESS][:PORT[-PORT]]``, IPv6 addresses in brackets when a port follows."""
 
     def read(options: Sequence[Option], context: Context) -> Iterable[Part]:
-        options_by_name = _by_name(options, {name, *_RANDOM})
-        addr, port = _destination(options_by_name[name].arg)
+        options_by_name = _by_name(options, {name, "--to", *_RANDOM})
+        destination = options_by_name.get(name) or options_by_name["--to"]
+        addr, port = _destination(destination.arg)
         yield kind(addr=addr, port=port, flags=_random(options_by_name))
 
     return read
@@ -79,7 +81,13 @@ def _destination(text: str) -> tuple[Expr | None, Expr | None]:
         address, _, port = text.partition(":")
     if "/" in port:
         raise Unknown("a port range with a base port")
-    return _span(address.replace("[", "").replace("]", ""), str), _span(port, int)
+    return _span(address.replace("[", "").replace("]", ""), _address), _span(port, int)
+
+
+def _address(text: str) -> str:
+    """An address as it stands. Raises ValueError for any other text."""
+    parse_address(text)
+    return text
 
 
 def _span(text: str, kind: Callable[[str], str | int]) -> Expr | None:
@@ -102,6 +110,9 @@ def _ports(name: str, kind: Callable[..., Part]) -> Reader:
 
 def _reject(options: Sequence[Option], context: Context) -> Iterable[Part]:
     options_by_name = _by_name(options, {"--reject-with"})
+    if not options_by_name:  # reject_init, REJECT_init
+        yield Reject(reply=f"{'icmpv6' if context.family == 'ip6' else 'icmp'} port-unreachable")
+        return
     name = options_by_name["--reject-with"].arg
     if name == "tcp-reset":
         yield Reject(reply="tcp reset")
@@ -131,13 +142,30 @@ def _xmark(old: Expr, text: str) -> Expr:
 
 
 def _mark(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    options_by_name = _by_name(options, {"--set-xmark"})
+    (option,) = _by_name(options, set(_MARK_OPTIONS)).values()
     old = field("meta mark")
-    yield SetField(field=old, value=_xmark(old, options_by_name["--set-xmark"].arg))
+    yield SetField(field=old, value=_xmark(old, _MARK_OPTIONS[option.name](option.arg)))
+
+
+def _set_mark(text: str) -> str:
+    """``--set-mark VALUE/MASK`` changes the bits of both (mark_tg_parse, MARK_parse)."""
+    value, _, mask = text.partition("/")
+    return f"{number(value):#x}/{number(value) | (number(mask) if mask else _ALL):#x}"
+
+
+# libxt_MARK and libxt_CONNMARK: each is short for a --set-xmark
+_MARK_OPTIONS: dict[str, Callable[[str], str]] = {
+    "--set-xmark": lambda text: text,
+    "--set-mark": _set_mark,
+    "--or-mark": lambda text: f"{number(text):#x}/{number(text):#x}",
+    "--and-mark": lambda text: f"0x0/{~number(text) & _ALL:#x}",
+    "--xor-mark": lambda text: f"{number(text):#x}/0x0",
+}
 
 
 def _connmark(options: Sequence[Option], context: Context) -> Iterable[Part]:
-    known_names = {"--set-xmark", "--save-mark", "--restore-mark", "--nfmask", "--ctmask", "--mask"}
+    known_names = {"--save-mark", "--restore-mark", "--nfmask", "--ctmask", "--mask"}
+    known_names |= set(_MARK_OPTIONS)
     options_by_name = _by_name(options, known_names)
     mark, ct = field("meta mark"), field("ct mark")
     both = options_by_name.get("--mask")
@@ -145,10 +173,10 @@ def _connmark(options: Sequence[Option], context: Context) -> Iterable[Part]:
         number(option.arg) if (option := options_by_name.get(name) or both) else _ALL
         for name in ("--nfmask", "--ctmask")
     )
-    if "--set-xmark" in options_by_name:
-        change = SetField(
-            field=ct, value=_xmark(ct, options_by_name["--set-xmark"].arg), tolerant=True
-        )
+    setting = next((name for name in _MARK_OPTIONS if name in options_by_name), "")
+    if setting:
+        text = _MARK_OPTIONS[setting](options_by_name[setting].arg)
+        change = SetField(field=ct, value=_xmark(ct, text), tolerant=True)
     elif "--save-mark" in options_by_name:
         change = SetField(field=ct, value=_merge(ct, ctmask, mark, nfmask), tolerant=True)
     elif "--restore-mark" in options_by_name:
