@@ -2,15 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+NEWEST := .venv-newest
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --only-binary=:all: --require-hashes -r
 
-.PHONY: help demo test check unit kernel cluster cluster-down cluster-test fuzz fuzz-parsers bench golden schema uml venv tools clean image archive completions krew
+.PHONY: help demo test check unit kernel cluster cluster-down cluster-test fuzz fuzz-parsers bench golden schema uml venv lock outdated clean image archive completions krew
 
 help:
 	@echo "make demo    a lab, a Service traced through it, a broken one diagnosed"
 	@echo "make test    every tier: unit, kernel, uml, cluster (kernel and cluster need root)"
 	@echo "make cluster a real Kubernetes on this machine, left running; make cluster-down ends it"
 	@echo "make uml     the tier on a second kernel, User Mode Linux: IPVS and IPIP; no root"
-	@echo "make check   format, lint, types, floors of the house"
+	@echo "make check   format, lint, types, import contracts, dependencies"
+	@echo "make lock    choose the version of every dependency anew, within the ranges; LOCK=--upgrade takes the newest"
+	@echo "make outdated  the unit tier with the newest versions, and what differs from the lock"
 	@echo "make fuzz    random rules and packets against the kernel until stopped (as root)"
 	@echo "make fuzz-parsers  every reader of rules and dumps under coverage-guided fuzzing"
 	@echo "make image   the agent's image, without a container tool: dist/kptrace-image.tar"
@@ -19,16 +23,17 @@ help:
 	@echo "make completions  the words that shells complete with, from the command line itself"
 	@echo "make bench   what explaining one of 10,000 Services costs (as root; minutes)"
 	@echo "make golden  rewrite the golden files; the git diff is the review"
+	@echo "make schema  rewrite the JSON Schemas from the model"
 
 venv: $(VENV)/.done
 
-$(VENV)/.done: pyproject.toml tests/requirements.txt
-	@PYTHON='$(PYTHON)' sh tests/install.sh $(VENV) tests
+$(VENV)/.done: pyproject.toml tests/tools/install.sh tests/requirements/dev.txt
+	@PYTHON='$(PYTHON)' sh tests/tools/install.sh $(VENV) tests
 	@touch $@
 
 # kptrace and what a lab needs, no more
-$(VENV)/.demo: pyproject.toml
-	@PYTHON='$(PYTHON)' sh tests/install.sh $(VENV)
+$(VENV)/.demo: pyproject.toml tests/tools/install.sh $(wildcard plugins/kubectl/build/requirements/*.txt)
+	@PYTHON='$(PYTHON)' sh tests/tools/install.sh $(VENV)
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -39,6 +44,7 @@ check: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/tools/dependencies.py
 
 # so many at a time: most of a tier of labs is waiting
 JOBS ?= 2
@@ -72,7 +78,7 @@ fuzz: venv
 
 # READER=nft-json for one reader; PARSERS='-max_total_time=600' for longer
 fuzz-parsers: venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check 'atheris>=2.3,<4'
+	$(PIP) tests/requirements/fuzz.txt
 	PYTHONPATH=tests $(BIN)/python -m parsers $(READER) $(PARSERS)
 
 # the whole table of costs as Markdown; BENCH='--rounds 5 --only saved' for some of it
@@ -81,6 +87,20 @@ bench: venv
 
 golden: venv
 	$(BIN)/python -m pytest -q tests/render tests/test_replay_cases.py --update-golden
+
+schema: venv
+	$(BIN)/python -m pytest -q tests/render -k the_committed_schema --update-golden
+
+# LOCK='--upgrade', or LOCK='--upgrade-package msgspec'
+lock: venv
+	$(PIP) tests/requirements/lock.txt
+	$(BIN)/python tests/tools/lock.py $(LOCK)
+
+# in an environment of its own, anew each time; what differs is printed whether the tests pass or not
+outdated:
+	@PYTHON='$(PYTHON)' sh tests/tools/install.sh $(NEWEST) newest
+	@$(NEWEST)/bin/python -m pytest -q -n $(JOBS) -m 'not kernel and not uml and not cluster'; \
+	  status=$$?; $(NEWEST)/bin/python tests/tools/outdated.py; exit $$status
 
 completions: venv
 	$(BIN)/python plugins/kubectl/build/completions.py
@@ -98,4 +118,4 @@ krew: venv
 	$(BIN)/python plugins/kubectl/build/krew.py $(KREW)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -15,6 +15,7 @@ import pytest
 import kptrace
 
 ROOT = Path(__file__).parents[2]
+LOCK = ROOT / "plugins" / "kubectl" / "build" / "requirements" / "runtime.txt"
 COMMANDS = ("kptrace", "kubectl-kptrace")
 
 
@@ -30,11 +31,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh virtual environment with the wheel and what it needs."""
+    """A fresh virtual environment with the wheel and what it needs, as locked."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, with_pip=True)
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--quiet", wheel], check=True)
+    locked = ["--only-binary=:all:", "--require-hashes", "-r", LOCK]
+    subprocess.run([*pip, "--quiet", *locked], check=True)
+    subprocess.run([*pip, "--quiet", "--no-index", "--no-deps", wheel], check=True)
     return folder
 
 
@@ -66,6 +69,13 @@ def test_what_it_says_of_itself(wheel: Path) -> None:
     assert told["Requires-Python"] == ">=3.11"
     assert told["License-Expression"] == "Apache-2.0"
     assert str(told.get_payload()).startswith("# kptrace")
+
+
+@pytest.mark.slow
+def test_the_lock_is_all_that_it_needs(installed: Path) -> None:
+    check = [installed / "bin" / "python", "-m", "pip", "check", "--disable-pip-version-check"]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "No broken requirements found.\n")
 
 
 @pytest.mark.slow

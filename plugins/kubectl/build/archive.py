@@ -23,6 +23,7 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 import cache
+import locks
 import wheels
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -82,7 +83,7 @@ def build(target: str, output: Path) -> None:
 
 def _needed(target: str, kept: Path) -> Path:
     """A folder with all that kptrace needs there, for every version of Python."""
-    parts = [target, *PYTHONS, *wheels.needed(ROOT), Path(__file__).read_text()]
+    parts = [target, *PYTHONS, locks.RUNTIME.read_text(), Path(__file__).read_text()]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     name = target.replace("/", "-")
     folder = kept / f"{name}-{key}"
@@ -90,13 +91,14 @@ def _needed(target: str, kept: Path) -> Path:
         return folder
     print(f"fetching what kptrace needs on {target}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=kept) as work:
-        path = Path(work, "made")
-        _install(target, PYTHONS[0], path, *wheels.needed(ROOT))
+        path = Path(work, "packages")
+        _install(target, PYTHONS[0], path, *wheels.LOCKED)
         wheels.shed(path)
-        compiled = sorted(_compiled(path))
+        compiled = Path(work, "compiled.txt")
+        compiled.write_text("\n".join(sorted(_compiled(path))))
         for version in PYTHONS[1:]:
             other = Path(work, version)
-            _install(target, version, other, "--no-deps", *compiled)
+            _install(target, version, other, "--no-deps", "--require-hashes", "-r", str(compiled))
             shutil.copytree(other, path, dirs_exist_ok=True)
         path.rename(folder)
     for old in kept.glob(f"{name}-*"):
@@ -115,10 +117,11 @@ def _install(target: str, version: str, folder: Path, *what: str) -> None:
 
 
 def _compiled(folder: Path) -> Iterator[str]:
-    """``msgspec==0.22.0`` for each package with compiled modules."""
+    """The locked requirement of each package with compiled modules."""
+    locked = locks.entries(locks.RUNTIME)
     for distribution in distributions(path=[str(folder)]):
         if _has_modules(distribution):
-            yield f"{distribution.metadata['Name']}=={distribution.version}"
+            yield locked[locks.name(distribution.metadata["Name"])]
 
 
 def _has_modules(distribution: Distribution) -> bool:

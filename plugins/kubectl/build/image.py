@@ -20,6 +20,7 @@ from pathlib import Path
 
 import cache
 import debian
+import locks
 import oci
 import wheels
 from kptrace import __version__
@@ -57,20 +58,20 @@ def layers(kept: Path) -> list[oci.Layer]:
             base.symlink_to(tree)
 
         def dependencies(tree: Path) -> None:
-            wheels.dependencies(ROOT, unpacked(), tree)
+            wheels.dependencies(unpacked(), tree)
 
         def ours(tree: Path) -> None:
             wheels.kptrace(ROOT, unpacked(), tree)
 
         parts: list[tuple[str, Callable[[Path], None], Iterable[bytes]]] = [
             ("debian", debian_files, [deb.name.encode() for deb in debs]),
-            ("dependencies", dependencies, [layer.encode() for layer in wheels.needed(ROOT)]),
+            ("dependencies", dependencies, [locks.RUNTIME.read_bytes()]),
             ("kptrace", ours, _sources()),
         ]
-        image_layers, text = [], _digest((HERE / f"{layer}.py").read_bytes() for layer in OURS)
+        image_layers, digest = [], _digest((HERE / f"{module}.py").read_bytes() for module in OURS)
         for name, fill, of in parts:
-            text = _digest([text.encode(), *of])
-            file = kept / f"{name}-{text}.tar.gz"
+            digest = _digest([digest.encode(), *of])
+            file = kept / f"{name}-{digest}.tar.gz"
             image_layers.append(oci.kept(file) or _layer(Path(work, name), fill, file))
             _forget(kept, name, file)
         return image_layers

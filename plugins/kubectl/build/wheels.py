@@ -1,8 +1,9 @@
 """kptrace and what it needs, from wheels, for the Python of an image.
 
 In: the root of kptrace's source and the tree of Debian's files. Out: folders to lay over that tree.
-pip chooses wheels for the image's Python, whichever runs this; the image's own Python compiles the
-modules, because an agent's root file system is read-only and would compile them at each start.
+pip chooses wheels for the image's Python, whichever runs this, of the locked versions; the
+image's own Python compiles the modules, because an agent's root file system is read-only and would
+compile them at each start.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 from pathlib import Path
+
+import locks
 
 MODULES = Path("usr/lib/python3/dist-packages")
 
@@ -26,17 +28,15 @@ LEFT_OUT = (
 # 700 modules of the typed Kubernetes client, which kptrace never imports (it reads plain JSON).
 NOT_COMPILED = "/kubernetes/client/(models|api)/"
 
+# pip's words for what kptrace needs to run
+LOCKED = ("--require-hashes", "--requirement", str(locks.RUNTIME))
+
 _COMMAND = "#!/usr/bin/python3\nfrom kptrace.__main__ import main\n\nmain()\n"
 
 
-def needed(root: Path) -> list[str]:
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    return list(project["dependencies"])
-
-
-def dependencies(root: Path, base: Path, tree: Path) -> None:
+def dependencies(base: Path, tree: Path) -> None:
     """All but kptrace itself."""
-    _install(base, tree, *needed(root))
+    _install(base, tree, *LOCKED)
     shed(tree / MODULES)
     compile_all(base, tree)
 

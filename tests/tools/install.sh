@@ -1,6 +1,7 @@
 #!/bin/sh
 # Make the virtual environment $1 with kptrace and what a lab needs, and with all that its tests need
-# if $2 is "tests"; repeatable.
+# if $2 is "tests"; repeatable. pip installs the locked versions and nothing else. Only where $2 is
+# "newest" it takes the newest that the ranges allow, for the tests, in a new environment.
 # On Debian as root it installs the missing packages; elsewhere it names them.
 set -eu
 venv=$1
@@ -15,11 +16,12 @@ need ip iproute2
 need iptables-nft-save iptables
 need nft nftables
 need "$python" python3
-wanted="-e ."
-if [ "${2:-}" = tests ]; then
-	wanted="$wanted -r tests/requirements.txt"
+locks="-r plugins/kubectl/build/requirements/runtime.txt -r plugins/kubectl/build/requirements/backend.txt"
+if [ -n "${2:-}" ]; then
+	locks="-r tests/requirements/dev.txt"
 	need ipset ipset
 	need ipvsadm ipvsadm
+	need conntrack conntrack # some faults change an entry by hand
 	need modprobe kmod
 	need linux.uml user-mode-linux
 	need zsh zsh # completion is tried in each shell
@@ -42,6 +44,16 @@ fi
 	echo "$python is older than 3.11: set PYTHON=/path/to/python3.11" >&2
 	exit 1
 }
+pip_install() {
+	"$venv/bin/python" -m pip install -q --disable-pip-version-check "$@"
+}
+if [ "${2:-}" = newest ]; then
+	"$python" -m venv --clear "$venv"
+	pip_install -e . -r tests/requirements/dev.in
+	exit
+fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+# Wheels alone, and kptrace by the backend that is locked: building would fetch what is not.
 # shellcheck disable=SC2086 # a list of words
-"$venv/bin/python" -m pip install -q --disable-pip-version-check $wanted
+pip_install --require-hashes --only-binary=:all: $locks
+pip_install --no-deps --no-build-isolation -e .
