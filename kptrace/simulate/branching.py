@@ -1,9 +1,9 @@
-"""Where the kernel chooses by chance, or nobody can know: every way, each with its weight.
+"""Branches: where the kernel chooses by chance or a match cannot be evaluated.
 
-A walk is written as one straight story that asks ``BranchPoints.pick`` at each fork.
-``enumerate_branches`` tells the story again for every sequence of answers, depth first, so nothing
-has to be copied or undone. The cost is the common beginning of the stories, which the ruleset has
-parsed by then.
+A simulation is a plain function that asks ``BranchPoints.pick`` at each fork.
+``enumerate_branches`` runs it again for every sequence of choices, depth first, so nothing has to
+be copied or undone. The cost is the common beginning of the branches, which the ruleset has parsed
+by then.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ BRANCH_LIMIT = 4096
 
 
 class BranchPoints:
-    """The answers of one story. ``weight``: its probability so far; ``certain``: no guess in it."""
+    """The choices of one branch.
+
+    weight: the probability of the choices so far
+    certain: whether none of them was a guess
+    """
 
     def __init__(self, script: Sequence[int] = ()) -> None:
         self._script = script
@@ -30,7 +34,10 @@ class BranchPoints:
         self.certain = True
 
     def pick(self, weights: Sequence[float]) -> int:
-        """One of the options, by its weight; those without any are never taken."""
+        """Return the index of one option; each option is taken in one branch, with its weight.
+
+        Options of weight 0 are never taken.
+        """
         total = sum(weights)
         position = len(self.taken)
         possible = [index for index, weight in enumerate(weights) if weight > 0]
@@ -42,14 +49,17 @@ class BranchPoints:
         return index
 
     def guess(self, about: Hashable, options: int = 2) -> int:
-        """Like ``pick``, where nobody here can know; asked the same again, it answers the same."""
+        """Choose between options of which nobody can tell the right one; the branch is not certain.
+
+        about: what is guessed; asked again with the same value, the answer is the same
+        """
         self.certain = False
         if about not in self._memory:
             self._memory[about] = self.pick([1 / options] * options)
         return self._memory[about]
 
     def next_script(self) -> list[int] | None:
-        """The answers of the next story; None when all have been told."""
+        """Return the choices of the next branch; None after the last one."""
         for position in range(len(self.taken) - 1, -1, -1):
             index, weights = self.taken[position]
             later = [i for i in range(index + 1, len(weights)) if weights[i] > 0]
@@ -59,6 +69,8 @@ class BranchPoints:
 
 
 class ExploredBranch(Value, Generic[T]):
+    """The result of one branch, its probability, and whether no choice in it was a guess."""
+
     weight: float
     certain: bool
     result: T
@@ -67,7 +79,13 @@ class ExploredBranch(Value, Generic[T]):
 def enumerate_branches(
     walk: Callable[[BranchPoints], T], limit: int = BRANCH_LIMIT
 ) -> tuple[list[ExploredBranch[T]], float]:
-    """Every way the story can go, and the weight of those beyond the limit."""
+    """Run ``walk`` once for every branch.
+
+    walk: called with the choices of one branch; its result is kept
+    limit: the number of branches after which the rest is given up
+
+    Returns the branches in the order of their choices, and the weight of those beyond the limit.
+    """
     explored: list[ExploredBranch[T]] = []
     script: list[int] | None = []
     while script is not None and len(explored) < limit:

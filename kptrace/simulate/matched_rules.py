@@ -1,9 +1,8 @@
-"""The rules that a packet meets, over all its ways, in the kernel's order: ``matched_rules``.
+"""The rules that a packet matches, over all its branches, in the kernel's order: ``matched_rules``.
 
-In: the ways of one packet, and the Ruleset that they were walked in. Out: each rule once, with its
-counters. A jump into a chain in which nothing matched is left out: it did nothing. Where the ways
-part (one chain for each backend), the rules of the second way stand behind those of the first,
-before whatever both meet again.
+A jump into a chain in which nothing matched is left out: it did nothing. Where branches part (one
+chain for each backend), the rules of the second branch stand behind those of the first, before
+whatever both match again.
 """
 
 from __future__ import annotations
@@ -22,6 +21,10 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def matched_rules(ways: Iterable[Branch], ruleset: Ruleset) -> tuple[MatchedRule, ...]:
+    """Return each rule that the branches matched once, with its counters.
+
+    ruleset: the one that the branches were simulated in
+    """
     merged: list[_HookRule] = []
     for way in ways:
         met = [(step.hook, step.rule) for step in way.steps if step.rule is not None]
@@ -30,7 +33,7 @@ def matched_rules(ways: Iterable[Branch], ruleset: Ruleset) -> tuple[MatchedRule
 
 
 def _without_empty_jumps(met: Sequence[_HookRule], ruleset: Ruleset) -> list[_HookRule]:
-    """Each rule once, where it was met first, without the jumps that led to nothing."""
+    """Return each rule once, where it matched first, without the jumps that led to nothing."""
     kept: list[_HookRule] = []
     for hook, ref in reversed(met):
         chain = _jump_target(_rule(ref, ruleset))
@@ -47,7 +50,7 @@ def _jump_target(rule: Rule | None) -> str:
 
 
 def _is_in_chain(following: _HookRule, hook: str, ref: RuleRef, chain: str) -> bool:
-    """The next rule that did something is in the chain that ``ref`` jumps to."""
+    """Whether the next rule that did something is in the chain that ``ref`` jumps to."""
     other_hook, other = following
     same = (other.backend, other.family, other.table) == (ref.backend, ref.family, ref.table)
     return same and other_hook == hook and other.chain == chain
@@ -58,10 +61,12 @@ def merge(
     way: Sequence[Key],
     position_of: Callable[[Key], tuple[int, Hashable, int]],
 ) -> list[Key]:
-    """``order`` with what is new in ``way``, run by run: before what both meet next, and, where a
-    run begins in a chain of which the order has later rules already, before these.
+    """Return ``order`` with what is new in ``way`` inserted, run by run.
 
-    place: (when the hook runs, the chain, the number in it)
+    A run goes before what both have next, and, where it begins in a chain of which the order has
+    later rules already, before these.
+
+    position_of: (when the hook runs, the chain, the number in it)
     """
     merged = list(order)
     known = set(order)
@@ -85,7 +90,7 @@ def _runs(
     known: AbstractSet[Key],
     position_of: Callable[[Key], tuple[int, Hashable, int]],
 ) -> Iterator[list[Key]]:
-    """Known ones alone, new ones of one hook together."""
+    """Yield known keys alone, and new ones of one hook together."""
     for (new, _), run in groupby(way, key=lambda key: (key not in known, position_of(key)[0])):
         if new:
             yield list(run)
@@ -109,7 +114,7 @@ def _insert_position(
 
 
 def hook_order(hook: str) -> int:
-    """Arriving and sending hooks are each other's like: no packet's first way meets both."""
+    """Return when a hook runs. Prerouting and output are equal: no first pass meets both."""
     return _HOOKS.get(hook, 0)
 
 

@@ -1,12 +1,11 @@
 """What will become of a packet: ``predict``.
 
-In: the packet as its sender makes it, where it starts, and the World. Out: a Prediction with one
-Branch for each way it can go. A branch holds the packet's steps up to its end and, when it was
-delivered, those of the answer, from the first step with the action ``reply``. An answer that does
-not come back makes the branch undelivered: for its sender it is.
+A branch holds the packet's steps up to its end and, when it was delivered, those of the answer,
+from the first step with the action ``reply``. An answer that does not come back makes the branch
+undelivered: for its sender it is.
 
 A source or target whose namespace is in no snapshot is entered and left at its node's device; a
-packet that leaves for a place that was not looked at ends as ``inconclusive``.
+packet that leaves for a namespace that was not read ends as ``inconclusive``.
 """
 
 from __future__ import annotations
@@ -67,10 +66,14 @@ def predict(
     ingress: tuple[Netns, str] | None = None,
     limit: int = BRANCH_LIMIT,
 ) -> Prediction:
-    """source: the sender's place, None for one outside; then ``ingress`` says where it comes in.
+    """Predict every branch of a packet's path and of its answer's.
 
-    ``packet.flow.src`` may be empty: the kernel chooses. Ports that are 0 are not known.
-    ``limit``: of ways that are told apart
+    packet: as its sender makes it; an empty source is chosen by the kernel, a port 0 is not known
+    source: the sender's namespace; None for a sender outside of the cluster
+    ingress: for a sender outside: the namespace and the interface by which the packet comes in
+    limit: the number of branches after which the rest is reported as one inconclusive branch
+
+    Returns the branches with weights that sum to 1, the likeliest first, and what was missing.
     """
     packet = _normalise(packet)
     missing: list[str] = []
@@ -94,7 +97,7 @@ def _normalise(packet: Packet) -> Packet:
 
 
 def _branches(explored: list[ExploredBranch[Branch]], left: float) -> tuple[Branch, ...]:
-    """Ways that look alike are one; the likeliest first."""
+    """Merge branches that are alike and sort them, the likeliest first."""
     merged: dict[Branch, float] = {}
     for way in explored:
         branch = msgspec.structs.replace(way.result, weight=0.0)
@@ -167,7 +170,9 @@ def _first_stage(
 
 
 def _enter_from_unseen_pod(simulation: Simulation, packet: Packet, node: Netns) -> Stage | Arrived:
-    """From a pod whose namespace was not looked at: it comes in by its device on the node."""
+    """Let a packet of a pod whose namespace was not read come in by the pod's device on the
+    node.
+    """
     snapshot = simulation.topology.snapshot(node)
     port = _pod_device(snapshot, packet.flow.src) if snapshot and packet.flow.src else None
     if snapshot is None or port is None:
@@ -190,7 +195,9 @@ def _enter_from_unseen_pod(simulation: Simulation, packet: Packet, node: Netns) 
 
 
 def _pod_device(snapshot: Snapshot, text: str) -> Link | None:
-    """The device behind which a pod is: its own route's, or the bridge port with its address."""
+    """Return the device behind which a pod is: its own route's, or the bridge port with its
+    address.
+    """
     for entry in snapshot.neighbours:
         if entry.address != text or not entry.mac:
             continue
@@ -214,7 +221,7 @@ def _pod_device(snapshot: Snapshot, text: str) -> Link | None:
 
 
 def _delivery(simulation: Simulation, arrived: Arrived) -> Terminated:
-    """What it means that a socket's host has the packet."""
+    """Return the end that it means that a socket's host has the packet."""
     skb, flow = arrived.skb, arrived.skb.flow
     netns = arrived.netns
     untouched = flow.dst == simulation.asked.dst and flow.dport == simulation.asked.dport
@@ -234,7 +241,7 @@ def _delivery(simulation: Simulation, arrived: Arrived) -> Terminated:
 
 
 def _simulate_reply(simulation: Simulation, arrived: Arrived, source: Netns | None) -> Terminated:
-    """The answer's way; an answer that does not arrive as its sender expects it is a failure."""
+    """Simulate the answer; an answer that its sender does not get as expected is a failure."""
     simulation.replying = True
     sent = arrived.skb.packet
     flags = "SA" if sent.flow.protocol == "tcp" else ""
@@ -294,7 +301,9 @@ def _branch(simulation: Simulation, end: Terminated) -> Branch:
 
 
 def _backend(simulation: Simulation) -> Endpoint | None:
-    """The last destination that rules gave the packet on its way out, or an endpoint's own."""
+    """Return the last destination that rules gave the packet on its way out, or an
+    endpoint's own.
+    """
     flow: Flow | None = None
     for step in simulation.steps:
         if step.action == "reply":

@@ -1,8 +1,8 @@
-"""Story: one straight walk of one packet through the world, and what is noted on the way.
+"""The simulation of one branch: one packet through the topology, and what is noted on the way.
 
-It holds what all stages share: the world, the choices of this walk, each namespace's netfilter
-with its connections, the steps so far. The stages themselves are in ``simulate/ip/ip.py``,
-``simulate/ip/device.py``, ``simulate/ip/bridge.py`` and ``simulate/tunnels/vxlan_ipip.py``.
+It holds what all stages share: the topology, the choices of this branch, each namespace's netfilter
+with its connections, the steps so far. The stages themselves are in ``simulate/ip``,
+``simulate/tunnels`` and ``simulate/bpf``.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ from kptrace.simulate.topology import Topology
 
 
 class Simulation:
-    """asked: the flow that is asked about; ``sent_flow``: it, with the source that was chosen.
-    replying: now the answer is under way
+    """One branch.
 
-    bypassed: bridges that a frame crossed without netfilter
+    asked: the flow that is asked about
+    sent_flow: that flow, with the source that was chosen
+    replying: whether the answer is under way
+    steps, notes, missing: what the branch will report
+    bypassed: sysctls of bridges that a frame crossed without netfilter
     """
 
     def __init__(self, topology: Topology, choices: BranchPoints, asked: Flow) -> None:
@@ -48,18 +51,24 @@ class Simulation:
         self._netfilter: dict[Netns, Netfilter] = {}
 
     def at(self, skb: Skb) -> Snapshot:
+        """Return the snapshot of the namespace that the packet is in."""
         return self.topology.snapshots[skb.netns]
 
     def add_note(self, kind: NoteKind, text: str) -> None:
+        """Add a note to the branch, once."""
         note = BranchNote(kind=kind, text=text)
         if note not in self.notes:
             self.notes.append(note)
 
     def note_missing(self, what: str) -> None:
+        """Name something that was not read, once."""
         if what not in self.missing:
             self.missing.append(what)
 
     def netfilter(self, netns: Netns) -> Netfilter:
+        """Return the netfilter of a namespace, with the connections that it has seen in this
+        branch.
+        """
         if netns not in self._netfilter:
             snapshot = self.topology.snapshots[netns]
             # a pod's own rulesets are dumped only where something is known to write them; sets and
@@ -75,9 +84,9 @@ class Simulation:
         return self._netfilter[netns]
 
     def hook(self, name: str, skb: Skb) -> bool:
-        """Run a hook; when it kills the packet, say why in the words of the catalogue.
+        """Run a hook. Raises Terminated with the cause where it drops the packet.
 
-        True: IPVS took it, and it is to be sent by its new destination.
+        Returns True where IPVS took the packet and it is to be sent by its new destination.
         """
         ended = self.netfilter(skb.netns).run(name, skb)
         if isinstance(ended, PacketDropped):
@@ -109,6 +118,7 @@ class Simulation:
         hook: str = "",
         description: str = "",
     ) -> None:
+        """Add a step that shows the packet as it is now."""
         self.steps.append(
             SimulatedStep(
                 netns=skb.netns,
@@ -131,7 +141,10 @@ class Simulation:
         description: str,
         interface: str = "",
     ) -> Terminated:
-        """Note the end where it happens, and give the End to raise."""
+        """Add the step at which the packet ends, and return the Terminated to raise.
+
+        An inconclusive end adds no step and makes the branch uncertain.
+        """
         if outcome is Outcome.INCONCLUSIVE:
             self.choices.certain = False
         else:
@@ -145,7 +158,7 @@ class Simulation:
         return Terminated(outcome, cause, object_name, description)
 
     def pick_hop(self, skb: Skb, decision: RouteLookupResult) -> Nexthop:
-        """One of the route's nexthops, by weight."""
+        """Choose one of the route's nexthops, by weight."""
         if not decision.certain:
             self.choices.certain = False
             self.add_note(

@@ -1,13 +1,12 @@
 """What one node alone decides about a packet: ``simulate_node``.
 
-In: a packet that a pod of the node, the node itself or somebody outside sends, and the World. Out:
-every way that the node's hooks and routes give it, each up to the moment when it is handed to a
-device or to a socket of the node. No other place has to be known for that, and no answer is walked:
-what kube-proxy wrote on this node is judged by this alone.
+Every branch that the node's hooks and routes give a packet is followed up to the moment when it is
+handed to a device or to a socket of the node. Nothing else has to be known for that, and no answer
+is simulated: what kube-proxy wrote on this node is judged by this alone.
 
 A packet of a pod is taken at the IP layer, where its frame comes up from the node's own device.
 Where the node's routes are not known, every address is taken as reachable by one device of
-unknown name (``with_default_routes``), and a rule that asks for that name is walked both ways.
+unknown name (``with_default_routes``), and a rule that asks for that name is followed both ways.
 """
 
 from __future__ import annotations
@@ -36,20 +35,24 @@ _SOURCE = ("ip saddr", "ip6 saddr")
 
 
 class IngressInterface(Value):
-    """Where a packet comes in: the device of the IP layer, and the bridge's port that took it."""
+    """Where a packet comes in: the device of the IP layer, and the bridge port that took the
+    frame.
+    """
 
     interface: str
     port: str = ""
 
 
 class WeightedBranch(Value):
-    """One way, and how many of the kernel's choices lead to it (twice the same map element)."""
+    """A branch, and how many of the kernel's choices lead to it (twice the same map element: 2)."""
 
     branch: Branch
     times: int = 1
 
 
 class NodeResult(Value):
+    """The branches of one packet on one node, and the files that would have been needed."""
+
     ways: tuple[WeightedBranch, ...]
     missing: tuple[str, ...] = ()
 
@@ -96,9 +99,9 @@ def simulate_node(
 
 
 def with_default_routes(snapshot: Snapshot, addresses: Iterable[str]) -> Snapshot:
-    """The snapshot with what the missing files would have told, as far as that can be supposed.
+    """Return the snapshot with a default route for each family of which no route is known.
 
-    addresses: the node's own, as the API tells them
+    addresses: the node's own, as the API has them; used where ``ip addr`` is missing
     """
     known = {route.family for route in snapshot.routes}
     absent = [family for family in Family if family not in known]
@@ -126,7 +129,10 @@ def _supposed_route(text: str) -> Route:
 
 
 def ingress_interface(snapshot: Snapshot, source: str) -> IngressInterface | None:
-    """The device by which a packet from this address comes in: the one that leads back to it."""
+    """Return the interface by which a packet from this address comes in: the one that leads back.
+
+    None where that is not known or the address is the node's own.
+    """
     decision = lookup(snapshot, RouteQuery(flow=Flow(protocol="", src="", dst=source)))
     if decision.local or not decision.usable:
         return None
@@ -180,7 +186,10 @@ def _simulate(
 
 
 def _run_ip_layer(simulation: Simulation, stage: Stage | Arrived) -> Stage | Arrived:
-    """Until it leaves the IP layer; a packet to the node itself passes it twice, by way of lo."""
+    """Run until the packet leaves the IP layer.
+
+    A packet to the node itself passes it twice, by way of lo.
+    """
     while isinstance(stage, Output | Input):
         stage = (
             ip.output(simulation, stage)
@@ -191,7 +200,7 @@ def _run_ip_layer(simulation: Simulation, stage: Stage | Arrived) -> Stage | Arr
 
 
 def _delivery(simulation: Simulation, stage: Stage | Arrived) -> Terminated:
-    """It was handed on: to a backend, or as it came."""
+    """Return the end of a packet that was handed on: to a backend, or untranslated."""
     assert isinstance(stage, Transmit | Local)
     skb = stage.skb
     if skb.socket is not None:
@@ -216,7 +225,10 @@ def _translated_at_connect(simulation: Simulation) -> bool:
 
 
 def _backend(simulation: Simulation, skb: Skb) -> Endpoint | None:
-    """Where a rule sends it; a rule may translate an address to itself, which nobody can see."""
+    """Return the endpoint that a rule sends the packet to.
+
+    A rule may translate an address to itself, which cannot be seen.
+    """
     flow = simulation.sent_flow
     if skb.tracked is not None and skb.translated:
         flow = skb.tracked.connection.translated

@@ -1,7 +1,7 @@
-"""The stages of a packet's way through one kernel, and how it can end.
+"""The stages of a packet's path through one kernel, and how it can end.
 
-A walk goes from stage to stage; each is a place in the kernel's source where a packet waits for
-the next function. They are data, so that no stage has to call the next one.
+A simulation goes from stage to stage; each stands for a function of the kernel that takes the
+packet next. They are data, so that no stage has to call the next one.
 """
 
 from __future__ import annotations
@@ -14,33 +14,35 @@ from kptrace.simulate.snapshot.network import Link
 
 
 class Output(msgspec.Struct):
-    """A local socket or a tunnel sends it (``ip_local_out``)."""
+    """A local socket or a tunnel sends the packet (``ip_local_out``)."""
 
     skb: Skb
 
 
 class Receive(msgspec.Struct):
-    """It comes in by a device (``netif_receive_skb``)."""
+    """The packet comes in by a device (``netif_receive_skb``)."""
 
     skb: Skb
     link: Link
 
 
 class Input(msgspec.Struct):
-    """The IP layer has it (``ip_rcv``)."""
+    """The IP layer takes the packet (``ip_rcv``)."""
 
     skb: Skb
 
 
 class Transmit(msgspec.Struct):
-    """The IP layer hands it to a device (``neigh_output``); ``skb.hop`` says for whom."""
+    """The IP layer hands the packet to a device (``neigh_output``); ``skb.hop`` is the next hop."""
 
     skb: Skb
     link: Link
 
 
 class Frame(msgspec.Struct):
-    """A bridge has it (``br_handle_frame``); ``port`` is None where the node itself sent it."""
+    """A bridge takes the frame (``br_handle_frame``); ``port`` is None if the node itself
+    sent it.
+    """
 
     skb: Skb
     bridge: Link
@@ -48,20 +50,26 @@ class Frame(msgspec.Struct):
 
 
 class Cross(msgspec.Struct):
-    """It leaves this namespace by a device (``dev_queue_xmit``)."""
+    """The packet leaves this namespace by a device (``dev_queue_xmit``)."""
 
     skb: Skb
     link: Link
 
 
 class Local(msgspec.Struct):
-    """The transport layer has it (``ip_local_deliver_finish``): a tunnel's or a socket's."""
+    """The transport layer has the packet (``ip_local_deliver_finish``): a tunnel's or a
+    socket's.
+    """
 
     skb: Skb
 
 
 class Arrived(msgspec.Struct):
-    """A socket has it. ``unseen``: a pod whose own namespace was not looked at, or one outside."""
+    """A socket has the packet.
+
+    netns: where the socket is; None: outside of the cluster
+    unseen: the socket is in a pod whose own namespace was not read, or outside
+    """
 
     skb: Skb
     netns: Netns | None
@@ -72,7 +80,12 @@ Stage = Output | Receive | Input | Transmit | Frame | Cross | Local
 
 
 class Terminated(Exception):
-    """The packet goes no further. ``cause`` is a stable id, ``blame`` the object that did it."""
+    """The packet goes no further.
+
+    cause: the stable id of what ended it; None where it was delivered or that is not known
+    object_name: what ended it (a rule, a route, a sysctl)
+    description: how it ended, for people
+    """
 
     def __init__(
         self,

@@ -1,7 +1,4 @@
-"""World: every namespace that was looked at, and how they hang together.
-
-In: snapshots by place, and the endpoints that the API tells. Out: answers to "whose address is
-this", "what is at the other end of this veth", "who is on the same link".
+"""Topology: every namespace that was read, and how they are connected.
 
 A veth's ends know each other by ifindex only, and an ifindex means something inside one namespace;
 so an end is looked for among the pods of the same node (or, from a pod, in its node), where both
@@ -23,7 +20,9 @@ Port = tuple[Netns, Link]
 
 
 class Topology(Value, dict=True):
-    """services: every address that a Service has; None: not known
+    """The namespaces, and what the API says of endpoints and Services.
+
+    services: every address that a Service has; None: not known
     service_ranges: where not every Service is known: the ranges that the others' addresses are of
     node_ports: every port that a Service has on the nodes themselves
     sender: user and group (one number) of the socket that the packet comes from; None: not known
@@ -70,25 +69,25 @@ class Topology(Value, dict=True):
         return self.snapshots.get(netns)
 
     def home(self, text: str) -> Netns | None:
-        """The namespace that has this address on one of its interfaces."""
+        """Return the namespace that has this address on one of its interfaces."""
         return self._homes.get(text)
 
     def endpoint(self, text: str, port: int, protocol: str) -> Endpoint | None:
         return self._endpoints.get((text, port, protocol))
 
     def pod_at(self, text: str) -> Endpoint | None:
-        """An endpoint with this address, whatever its port."""
+        """Return an endpoint with this address, whatever its port."""
         return self._pods.get(text)
 
     def is_service(self, text: str) -> bool:
-        """Whether it is a Service's address; where nobody told, whether it can be one."""
+        """Whether it is a Service's address; where that is not known, whether it can be one."""
         if self.services is not None:
             inside = (address(text) in network(prefix) for prefix in self.service_ranges)
             return text in self.services or any(inside)
         return self.home(text) is None and self.pod_at(text) is None
 
     def peer(self, netns: Netns, link: Link) -> Port | None:
-        """The other end of a veth."""
+        """Return the other end of a veth; None where its namespace was not read."""
         if not link.peer:
             return None
         if link.peer_here:
@@ -103,7 +102,7 @@ class Topology(Value, dict=True):
         return None
 
     def on_link(self, netns: Netns, link: Link) -> Iterator[Port]:
-        """Whoever hears a broadcast that is sent out of this device."""
+        """Yield whoever receives a broadcast that is sent out of this device."""
         if link.kind == "bridge":
             yield from self._behind_ports(netns, link, "")
             return
@@ -126,7 +125,7 @@ class Topology(Value, dict=True):
                 yield peer
 
     def _wire(self) -> Iterator[Port]:
-        """The nodes' uplinks: what is neither virtual nor a pod's."""
+        """Yield the nodes' uplinks: devices that are neither virtual nor a pod's."""
         for netns, snapshot in self.snapshots.items():
             for link in snapshot.links:
                 virtual = link.loopback or link.tunnel or link.kind in ("bridge", "dummy")
@@ -136,7 +135,7 @@ class Topology(Value, dict=True):
                     yield netns, link
 
     def answering(self, netns: Netns, link: Link, text: str) -> Port | None:
-        """Who answers when this device asks for the address (ARP, neighbour discovery).
+        """Return who answers when this device asks for the address (ARP, neighbour discovery).
 
         Linux answers for every address it has, on whichever interface (arp_ignore 0), and with
         proxy_arp for what it would route elsewhere.
@@ -155,6 +154,8 @@ class Topology(Value, dict=True):
 
 
 def _is_pods(snapshot: Snapshot, link: Link) -> bool:
-    """A pod's end of a veth on its node has no address that is routed; an uplink has."""
+    """Whether a veth is a pod's end on its node: it has no address that is routed, an uplink
+    has.
+    """
     held = [address for family in Family for address in snapshot.on(link.name, family)]
     return link.kind == "veth" and all(address_.scope == "link" for address_ in held)

@@ -1,9 +1,9 @@
-"""Handed over: a BPF program takes what comes to a device, and where it goes the program says.
+"""Devices whose packets a BPF program takes: where the packet goes, the program decides.
 
 What programs decide is not read here, so nothing after it is certain. But where a network has one
-usual way (``BpfDatapath.tunnel``), that is walked: to a pod of this node by its own device, to one
-of another node by the tunnel device, whose program names the remote node itself (the tunnel's key
-is metadata, no FDB entry). Else the walk ends, and says at which device.
+usual path (``BpfDatapath.tunnel``), that is simulated: to a pod of this node by its own device, to
+a pod of another node by the tunnel device, whose program names the remote node itself (the tunnel's
+key is metadata, no FDB entry). Else the simulation ends and says at which device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from kptrace.simulate.stages import Cross, Output, Stage
 
 
 def bpf_egress(simulation: Simulation, skb: Skb, link: Link, programs: BpfDatapath) -> Stage:
-    """What the routes send out of such a device."""
+    """Take a packet that the routes send out of a device with a program; return the next stage.
+
+    Raises Terminated (inconclusive) where the program's choice cannot be told.
+    """
     _mark_uncertain(simulation, programs, link)
     home = simulation.topology.home(skb.flow.dst)
     pod = simulation.topology.pod_at(skb.flow.dst)
@@ -37,7 +40,7 @@ def bpf_egress(simulation: Simulation, skb: Skb, link: Link, programs: BpfDatapa
 
 
 def bpf_ingress(simulation: Simulation, skb: Skb, link: Link, programs: BpfDatapath) -> Exception:
-    """What comes in by such a device."""
+    """Return the end of a packet that comes in by a device with a program: inconclusive."""
     _mark_uncertain(simulation, programs, link)
     return _unknown_destination(simulation, skb, link, programs)
 
@@ -58,7 +61,7 @@ def _unknown_destination(
 
 
 def _pod_device(simulation: Simulation, skb: Skb, home: Netns | None) -> Link | None:
-    """The node's end of the pod's veth."""
+    """Return the node's end of the veth that leads to the namespace ``home``."""
     for link in simulation.at(skb).links:
         far = simulation.topology.peer(skb.netns, link) if home else None
         if far is not None and far[0] == home and home.pod:
@@ -67,7 +70,7 @@ def _pod_device(simulation: Simulation, skb: Skb, home: Netns | None) -> Link | 
 
 
 def _node_address(simulation: Simulation, node: str) -> str:
-    """The node's own, on the device that leads outside."""
+    """Return the node's IPv4 address on the device of its default route; empty if not known."""
     snapshot = simulation.topology.snapshot(Netns(node=node))
     routes = snapshot.table("main", Family.IPV4) if snapshot else ()
     for route in routes:

@@ -1,12 +1,13 @@
-"""Programs: what BPF programs on a node do to packets beside the kernel's own way.
+"""What BPF programs on a node do to packets beside the kernel's own path.
 
-In: what a plugin (cni.py) read of a node. Out: nouns that the walk and the judge ask.
+A CNI plugin (plugins/registry.py) reads these values from a node's files; the simulation and the
+diagnosis ask them.
 
-Three things matter. A program on connect(2), sendmsg(2) of sockets in a cgroup may put a backend in
-the place of a Service's address, so that the address is never on any wire (``Frontend``). A program
+Three things matter. A program on connect(2) and sendmsg(2) of sockets in a cgroup may replace a
+Service's address by a backend, so that the address is never on any wire (``Frontend``). A program
 on a device may take what the routes send there (``taken``) and send it elsewhere. And one that
-redirects to a pod's peer device passes the taps of the node's end by (``silent``): that a capture
-there is missing proves nothing (bpf_redirect_peer, net/core/filter.c).
+redirects to a pod's peer device bypasses the taps of the node's end (``silent``): a capture that is
+missing there proves nothing (bpf_redirect_peer, net/core/filter.c).
 """
 
 from __future__ import annotations
@@ -22,10 +23,13 @@ ANY_NODE_ADDRESS = ("0.0.0.0", "::")
 
 
 class Frontend(Value):
-    """An address that programs translate at connect(), and what to.
+    """An address that programs translate at connect(), and its backends.
 
-    protocol: empty: any; backends: address and port, in the order of their slots
-    left: not translated at connect(), and why
+    protocol: empty: any
+    backends: (address, port), in the order of their slots
+    text: the entry as the tool that read it prints it
+    left: why it is not translated at connect(); empty: it is
+    remembers: a client keeps its backend (ClientIP affinity)
     """
 
     address: str
@@ -38,9 +42,11 @@ class Frontend(Value):
 
 
 class MonitorDrop(Value):
-    """A packet that the programs dropped, as their owner's monitor recorded it (``by``).
+    """A packet that the programs dropped, as their owner's monitor recorded it.
 
-    source, destination: pods, and node where, if it told them
+    by: the monitor
+    source, destination: pods, where the monitor names them
+    node: where it was dropped, if the monitor says so
     """
 
     by: str
@@ -52,12 +58,15 @@ class MonitorDrop(Value):
 
 
 class BpfDatapath(Value, dict=True):
-    """owner: whose they are; ``table``: where the frontends were read; None: they could not be.
+    """The programs of one owner (Cilium, Calico) on one node.
 
-    taken, silent: patterns of devices; ``tunnel``: the device that carries to other nodes what was
-    taken, empty where there is none
-    mend: what to do where the frontends are wrong, a line each
-    drops: what a recording told
+    table: where the frontends were read
+    frontends: None: they could not be read
+    taken: patterns of devices whose packets a program takes
+    silent: patterns of devices whose taps a program bypasses
+    tunnel: the device that carries taken packets to other nodes; empty: there is none
+    mend: what to do where the frontends are wrong, one line each
+    drops: what a recording holds
     """
 
     owner: str
@@ -77,7 +86,10 @@ class BpfDatapath(Value, dict=True):
         }
 
     def frontend(self, address: str, port: int, protocol: str) -> Frontend | None:
-        """With this protocol, else one that stands for any (before Cilium told them apart)."""
+        """Return the frontend of an address: with this protocol, else one for any protocol.
+
+        Cilium before 1.17 did not tell protocols apart.
+        """
         for key in ((address, port, protocol), (address, port, "")):
             if key in self._by_address:
                 return self._by_address[key]

@@ -1,8 +1,7 @@
-"""connect(): a program on it may put a backend in the place of a Service's address.
+"""connect(): a program on it may replace a Service's address by a backend.
 
-In: the packet as its sender asks for it, before there is one. Out: the packet as the socket will
-send it; or the End, where the program refuses the call. What comes back is not touched: the socket
-knows the backend only, so an answer from it is what it expects.
+The answer is not touched: the socket knows the backend only, so an answer from it is what the
+socket expects.
 
 An address that no frontend has is looked up again where it is a node's: one frontend stands for the
 node port on every node (bpf/bpf_sock.c, sock4_wildcard_lookup).
@@ -18,6 +17,10 @@ from kptrace.simulate.stages import Terminated
 
 
 def translate(simulation: Simulation, skb: Skb) -> None:
+    """Translate the destination of ``skb`` as the node's programs do at connect(); changes ``skb``.
+
+    Raises Terminated where the program lets connect() fail or its maps were not read.
+    """
     node = simulation.topology.snapshot(Netns(node=skb.netns.node))
     programs = node.programs if node else None
     if programs is None:
@@ -59,8 +62,10 @@ def translate(simulation: Simulation, skb: Skb) -> None:
 
 
 def stop_where_devices_translate(simulation: Simulation, skb: Skb, socket: bool) -> None:
-    """A packet that programs on devices translate, which are not read: what is left to them at
-    connect(), and all that comes from outside.
+    """End the simulation of a packet that programs on devices translate, which are not read.
+
+    These are the frontends that are left to them at connect(), and all that comes from outside.
+    Raises Terminated (inconclusive).
     """
     node = simulation.topology.snapshot(Netns(node=skb.netns.node))
     programs = node.programs if node else None

@@ -1,14 +1,12 @@
 """A Linux bridge, with and without br_netfilter.
 
-In: a frame from a port or from the node itself. Out: the next stage.
-
 Theory (br_netfilter_hooks.c): with bridge-nf-call-iptables=1 a frame passes the IP hooks on the
 bridge. PREROUTING runs at the port (iif is the bridge, physdev the port). If it changed the
-destination, a route is asked for: when it leads back out of the same bridge, the frame gets that
-neighbour's address and stays a frame ("bridged DNAT", TTL untouched, then FORWARD with both
-interfaces the bridge, and POSTROUTING); else it is given to the node itself, which does not run
-PREROUTING again. With =0 no hook sees a bridged frame, so the answer of a backend on the client's
-own bridge is never translated back.
+destination, the kernel looks for a route: when that leads back out of the same bridge, the frame
+gets that neighbour's address and stays a frame ("bridged DNAT", TTL untouched, then FORWARD with
+both interfaces the bridge, and POSTROUTING); else it is given to the node itself, which does not
+run PREROUTING again. With =0 no hook sees a bridged frame, so the answer of a backend on the
+client's own bridge is never translated back.
 """
 
 from __future__ import annotations
@@ -30,7 +28,9 @@ _SYSCTL = {
 
 
 def netfilter_off(snapshot: Snapshot, bridge: Link, family: Family) -> str:
-    """The sysctl that keeps bridged frames from the IP hooks, with its value; empty: it is on."""
+    """Return the sysctl that keeps bridged frames from the IP hooks, with its value; empty:
+    none.
+    """
     name = _SYSCTL[family]
     value = snapshot.sysctl(name)
     if value or bridge.nf_call[family.position]:
@@ -39,6 +39,10 @@ def netfilter_off(snapshot: Snapshot, bridge: Link, family: Family) -> str:
 
 
 def switch(simulation: Simulation, stage: Frame) -> Stage | Arrived:
+    """Forward a frame: to the node itself, or out of the port that leads to its address.
+
+    Returns the next stage; raises Terminated where the frame ends on the bridge.
+    """
     skb, bridge, port = stage.skb, stage.bridge, stage.port
     off = netfilter_off(simulation.at(skb), bridge, skb.family)
     if port is not None and not off:
@@ -85,7 +89,9 @@ def _for_the_node(simulation: Simulation, skb: Skb, bridge: Link) -> bool:
 
 
 def _port_toward(simulation: Simulation, skb: Skb, bridge: Link) -> Link | None:
-    """The port behind which the frame's address is: by the veths themselves, else as learned."""
+    """Return the port that leads to the frame's address: by the veths themselves, else as
+    learned.
+    """
     snapshot = simulation.at(skb)
     for port in snapshot.ports(bridge.name):
         peer = simulation.topology.peer(skb.netns, port)
@@ -96,7 +102,11 @@ def _port_toward(simulation: Simulation, skb: Skb, bridge: Link) -> Link | None:
 
 
 def _check_flooded(simulation: Simulation, skb: Skb, bridge: Link) -> None:
-    """No port is known for it: it goes out of all, and a pod nobody looked into may take it."""
+    """Raise where a flooded frame reaches nobody or an unknown port.
+
+    A frame without a known port goes out of all ports; a pod whose namespace was not read may take
+    it.
+    """
     if not skb.unseen and skb.mac and _all_seen(simulation, skb, bridge):
         description = f"no port of {bridge.name} leads to {skb.mac}"
         object_name = f"{skb.netns.node}: {bridge.name}"
@@ -114,7 +124,7 @@ def _all_seen(simulation: Simulation, skb: Skb, bridge: Link) -> bool:
 
 
 def _check_ports(simulation: Simulation, skb: Skb, port: Link, out: Link) -> None:
-    """should_deliver() of br_forward.c"""
+    """Raise where should_deliver() of br_forward.c refuses: hairpin off, or isolated ports."""
     if port.name == out.name and not port.hairpin:
         description = (
             f"the frame would have to go back out of {port.name}, and hairpin is off there"

@@ -16,12 +16,22 @@ from kptrace.simulate.bpf.datapath import bpf_egress, bpf_ingress
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
 from kptrace.simulate.snapshot.network import Link
-from kptrace.simulate.stages import Arrived, Cross, Frame, Input, Receive, Stage, Transmit
+from kptrace.simulate.stages import (
+    Arrived,
+    Cross,
+    Frame,
+    Input,
+    Receive,
+    Stage,
+    Terminated,
+    Transmit,
+)
 from kptrace.simulate.topology import Port
 from kptrace.simulate.tunnels.vxlan_ipip import encapsulate
 
 
 def transmit(simulation: Simulation, stage: Transmit) -> Stage | Arrived:
+    """Hand a packet of the IP layer to a device: a tunnel, a bridge, a program or the wire."""
     skb, link = stage.skb, stage.link
     _check_up(simulation, skb, link)
     programs = simulation.at(skb).programs
@@ -46,6 +56,7 @@ _UNKNOWN_TUNNELS = frozenset({"tun", "erspan", "ip6erspan"})
 
 
 def cross(simulation: Simulation, stage: Cross) -> Stage | Arrived:
+    """Send a frame out of its namespace: to a veth's other end, to a node on the wire, or away."""
     skb, link = stage.skb, stage.link
     _check_up(simulation, skb, link)
     simulation.add_step("seen", skb, link.name, "out")
@@ -63,6 +74,7 @@ def cross(simulation: Simulation, stage: Cross) -> Stage | Arrived:
 
 
 def receive(simulation: Simulation, stage: Receive) -> Stage | Arrived:
+    """Take a frame that comes in by a device and give it to the bridge or the IP layer."""
     skb, link = stage.skb, stage.link
     if not link.up:
         description = f"{link.name} is down"
@@ -86,7 +98,7 @@ def receive(simulation: Simulation, stage: Receive) -> Stage | Arrived:
 
 
 def resolve(simulation: Simulation, skb: Skb, link: Link) -> None:
-    """Set the frame's destination: the neighbour entry, or whoever would answer for it."""
+    """Set the frame's destination: from the neighbour entry, or whoever would answer for it."""
     snapshot = simulation.at(skb)
     next_hop = (skb.hop.gateway if skb.hop else "") or skb.flow.dst
     entry = snapshot.neighbour(link.name, next_hop)
@@ -109,7 +121,7 @@ def resolve(simulation: Simulation, skb: Skb, link: Link) -> None:
 
 
 def _leads_to_unseen(simulation: Simulation, skb: Skb, link: Link, next_hop: str) -> bool:
-    """A device of a pod's own (Calico) whose other end is in a namespace that was not looked at."""
+    """Whether the device is a pod's own (Calico) and its other end is in a namespace not read."""
     pod = simulation.topology.pod_at(next_hop)
     alone = link.kind == "veth" and not link.master and not skb.netns.pod
     if pod is None or not alone or simulation.topology.peer(skb.netns, link) is not None:
@@ -119,7 +131,10 @@ def _leads_to_unseen(simulation: Simulation, skb: Skb, link: Link, next_hop: str
 
 
 def _unresolved(simulation: Simulation, skb: Skb, link: Link, next_hop: str, failed: bool) -> None:
-    """Nobody whom we know answers. On the wire and for pods not looked at, that proves nothing."""
+    """Raise where nobody known answers for the next hop.
+
+    On the wire and for pods whose namespace was not read, that proves nothing.
+    """
     skb.mac = ""
     pod = simulation.topology.pod_at(next_hop)
     if pod is not None and Netns(node=pod.node, pod=pod.pod) not in simulation.topology.snapshots:
@@ -142,8 +157,10 @@ def _was_translated(simulation: Simulation) -> bool:
 
 
 def _on_the_wire(simulation: Simulation, skb: Skb, link: Link) -> Port | None:
-    """The node that takes the frame: the next hop, else, behind routers nobody looked at, the one
-    that has the packet's destination.
+    """Return the node that takes the frame.
+
+    It is the next hop, else, where routers that were not read lie between, the owner of the
+    packet's destination.
     """
     if skb.toward:
         return skb.toward
@@ -161,7 +178,7 @@ def _on_the_wire(simulation: Simulation, skb: Skb, link: Link) -> Port | None:
 
 
 def deliver_to_unseen_pod(simulation: Simulation, skb: Skb, link: Link) -> Arrived:
-    """Handed to a pod whose own namespace is in no snapshot."""
+    """Return the arrival at a pod whose own namespace is in no snapshot."""
     pod = simulation.topology.pod_at(skb.flow.dst)
     name = pod.pod if pod and pod.pod else skb.flow.dst
     simulation.note_missing(missing_pod_netns(skb.netns.node, name))
@@ -171,61 +188,99 @@ def deliver_to_unseen_pod(simulation: Simulation, skb: Skb, link: Link) -> Arriv
 
 
 def missing_pod_netns(node: str, name: str) -> str:
-    """What a prediction lacks there."""
+    """Return the text by which a prediction names a pod's namespace that was not read."""
     return f"{node}: the namespace of {name}"
 
 
 def leave_known_topology(simulation: Simulation, skb: Skb, link: Link) -> Arrived:
-    """It leaves what was looked at. What that means depends on whose address it is for."""
-    topology, dst = simulation.topology, skb.packet.flow.dst
-    asker = topology.home(simulation.asked.src)
-    at_large = asker is None or not asker.pod  # a pod whose node we know is reached by that alone
-    if (
-        at_large
-        and simulation.replying
-        and not skb.packet.tunnel
-        and skb.flow.dst == simulation.asked.src
-    ):
+    """Decide what it means that a packet leaves the namespaces that were read.
+
+    An answer to a sender outside has arrived; everything else raises Terminated: dropped where it
+    is known that nobody takes the packet, else inconclusive.
+    """
+    if _is_answer_to_outside(simulation, skb):
         return Arrived(skb, None, unseen=True)
-    if skb.packet.tunnel:
-        description = f"the tunnel's packet leaves for {dst}, which was not looked at"
-        raise simulation.end(skb, Outcome.INCONCLUSIVE, None, dst, description)
-    if skb.netns.pod and Netns(node=skb.netns.node) not in topology.snapshots:
-        description = f"it leaves the pod by {link.name} for its node, which was not looked at"
-        raise simulation.end(skb, Outcome.INCONCLUSIVE, None, dst, description)
-    route = f"{skb.netns.node}: {_route_words(simulation)}"
-    if dst == simulation.asked.dst and not simulation.replying and topology.is_service(dst):
-        if simulation.at(skb).unbound(skb.flow):
-            description = f"IPVS has {dst}, but the node has not: it leaves by {link.name} as it is"
-            raise simulation.end(
-                skb,
-                Outcome.NOT_PROGRAMMED,
-                CauseId.IPVS_ADDRESS_MISSING,
-                dst,
-                description,
-                link.name,
-            )
-        description = f"no rule translated {dst}; it leaves by {link.name} as it is"
-        raise simulation.end(
-            skb, Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, dst, description, link.name
-        )
-    pod = topology.pod_at(dst)
-    home = topology.home(dst)
-    if (home and home != skb.netns) or (pod and Netns(node=pod.node) in topology.snapshots):
-        description = f"{dst} leaves by {link.name}, where nobody known forwards it to its node"
-        simulation.choices.certain = False
-        raise simulation.end(
-            skb, Outcome.DROPPED, CauseId.POD_ROUTE_MISSING, route, description, link.name
-        )
-    if pod is None and topology.endpoints and _was_translated(simulation):
-        description = f"no endpoint has {dst}"
-        raise simulation.end(skb, Outcome.DROPPED, CauseId.STALE_DNAT, dst, description, link.name)
-    where = f" on {pod.node}" if pod and pod.node else ""
-    description = f"it leaves by {link.name} for {dst}{where}, which was not looked at"
-    raise simulation.end(skb, Outcome.INCONCLUSIVE, None, dst, description)
+    raise (
+        _unread_underlay(simulation, skb)
+        or _unread_node(simulation, skb, link)
+        or _untranslated_service(simulation, skb, link)
+        or _missing_pod_route(simulation, skb, link)
+        or _no_endpoint(simulation, skb, link)
+        or _unread_destination(simulation, skb, link)
+    )
 
 
-def _route_words(simulation: Simulation) -> str:
+def _is_answer_to_outside(simulation: Simulation, skb: Skb) -> bool:
+    """A sender that is a pod of a known node is reached by the topology alone."""
+    sender = simulation.topology.home(simulation.asked.src)
+    outside = sender is None or not sender.pod
+    plain = not skb.packet.tunnel
+    return outside and plain and simulation.replying and skb.flow.dst == simulation.asked.src
+
+
+def _unread_underlay(simulation: Simulation, skb: Skb) -> Terminated | None:
+    if not skb.packet.tunnel:
+        return None
+    dst = skb.flow.dst
+    description = f"the tunnel's packet leaves for {dst}, which was not looked at"
+    return simulation.end(skb, Outcome.INCONCLUSIVE, None, dst, description)
+
+
+def _unread_node(simulation: Simulation, skb: Skb, link: Link) -> Terminated | None:
+    """A pod's packet whose node is in no snapshot."""
+    if not skb.netns.pod or Netns(node=skb.netns.node) in simulation.topology.snapshots:
+        return None
+    description = f"it leaves the pod by {link.name} for its node, which was not looked at"
+    return simulation.end(skb, Outcome.INCONCLUSIVE, None, skb.flow.dst, description)
+
+
+def _untranslated_service(simulation: Simulation, skb: Skb, link: Link) -> Terminated | None:
+    """A Service's address that leaves as it is."""
+    dst = skb.flow.dst
+    requested = dst == simulation.asked.dst and not simulation.replying
+    if not requested or not simulation.topology.is_service(dst):
+        return None
+    cause = CauseId.PROXY_RULES_MISSING
+    description = f"no rule translated {dst}; it leaves by {link.name} as it is"
+    if simulation.at(skb).unbound(skb.flow):
+        cause = CauseId.IPVS_ADDRESS_MISSING
+        description = f"IPVS has {dst}, but the node has not: it leaves by {link.name} as it is"
+    return simulation.end(skb, Outcome.NOT_PROGRAMMED, cause, dst, description, link.name)
+
+
+def _missing_pod_route(simulation: Simulation, skb: Skb, link: Link) -> Terminated | None:
+    """The destination's node was read, and nobody known forwards the packet to it."""
+    topology, dst = simulation.topology, skb.flow.dst
+    home, pod = topology.home(dst), topology.pod_at(dst)
+    elsewhere = home is not None and home != skb.netns
+    node_was_read = pod is not None and Netns(node=pod.node) in topology.snapshots
+    if not elsewhere and not node_was_read:
+        return None
+    simulation.choices.certain = False
+    route = f"{skb.netns.node}: {_last_route(simulation)}"
+    description = f"{dst} leaves by {link.name}, where nobody known forwards it to its node"
+    cause = CauseId.POD_ROUTE_MISSING
+    return simulation.end(skb, Outcome.DROPPED, cause, route, description, link.name)
+
+
+def _no_endpoint(simulation: Simulation, skb: Skb, link: Link) -> Terminated | None:
+    """A rule sent it to an address that the API does not know."""
+    topology, dst = simulation.topology, skb.flow.dst
+    if topology.pod_at(dst) or not topology.endpoints or not _was_translated(simulation):
+        return None
+    description = f"no endpoint has {dst}"
+    return simulation.end(skb, Outcome.DROPPED, CauseId.STALE_DNAT, dst, description, link.name)
+
+
+def _unread_destination(simulation: Simulation, skb: Skb, link: Link) -> Terminated:
+    dst = skb.flow.dst
+    pod = simulation.topology.pod_at(dst)
+    place = f" on {pod.node}" if pod and pod.node else ""
+    description = f"it leaves by {link.name} for {dst}{place}, which was not looked at"
+    return simulation.end(skb, Outcome.INCONCLUSIVE, None, dst, description)
+
+
+def _last_route(simulation: Simulation) -> str:
     routes = [step.description for step in simulation.steps if step.action == "route"]
     return routes[-1] if routes else ""
 

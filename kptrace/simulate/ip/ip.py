@@ -1,8 +1,8 @@
 """The IP layer: sending, receiving, forwarding, with the hooks in the kernel's order.
 
 ``output``: route, OUTPUT, again a route if nat changed the destination or a chain of type route
-(mangle) the mark (ip_route_me_harder: with the mark that it had then),
-POSTROUTING. ``receive``: PREROUTING, route, then INPUT or (TTL, FORWARD, POSTROUTING).
+(mangle) the mark (ip_route_me_harder: with the mark that it had then), POSTROUTING.
+``receive``: PREROUTING, route, then INPUT or (TTL, FORWARD, POSTROUTING).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from kptrace.simulate.stages import Arrived, Input, Local, Output, Stage, Termin
 
 
 def output(simulation: Simulation, stage: Output) -> Stage | Arrived:
+    """Send a packet of this namespace; return the next stage. Raises Terminated where it ends."""
     skb = stage.skb
     decision = _route_out(simulation, skb, skb.known_mark)
     if not skb.flow.src:
@@ -44,6 +45,10 @@ def output(simulation: Simulation, stage: Output) -> Stage | Arrived:
 
 
 def receive(simulation: Simulation, stage: Input) -> Stage | Arrived:
+    """Take a packet that came in by a device: deliver it here or forward it.
+
+    Raises Terminated where the kernel drops it (source checks, forwarding off, no route, a rule).
+    """
     skb = stage.skb
     old_destination = skb.flow.dst
     if not skb.prerouted:
@@ -113,7 +118,7 @@ def _note_route(simulation: Simulation, skb: Skb, decision: RouteLookupResult) -
 
 
 def no_route(simulation: Simulation, skb: Skb, decision: RouteLookupResult) -> Terminated:
-    """The route that kills it, or that there is none, and what that means."""
+    """Return the end of a packet without a usable route, and what that means."""
     node, text = skb.netns.node, decision.text
     if decision.type in ("blackhole", "unreachable", "prohibit"):
         outcome = Outcome.DROPPED if decision.type == "blackhole" else Outcome.REJECTED
@@ -135,7 +140,7 @@ def no_route(simulation: Simulation, skb: Skb, decision: RouteLookupResult) -> T
 
 
 def _check_loopback_source(simulation: Simulation, skb: Skb) -> None:
-    """A packet from 127.0.0.0/8 may leave only with route_localnet (__mkroute_output)."""
+    """Raise if a packet from 127.0.0.0/8 leaves without route_localnet (__mkroute_output)."""
     if skb.oif == "lo" or not skb.flow.src or not address(skb.flow.src).is_loopback:
         return
     if skb.family is Family.IPV6 or not may_route_localnet(simulation.at(skb), skb.oif):

@@ -1,7 +1,5 @@
 """Where the kernel sends a packet: policy rules, longest match, nexthops, source address.
 
-In: a Snapshot and a Query. Out: a Decision, which says what route was taken or what killed it.
-
 Theory: rules are asked by ascending priority, each names a table; the longest prefix of a table
 wins, then the lowest metric; ``throw`` goes on with the next rule (ip-rule(8), fib_rules.c). A
 packet that came in is checked first: forwarding on the interface it came in by
@@ -24,7 +22,12 @@ _SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255}
 
 
 class RouteQuery(Value):
-    """What is asked with. iif: empty for a packet of this namespace's own; mark: None, unknown."""
+    """What a route lookup is asked with.
+
+    mark: None: not known
+    iif: empty for a packet of this namespace's own
+    oif: the interface that it has to leave by; empty: any
+    """
 
     flow: Flow
     mark: int | None = 0
@@ -37,10 +40,12 @@ class RouteQuery(Value):
 
 
 class RouteLookupResult(Value):
-    """type: the route's, or ``none`` where no route covers the destination.
+    """The result of a route lookup.
 
-    fault: what killed it before (``ip-forward-off``, ``rp-filter``, ``martian``), with ``words``
-    certain: false where a policy rule that nobody here can evaluate might have led elsewhere
+    type: the route's, or ``none`` where no route covers the destination
+    fault: why the kernel drops the packet before it is routed; None: it does not
+    description: that fault, or the rule that decided, for people
+    certain: false where a policy rule that cannot be evaluated might have led elsewhere
     """
 
     type: str
@@ -68,7 +73,7 @@ _DEAD_ENDS = frozenset({"none", "blackhole", "unreachable", "prohibit"})
 
 
 def lookup(snapshot: Snapshot, query: RouteQuery) -> RouteLookupResult:
-    """The routing decision alone, without the checks that an incoming packet meets."""
+    """Look up a route, without the checks that an incoming packet meets."""
     certain = True
     skip_to = 0
     for rule in sorted(snapshot.policy, key=lambda rule: rule.priority):
@@ -89,7 +94,7 @@ def lookup(snapshot: Snapshot, query: RouteQuery) -> RouteLookupResult:
 
 
 def route_input(snapshot: Snapshot, query: RouteQuery) -> RouteLookupResult:
-    """For a packet that came in by ``query.iif``, with the kernel's checks."""
+    """Look up the route of a packet that came in by ``query.iif``, with the kernel's checks."""
     flow = query.flow
     decision = lookup(snapshot, query)
     if query.family is Family.IPV4 and _is_own(snapshot, query):
@@ -111,12 +116,15 @@ def route_input(snapshot: Snapshot, query: RouteQuery) -> RouteLookupResult:
 
 
 def may_route_localnet(snapshot: Snapshot, interface: str) -> bool:
-    """Whether 127.0.0.0/8 may cross the interface; kube-proxy turns it on for NodePorts."""
+    """Whether 127.0.0.0/8 may cross the interface; kube-proxy turns it on for NodePorts.
+
+    Without any sysctl it is taken as allowed.
+    """
     return snapshot.sysctls is None or _all_or_interface(snapshot, interface, "route_localnet")
 
 
 def forwarding_off(snapshot: Snapshot, family: Family, interface: str) -> str:
-    """The sysctl that keeps this namespace from forwarding, with its value; empty: it forwards."""
+    """Return the sysctl that keeps this namespace from forwarding, with its value; empty: none."""
     if family is Family.IPV6:
         name = "net.ipv6.conf.all.forwarding"
         forced = snapshot.conf(Family.IPV6, interface, "force_forwarding")
@@ -130,9 +138,10 @@ def forwarding_off(snapshot: Snapshot, family: Family, interface: str) -> str:
 
 
 def address_type(snapshot: Snapshot, text: str, interface: str = "") -> str:
-    """What ``addrtype`` and ``fib type`` say: the local table decides, else unicast.
+    """Return what ``addrtype`` and ``fib type`` say of an address: local, unicast, multicast, ...
 
-    ``inet_dev_addr_type`` (fib_frontend.c) looks nowhere but there; IPv6 asks the whole FIB.
+    For IPv4 the local table alone decides (``inet_dev_addr_type``, fib_frontend.c); IPv6 asks the
+    whole FIB.
     """
     destination = address(text)
     if destination.version == 6:
@@ -148,7 +157,7 @@ def address_type(snapshot: Snapshot, text: str, interface: str = "") -> str:
 
 
 def _address_type6(snapshot: Snapshot, text: str, interface: str) -> str:
-    """__nft_fib6_eval_type: with an interface, local is what that interface itself has."""
+    """Return the IPv6 type (__nft_fib6_eval_type); with an interface, local is what that has."""
     decision = lookup(snapshot, RouteQuery(flow=Flow(protocol="", src="", dst=text)))
     if decision.type in _DEAD_ENDS:
         return "unreachable" if decision.type == "none" else decision.type
@@ -164,7 +173,7 @@ def _is_on_interface(snapshot: Snapshot, interface: str, text: str) -> bool:
 
 
 def address_kinds(snapshot: Snapshot, text: str, interface: str = "") -> frozenset[str]:
-    """All that ip6tables' addrtype says of an IPv6 address (match_type6, match_lookup_rt6).
+    """Return all that ip6tables' addrtype says of an IPv6 address (match_type6, match_lookup_rt6).
 
     With an interface, local is what that interface itself has.
     """
@@ -187,7 +196,12 @@ def address_kinds(snapshot: Snapshot, text: str, interface: str = "") -> frozens
 def source_address(
     snapshot: Snapshot, decision: RouteLookupResult, hop: Nexthop | None, dst: str
 ) -> str:
-    """The source that a packet without one gets (``fib_result_prefsrc``, ``rt6_get_prefsrc``)."""
+    """Return the source that a packet without one gets.
+
+    It is what ``fib_result_prefsrc`` and ``rt6_get_prefsrc`` choose.
+
+    decision: the route of the packet; hop: its chosen nexthop; dst: its destination
+    """
     if decision.route and decision.route.source:
         return decision.route.source
     if decision.local:
@@ -203,8 +217,10 @@ def source_address(
 def interface_address(
     snapshot: Snapshot, interface: str, near: str = "", scope: str = "global"
 ) -> str:
-    """An IPv4 address of the interface (``inet_select_addr``): one whose network holds ``near``,
-    else its first; of another interface when it has none. MASQUERADE takes this one.
+    """Return an IPv4 address of the interface as the kernel chooses it (``inet_select_addr``).
+
+    It is one whose network holds ``near``, else the interface's first, else one of another
+    interface; empty where there is none. MASQUERADE takes this one.
     """
     first = ""
     for held in snapshot.on(interface, Family.IPV4):
@@ -225,14 +241,16 @@ def interface_address(
 
 
 def masquerade_address(snapshot: Snapshot, interface: str, hop: Nexthop | None, dst: str) -> str:
-    """The source that MASQUERADE gives a packet that leaves by ``interface``."""
+    """Return the source that MASQUERADE gives a packet that leaves by ``interface``; empty:
+    none.
+    """
     if ":" in dst:
         return _source6(snapshot, interface, dst)
     return interface_address(snapshot, interface, (hop.gateway if hop else "") or dst)
 
 
 def reverse_path(snapshot: Snapshot, query: RouteQuery) -> RouteLookupResult:
-    """The way that a packet back to the source would take, as rp_filter and ``fib`` ask for it."""
+    """Look up the route of a packet back to the source, as rp_filter and ``fib`` ask for it."""
     flow = query.flow
     back = Flow(protocol=flow.protocol, src=flow.dst, dst=flow.src)
     return lookup(snapshot, RouteQuery(flow=back, mark=query.mark, oif=query.oif))
@@ -292,8 +310,10 @@ def _live_nexthops(route: Route, oif: str) -> tuple[Nexthop, ...]:
 
 
 def _is_own(snapshot: Snapshot, query: RouteQuery) -> bool:
-    """Whatever rp_filter says (fib_validate_source: "regarded as a martian source"), and over lo,
-    too, where a packet is routed there.
+    """Whether the source is this namespace's own address, which the kernel drops as a martian.
+
+    fib_validate_source ("regarded as a martian source"), whatever rp_filter says, and over lo, too,
+    where a packet is routed there.
     """
     source = query.flow.src
     held = bool(source) and snapshot.holds(source) is not None
@@ -301,7 +321,7 @@ def _is_own(snapshot: Snapshot, query: RouteQuery) -> bool:
 
 
 def _bad_source(snapshot: Snapshot, query: RouteQuery) -> str:
-    """Why the kernel takes the source for forged; empty: it does not."""
+    """Return why rp_filter takes the source for forged; empty: it does not."""
     source = query.flow.src
     if not source or _is_loopback(snapshot, query.iif):
         return ""
@@ -330,8 +350,10 @@ def _is_loopback(snapshot: Snapshot, interface: str) -> bool:
 
 
 def _source6(snapshot: Snapshot, interface: str, dst: str) -> str:
-    """RFC 6724 as far as it decides here (ipv6_get_saddr_eval): the destination itself, scope, not
-    deprecated, of the interface that it leaves by, longest match.
+    """Return the IPv6 source address by RFC 6724 as far as it decides here (ipv6_get_saddr_eval).
+
+    The order is: the destination itself, scope, not deprecated, of the interface that the packet
+    leaves by, longest match.
     """
     destination = address(dst)
 

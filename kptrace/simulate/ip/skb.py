@@ -13,19 +13,21 @@ _MARK = "meta mark"
 
 
 class Skb(msgspec.Struct):
-    """The packet as it is now and where it is; the walk changes it as the kernel would.
+    """A packet in one namespace, with what the kernel keeps beside it; the simulation changes it.
 
     physin, physout: bridge ports, while br_netfilter passes the frame through the IP hooks
-    hop: where the route sends it; ``mac``: the frame's destination, empty where unknown
-    toward: who has that link address, where known; ``unseen``: a pod that nobody looked into
-    inner_mac: of the frame that a tunnel's packet carries
+    hop: where the route sends it
+    mac: the frame's destination; empty: unknown
+    inner_mac: the destination of the frame that a tunnel's packet carries
+    toward: who has ``mac``, where known
+    unseen: it goes to a pod whose namespace was not read
     prerouted: PREROUTING was run on the bridge already
-    unknown: fields (``meta mark``) that were set to something nobody here can compute
-    socket: a TPROXY rule hands it to this (address, port)
+    unknown: fields (``meta mark``) that were set to something that cannot be computed
+    socket: the (address, port) that a TPROXY rule hands it to
     ipvs: IPVS gave it its destination and leaves it alone now
-    owner: the user and group of the socket that sent it; None: not known
+    rerouted: the kernel looks for a route anew after a rule of OUTPUT, with ``rerouted_mark``
     zone: of conntrack, as a rule before it said (``CT --zone``)
-    rerouted: the kernel looked for a route anew after a rule of OUTPUT, with ``rerouted_mark``
+    owner: the user and group of the socket that sent it; None: not known
     """
 
     netns: Netns
@@ -65,17 +67,17 @@ class Skb(msgspec.Struct):
 
     @property
     def translated(self) -> bool:
-        """A rule of this namespace gave it a new destination."""
+        """Whether a rule of this namespace gave it a new destination."""
         return self.ipvs or (self.tracked is not None and self.tracked.connection.dnat)
 
     @property
     def known_mark(self) -> int | None:
-        """None: a rule set it to something that nobody here can compute."""
+        """The mark; None where a rule set it to something that cannot be computed."""
         return None if _MARK in self.unknown else self.packet.mark
 
     @property
     def unknown_mark(self) -> set[str]:
-        """What to hand on to a packet that inherits the mark."""
+        """The unknown fields that a packet inherits with the mark."""
         return self.unknown & {_MARK}
 
     def set_mark(self, mark: int | None) -> None:

@@ -1,8 +1,8 @@
 """Connections: what conntrack remembers of the first packet and does to those that follow.
 
-In: the packets of one namespace in order. Out: each one's state, and the translation that the
-first one was given, applied and reversed (nf_nat_packet: in the reply's direction the manips
-change sides, so un-SNAT happens in prerouting and un-DNAT in postrouting).
+The first packet's translation is applied to the packets of its connection and reversed for the
+answers (nf_nat_packet: in the reply's direction the manips change sides, so un-SNAT happens in
+prerouting and un-DNAT in postrouting).
 
 ``reply`` is the tuple that the answer will carry; NAT changes nothing but that (nf_nat_setup_info).
 """
@@ -15,7 +15,12 @@ from kptrace.model import Flow, Packet
 
 
 class Connection(msgspec.Struct):
-    """One entry. ``dnat``/``snat``: that side is translated; ``*_done``: its hook was asked."""
+    """A conntrack entry.
+
+    mark: None: not known
+    dnat, snat: whether that side is translated
+    dnat_done, snat_done: whether the nat chains of that side were asked
+    """
 
     original: Flow
     reply: Flow
@@ -30,7 +35,7 @@ class Connection(msgspec.Struct):
 
     @property
     def translated(self) -> Flow:
-        """How the first packet looks once all its translation is done."""
+        """The first packet's flow once all its translation is done."""
         return self.reply.reverse
 
     @property
@@ -53,7 +58,7 @@ class Connection(msgspec.Struct):
 
 
 class SkbConntrack(msgspec.Struct):
-    """A packet's place in its connection; ``related``: it is about a packet of that."""
+    """A packet's place in its connection. ``related``: it is an error about a packet of that."""
 
     connection: Connection
     direction: str = "original"
@@ -68,13 +73,18 @@ class SkbConntrack(msgspec.Struct):
         return "new"
 
     def destination(self) -> tuple[str, int]:
-        """Where the packet goes after the destination's translation, in its direction."""
+        """Return the (address, port) that the packet is sent to after translation, in its
+        direction.
+        """
         entry = self.connection
         if self.direction == "original":
             return entry.reply.src, entry.reply.sport
         return entry.original.src, entry.original.sport
 
     def source(self) -> tuple[str, int]:
+        """Return the (address, port) that the packet comes from after translation, in its
+        direction.
+        """
         entry = self.connection
         if self.direction == "original":
             return entry.reply.dst, entry.reply.dport
@@ -87,7 +97,10 @@ class Conntrack(msgspec.Struct):
     entries: list[Connection] = msgspec.field(default_factory=list)
 
     def track(self, packet: Packet, zone: int = 0) -> SkbConntrack | None:
-        """None: it belongs to no connection and cannot begin one (invalid)."""
+        """Return the packet's place in its connection, a new one or a known one.
+
+        None where it belongs to no connection and cannot begin one (invalid).
+        """
         flow = packet.flow
         for entry in self.entries:
             if entry.zone != zone:
@@ -112,7 +125,10 @@ def _is_icmp_reply(packet: Packet) -> bool:
 
 
 def _may_begin_connection(packet: Packet) -> bool:
-    """tcp_new() and icmp_new(): a SYN, or an ACK of a connection that is older than the table."""
+    """Whether the packet may be a connection's first, as tcp_new() and icmp_new() decide.
+
+    These are a SYN, and an ACK of a connection that is older than the table.
+    """
     if packet.flow.protocol == "tcp" and packet.flags:
         flags = set(packet.flags)
         return not flags & {"R", "F"} and ("S" in flags) != ("A" in flags)

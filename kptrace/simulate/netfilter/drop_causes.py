@@ -1,8 +1,8 @@
 """What a rule's drop or reject means: which cause of the catalogue, which object is to blame.
 
-In: Killed, from the hooks. Out: the End of the walk. kube-proxy says in its comments (iptables) or
-in the names of its verdict maps and chains (nftables) why it refuses; whatever else drops is a
-rule or a policy by its own name. A tunnel's packet that dies in a hook is the tunnel's matter.
+kube-proxy says in its comments (iptables) or in the names of its verdict maps and chains (nftables)
+why it refuses; whatever else drops is a rule or a policy by its own name. A tunnel's packet that a
+hook drops is the tunnel's matter.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ _NO_ENDPOINTS = ("no-endpoint-services", "no-endpoint-nodeports")
 
 
 def drop_cause(killed: PacketDropped, skb: Skb) -> Terminated:
+    """Return the end of a packet that a rule, a chain's policy or IPVS dropped."""
     ref = killed.ref
     if ref.backend == "ipvs":
         return _ipvs_cause(killed)

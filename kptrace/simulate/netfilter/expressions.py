@@ -1,10 +1,10 @@
 """Expressions and matches of a rule, evaluated for one packet.
 
-In: a part of a rule's body, and the scene: packet, snapshot, choices. Out: a value, or whether the
-match is true. Chance (``statistic``, ``numgen``, ``jhash``) is picked by weight, what nobody here
-can know is guessed both ways; both through ``BranchPoints``, so the caller reads as if it knew.
+Chance (``statistic``, ``numgen``, ``jhash``) is picked by weight, what cannot be evaluated is
+guessed both ways; both through ``BranchPoints``, so the caller reads as if it knew.
 
-A field that the packet does not have makes its Test false whatever the operator (parts.py).
+A field that the packet does not have makes its comparison false whatever the operator
+(rules/model/expressions.py).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _NUMGEN_LIMIT = 1 << 16
 
 
 class EvalContext(msgspec.Struct):
-    """What a rule sees. ``add_note`` is called for what had to be assumed."""
+    """What a rule is evaluated with. ``add_note`` is called for what had to be assumed."""
 
     skb: Skb
     snapshot: Snapshot
@@ -86,8 +86,9 @@ class EvalContext(msgspec.Struct):
     # --- matches ------------------------------------------------------------------------------
 
     def excluded(self, body: Iterable[Part]) -> bool:
-        """Whether one of the tests that a rule begins with is surely false: then it does not matter
-        what else it asks for, though nobody here could tell.
+        """Whether one of the tests that a rule begins with is surely false.
+
+        Then it does not matter that another of its matches cannot be evaluated.
         """
         for part in body:
             if isinstance(part, Comparison | AnyOf):
@@ -98,6 +99,7 @@ class EvalContext(msgspec.Struct):
         return False
 
     def matches(self, part: Match | UnknownStatement) -> bool:
+        """Whether the match is true; what is chance or cannot be evaluated forks the branch."""
         match part:
             case RandomMatch(probability=probability):
                 return self._toss(probability)
@@ -122,7 +124,10 @@ class EvalContext(msgspec.Struct):
         return self.choices.guess(about) == 0
 
     def _recent(self, part: Recent) -> bool:
-        """The list is in no save file; a client that was not there lately is the usual case."""
+        """Whether a ``recent`` match is true for a client that its list does not hold.
+
+        The list is in no save file; a client that was not there lately is the usual case.
+        """
         if part.action == "set":
             return not part.negated
         if part.action in ("rcheck", "update"):
@@ -133,7 +138,7 @@ class EvalContext(msgspec.Struct):
         return part.negated
 
     def _probability(self, part: Match) -> float | None:
-        """How likely the match is; None where nobody here can know."""
+        """Return how likely the match is; None where it cannot be evaluated."""
         if isinstance(part, AnyOf):
             probabilities = [self._probability(test) for test in part.tests]
             if any(probability == 1 for probability in probabilities):
@@ -151,7 +156,10 @@ class EvalContext(msgspec.Struct):
         return total
 
     def _compare(self, left: Plain, op: str, right: Expr, masked: bool = False) -> bool | None:
-        """masked: of flags only some are asked about, and these wholly."""
+        """Return the truth of a comparison; None where it cannot be evaluated.
+
+        masked: only some flags are asked about, and these wholly
+        """
         if left is ABSENT:  # ip_set_test() calls that not in the set, which may be what is asked
             return op == "!=" and isinstance(right, SetRef) and right.ipset
         if left is UNKNOWN and not isinstance(right, SetRef):
@@ -172,7 +180,7 @@ class EvalContext(msgspec.Struct):
                 return _ordered(left, op, self.value(right))
 
     def _inside(self, left: Plain, right: Expr) -> bool | None:
-        """Whether the value is one of those that the right side stands for."""
+        """Whether the value is one of those that the right side stands for; None: not known."""
         match right:
             case AnonymousSet(items=items):
                 return _any_true(self._inside(left, item) for item in items)
@@ -210,14 +218,14 @@ class EvalContext(msgspec.Struct):
     # --- values -------------------------------------------------------------------------------
 
     def value(self, expr: Expr) -> Plain:
-        """One value; where there are several by chance, one of them is picked."""
+        """Return the value of an expression; where there are several by chance, one of them."""
         spread = self.spread(expr)
         if len(spread) == 1:
             return spread[0][1]
         return spread[self.choices.pick([weight for weight, _ in spread])][1]
 
     def spread(self, expr: Expr) -> Spread:
-        """Every value that the expression can have, each with its weight."""
+        """Return every value that the expression can have, each with its weight."""
         match expr:
             case NumGen(mod=mod, offset=offset) | Hash(mod=mod, offset=offset):
                 if not 0 < mod <= _NUMGEN_LIMIT:
@@ -264,9 +272,10 @@ class EvalContext(msgspec.Struct):
     def elements(
         self, key: Expr, entries: SetRef | AnonymousMap
     ) -> list[tuple[float, Element | MapElement | MissingField]]:
-        """The entries of a map that a key can meet: ABSENT: none, UNKNOWN: nobody can tell.
+        """Return the entries of a map that a key can meet, each with its weight.
 
-        Values by chance that meet the same entry are one possibility.
+        ABSENT stands for no entry, UNKNOWN where it cannot be told. Values by chance that meet the
+        same entry are one possibility.
         """
         elements: list[tuple[float, Element | MapElement | MissingField]] = []
         for weight, value in self.spread(key):
@@ -331,7 +340,7 @@ class EvalContext(msgspec.Struct):
 
 
 def _concatenate(values: list[Plain]) -> Plain:
-    """A key. One place that the packet lacks makes the whole none of its."""
+    """Build a set key; ABSENT if the packet lacks one of its fields."""
     joined: list[str | int | MissingField] = []
     for value in values:
         if value is ABSENT:
@@ -345,7 +354,7 @@ def _without_flags(value: Datum) -> str | int | MissingField:
 
 
 def _find_element(key: Keyed, members: SetElements) -> Element | MissingField:
-    """The element that holds the key; UNKNOWN where that depends on what nobody can tell."""
+    """Return the element that holds the key; UNKNOWN where that depends on a part not known."""
     known = tuple(part for part in key if not isinstance(part, MissingField))
     if len(known) == len(key):
         return members.lookup(known) or ABSENT

@@ -1,8 +1,8 @@
 """What a rule can ask of a packet: each field by its name in ``rules/model/expressions.py``.
 
-In: the packet and where it is. Out: its value as text or number, a set of names for flags, ABSENT
-where the packet has no such header, UNKNOWN where a snapshot cannot tell (who owns the socket,
-the source port that the kernel will choose).
+A value is text or a number, a set of names for flags, ABSENT where the packet has no such header,
+UNKNOWN where a snapshot cannot tell (who owns the socket, the source port that the kernel will
+choose).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _FLAGS = {"F": 1, "S": 2, "R": 4, "P": 8, "A": 16, "U": 32}
 
 
 def read_field(key: str, skb: Skb, snapshot: Snapshot) -> Datum:
+    """Return the value of a field of the packet; UNKNOWN for a name that is not in the table."""
     if key in skb.unknown:
         return UNKNOWN
     read = _FIELDS.get(key)
@@ -42,7 +43,7 @@ def _ip(family: Family, read: Callable[[Skb], Datum]) -> Read:
 
 
 def _port(side: str, protocol: str = "") -> Read:
-    """0 stands for a port that the sender or a masquerading node will choose.
+    """Read a port; 0 stands for one that the sender or a masquerading node will choose.
 
     Without a protocol it is what stands at that place, whatever that is (nft_payload).
     """
@@ -73,7 +74,9 @@ def _tcp_flags(skb: Skb, _: Snapshot) -> Datum:
 
 
 def _ct_state(skb: Skb, _: Snapshot) -> Datum:
-    """xt_conntrack counts a translation among the states; nft has ``ct status`` for that."""
+    """Return the states; xt_conntrack counts a translation among them, nft has ``ct status`` for
+    that.
+    """
     if skb.untracked:
         return frozenset({"untracked"})
     if skb.tracked is None:
@@ -83,7 +86,10 @@ def _ct_state(skb: Skb, _: Snapshot) -> Datum:
 
 
 def _ct(read: Callable[[Skb], Datum]) -> Read:
-    """With a zone and no connection yet the kernel shows a template, which nobody means."""
+    """Read a field of the connection.
+
+    With a zone and no connection yet the kernel shows a template, so the value is not known.
+    """
 
     def look(skb: Skb, _: Snapshot) -> Datum:
         if skb.tracked is None:
@@ -114,7 +120,7 @@ def _tuple_address(which: str, side: str, family: Family) -> Read:
 
 
 def _owner(skb: Skb, _: Snapshot) -> Datum:
-    """Whose socket sent it: nobody's, when it came in by an interface."""
+    """Return whose socket sent it; ABSENT when it came in by an interface."""
     if skb.iif:
         return ABSENT
     return UNKNOWN if skb.owner is None else skb.owner

@@ -1,18 +1,10 @@
 """The hooks of one namespace: every base chain in the kernel's order, conntrack and NAT between.
 
-In: a hook and a packet. Out: None when the packet passes, Taken when IPVS sends it on, else Killed
-with the rule or policy that did it. Each rule that matched is noted as a Step. The packet is
-changed as the rules say.
-
 Theory (nf_conntrack_proto.c, nf_nat_proto.c, nf_nat_core.c): conntrack runs at -200 in prerouting
 and output. All chains of type nat hang on one dispatcher at -100 (prerouting, output) and 100
 (input, postrouting), whatever their own priorities, which only order them among themselves. It
 asks them for the first packet of a connection, once for each side (destination, source), until one
 has set up a translation; every packet is then translated as the connection says.
-
-Two nat tables at one priority: the one registered later is asked first and its answer stands. A
-saved text does not tell which that was (legacy against nft), so where both would act, both ways
-are walked and the branch is uncertain.
 """
 
 from __future__ import annotations
@@ -42,6 +34,7 @@ from kptrace.simulate.netfilter.conntrack import Conntrack
 from kptrace.simulate.netfilter.effects import Effect, NftBreak, RejectEffect, RuleEffects
 from kptrace.simulate.netfilter.expressions import EvalContext
 from kptrace.simulate.netfilter.ipvs import PRIORITIES, Ipvs, Refused, SentByIpvs
+from kptrace.simulate.netfilter.registration_order import ChainEffect, in_order
 from kptrace.simulate.netfilter.statements import act
 from kptrace.simulate.snapshot.snapshot import Snapshot
 
@@ -54,8 +47,9 @@ _NAT_PROBE_LIMIT = 64  # to find out whether a nat table would act at all
 
 
 class PacketDropped(Value):
-    """The packet ended in a hook. ``rule`` is None where the chain's policy did it.
+    """The packet ended in a hook.
 
+    rule: None where the chain's policy did it
     reply: what REJECT sends (``icmp port-unreachable``, ``tcp reset``); empty: nothing
     via_map: the verdict maps that led there
     """
@@ -72,6 +66,12 @@ Stage = Callable[[Skb], "PacketDropped | SentByIpvs | None"]
 
 
 class Netfilter:
+    """The netfilter of one namespace with the connections that it has seen.
+
+    add_step: called for every rule that matched, and every translation
+    add_note: called for what could not be evaluated
+    """
+
     def __init__(
         self,
         snapshot: Snapshot,
@@ -87,6 +87,11 @@ class Netfilter:
         self._add_note = add_note
 
     def run(self, hook: str, skb: Skb) -> PacketDropped | SentByIpvs | None:
+        """Run a hook on a packet, which is changed as the rules say.
+
+        Returns None where it passes, PacketDropped where a rule or policy ends it, SentByIpvs where
+        IPVS sends it on.
+        """
         chains = self.snapshot.ruleset.base_chains(skb.family, hook)
         for stage in self._stages(hook, chains):
             ended = stage(skb)
@@ -102,7 +107,7 @@ class Netfilter:
         return lookup(self.snapshot, RouteQuery(flow=skb.flow, mark=skb.rerouted_mark)).usable
 
     def _stages(self, hook: str, chains: Sequence[Chain]) -> Iterator[Stage]:
-        """What runs at the hook, by priority."""
+        """Yield what runs at the hook, by priority."""
         plain = [chain for chain in chains if chain.type != "nat"]
         nat = [chain for chain in chains if chain.type == "nat"]
         stages: list[tuple[int, Stage]] = [
@@ -156,14 +161,19 @@ class Netfilter:
 
     def _first(self, chains: Sequence[Chain], side: str, skb: Skb) -> PacketDropped | None:
         assert skb.tracked is not None
-        for chain in self._in_order(chains, side, skb):
+        ordered = in_order(
+            chains,
+            lambda chain: self._effect(chain, side, skb),
+            lambda matching, deciding: self._choose_first(matching, deciding, skb),
+        )
+        for chain in ordered:
             killed = self._base(chain, skb)
             if killed or getattr(skb.tracked.connection, side):
                 return killed
         return None
 
     def _apply(self, hook: str, skb: Skb) -> None:
-        """The connection's translation, for the packets that no rule is asked about."""
+        """Apply the connection's translation, for the packets that no rule is asked about."""
         assert skb.tracked is not None
         entry, original = skb.tracked.connection, skb.tracked.direction == "original"
         if hook in _DESTINATION and (entry.dnat if original else entry.snat):
@@ -187,52 +197,35 @@ class Netfilter:
                     description=_translation_description(original, old[0], new[0]),
                 )
 
-    def _in_order(self, chains: Sequence[Chain], side: str, skb: Skb) -> list[Chain]:
-        """Of chains with one priority whose age is not known: where one translates and others have
-        rules that match too, which of these are reached depends on the order.
-        """
-        ordered: list[Chain] = []
-        left = [chain for chain in chains if len(chain.rules)]
-        while left:
-            same = [chain for chain in left if chain.priority == left[0].priority]
-            left = [chain for chain in left if chain not in same]
-            if _registration_order_known(same):
-                ordered += same
-                continue
-            tried = [(chain, self._tried(chain, side, skb)) for chain in same]
-            met = [chain for chain, acts in tried if acts is not None]
-            active = [chain for chain, acts in tried if acts]
-            if active and len(met) > 1:
-                if len(active) > 1:
-                    tables = " and ".join(f"{c.table.backend} {c.table.name}" for c in active)
-                    self._add_note(
-                        NoteKind.NAT_ORDER_UNKNOWN,
-                        f"both {tables} would translate: the table loaded last wins",
-                    )
-                about = ("nat order", skb.netns, tuple(chain.table for chain in met))
-                turn = self._choices.guess(about, len(met))
-                met = met[turn:] + met[:turn]
-            ordered += met
-        return ordered
+    def _choose_first(self, matching: Sequence[Chain], deciding: Sequence[Chain], skb: Skb) -> int:
+        if len(deciding) > 1:
+            tables = " and ".join(f"{chain.table.backend} {chain.table.name}" for chain in deciding)
+            self._add_note(
+                NoteKind.NAT_ORDER_UNKNOWN,
+                f"both {tables} would translate: the table loaded last wins",
+            )
+        about = ("nat order", skb.netns, tuple(chain.table for chain in matching))
+        return self._choices.guess(about, len(matching))
 
-    def _tried(self, chain: Chain, side: str, skb: Skb) -> bool | None:
-        """Whether the chain would translate or drop; None: none of its rules matches."""
-        import copy  # few rulesets leave it open
+    def _effect(self, chain: Chain, side: str, skb: Skb) -> ChainEffect:
+        """Run a nat chain on copies of the packet and its connection: nothing here is changed."""
+        import copy  # few rulesets leave the order open
 
-        def walk(choices: BranchPoints) -> tuple[bool, bool]:
+        def walk(choices: BranchPoints) -> ChainEffect:
             probe, steps = copy.deepcopy(skb), list[SimulatedStep]()
             assert probe.tracked is not None
             shadow = Netfilter(self.snapshot, choices, steps.append, lambda kind, text: None)
             killed = shadow._base(chain, probe)
-            acts = killed is not None or getattr(probe.tracked.connection, side)
-            return acts, bool(steps)
+            if killed is not None or getattr(probe.tracked.connection, side):
+                return ChainEffect.DECIDES
+            return ChainEffect.MATCHES if steps else ChainEffect.NONE
 
-        ways = [branch.result for branch in enumerate_branches(walk, _NAT_PROBE_LIMIT)[0]]
-        acts, meets = (any(results) for results in zip(*ways, strict=True))
-        return acts if meets or acts else None
+        effects = {branch.result for branch in enumerate_branches(walk, _NAT_PROBE_LIMIT)[0]}
+        ranked = (ChainEffect.DECIDES, ChainEffect.MATCHES, ChainEffect.NONE)
+        return next(effect for effect in ranked if effect in effects)
 
     def _route(self, chain: Chain, skb: Skb) -> PacketDropped | None:
-        """A chain of type route: the route is looked for anew when it changed mark or TOS."""
+        """Run a chain of type route: the route is looked up anew if it changed the mark or TOS."""
         before = skb.known_mark, skb.dscp
         killed = self._base(chain, skb)
         if (skb.known_mark, skb.dscp) != before:
@@ -242,7 +235,7 @@ class Netfilter:
     # --- chains and rules ---------------------------------------------------------------------
 
     def _base(self, base: Chain, skb: Skb) -> PacketDropped | None:
-        """One base chain from its first rule to a verdict or its policy."""
+        """Run a base chain from its first rule to a verdict or its policy."""
         hook = base.hook
         frames = [iter(base.rules.candidates_for_destination(skb.flow.dst))]
         visits: Counter[str] = Counter()
@@ -295,7 +288,7 @@ class Netfilter:
         frames.append(iter(chain.rules.candidates_for_destination(skb.flow.dst)))
 
     def _rule(self, rule: Rule, hook: str, skb: Skb) -> tuple[Effect, tuple[str, ...]]:
-        """The body from left to right. What it did is noted when no match was false."""
+        """Evaluate a rule's body from left to right; its step is added if no match was false."""
         context = EvalContext(skb, self.snapshot, self._choices, rule, self._add_note)
         if context.excluded(rule.body):
             return None, ()
@@ -353,12 +346,6 @@ class Netfilter:
 
 def _continues(effect: Effect) -> bool:
     return isinstance(effect, Verdict) and effect.kind == "continue"
-
-
-def _registration_order_known(chains: Sequence[Chain]) -> bool:
-    ages = {chain.age for chain in chains}
-    nft = all(chain.table.backend == "nft" for chain in chains)
-    return len(chains) == 1 or (nft and (0, 0) not in ages and len(ages) == len(chains))
 
 
 def _policy_ref(chain: Chain) -> RuleRef:

@@ -1,7 +1,6 @@
-"""IPVS in one namespace: it takes packets for its virtual services, and translates their answers.
+"""IPVS in one namespace: it takes packets for its virtual services and translates their answers.
 
-In: a packet at a hook. Out: ``SentByIpvs`` when IPVS sends the packet on itself, Killed when it
-refuses it, else None. Only masquerading (NAT) is followed, which is all that kube-proxy uses.
+Only masquerading (NAT) is followed, which is all that kube-proxy uses.
 
 Theory (ip_vs_core.c, ip_vs_xmit.c). Requests are taken in input (99, just before nat) and in output
 (-98): a packet has to be the node's own to get there, hence the addresses on kube-ipvs0. Its
@@ -14,7 +13,7 @@ translated in forward (100), or in input and output where client or server are t
 A virtual service without a server that takes new connections answers with an ICMP error.
 
 Which server is chosen cannot be computed from outside: the schedulers go by a counter, by the
-connections that are open, or by a hash. So each server is a way of its own.
+connections that are open, or by a hash. So each server is a branch of its own.
 """
 
 from __future__ import annotations
@@ -64,20 +63,20 @@ class SentByIpvs(Value):
 
 
 class Refused(Value):
-    """No server takes it: there is none (``NO_SERVER``), or all have weight 0."""
+    """No server takes the packet: there is none (``NO_SERVER``), or all have weight 0."""
 
     ref: RuleRef
 
 
 class Balanced(msgspec.Struct):
-    """One connection that IPVS knows: the client's flow to the service, and its server."""
+    """A connection that IPVS knows: the client's flow to the service, and its server."""
 
     asked: Flow
     server: tuple[str, int]
 
 
 class Ipvs(msgspec.Struct):
-    """Of one namespace; ``note`` takes the steps."""
+    """IPVS of one namespace. ``add_step`` takes the steps; ``known`` are its connections."""
 
     snapshot: Snapshot
     choices: BranchPoints
@@ -85,7 +84,7 @@ class Ipvs(msgspec.Struct):
     known: list[Balanced] = msgspec.field(default_factory=list)
 
     def answer(self, hook: str, skb: Skb) -> None:
-        """The server's answer gets the service's address again."""
+        """Give a server's answer the service's address again."""
         if skb.ipvs:
             return
         flow = skb.flow
@@ -102,6 +101,7 @@ class Ipvs(msgspec.Struct):
                 return
 
     def request(self, hook: str, skb: Skb) -> SentByIpvs | Refused | None:
+        """Send a packet for a virtual service to a server; None where IPVS does not take it."""
         service = None if skb.ipvs else self._service(skb)
         if service is None:
             return None
@@ -116,8 +116,11 @@ class Ipvs(msgspec.Struct):
         return self._send(hook, skb, service, willing[self.choices.pick(weights)])
 
     def _kept_at(self, service: VirtualService, client: str) -> RealServer | None:
-        """The server that an earlier connection bound the client to, if it still may have it: also
-        one of weight 0, unless a sysctl (kube-proxy sets it) forbids that (ip_vs_check_template).
+        """Return the server that an earlier connection bound the client to, if it still may
+        have it.
+
+        Also one of weight 0, unless a sysctl (kube-proxy sets it) forbids that
+        (ip_vs_check_template).
         """
         binding = service.client_binding(client)
         server = _bound_server(service, binding) if binding else None
@@ -193,7 +196,7 @@ class Ipvs(msgspec.Struct):
 
 
 def scheduling_description(service: VirtualService) -> str:
-    """How the server is chosen, in words."""
+    """Describe how the server is chosen."""
     willing = sum(server.weight > 0 for server in service.servers)
     if willing == 1:
         return f"IPVS has one server that takes connections{_persistence_clause(service)}"
@@ -215,7 +218,7 @@ def _bound_server(service: VirtualService, bound: PersistentClient) -> RealServe
 
 
 def persistence_description(service: VirtualService, server: RealServer, client: str) -> str:
-    """Why this one, where the client was there before; empty: it was not, or is kept elsewhere."""
+    """Describe why an earlier connection binds the client to this server; empty: it does not."""
     binding = service.client_binding(client)
     if binding is None or _bound_server(service, binding) is not server:
         return ""
@@ -224,7 +227,11 @@ def persistence_description(service: VirtualService, server: RealServer, client:
 
 
 def choice_description(service: VirtualService, number: int, by: str, client: str = "") -> str:
-    """Of a server that was chosen: its load before, why, and who (``by``) has it in a table."""
+    """Describe a server that was chosen: its load before and why.
+
+    by: the table (conntrack or IPVS) that confirms the choice; empty: none
+    client: the client's address, where known
+    """
     server = service.servers[number - 1]
     if kept := persistence_description(service, server, client):
         return f"{server_load(server)}: taken, as {kept}" + (f"; {by} has it" if by else "")
@@ -249,7 +256,9 @@ def _duration(seconds: int) -> str:
 
 
 def _rule_ref(service: VirtualService, server: RealServer | None, description: str = "") -> RuleRef:
-    """As a rule: the service is the chain, the server's place in it the number."""
+    """Return a virtual service as a rule: the service is the chain, the server's place the
+    number.
+    """
     number = service.servers.index(server) + 1 if server else 0
     text = NO_SERVER if not service.servers else "-w 0"
     if server:
@@ -271,7 +280,7 @@ def _rule_ref(service: VirtualService, server: RealServer | None, description: s
 
 
 def server_load(server: RealServer) -> str:
-    """``10.244.1.11:8080 weight 1, active 0, inactive 2``, the connections that it had."""
+    """Return ``10.244.1.11:8080 weight 1, active 0, inactive 2``: the connections that it had."""
     text = f"{_endpoint_text(server.address, server.port)} weight {server.weight}"
     if server.active is None:
         return text
@@ -279,13 +288,14 @@ def server_load(server: RealServer) -> str:
 
 
 def other_servers(service: VirtualService, ref: RuleRef) -> Iterator[RuleRef]:
-    """The servers that the choice did not fall on."""
+    """Yield the servers that were not chosen, as rules."""
     for number, server in enumerate(service.servers, 1):
         if number != ref.number:
             yield _rule_ref(service, server, server_load(server))
 
 
 def service_name(service: VirtualService) -> str:
+    """Return ``10.96.0.10:53/udp`` or ``mark 7``: the name of a virtual service in reports."""
     if service.protocol == "fwmark":
         return f"mark {service.fwmark}"
     return f"{_endpoint_text(service.address, service.port)}/{service.protocol}"

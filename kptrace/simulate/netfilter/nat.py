@@ -1,13 +1,10 @@
 """Network address translation: DNAT, SNAT, MASQUERADE, REDIRECT set up a connection.
 
-In: the statement and the scene. Out: ACCEPT (nf_nat_setup_info), or Unmatched where a map has no
-entry for the packet; the packet and its connection are changed in place, once for each side.
-
 Of a range of addresses a source that is inside stays as it is, a destination never does: it is
 hashed anew (get_unique_tuple, find_best_ips_proto). Of a range of ports an old one that is inside
 stays; else a destination gets the first and a source any (nf_nat_l4proto_unique_tuple). ``random``
 keeps nothing, not even ICMP's id, and what has another id is translated (IPS_SRC_NAT). Few
-possibilities are spread out; of many ports the kernel will choose one (0), of many addresses one is
+possibilities are enumerated; of many ports the kernel will choose one (0), of many addresses one is
 guessed.
 """
 
@@ -42,6 +39,10 @@ AddressPort = tuple[str, int]
 def translate(
     statement: Dnat | Snat | Redirect | Masquerade, context: EvalContext, effects: RuleEffects
 ) -> Effect:
+    """Set up the translation of the packet's connection, once for each side, and apply it.
+
+    Returns ACCEPT (nf_nat_setup_info), or NftBreak where a map has no entry for the packet.
+    """
     if _is_other(statement, context):
         return NftBreak() if _lacks_key(statement, context) else None
     anew = context.skb.flow.protocol in _WITH_ID and bool(_RANDOM & set(statement.flags))
@@ -53,13 +54,13 @@ def translate(
 
 
 def _is_other(statement: Dnat | Snat | Redirect | Masquerade, context: EvalContext) -> bool:
-    """nft_nat_inet_eval: in a table of both families a translation is for one of them."""
+    """Whether the statement is for the other family, in a table of both (nft_nat_inet_eval)."""
     family = statement.family if isinstance(statement, Dnat | Snat) else ""
     return bool(family) and family != context.skb.family
 
 
 def _lacks_key(statement: Dnat | Snat | Redirect | Masquerade, context: EvalContext) -> bool:
-    """A key of the other family ends the rule before the translation is looked at."""
+    """Whether a key of the other family ends the rule before the translation is looked at."""
     addr = statement.addr if isinstance(statement, Dnat | Snat) else None
     return isinstance(addr, MapLookup) and context.value(addr) is ABSENT
 
@@ -78,7 +79,7 @@ def _destination(statement: Dnat | Redirect, context: EvalContext) -> AddressPor
 
 
 def _first(statement: Dnat | Redirect, old: int) -> Expr | None:
-    """The port of a range that is tried first, as it is not in use."""
+    """Return the port of a range that is tried first, as it is not in use."""
     port = statement.port
     if not isinstance(port, Range) or _RANDOM & set(statement.flags):
         return port
@@ -87,7 +88,7 @@ def _first(statement: Dnat | Redirect, old: int) -> Expr | None:
 
 
 def _own_address(context: EvalContext) -> str:
-    """REDIRECT: this host itself: 127.0.0.1 for its own packets, else the interface's address."""
+    """Return REDIRECT's address: 127.0.0.1 for the host's own packets, else the interface's."""
     skb = context.skb
     own = "::1" if skb.family is Family.IPV6 else "127.0.0.1"
     return _interface_own(context.snapshot, skb.iif, skb.family) or own if skb.iif else own
@@ -115,6 +116,7 @@ def _source(statement: Snat | Masquerade, context: EvalContext) -> AddressPort |
 
 
 def tproxy_target(statement: Tproxy, context: EvalContext) -> AddressPort | None:
+    """Return the (address, port) of a TPROXY statement; None where a map has no entry."""
     flow = context.skb.flow
     where = _chosen(statement.addr, context, flow.dst, keeps=True)
     return _with_port(where, statement.port, context, flow.dst, flow.dport, keeps=True)
@@ -126,7 +128,7 @@ def tproxy_target(statement: Tproxy, context: EvalContext) -> AddressPort | None
 def _with_port(
     where: Plain, port: Expr | None, context: EvalContext, old: str, old_port: int, keeps: bool
 ) -> AddressPort | None:
-    """The new address and port; None where a map has no entry for the packet."""
+    """Return the new address and port; None where a map has no entry for the packet."""
     parts = where if isinstance(where, tuple) else (where,)
     number = old_port if len(parts) < 2 else parts[1]
     if port is not None:
@@ -172,7 +174,9 @@ def _port(expr: Expr, context: EvalContext, old: int, keeps: bool) -> str | int 
 def _set_destination(
     where: AddressPort, context: EvalContext, effects: RuleEffects, anew: bool
 ) -> Effect:
-    """``anew``: the id of a question of ICMP, which nobody here keeps, is another one."""
+    """Translate the destination. ``anew``: an ICMP request gets another id, which is a
+    translation.
+    """
     skb = context.skb
     if skb.tracked is None or skb.tracked.connection.dnat_done:
         return ACCEPT

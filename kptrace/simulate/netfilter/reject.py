@@ -1,7 +1,4 @@
-"""Whether a refusal leaves: what REJECT sends is the host's own packet, and passes its OUTPUT.
-
-In: the packet that a rule rejected, and what it answers. Out: the rule or policy of OUTPUT that
-ends that, so that the sender hears of nothing; None where it passes, or nobody can tell.
+"""Whether the answer of a REJECT leaves: it is the host's own packet, and passes its OUTPUT.
 
 The answer belongs to the connection of the packet that it is about: RELATED, in the other direction
 (nf_reject_ipv4.c and nf_conntrack_attach, net/netfilter). Its mark is 0.
@@ -25,6 +22,10 @@ _BRANCH_LIMIT = 16
 
 
 def output_drop(snapshot: Snapshot, skb: Skb, reply: str) -> RuleRef | None:
+    """Return the rule or policy of OUTPUT that drops the answer of a REJECT; None: it passes.
+
+    skb: the packet that was rejected; reply: what REJECT answers (``tcp reset``)
+    """
     chains = snapshot.ruleset.base_chains(skb.family, "output")
     if all(chain.policy == "accept" and not len(chain.rules) for chain in chains):
         return None

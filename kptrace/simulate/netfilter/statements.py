@@ -1,8 +1,6 @@
 """What a rule's statements do to the packet and its connection.
 
-In: a statement and the scene. Out: nothing, a Verdict, or a Refusal (REJECT); the packet is
-changed in place. ``RuleEffects`` collects what happened, for the Step that the walk notes.
-
+The packet is changed in place. ``RuleEffects`` collects what happened, for the step that is noted.
 NAT is in ``nat.py``.
 """
 
@@ -37,13 +35,16 @@ from kptrace.simulate.netfilter.nat import tproxy_target, translate
 
 
 def _is_other_protocol(reply: str, context: EvalContext) -> bool:
-    """nft lists no test of the protocol or the family beside a refusal that is of one only."""
+    """Whether a REJECT is of another protocol or family; nft lists no test for that beside it."""
     if reply == "tcp reset":
         return context.skb.flow.protocol != "tcp"
     return reply.partition(" ")[0] == ("icmp" if context.skb.family is Family.IPV6 else "icmpv6")
 
 
 def act(statement: Statement, context: EvalContext, effects: RuleEffects) -> Effect:
+    """Perform a statement; return what it means for the rule: a verdict, a REJECT, a break or
+    None.
+    """
     match statement:
         case Verdict():
             return statement
@@ -115,7 +116,7 @@ def _assign(statement: SetField, context: EvalContext, effects: RuleEffects) -> 
 
 
 def _set_zone(skb: Skb, zone: int | None, iptables: bool) -> None:
-    """The first such rule counts; nft's has a say even after notrack (nft_ct_set_zone_eval)."""
+    """Set the zone; the first rule counts, nft's even after notrack (nft_ct_set_zone_eval)."""
     if skb.tracked is None and skb.zone is None and not (iptables and skb.untracked):
         skb.zone, skb.untracked = zone or 0, False
 

@@ -1,8 +1,8 @@
-"""What ``ip -j`` and ``bridge -j`` print, read into the nouns of ``network.py``.
+"""Readers of what ``ip -j`` and ``bridge -j`` print; the values are in ``network.py``.
 
-In: the text of one file and its name. Out: Links, Routes, ... in the order of the file. Made for
-iproute2 6.1, with and without ``-d``; fields that nobody here needs are passed over. A text that
-is not what its name says is a BadDump that names the file; an address that is none, too.
+Made for iproute2 6.1, with and without ``-d``; fields that are not needed are skipped. Each reader
+takes the text of one file and its name, and returns the values in the order of the file; it raises
+ParseError, which names the file, for a text that is not what its name says.
 
 ``ip -j`` prints a device's other end as ``link`` (a name, same namespace) or ``link_index`` (an
 ifindex in another one); ``ip rule`` prints only what differs from "any".
@@ -47,12 +47,14 @@ Noun = TypeVar("Noun")
 
 
 def read_links(text: str, source: str) -> tuple[Link, ...]:
+    """Read ``ip -d -j link`` or ``ip -j addr``."""
     raws = [raw for raw in _decode(text, source, RawLink) if raw.ifname]
     index = {raw.ifname: raw.ifindex for raw in raws}
     return _converted(raws, source, lambda raw: _link(raw, index))
 
 
 def read_addresses(text: str, source: str) -> tuple[InterfaceAddress, ...]:
+    """Read the IPv4 and IPv6 addresses of ``ip -j addr``."""
     pairs = [
         (raw.ifname, info)
         for raw in _decode(text, source, RawLink)
@@ -63,25 +65,28 @@ def read_addresses(text: str, source: str) -> tuple[InterfaceAddress, ...]:
 
 
 def read_routes(text: str, source: str) -> tuple[Route, ...]:
-    """``ip route show table all`` prints both families, ``ip -6`` one; each knows its own."""
+    """Read ``ip -j route show table all``, which prints both families, or ``ip -6 -j route``."""
     raws = _decode(text, source, RawRoute)
     return _converted(raws, source, lambda raw: _route(raw, _route_family(raw, source)))
 
 
 def read_rules(text: str, source: str, family: Family) -> tuple[RoutingRule, ...]:
+    """Read ``ip -j rule`` of one family."""
     return _converted(_decode(text, source, RawRule), source, lambda raw: _rule(raw, family))
 
 
 def read_neighbours(text: str, source: str) -> tuple[Neighbour, ...]:
+    """Read ``ip -j neigh``."""
     return _converted(_decode(text, source, RawNeighbour), source, _neighbour)
 
 
 def read_fdb(text: str, source: str) -> tuple[FdbEntry, ...]:
+    """Read ``bridge -j fdb``."""
     return _converted(_decode(text, source, RawFdb), source, _fdb)
 
 
 def read_sysctls(text: str, source: str) -> dict[str, str]:
-    """``name = value`` lines; ``sysctl -a`` writes a dot of an interface's name as a slash."""
+    """Read ``name = value`` lines; ``sysctl -a`` writes a dot of an interface's name as a slash."""
     values = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith(("#", ";")):
@@ -185,7 +190,7 @@ def _endpoint(text: str) -> str:
 
 
 def _key(text: str) -> int | None:
-    """``0.0.0.9``: iproute2 prints a key as if it were an address."""
+    """Return a GRE key, which iproute2 prints as if it were an address (``0.0.0.9``)."""
     return int(address(text)) if text else None
 
 
@@ -203,7 +208,10 @@ def _interface_address(interface: str, info: AddrInfo) -> InterfaceAddress:
 
 
 def _route_family(raw: RawRoute, source: str) -> Family:
-    """``default`` alone names no family: an address does, or ``pref``, which IPv6 routes have."""
+    """Return the family of a route.
+
+    ``default`` alone names none: an address does, or ``pref``, which IPv6 routes have.
+    """
     for text in (raw.dst, raw.gateway, raw.prefsrc, *(hop.gateway for hop in raw.nexthops)):
         if ":" in text or "." in text:
             return Family.of(text)

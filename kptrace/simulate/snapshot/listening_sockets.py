@@ -1,7 +1,7 @@
-"""Sockets that wait for whoever comes: ``ss -Hlntu`` -> Listeners.
+"""Sockets that accept connections or packets: ``ss -Hlntu`` -> Listeners.
 
-A line is ``tcp LISTEN 0 128 127.0.0.1%lo:53 0.0.0.0:*``: the local end is the fifth word. ``*`` is
-an IPv6 socket that takes IPv4 too; an interface may stand behind ``%`` (iproute2, misc/ss.c).
+A line is ``tcp LISTEN 0 128 127.0.0.1%lo:53 0.0.0.0:*``: the local end is the fifth column. ``*``
+is an IPv6 socket that takes IPv4 too; an interface may stand behind ``%`` (iproute2, misc/ss.c).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ANY_ADDRESS = ("*", "0.0.0.0", "::")
 
 
 class Listener(Value):
-    """address: ``*``, ``0.0.0.0`` or ``::`` for any"""
+    """A listening socket. ``address`` is ``*``, ``0.0.0.0`` or ``::`` for any."""
 
     protocol: str
     address: str
@@ -23,10 +23,11 @@ class Listener(Value):
 
     @property
     def loopback(self) -> bool:
-        """Nobody from outside of the namespace gets to it."""
+        """Whether it can be reached from inside of the namespace only."""
         return self.address not in ANY_ADDRESS and parsed(self.address).is_loopback
 
     def takes(self, protocol: str, address: str, port: int) -> bool:
+        """Whether it takes packets to this address and port."""
         same = (self.protocol, self.port) == (protocol, port)
         return same and (self._any(address) or self.address == address)
 
@@ -39,7 +40,7 @@ class Listener(Value):
 
 
 def read_listeners(text: str) -> tuple[Listener, ...]:
-    """Each once, sorted by port; lines of another form are left out."""
+    """Read the listeners, each once, sorted by port; lines of another form are left out."""
     listeners = set()
     for line in text.splitlines():
         columns = line.split()

@@ -1,7 +1,8 @@
 """The parts of one network namespace that decide where a packet goes: links, addresses, routes.
 
-Nouns only, in iproute2's words; ``iproute2.py`` reads them, ``snapshot.py`` holds them together.
-Addresses are text as the kernel prints it; networks are parsed once, as they are compared often.
+These are values only, named as iproute2 names them; ``iproute2.py`` reads them, ``snapshot.py``
+holds them together. Addresses are text as the kernel prints it; networks are parsed once, as they
+are compared often.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _FRAMED, _GRE, _KEY, _ETHERNET, _WIREGUARD = 30, 4, 4, 14, 40
 
 
 class Vxlan(Value):
-    """remote: the default destination (empty: the FDB alone decides)."""
+    """A VXLAN device. ``remote`` is the default destination (empty: the FDB alone decides)."""
 
     vni: int
     port: int
@@ -35,7 +36,9 @@ class Ipip(Value):
 
 
 class Geneve(Value):
-    """external: what a program writes beside the packet decides (OVN, Antrea, Cilium)."""
+    """A Geneve device. ``external``: a program writes each packet's remote (OVN, Antrea,
+    Cilium).
+    """
 
     vni: int
     port: int
@@ -44,9 +47,11 @@ class Geneve(Value):
 
 
 class Gre(Value):
-    """A GRE device. ``remote`` empty: many ends; keys: None where it has none.
+    """A GRE device.
 
-    framed: it carries Ethernet frames (``gretap``), else IP packets
+    remote: empty: many ends
+    key_in, key_out: None where it has none
+    framed: whether it carries Ethernet frames (``gretap``), else IP packets
     """
 
     local: str = ""
@@ -58,7 +63,7 @@ class Gre(Value):
 
 
 class Peer(Value):
-    """One of WireGuard's: ``endpoint`` None: nobody told where it is, and it has not spoken yet."""
+    """A WireGuard peer. ``endpoint`` is None where it is not configured and has not spoken yet."""
 
     key: str
     endpoint: tuple[str, int] | None = None
@@ -66,14 +71,18 @@ class Peer(Value):
 
 
 class Wireguard(Value):
-    """port: where it listens, and sends from; ``mark``: of the packets that carry its own."""
+    """A WireGuard device.
+
+    port: where it listens, and sends from
+    mark: of the packets that carry its own
+    """
 
     port: int = 0
     mark: int = 0
     peers: tuple[Peer, ...] = ()
 
     def peer_of(self, text: str) -> Peer | None:
-        """Whose allowed IPs have this address by the longest prefix; no two have the same one."""
+        """Return the peer whose allowed IPs hold this address by the longest prefix."""
         destination = address(text)
         matching = [
             (prefix.prefixlen, peer)
@@ -87,11 +96,12 @@ class Wireguard(Value):
 class Link(Value):
     """A network interface.
 
-    peer: a veth's other end, its ifindex in whatever namespace that is; ``peer_here``: in this one
+    peer: a veth's other end, its ifindex in whatever namespace that is
+    peer_here: the other end is in this namespace
     hairpin: the bridge port may send a frame back where it came from
     nf_call: the bridge itself asks for (iptables, ip6tables), whatever the sysctl says
-    wireguard: None where nobody told of its peers
-    xdp: the program that sees what comes in before anybody else does, its name
+    wireguard: None where its peers are not known
+    xdp: the name of the XDP program that sees what comes in first
     """
 
     index: int
@@ -122,9 +132,11 @@ class Link(Value):
         return self.kind == "wireguard" or any(tunnel is not None for tunnel in tunnels)
 
     def overhead(self, *, ipv6: bool) -> int:
-        """Bytes that the device puts around a packet, with an outer header of that family.
+        """Return the bytes that the device puts around a packet, with an outer header of
+        that family.
 
-        0: it is no tunnel. Geneve's options are not counted: only a packet shows them.
+        0 for a device that is no tunnel. Geneve's options are not counted: only a packet shows
+        them.
         """
         if not self.tunnel:
             return 0
@@ -140,7 +152,7 @@ class Link(Value):
 
 
 class InterfaceAddress(Value):
-    """An address on an interface. ``peer``: of a point-to-point one, else empty."""
+    """An address on an interface, as ``ip addr`` prints it."""
 
     interface: str
     address: str
@@ -152,7 +164,7 @@ class InterfaceAddress(Value):
 
 
 class Nexthop(Value):
-    """gateway: empty when the destination itself is on the link."""
+    """A nexthop of a route. ``gateway`` is empty when the destination itself is on the link."""
 
     interface: str
     gateway: str = ""
@@ -161,9 +173,10 @@ class Nexthop(Value):
 
 
 class Route(Value):
-    """One entry of a routing table. ``text`` is how ``ip route`` would print it.
+    """An entry of a routing table.
 
     protocol: who set it (``kernel``, ``bird``, a number without a name)
+    text: as ``ip route`` would print it
     """
 
     destination: Network
@@ -188,10 +201,11 @@ class Route(Value):
 
 
 class RoutingRule(Value):
-    """One line of ``ip rule``. An empty field matches anything.
+    """A line of ``ip rule``. An empty field matches anything.
 
-    ports: (from, to); ``opaque``: a selector that nobody here can evaluate (uidrange, tos)
+    sport, dport: (from, to)
     suppress: a route found with a prefix as short as this (or shorter) is not taken (-1: off)
+    opaque: it has a selector that cannot be evaluated (uidrange, tos)
     """
 
     priority: int
@@ -229,7 +243,7 @@ class Neighbour(Value):
 
 
 class FdbEntry(Value):
-    """A MAC and where it lives: behind a bridge's port, or at a tunnel's remote ``destination``."""
+    """A MAC address and where it is: behind a bridge's port, or at a tunnel's ``destination``."""
 
     interface: str
     mac: str

@@ -1,4 +1,4 @@
-"""Who translates Services on a node, by what it left in the kernel. Pure."""
+"""Who translates Services on a node, by what it left in the kernel."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ CILIUM_LINK = "cilium_host"
 
 
 def proxy_of(snapshot: Snapshot) -> Proxy:
+    """Return the mode of the proxy whose rules, IPVS services or devices are in the snapshot."""
     tables = service_tables(snapshot.ruleset)
     if snapshot.ruleset.ipvs:
         return "ipvs"
@@ -23,7 +24,7 @@ def proxy_of(snapshot: Snapshot) -> Proxy:
 
 
 def service_tables(ruleset: Ruleset) -> list[Table]:
-    """The tables that hold rules for Services."""
+    """Return the tables that hold rules for Services."""
     return [table for table in ruleset.tables() if _translates(ruleset, table)]
 
 

@@ -1,9 +1,7 @@
 """Snapshot: all that decides a packet's fate in one network namespace, at one moment.
 
-In: the files of a bundle for this namespace, by name. Out: a Snapshot, with an index for each
-question that the walk asks. A file that is not there is named in ``missing``; what would have
-stood in it then counts as empty, and a sysctl as a healthy node has it (``DEFAULTS``). A file
-that cannot be read as what it is called is a BadDump.
+A file that is not there is named in ``missing``; what would have stood in it then counts as empty,
+and a sysctl as a healthy node has it (``DEFAULTS``).
 """
 
 from __future__ import annotations
@@ -71,10 +69,12 @@ _ESSENTIAL = ("ip-addr.json", "ip-route.json", "sysctl.txt")
 
 
 class Snapshot(Value, dict=True, kw_only=True):
-    """``missing``: names of the files that were not there.
+    """The state of one namespace, with an index for each question that the simulation asks.
 
-    programs: what BPF programs do here beside all that, where a plugin knows them
-    listeners: None where nobody looked
+    sysctls: None where they were not read
+    missing: names of the files that were not there
+    programs: what BPF programs do here, where a plugin knows them
+    listeners: None where they were not read
     """
 
     netns: Netns
@@ -92,7 +92,7 @@ class Snapshot(Value, dict=True, kw_only=True):
 
     @cached_property
     def refs(self) -> dict[int, tuple[Rule, RuleRef]]:
-        """Rules that were met, by identity: what they do is put into words once."""
+        """Rules that were met, by identity, so that each is described once."""
         return {}
 
     @cached_property
@@ -123,7 +123,9 @@ class Snapshot(Value, dict=True, kw_only=True):
         return {key: tuple(routes) for key, routes in tables.items()}
 
     def _implied(self) -> list[Route]:
-        """The local routes that every address brings, where the dump left out the local table."""
+        """Return the local routes that every address brings, where the local table was not
+        dumped.
+        """
         families = {route.family for route in self.routes if route.table == "local"}
         return [
             Route(
@@ -141,7 +143,7 @@ class Snapshot(Value, dict=True, kw_only=True):
 
     @cached_property
     def virtual(self) -> dict[tuple[str, str, int], VirtualService]:
-        """IPVS' services by (protocol, address, port), or (``fwmark``, family, mark)."""
+        """IPVS services by (protocol, address, port), or (``fwmark``, family, mark)."""
         return {
             ("fwmark", service.family, service.fwmark)
             if service.protocol == "fwmark"
@@ -150,11 +152,14 @@ class Snapshot(Value, dict=True, kw_only=True):
         }
 
     def unbound(self, flow: Flow) -> bool:
-        """IPVS serves this destination, but no device has the address: packets do not get there."""
+        """Whether IPVS serves this destination, but no device has the address, so packets
+        miss it.
+        """
         served = (flow.protocol, flow.dst, flow.dport) in self.virtual
         return served and self.holds(flow.dst) is None
 
     def table(self, name: str, family: Family) -> tuple[Route, ...]:
+        """Return the routes of a table, of one family."""
         return self._tables.get((name, family), ())
 
     def link(self, name: str) -> Link | None:
@@ -164,11 +169,13 @@ class Snapshot(Value, dict=True, kw_only=True):
         return self._by_index.get(index)
 
     def holds(self, text: str) -> InterfaceAddress | None:
-        """The interface address that this namespace has of its own, if it is one."""
+        """Return the interface address that this namespace has of its own; None if it is not its
+        own.
+        """
         return self._held.get(text)
 
     def on(self, interface: str, family: Family) -> tuple[InterfaceAddress, ...]:
-        """The addresses of an interface, in the kernel's order."""
+        """Return the addresses of an interface, in the kernel's order."""
         return tuple(
             held
             for held in self.addresses
@@ -176,10 +183,11 @@ class Snapshot(Value, dict=True, kw_only=True):
         )
 
     def neighbour(self, interface: str, text: str) -> Neighbour | None:
+        """Return the neighbour entry of an address on an interface."""
         return self._resolved.get((interface, text))
 
     def tunnel_entries(self, interface: str, mac: str) -> tuple[FdbEntry, ...]:
-        """Where a tunnel device sends frames for this MAC, its catch-all entries last."""
+        """Return where a tunnel device sends frames for this MAC, its catch-all entries last."""
         entries = [
             entry for entry in self.fdb if entry.interface == interface and entry.destination
         ]
@@ -187,7 +195,7 @@ class Snapshot(Value, dict=True, kw_only=True):
         return tuple(exact or [entry for entry in entries if entry.mac == "00:00:00:00:00:00"])
 
     def port_of(self, bridge: str, mac: str) -> str:
-        """The port that the bridge has learned this MAC at; empty: it would flood."""
+        """Return the port at which the bridge has learned this MAC; empty: it would flood."""
         for entry in self.fdb:
             if entry.master == bridge and entry.mac == mac and entry.interface != bridge:
                 return entry.interface
@@ -197,7 +205,7 @@ class Snapshot(Value, dict=True, kw_only=True):
         return tuple(link for link in self.links if link.master == bridge)
 
     def sysctl(self, name: str) -> int | None:
-        """The value as a number; None where nobody knows it."""
+        """Return the value as a number; None where it is not known."""
         if self.sysctls is None:
             return DEFAULTS.get(name)
         text = self.sysctls.get(name)
@@ -206,14 +214,17 @@ class Snapshot(Value, dict=True, kw_only=True):
         return int(text) if text.lstrip("-").isdigit() else None
 
     def conf(self, family: Family, interface: str, name: str) -> int | None:
-        """``net.ipv4.conf.IF.name``; ``sysctl -a`` writes the dots of IF as slashes."""
+        """Return ``net.ipv4.conf.IF.name``; ``sysctl -a`` writes the dots of IF as slashes."""
         prefix = f"net.ipv{family.version}.conf"
         value = self.sysctl(f"{prefix}.{interface.replace('.', '/')}.{name}")
         return self.sysctl(f"{prefix}.{interface}.{name}") if value is None else value
 
 
 def read_snapshot(netns: Netns, files: Mapping[str, str]) -> Snapshot:
-    """files: name in the bundle -> text. Gzip is the reader's matter, not ours."""
+    """Read a namespace's snapshot. Raises ParseError for a file that is not what its name says.
+
+    files: name in the bundle -> text, already uncompressed
+    """
     link_file = "ip-link.json" if "ip-link.json" in files else "ip-addr.json"
     routes = read_routes(files.get("ip-route.json", ""), "ip-route.json")
     seen = set(routes)  # `ip route show table all` prints IPv6 too

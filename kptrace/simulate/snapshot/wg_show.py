@@ -1,7 +1,5 @@
-"""What ``wg show`` prints, read into the nouns of ``network.py``.
-
-In: its text, which holds no private key. Out: a Wireguard for each interface by name. Lines that
-nobody here needs are passed over; an address or a port that is none is a BadDump.
+"""Reader of what ``wg show`` prints, which holds no private key; the values are in
+``network.py``.
 """
 
 from __future__ import annotations
@@ -18,6 +16,10 @@ SHOW = "wg-show.txt"
 
 
 def read_wireguard(text: str, source: str = SHOW) -> Mapping[str, Wireguard]:
+    """Return the WireGuard devices by interface name.
+
+    Lines that are not needed are skipped. Raises ParseError for an address or port that is none.
+    """
     devices: dict[str, Wireguard] = {}
     device = ""
     for number, line in enumerate(text.splitlines(), 1):
@@ -53,7 +55,7 @@ def _with(device: Wireguard, word: str, value: str) -> Wireguard:
 
 
 def _endpoint(text: str) -> tuple[str, int] | None:
-    """``172.30.0.12:51820``, ``[fd00::12]:51820``; a zone behind ``%`` is of no matter here."""
+    """Return ``172.30.0.12:51820`` or ``[fd00::12]:51820`` as (address, port), without a zone."""
     if text == "(none)":
         return None
     host, _, port = text.rpartition(":")

@@ -1,8 +1,8 @@
 """Tunnels whose device has one remote: Geneve and GRE.
 
-Where the device itself says where its packets go (``ip link add ... remote``), they are foretold;
+Where the device itself says where its packets go (``ip link add ... remote``), they are predicted;
 where a program or Open vSwitch writes that beside each packet (``external``: OVN, Antrea, Cilium),
-or a GRE device has many ends, nobody here can. Geneve and gretap carry Ethernet frames, so the next
+or a GRE device has many ends, they cannot be. Geneve and gretap carry Ethernet frames, so the next
 hop's link address is asked for over the tunnel; GRE carries IP packets (geneve.c, ip_gre.c).
 """
 
@@ -19,7 +19,11 @@ from kptrace.simulate.stages import Terminated
 
 
 class OuterHeader(NamedTuple):
-    """mac: of the frame that is carried; ``mark``: None: that of the packet that is carried."""
+    """How a packet is encapsulated.
+
+    mac: of the frame that is carried
+    mark: None: that of the packet that is carried
+    """
 
     kind: Tunnel
     flow: Flow
@@ -28,6 +32,9 @@ class OuterHeader(NamedTuple):
 
 
 def geneve_header(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
+    """Return the outer header that a Geneve device adds. Raises Terminated if its remote is
+    unknown.
+    """
     own = link.geneve
     assert own is not None
     _check_remote(simulation, skb, link, own)
@@ -38,6 +45,9 @@ def geneve_header(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
 
 
 def gre_header(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
+    """Return the outer header that a GRE device adds. Raises Terminated if its remote is
+    unknown.
+    """
     own = link.gre
     assert own is not None
     _check_remote(simulation, skb, link, own)
@@ -48,7 +58,7 @@ def gre_header(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
 
 
 def geneve_device(snapshot: Snapshot, packet: Packet) -> Link | None:
-    """The device of this port and VNI and, if it has one, this remote (geneve_lookup)."""
+    """Return the device of this port and VNI and, if it has one, this remote (geneve_lookup)."""
     for link in snapshot.links:
         own = link.geneve
         if own is None or own.port != packet.flow.dport:
@@ -60,7 +70,10 @@ def geneve_device(snapshot: Snapshot, packet: Packet) -> Link | None:
 
 
 def gre_device(snapshot: Snapshot, packet: Packet) -> Link | None:
-    """The closest of those that fit: with both ends, with one, with none (ip_tunnel_lookup)."""
+    """Return the closest of the devices that fit: with both ends, with one, with none.
+
+    As ip_tunnel_lookup does.
+    """
     flow, key = packet.flow, packet.tunnel.vni if packet.tunnel else None
     near = [
         link
@@ -90,6 +103,7 @@ def _check_remote(simulation: Simulation, skb: Skb, link: Link, own: Geneve | Gr
 
 
 def unknown_remote(simulation: Simulation, skb: Skb, link: Link, why: str) -> Terminated:
+    """Return the inconclusive end of a packet whose tunnel's remote is not known."""
     description = (
         f"it leaves by {link.name}, a {link.kind} device, {why}: the far end is not known here"
     )
@@ -97,7 +111,7 @@ def unknown_remote(simulation: Simulation, skb: Skb, link: Link, why: str) -> Te
 
 
 def _next_hop(simulation: Simulation, skb: Skb, link: Link) -> str:
-    """The link address, known or asked for over the tunnel; empty: nobody here knows it."""
+    """Return the link address, known or asked for over the tunnel; empty: not known."""
     next_hop = (skb.hop.gateway if skb.hop else "") or skb.flow.dst
     entry = simulation.at(skb).neighbour(link.name, next_hop)
     home = simulation.topology.home(next_hop)

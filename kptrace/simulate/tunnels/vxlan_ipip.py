@@ -35,6 +35,7 @@ from kptrace.simulate.tunnels.geneve_gre import (
 
 
 def encapsulate(simulation: Simulation, skb: Skb, link: Link) -> Stage:
+    """Wrap a packet as the tunnel device does; return the stage that sends the outer packet."""
     outer = _header_builder(link)(simulation, skb, link)
     inner = msgspec.structs.replace(skb.packet, mark=0)
     inherits = outer.mark is None
@@ -77,7 +78,7 @@ def _ipip_header(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
 
 
 def _remote_mac(simulation: Simulation, skb: Skb, link: Link, vxlan: Vxlan) -> str:
-    """The link address of the next hop behind the tunnel."""
+    """Return the link address of the next hop behind the tunnel."""
     next_hop = (skb.hop.gateway if skb.hop else "") or skb.flow.dst
     entry = simulation.at(skb).neighbour(link.name, next_hop)
     if entry and entry.mac:
@@ -99,7 +100,7 @@ def _remote_mac(simulation: Simulation, skb: Skb, link: Link, vxlan: Vxlan) -> s
 
 
 def _remote_address(simulation: Simulation, skb: Skb, link: Link, vxlan: Vxlan, mac: str) -> str:
-    """Where the FDB says the link address is; checked against the nodes that we know."""
+    """Return where the FDB says the link address is; checked against the nodes that were read."""
     entries = simulation.at(skb).tunnel_entries(link.name, mac)
     remote = entries[0].destination if entries else vxlan.remote
     object_name = f"{skb.netns.node}: {mac} dev {link.name}"
@@ -118,7 +119,7 @@ def _remote_address(simulation: Simulation, skb: Skb, link: Link, vxlan: Vxlan, 
 
 
 def _target_node_is_known(simulation: Simulation, skb: Skb) -> bool:
-    """Whether the node behind the tunnel was looked at, so that its addresses are known."""
+    """Whether the node behind the tunnel was read, so that its addresses are known."""
     topology, dst = simulation.topology, skb.flow.dst
     pod = topology.pod_at(dst)
     nodes = {netns.node for netns in topology.snapshots if not netns.pod}
@@ -127,7 +128,7 @@ def _target_node_is_known(simulation: Simulation, skb: Skb) -> bool:
 
 
 def deliver(simulation: Simulation, stage: Local) -> Stage | Arrived:
-    """A packet for this node itself: a tunnel takes it, or a socket."""
+    """Deliver a packet for this node itself: to a tunnel device or a socket."""
     skb = stage.skb
     if skb.packet.tunnel is None or skb.packet.inner is None:
         return Arrived(skb, skb.netns)
@@ -172,7 +173,7 @@ def _ipip_device(snapshot: Snapshot, packet: Packet) -> Link | None:
 
 
 def _vxlan_device(snapshot: Snapshot, packet: Packet) -> Link | None:
-    """The device whose socket has the port: one for each family (vxlan_open)."""
+    """Return the device whose socket has the port: one for each family (vxlan_open)."""
     port, vni = packet.flow.dport, packet.tunnel.vni if packet.tunnel else None
     for link in snapshot.links:
         vxlan = link.vxlan

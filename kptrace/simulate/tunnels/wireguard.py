@@ -20,6 +20,9 @@ CAUSE = CauseId.WIREGUARD_PEER_MISSING
 
 
 def outer_header(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
+    """Return the outer header to the peer that has the destination. Raises Terminated
+    without one.
+    """
     own = link.wireguard
     simulation.add_step("seen", skb, link.name, "out")
     if own is None:
@@ -41,6 +44,7 @@ def outer_header(simulation: Simulation, skb: Skb, link: Link) -> OuterHeader:
 
 
 def receiving_device(snapshot: Snapshot, packet: Packet) -> Link | None:
+    """Return the device that listens on the packet's port."""
     for link in snapshot.links:
         if link.wireguard is not None and link.wireguard.port == packet.flow.dport:
             return link
@@ -48,7 +52,7 @@ def receiving_device(snapshot: Snapshot, packet: Packet) -> Link | None:
 
 
 def check_source(simulation: Simulation, skb: Skb, link: Link) -> None:
-    """``skb``: what was taken off."""
+    """Raise where no peer has the source of ``skb``, the packet that was decrypted."""
     own, src = link.wireguard, skb.flow.src
     if own is not None and own.peer_of(src) is None:
         description = f"no peer of {link.name} has the source {src} among its allowed IPs"
@@ -57,5 +61,5 @@ def check_source(simulation: Simulation, skb: Skb, link: Link) -> None:
 
 
 def device_without_peers(snapshot: Snapshot) -> Link | None:
-    """A device of whose port nobody told."""
+    """Return a WireGuard device whose port and peers are not known (``wg show`` was not read)."""
     return next((x for x in snapshot.links if x.kind == "wireguard" and x.wireguard is None), None)
