@@ -1,11 +1,8 @@
-"""The nouns of kptrace, immutable; every room speaks in these and this file imports none of ours.
+"""The values of kptrace, immutable. Every package uses them, and this package imports none of ours.
 
-Addresses are text as the kernel prints them (``10.96.0.10``, ``fd00::1``), protocols lower case
+Addresses are text as the kernel prints it (``10.96.0.10``, ``fd00::1``), protocols lower case
 (``tcp``), times nanoseconds of CLOCK_REALTIME on the node that reports them. A pod is
 ``namespace/name``. Unknown is ``None`` (or an empty text where a text is optional), never a guess.
-
-The order below is the order in which data flows: where a packet is, what it is, what the user
-asked for, what the cluster says, what the rules imply, what the kernel saw, what we make of it.
 """
 
 from __future__ import annotations

@@ -11,11 +11,12 @@ Network = IPv4Network | IPv6Network
 
 @lru_cache(maxsize=65536)
 def address(text: str) -> Address:
-    """The address behind a text; ValueError when it is none."""
+    """Parse an address. Raises ValueError."""
     return ip_address(text)
 
 
 def is_address(text: str) -> bool:
+    """Whether the text is an IPv4 or IPv6 address."""
     try:
         address(text)
     except ValueError:
@@ -25,5 +26,5 @@ def is_address(text: str) -> bool:
 
 @lru_cache(maxsize=65536)
 def network(text: str) -> Network:
-    """The network behind ``10.0.0.0/8`` or a bare address."""
+    """Parse a network (``10.0.0.0/8``) or a bare address. Raises ValueError."""
     return ip_network(text, strict=False)

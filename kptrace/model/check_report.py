@@ -14,8 +14,7 @@ class PodPath(Value):
     """The path from a pod of one node to a pod of another.
 
     destination_node: empty where it is not known which
-
-    cause: what ended it; ``policy-drop`` is no fault, somebody wants it so
+    cause: what ends it; ``policy-drop`` is no fault but intended
     """
 
     source_node: str
@@ -28,7 +27,7 @@ class PodPath(Value):
 
 
 class NodeReport(Value):
-    """missing: what was not there to be read"""
+    """What was read of one node. ``missing``: files that were not there."""
 
     name: str
     proxy: Proxy
@@ -38,9 +37,10 @@ class NodeReport(Value):
 
 
 class CheckReport(Value):
-    """What was looked at and what is wrong with it: what ``check -o json`` prints.
+    """What was read and what is wrong with it: what ``check -o json`` prints.
 
-    absent: nodes that could not be looked at at all
+    unavailable: nodes that could not be read at all
+    missing: what the API was not asked for
     """
 
     nodes: tuple[NodeReport, ...]

@@ -6,6 +6,8 @@ from kptrace.model.base import Value
 
 
 class ServicePort(Value):
+    """A port of a Service."""
+
     name: str
     protocol: str
     port: int
@@ -46,7 +48,7 @@ class Service(Value):
 
 
 class Endpoint(Value):
-    """One address of an EndpointSlice with its port. ``zones`` and ``nodes`` are topology hints."""
+    """An address of an EndpointSlice with its port. ``zones`` and ``nodes`` are topology hints."""
 
     address: str
     port: int
@@ -106,10 +108,11 @@ class Node(Value):
 
 
 class DnsAnswer(Value):
-    """One DNS question as the source asked it, and what came back.
+    """A DNS query as the source sent it, and its answer.
 
-    records: (type, text) in the order of the answer; status: the rcode's name, or ``TIMEOUT``,
-    ``CLOSED`` (nobody serves the port), ``UNREACHABLE`` where no answer came.
+    records: (type, text) in the order of the answer
+    status: the rcode's name, or ``TIMEOUT``, ``CLOSED`` (nobody serves the port), ``UNREACHABLE``
+        where no answer came
     """
 
     name: str
@@ -122,7 +125,7 @@ class DnsAnswer(Value):
 
 
 class Resolution(Value):
-    """What the target means: where the packet will be sent, and what stands behind it."""
+    """What the target means: where the packet will be sent, and the endpoints behind that."""
 
     address: str
     port: int

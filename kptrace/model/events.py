@@ -10,11 +10,10 @@ from kptrace.model.packet import Flow, Packet
 
 
 class Probe(Value):
-    """One packet or connection that we send.
+    """A packet or connection that is sent.
 
-    The cookie is the TCP sequence number of the SYN or stands in the first 21 bytes of the UDP
-    payload (packet/probe_id.py), so the packet is known again after NAT and encapsulation.
-
+    probe_id: the TCP sequence number of the SYN, or in the first 21 bytes of the UDP payload
+        (packet/probe_id.py), so the packet is known again after NAT and encapsulation
     ttl: the initial TTL (0: the kernel's own)
     """
 
@@ -40,11 +39,11 @@ class CapturedPacket(Value, tag="captured-packet"):
 
 
 class RuleTraceEvent(Value, tag="rule-trace-event"):
-    """The kernel's rule trace: this rule (or policy) was met by the probe.
+    """A rule (or policy) that the probe matched, by the kernel's rule trace.
 
     kind: ``rule``; ``return`` (fell off the end or returned); ``policy``
     verdict: accept, drop, jump, goto, return, continue, stolen, queue; empty for legacy rules
-    sequence: order of arrival on this place's trace socket
+    sequence: order of arrival on this namespace's trace socket
     packet: only on the first event of a base chain's walk (nft) or on every event (legacy)
     """
 
@@ -68,9 +67,9 @@ class RuleTraceEvent(Value, tag="rule-trace-event"):
 
 
 class DropEvent(Value, tag="drop-event"):
-    """The kernel threw the probe away: reason and function as the kernel names them.
+    """The kernel dropped the probe: reason and function as the kernel names them.
 
-    place: where, when the report says it (a BPF report does, tracefs knows only the node)
+    netns, interface: where, if the report says it (a BPF report does, tracefs knows only the node)
     """
 
     node: str
@@ -86,7 +85,7 @@ _PASSING = ("SYN_SENT", "FIN_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "CLOSE_WAI
 
 
 class ConntrackEntry(Value, tag="conntrack"):
-    """A conntrack entry of the probe: ``reply.src`` tells the DNAT, ``reply.dst`` the SNAT."""
+    """A conntrack entry of the probe: ``reply.src`` shows the DNAT, ``reply.dst`` the SNAT."""
 
     netns: Netns
     original: Flow
@@ -97,12 +96,12 @@ class ConntrackEntry(Value, tag="conntrack"):
 
     @property
     def lasts(self) -> bool:
-        """Neither ending by itself nor, if it is TCP, a question that nobody answered."""
+        """Whether it neither ends by itself nor is a TCP connection that nobody answered."""
         return self.state not in _PASSING and "DYING" not in self.status
 
 
 class EventsLost(Value, tag="events-lost"):
-    """A source of reports lost some: what it did not tell must not be read as "did not happen"."""
+    """A source lost events: what it did not report may have happened."""
 
     netns: Netns
     source: str

@@ -17,7 +17,7 @@ ClientKind = Literal["pod", "node", "outside"]
 class MatchedRule(Value):
     """A rule that a packet to the Service matches, at ``hook``. ``number`` as in RuleRef.
 
-    packets, bytes: its counters, None where nobody told them
+    packets, bytes: its counters; None where they were not read
     """
 
     table: str
@@ -47,12 +47,14 @@ def _entrypoint_key(field: str) -> str:
 
 
 class ServiceEntrypoint(Value, rename=_entrypoint_key):
-    """One way in: what the node's rules do with a packet to this address from such a sender.
+    """What the node's rules do with a packet to one of the Service's addresses from one kind
+    of sender.
 
-    source: the address that the packet was taken to come from; ``snat_source`` what a rule changes
-    it to (empty: it is kept, ``?``: to an address of the node)
+    source: the address that the packet was taken to come from
+    snat_source: what a rule changes the source to (empty: it is kept, ``?``: to an address of the
+    node)
     outcome: ``delivered`` when it is handed to a backend
-    certain: false where a rule was met that nobody here can evaluate
+    deterministic: false where a rule cannot be evaluated
     pod: the sender, where it is a pod that the API knows
     denied_by: the policies that keep it from a backend, so that it is lost by intent
     """
@@ -82,7 +84,8 @@ class ExplainedPort(Value):
 class Explanation(Value):
     """What one node does with a Service's packets: what ``explain -o json`` prints.
 
-    nodes: all that could have been asked; ``service``: as the API has it, None where nobody told
+    nodes: all that could have been asked
+    service: as the API has it; None where it was not read
     missing: what was not there to be read, so that the answer rests on what is usual
     """
 

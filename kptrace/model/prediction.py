@@ -56,11 +56,13 @@ StepAction = Literal[
 
 
 class SimulatedStep(Value):
-    """One thing that the snapshots say will be done to the packet, and the packet afterwards.
+    """One thing that is done to the packet by the snapshots, and the packet afterwards.
 
-    ``seen`` is a crossing of ``interface`` in ``direction`` at which a capture would show it.
-    ``deterministic`` is false from the first match on that nobody here can evaluate, and while the
-    packet's mark is one that nobody here can compute.
+    action: ``seen`` is a crossing of ``interface`` in ``direction`` at which a capture would show
+    it
+    deterministic: false from the first match on that cannot be evaluated, and while the packet's
+    mark
+        is one that cannot be computed
     """
 
     netns: Netns

@@ -27,10 +27,13 @@ HopAction = Literal[
 
 
 class Hop(Value):
-    """One place on the path, in causal order. ``offset_us`` counts from the moment of sending.
+    """One place on the path, in causal order.
 
-    rule: the rule that did it; ``preceding_rules`` the rules that led there; ``description``: in
-    plain English;
+    rule: the rule that did it
+    preceding_rules: the rules that led there
+    offset_us: from the moment of sending
+    description: in plain English
+    rewrites: (field, old, new)
     observed: false where the hop is inferred (from conntrack, from how the packet looks after it)
     """
 
@@ -49,7 +52,7 @@ class Hop(Value):
 
 
 class Finding(Value):
-    """Something wrong or odd. ``cause``: a stable id; ``remedy``: what mends it, by line."""
+    """Something wrong or odd. ``cause``: a stable id; ``remedy``: the fix, one line each."""
 
     cause: str
     severity: Literal["error", "warning", "info"]
@@ -61,9 +64,11 @@ class Finding(Value):
 
 
 class EvidenceSource(Value):
-    """One source of evidence on one node: how much it told, what it lost, or why it is missing.
+    """A source of evidence on one node.
 
-    remedy: what would give it; ``manifest``: the objects to be applied for that, where it needs any
+    reports, lost: how many events it gave and lost
+    unavailable: why it is missing; empty: it is not
+    hint: what would give it; ``manifest``: the objects to apply for that
     """
 
     name: str
@@ -88,7 +93,9 @@ class BackendShare(Value):
 
 
 class PredictionMatch(Value):
-    """Prediction against observation: hops predicted, hops of these seen, and where they part."""
+    """Prediction against observation: hops predicted, how many of these were seen, and where
+    they part.
+    """
 
     predicted: int
     seen: int
@@ -98,8 +105,9 @@ class PredictionMatch(Value):
 class Evidence(Value):
     """What the report rests on.
 
-    visibility: how deep the sender's node was looked into: on the node
-    itself, in the sender's pod alone, or not at all, so that the API alone tells
+    visibility: whether the sender's node was looked into, its pod alone, or neither, so that only
+    the
+        API says something
     """
 
     visibility: Literal["node", "pod", "api"] = "node"
@@ -114,8 +122,9 @@ class Evidence(Value):
 class DetectedNetwork(Value):
     """What carries pods' packets on a node, as a plugin recognised it (plugins/registry.py).
 
-    proxy:   who translates Services there (``iptables``, ``cilium``, ``calico-ebpf``)
-    signal:  what it was recognised by; ``limits``: what kptrace cannot tell there
+    proxy: who translates Services there (``iptables``, ``cilium``, ``calico-ebpf``)
+    signal: what it was recognised by
+    limits: what kptrace cannot tell there
     """
 
     node: str

@@ -14,7 +14,7 @@ TargetKind = Literal["service", "pod", "name", "address"]
 class Target(Value):
     """What the user named: a Service, a pod, a DNS name or an address, and maybe a port.
 
-    port: a number or a port's name, as typed; empty: to be chosen.
+    port: a number or a port's name, as typed; empty: to be chosen
     """
 
     kind: TargetKind
@@ -50,11 +50,11 @@ AddressKind = Literal["clusterIP", "nodePort", "externalIP", "loadBalancer"]
 class TraceRequest(Value):
     """One run: what to trace and how.
 
-    source:  as typed after ``--from``; empty: to be chosen
-    via:     by which of a Service's addresses; ``node`` says whose for a node port
-    family:  4 or 6; 0: the Service's first
-    count:   flows to send; timeout: seconds to wait for each
-    trace_rule: a TRACE rule for the probe may be set where nothing else tells of rules
+    source: as typed after ``--from``; empty: to be chosen
+    via: by which of a Service's addresses; ``node`` says whose for a node port
+    family: 4 or 6; 0: the Service's first
+    count: flows to send; timeout: seconds to wait for each
+    trace_rule: whether a TRACE rule for the probe may be set where no other rule trace works
     """
 
     target: Target

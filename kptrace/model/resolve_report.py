@@ -13,10 +13,11 @@ from kptrace.model.request import Source, Target
 class ResolveReport(Value):
     """What the API says that a target is, beside what DNS says: what ``resolve -o json`` prints.
 
-    servers: of the source's resolver; ``dns_skipped_reason``: why they were not asked
-    told_by: who told of the Service, where it was not the API
+    servers: of the source's resolver
+    dns_skipped_reason: why they were not asked
+    service_source: where the Service was read, if not from the API
     missing: what the API was not asked for
-    absent: why no agent asked DNS, where one should have
+    unavailable: why no agent asked DNS, where one should have
     """
 
     target: Target

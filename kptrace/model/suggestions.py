@@ -1,41 +1,41 @@
-"""What may have been meant by a name that is not there. Pure.
-
-In: what was typed, and the names that there are. Out: a line for a hint.
-"""
+"""What may have been meant by a name that does not exist."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-LIKE = 0.6  # difflib's measure: 1 is the same, below this two words have little in common
-MOST = 8
+SIMILARITY = 0.6  # difflib's measure: 1 is the same, below this two words have little in common
+MAX_SUGGESTIONS = 8
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Empty: none is like it."""
+    """Return the known name that is most like ``name``; empty: none is like it."""
     from difflib import get_close_matches  # few need it
 
-    return next(iter(get_close_matches(name, tuple(known), 1, LIKE)), "")
+    return next(iter(get_close_matches(name, tuple(known), 1, SIMILARITY)), "")
 
 
 def suggestion(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """``did you mean pod/client?``; where none is like it, which there are; empty: none."""
+    """Return ``did you mean pod/client?``, or which names there are; empty: there are none."""
     names = tuple(dict.fromkeys(known))
     near = nearest(name, names)
     if near:
         return f"did you mean {prefix}{near}?"
     if not names:
         return ""
-    few = ", ".join(f"{prefix}{one}" for one in names[:MOST])
-    return f"there {'is' if len(names) == 1 else 'are'}: {few}{', ...' * (len(names) > MOST)}"
+    few = ", ".join(f"{prefix}{name}" for name in names[:MAX_SUGGESTIONS])
+    more = ", ..." if len(names) > MAX_SUGGESTIONS else ""
+    return f"there {'is' if len(names) == 1 else 'are'}: {few}{more}"
 
 
 def suggestion_for_key(key: str, keys: Iterable[str], prefix: str) -> str:
-    """The same for ``namespace/name``: its namesakes elsewhere, then its own namespace's names."""
+    """Return a suggestion for ``namespace/name``: the same name elsewhere, then its own
+    namespace's.
+    """
     namespace, _, name = key.partition("/")
     known: dict[str, list[str]] = {}
-    for one in keys:
-        space, _, bare = one.partition("/")
+    for known_key in keys:
+        space, _, bare = known_key.partition("/")
         known.setdefault(space, []).append(bare)
     own = known.pop(namespace, [])
     for space, names in known.items():

@@ -35,7 +35,10 @@ FORMS = "svc/web, svc/web:http, web.shop, pod/web-1:8080, 10.96.0.10:53/udp or [
 
 
 def parse_target(text: str, namespace: str) -> Target:
-    """``namespace`` is used where the text names none."""
+    """Parse a target as typed. Raises UsageError.
+
+    namespace: used where the text names none
+    """
     _check_label(namespace, "namespace", "-n")
     if "://" in text:
         bare = text.split("://", 1)[1].split("/", 1)[0]
@@ -51,7 +54,7 @@ def parse_target(text: str, namespace: str) -> Target:
 
 
 def parse_source(text: str, namespace: str) -> SourceSpec:
-    """The value of ``--from``."""
+    """Parse the value of ``--from``. Raises UsageError."""
     _check_label(namespace, "namespace", "-n")
     kind, slash, rest = text.partition("/")
     if slash and kind in POD_WORDS:
@@ -143,13 +146,13 @@ def _bare(text: str, namespace: str) -> Target:
 
 
 def _split_port(text: str, rest: str) -> tuple[str, str, str]:
-    """``name:port/protocol`` in its three parts; the last two may be empty."""
+    """Split ``name:port/protocol`` in its three parts; the last two may be empty."""
     head, slash, protocol = rest.rpartition("/")
     if not slash or ":" not in head:  # ``shop/web``: a namespace's slash, not a protocol's
         head, protocol = rest, ""
     elif not _is_protocol(protocol):
         raise UsageError(
-            f'"{protocol}" in "{text}" is no protocol that is traced', "use tcp or udp"
+            f'"{protocol}" in "{text}" is not a protocol that is traced', "use tcp or udp"
         )
     if head.startswith("[") and head.endswith("]"):
         return head, "", protocol.lower()
@@ -165,7 +168,7 @@ def _is_protocol(word: str) -> bool:
 
 
 def _address(text: str) -> str | None:
-    """The address as the kernel prints it; None when it is none."""
+    """Return the address as the kernel prints it; None when it is none."""
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if "%" in bare:
         return None
@@ -224,7 +227,7 @@ def _check_label(label: str, what: str, text: str) -> None:
 
 
 def nearest_label(text: str) -> str:
-    """The RFC 1123 label that looks most like ``text``; empty when nothing is left of it."""
+    """Return the RFC 1123 label that looks most like ``text``; empty when nothing is left of it."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].rstrip("-")
 
 

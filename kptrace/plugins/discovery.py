@@ -1,9 +1,9 @@
-"""EDGE: what installed packages offer under a name: the entry points of one group.
+"""The entry points of one group that installed packages declare.
 
-In: a group. Out: a name and what it stands for (``package.module`` or ``package.module:object``),
-from the ``entry_points.txt`` of each package on Python's path, as ``importlib.metadata`` gives them
-(packaging.python.org, Entry points specification). That imports the readers of mail and of archives
-and costs 20 to 40 ms, so it is asked only where a part of the path is no plain folder.
+They are read from the ``entry_points.txt`` of each package on Python's path, as
+``importlib.metadata`` does (packaging.python.org, Entry points specification). That imports the
+readers of mail and of archives and costs 20 to 40 ms, so it is asked only where a part of the path
+is no plain folder.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ _VALUE = re.compile(r"([\w.]+)\s*(?::\s*([\w.]+))?\s*(?:\[.*\])?")
 
 
 class _NoFolder(Exception):
-    """An archive, or an egg: there is more to look for than plain files."""
+    """A part of the path is an archive or an egg, which ``importlib.metadata`` has to read."""
 
 
 def registered(group: str) -> list[tuple[str, str]]:
-    """In the order of their names."""
+    """Return (name, value) of each entry point of the group, sorted by name.
+
+    A value is ``package.module`` or ``package.module:object``.
+    """
     try:
         texts = list(_texts())
     except _NoFolder:
@@ -35,6 +38,7 @@ def registered(group: str) -> list[tuple[str, str]]:
 
 
 def load_object(value: str) -> object:
+    """Import the object of an entry point. Raises ValueError for a value that names none."""
     parts = _VALUE.fullmatch(value)
     if parts is None:
         raise ValueError(f"{value!r} names no object")
@@ -45,7 +49,7 @@ def load_object(value: str) -> object:
 
 
 def _texts() -> Iterator[str]:
-    """Of each package once: the one that would be imported hides those further on."""
+    """Yield each package's entry points once: the first on the path hides those further on."""
     seen = set[str]()
     for folder in sys.path:
         try:

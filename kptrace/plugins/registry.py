@@ -1,13 +1,12 @@
-"""The plugin seam: one file a CNI or proxy recognises it and says what kptrace can tell there.
+"""The plugins that recognise a CNI or proxy, one file each, and what kptrace can tell there.
 
 A plugin is an object (a module will do) with the three names of ``CniPlugin``, found through an
 entry point of the group ``kptrace.cni``; a third party ships one in a package of its own. It is
 pure: files of a node in, values out; so it can be tested with a folder of dumps and breaks no node.
-Where packets go next the walk finds from routes, FDB and tunnels; a plugin says it only of what BPF
+Where packets go next the simulation finds from routes, FDB and tunnels; a plugin says only what BPF
 programs do beside them (simulate/bpf/programs.py).
 
-In: a node's snapshot with its files. Out: the plugin that is surest, as the report names it. One
-that raises is named with its error, and the others are asked on.
+Of all plugins the surest wins. One that raises is named with its error, and the others are asked.
 """
 
 from __future__ import annotations
@@ -28,10 +27,14 @@ GROUP = "kptrace.cni"
 
 
 class DetectedCni(Value):
-    """name: as people call it, with its mode; ``sure``: 0 to 1, the highest of all plugins wins.
+    """What a plugin recognised.
 
-    signal: what it was recognised by; ``limits``: what kptrace cannot tell there
-    proxy:  who translates Services, where kube-proxy's rules do not tell
+    name: as people call it, with its mode
+    sure: 0 to 1, the highest of all plugins wins
+    signal: what it was recognised by
+    proxy: who translates Services, where kube-proxy's rules do not show it
+    limits: what kptrace cannot tell there
+    programs: what its BPF programs do, where it has any
     """
 
     name: str
@@ -43,18 +46,20 @@ class DetectedCni(Value):
 
 
 class CniPlugin(Protocol):
+    """What a plugin offers."""
+
     @property
     def name(self) -> str: ...
 
     def wants(self) -> tuple[str, ...]:
-        """Files of a node that it needs beside those that are dumped anyway."""
+        """Return the files of a node that it needs beside those that are read anyway."""
 
     def detect(self, node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
-        """None: it is not this one."""
+        """Return what it recognised on the node; None: nothing."""
 
 
 class DetectionResult(Value):
-    """What was made of one node. ``failed``: plugins that raised, with the error."""
+    """What was recognised on one node. ``failed``: plugins that raised, with the error."""
 
     best: DetectedCni | None = None
     failed: tuple[str, ...] = ()
@@ -75,7 +80,7 @@ class _FailedPlugin:
 
 @cache
 def installed_plugins() -> tuple[CniPlugin, ...]:
-    """Every plugin of this Python installation, by name; asked for once."""
+    """Return every plugin of this Python installation, sorted by name."""
     found: list[CniPlugin] = []
     for name, value in discovery.registered(GROUP):
         try:
@@ -86,7 +91,7 @@ def installed_plugins() -> tuple[CniPlugin, ...]:
 
 
 def extra_files(plugins: Iterable[CniPlugin] | None = None) -> tuple[str, ...]:
-    """The files that plugins ask for."""
+    """Return the files that plugins need beside those that are read anyway."""
     asked = installed_plugins() if plugins is None else plugins
     return tuple(dict.fromkeys(file for plugin in asked for file in plugin.wants()))
 
@@ -94,6 +99,7 @@ def extra_files(plugins: Iterable[CniPlugin] | None = None) -> tuple[str, ...]:
 def detect_network(
     node: Snapshot, files: Mapping[str, str], plugins: Sequence[CniPlugin] | None = None
 ) -> DetectionResult:
+    """Ask every plugin and return the surest answer."""
     best: DetectedCni | None = None
     failed: list[str] = []
     for plugin in installed_plugins() if plugins is None else plugins:
@@ -125,7 +131,10 @@ def read_netns(netns: Netns, files: Mapping[str, str]) -> Snapshot:
 def detected_networks(
     snapshots: Mapping[Netns, Snapshot], texts: Mapping[Netns, Mapping[str, str]]
 ) -> tuple[DetectedNetwork, ...]:
-    """For each node that was looked at, what was recognised there."""
+    """Return what was recognised on each node that was read.
+
+    texts: the files of each namespace
+    """
     nodes = sorted(place for place in snapshots if not place.pod)
     return tuple(_network(snapshots[place], texts.get(place, {})) for place in nodes)
 

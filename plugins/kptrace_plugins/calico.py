@@ -1,7 +1,7 @@
 """Calico with kernel rules (iptables, nftables): IPIP, VXLAN, WireGuard or none.
 
 A pod's device is ``cali`` and 11 hex digits, with one MAC for all. The node's own block is a
-blackhole route, of BIRD or (newer) of Felix, which numbers its routes 80. ``tunl0`` alone tells
+blackhole route, of BIRD or (newer) of Felix, which numbers its routes 80. ``tunl0`` alone proves
 nothing: the module makes it, DOWN, in every namespace (Flannel's IPIP has it too).
 """
 
@@ -56,7 +56,7 @@ def _ipip(node: Snapshot) -> bool:
 
 
 def _crossing(mode: str, node: Snapshot) -> str:
-    """CrossSubnet: some blocks of other nodes are reached without the tunnel."""
+    """Add CrossSubnet to the mode where blocks of other nodes are reached without the tunnel."""
     direct = [
         route
         for route in signs.routes(node, *WRITERS, type="unicast")

@@ -1,8 +1,8 @@
 """Cilium: its devices, its programs at connect() and on devices, its pinned maps.
 
 With its kube-proxy replacement a Service's address is never on a wire: the program on connect(2)
-puts a backend in its place, in the client's own call. What it would choose from is read from the
-maps, or from what ``cilium-dbg`` printed.
+replaces it by a backend in the client's own call. What it would choose from is read from the maps,
+or from what ``cilium-dbg`` printed.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def detect(node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
 
 
 def _drops(files: Mapping[str, str]) -> tuple[MonitorDrop, ...]:
-    """Of recordings that somebody laid beside the rest; a node does not keep any itself."""
+    """Return the drops of recordings in the bundle; a node does not keep any itself."""
     return tuple(
         MonitorDrop(
             by=by,
@@ -92,7 +92,7 @@ def _drops(files: Mapping[str, str]) -> tuple[MonitorDrop, ...]:
 
 
 def _frontends(files: Mapping[str, str]) -> tuple[tuple[Frontend, ...] | None, str]:
-    """What sockets are translated to, and where that was read; the maps are believed first."""
+    """Return what sockets are translated to, and where that was read: the maps first."""
     if cilium_maps.FILE in files:
         read = cilium_maps.frontends(files[cilium_maps.FILE])
         if read is not None:

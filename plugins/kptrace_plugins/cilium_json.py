@@ -1,8 +1,8 @@
 """What Cilium's own tools print as JSON: services, load-balancing maps, and what Hubble saw.
 
-In: ``cilium-dbg service list -o json``, ``cilium-dbg bpf lb list -o json``, ``hubble observe -o
-json`` and ``cilium-dbg monitor -j`` (both one object a line). Out: Frontends, and Flows seen. The
-forms differ between versions in what they leave out, so nothing but what is used must be there.
+These are ``cilium-dbg service list -o json``, ``cilium-dbg bpf lb list -o json``, ``hubble observe
+-o json`` and ``cilium-dbg monitor -j`` (the last two print one object a line). The forms differ
+between versions in what they leave out, so nothing but what is used must be there.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ class Listed(msgspec.Struct, frozen=True):
 
 
 def services(text: str) -> tuple[Frontend, ...]:
-    """``cilium-dbg service list -o json``: what is realized, not what is wished (spec).
+    """Read ``cilium-dbg service list -o json``: what is realized, not what is wished (spec).
 
-    Of two scopes the internal one is what a socket inside the cluster meets.
+    Of two scopes the internal one is what a socket inside the cluster meets. Raises ParseError.
     """
     frontends: dict[tuple[str, int, str], Frontend] = {}
     listed = [listed.status.realized for listed in _read(text, SERVICES, list[Listed])]
@@ -119,7 +119,7 @@ ROW = re.compile(
 
 
 def lb_list(text: str) -> tuple[Frontend, ...]:
-    """``cilium-dbg bpf lb list -o json``: an object of a frontend's text and its rows."""
+    """Read ``cilium-dbg bpf lb list -o json``: a frontend's text and its rows."""
     backends: dict[tuple[str, int, str], tuple[bool, list[re.Match[str]]]] = {}
     for front, rows in _read(text, LB_LIST, dict[str, list[str]]).items():
         head = FRONT.fullmatch(front.strip())
@@ -165,10 +165,12 @@ FRONTENDS: dict[str, Callable[[str], tuple[Frontend, ...]]] = {
 
 
 class Seen(Value):
-    """One event of a packet or of a socket.
+    """An event of a packet or of a socket.
 
-    verdict: FORWARDED, DROPPED, TRANSLATED ... in Hubble's words; ``point``: ``to-endpoint`` ...
-    reason: why it was dropped; ``source``, ``destination``: pods, where Hubble knew them
+    verdict: FORWARDED, DROPPED, TRANSLATED ..., as Hubble names them
+    point: ``to-endpoint`` ...
+    reason: why it was dropped
+    source, destination: pods, where Hubble knew them
     """
 
     verdict: str
@@ -182,12 +184,12 @@ class Seen(Value):
 
 
 def hubble(text: str) -> tuple[Seen, ...]:
-    """``hubble observe -o json`` (or ``jsonpb``): one flow a line."""
+    """Read ``hubble observe -o json`` (or ``jsonpb``): one flow a line. Raises ParseError."""
     return tuple(seen for line in _lines(text, "hubble") if (seen := _hubble(line)))
 
 
 def monitor(text: str) -> tuple[Seen, ...]:
-    """``cilium-dbg monitor -j``: drops and traces, one a line; what else it tells is left out."""
+    """Read the drops and traces of ``cilium-dbg monitor -j``, one a line. Raises ParseError."""
     return tuple(seen for line in _lines(text, "monitor") if (seen := _monitor(line)))
 
 
@@ -200,8 +202,8 @@ def _lines(text: str, source: str) -> Iterator[dict[str, Any]]:
                 raise ParseError(source, number, str(error)) from None
 
 
-def _hubble(flow: dict[str, Any]) -> Seen | None:
-    flow = flow.get("flow", flow)
+def _hubble(event: dict[str, Any]) -> Seen | None:
+    flow = event.get("flow", event)
     ip = _object(flow, "IP")
     if not ip:
         return None
@@ -215,7 +217,7 @@ def _hubble(flow: dict[str, Any]) -> Seen | None:
         reason="" if reason == "DROP_REASON_UNKNOWN" else str(reason),
         source=_pod(_object(flow, "source")),
         destination=_pod(_object(flow, "destination")),
-        node=str(flow.get("node_name") or flow.get("node_name") or ""),
+        node=str(flow.get("node_name") or event.get("node_name") or ""),
         reply=flow.get("is_reply"),
     )
 
@@ -272,7 +274,7 @@ def _pod(end: dict[str, Any]) -> str:
 
 
 def _plain(point: str) -> str:
-    """``TO_ENDPOINT`` of newer versions is ``to-endpoint`` of monitor's."""
+    """Return ``TO_ENDPOINT`` of newer versions as ``to-endpoint``, which monitor prints."""
     return point.lower().replace("_", "-").removeprefix("sock-xlate-point-")
 
 

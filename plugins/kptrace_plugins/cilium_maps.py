@@ -1,11 +1,11 @@
 """Cilium's load-balancing maps, from their bytes (pkg/loadbalancer/maps/types.go).
 
-In: ``cilium-lb.json``, the pinned maps as the agent read them: hexadecimal keys and values, and the
-byte order of the node. Out: Frontends as a socket on the node meets them.
+``cilium-lb.json`` holds the pinned maps as the agent read them: hexadecimal keys and values, and
+the byte order of the node.
 
-A service is one entry a slot: slot 0 tells how many backends there are, slots 1 to n their ids.
-Addresses and ports are big-endian, slots and counts in the node's order. A frontend has two scopes
-if its traffic policies differ for outside (0) and inside (1) the cluster; a socket is inside
+A service has an entry for each slot: slot 0 says how many backends there are, slots 1 to n their
+ids. Addresses and ports are big-endian, slots and counts in the node's order. A frontend has two
+scopes if its traffic policies differ for outside (0) and inside (1) the cluster; a socket is inside
 (bpf/lib/lb.h, lb4_lookup_service with east_west). The protocol was 0 for any before Cilium 1.17.
 """
 
@@ -65,7 +65,11 @@ class Key(Value):
 
 
 class Service(Value):
-    """backend: an id, in slot 0 something else; ``flags``: both bytes of them."""
+    """The value of a service's slot.
+
+    backend: an id; in slot 0 something else
+    flags: both bytes of them
+    """
 
     backend: int
     count: int
@@ -73,7 +77,7 @@ class Service(Value):
 
 
 def frontends(text: str) -> tuple[Frontend, ...] | None:
-    """None where no map of services could be read."""
+    """Return the frontends as a socket on the node meets them; None: no map was read."""
     try:
         pinned_maps = msgspec.json.decode(text, type=PinnedMaps)
         if not any(name in pinned_maps.maps for name in SERVICES.values()):

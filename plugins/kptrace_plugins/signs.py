@@ -9,16 +9,16 @@ from kptrace.simulate.snapshot.snapshot import Snapshot
 
 
 def links(node: Snapshot, *patterns: str) -> tuple[Link, ...]:
-    """Devices whose name matches any of the patterns (``cali*``)."""
+    """Return the devices whose name matches any of the patterns (``cali*``)."""
     return tuple(
         link for link in node.links if any(fnmatchcase(link.name, pattern) for pattern in patterns)
     )
 
 
 def chain(node: Snapshot, *requested: str) -> str:
-    """The first of these chains (``nat KIND-MASQ-AGENT``) that there is; empty: there is none.
+    """Return the first of these chains (``nat KIND-MASQ-AGENT``) that exists; empty: none does.
 
-    On a live node each costs a question, so devices are looked at first.
+    On a live node each costs a request, so devices are looked at first.
     """
     for table in node.ruleset.tables():
         for where in requested:
@@ -29,7 +29,7 @@ def chain(node: Snapshot, *requested: str) -> str:
 
 
 def nft_table(node: Snapshot, *patterns: str) -> str:
-    """The first nft table whose name matches; empty: there is none."""
+    """Return the first nft table whose name matches; empty: none does."""
     for table in node.ruleset.tables():
         if table.backend == "nft" and any(fnmatchcase(table.name, p) for p in patterns):
             return f"{table.family} {table.name}"
@@ -37,7 +37,7 @@ def nft_table(node: Snapshot, *patterns: str) -> str:
 
 
 def routes(node: Snapshot, *protocols: str, device: str = "", type: str = "") -> tuple[Route, ...]:
-    """Routes that one of these wrote (empty: anybody), out of this device, of this type."""
+    """Return the routes of these writers (empty: any), out of this device, of this type."""
     return tuple(
         route
         for route in node.routes
@@ -48,7 +48,7 @@ def routes(node: Snapshot, *protocols: str, device: str = "", type: str = "") ->
 
 
 def named(links: tuple[Link, ...]) -> str:
-    """``cali1, cali2 and 3 more``"""
+    """Return the names of links for a report: ``cali1, cali2 and 3 more``."""
     names = [link.name for link in links]
     rest = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return ", ".join(names[:2]) + rest

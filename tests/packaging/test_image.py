@@ -217,7 +217,9 @@ def test_its_agent_tells_of_a_namespace(image: tuple[Path, Path]) -> None:
     assert [each["id"] for each in replies if each["type"] == "done"] == [1, 2], replies
     facts = {each["file"]: each for each in replies if each["type"] == "file-content"}
     assert set(facts) == set(files)
-    assert {file: each.get("unavailable") for file, each in facts.items() if each.get("unavailable")} == {}
+    assert {
+        file: each.get("unavailable") for file, each in facts.items() if each.get("unavailable")
+    } == {}
     assert [link["ifname"] for link in json.loads(facts["ip-link.json"]["text"])][:1] == ["lo"]
 
 

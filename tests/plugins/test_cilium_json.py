@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -107,7 +108,7 @@ def test_lb_list_prefers_the_inner_scope_and_reads_ipv6() -> None:
     assert found.backends == (("fd00:2::1", 8080), ("fd00:2::2", 8080))
 
 
-HUBBLE = {
+HUBBLE: dict[str, Any] = {
     "flow": {
         "time": "2026-03-01T10:00:00Z",
         "verdict": "DROPPED",
@@ -137,6 +138,13 @@ def test_hubble_tells_verdict_reason_and_pods() -> None:
         destination="shop/remote-1",
         node="node-b",
     )
+
+
+def test_the_node_of_hubbles_event_is_used_where_the_flow_has_none() -> None:
+    """``hubble observe`` writes the node beside the flow; older servers leave it out inside."""
+    flow = {name: value for name, value in HUBBLE["flow"].items() if name != "node_name"}
+    (event,) = hubble(json.dumps({"flow": flow, "node_name": "node-c"}))
+    assert event.node == "node-c"
 
 
 def test_hubble_tells_the_translation_of_a_socket() -> None:
