@@ -81,6 +81,10 @@ def _segments(args: Sequence[str]) -> list[tuple[str, list[Option]]]:
         while end < len(args) and args[end] != "!" and not _is_option(args[end]):
             end += 1
         option = Option(name=arg, args=tuple(args[index:end]), negated=negated)
+        if arg in _CORE_OPTIONS:  # these belong to the rule: ``-m tcp -p tcp --dport 80``
+            segments[0][1].append(option)
+            index, negated = end, False
+            continue
         if arg in _PROTOCOL_OPTIONS and segments[-1][0] not in _PROTOCOL_MODULES:
             segments.append((_implied_module(segments[0][1], arg), []))
         segments[-1][1].append(option)
@@ -99,7 +103,8 @@ def _implied_module(core: list[Option], name: str) -> str:
 
 
 _OPENERS = frozenset({"-m", "-j", "-g"})
-_SHORT = frozenset({"-m", "-j", "-g", "-s", "-d", "-i", "-o", "-p", "-f", "-c"})
+_CORE_OPTIONS = frozenset({"-s", "-d", "-i", "-o", "-p", "-f", "-c"})
+_SHORT = _OPENERS | _CORE_OPTIONS
 # what iptables accepts and never prints (iptables(8), iptables-extensions(8))
 _SYNONYMS = {
     "--protocol": "-p",

@@ -479,3 +479,14 @@ def test_words_that_end_early(text: str) -> None:
 def test_quotes_that_do_not_close(text: str) -> None:
     with pytest.raises(ValueError):
         split_args(text)
+
+
+def test_core_options_belong_to_the_rule_wherever_they_stand() -> None:
+    """kube-proxy writes ``-m tcp -p tcp -d ADDRESS --dport PORT``; a save prints another order."""
+    expected = (
+        equal("meta l4proto", "tcp"),
+        equal("ip daddr", "172.30.0.41"),
+        equal("tcp dport", 80),
+    )
+    assert set(compiled("-m tcp -p tcp -d 172.30.0.41 --dport 80").body) == set(expected)
+    assert set(compiled("-j ACCEPT -p tcp -d 172.30.0.41 -m tcp --dport 80").body) > set(expected)
