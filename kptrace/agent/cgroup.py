@@ -48,23 +48,23 @@ def within_cgroup(directory: str) -> Iterator[None]:
         within_cgroups(node, partial(_join, back))
 
 
-def looked_up(id: int, door: NetnsHandle) -> tuple[NetnsHandle, tuple[FileContent, ...]]:
-    """The door of a pod with its cgroup, where sockets have to be made there; and why they cannot
+def looked_up(id: int, handle: NetnsHandle) -> tuple[NetnsHandle, tuple[FileContent, ...]]:
+    """The handle of a pod with its cgroup, where sockets have to be made there; and why they cannot
     be, if so.
     """
-    process = Path(door.ns_path).parents[1]  # /proc/PID/ns/net
+    process = Path(handle.ns_path).parents[1]  # /proc/PID/ns/net
     try:
         directory = with_programs(process)
         with within_cgroup(directory):
-            return msgspec.structs.replace(door, cgroup=directory), ()
+            return msgspec.structs.replace(handle, cgroup=directory), ()
     except (FileNotFoundError, ProcessLookupError):
-        return door, ()  # it has ended; the next to look for it says so
+        return handle, ()  # it has ended; the next to look for it says so
     except OSError as error:
         why = f"the pod's cgroup may have programs of its own at connect(): {error.strerror}"
         content = FileContent(
-            id=id, netns=door.netns, file=CGROUP_UNAVAILABLE, unavailable=why, hint=RIGHTS
+            id=id, netns=handle.netns, file=CGROUP_UNAVAILABLE, unavailable=why, hint=RIGHTS
         )
-        return door, (content,)
+        return handle, (content,)
 
 
 def with_programs(process: Path) -> str:

@@ -1,7 +1,7 @@
 """The ways into places: of a pod of which only the uid is known, through one of its processes.
 
-In: doors, as the client knows them. Out: the same with the namespace file filled in; it stays empty
-for a pod of which no process is found. And with the namespace held open.
+In: handles, as the client knows them. Out: the same with the namespace file filled in; it stays
+empty for a pod of which no process is found. And with the namespace held open.
 
 The kubelet makes a cgroup for each pod, with its uid in the name: ``.../pod<uid>/...`` with the
 cgroupfs driver, ``...-pod<uid with _ for ->.slice/...`` with systemd's (pkg/kubelet/cm,
@@ -26,23 +26,29 @@ PROC = Path("/proc")
 _POD = re.compile(r"[/-]pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})\b")
 
 
-def resolve_netns(doors: Iterable[NetnsHandle], proc: Path = PROC) -> Iterator[NetnsHandle]:
-    asked = tuple(doors)
-    requested = {door.pod_uid for door in asked if door.pod_uid}
+def resolve_netns(handles: Iterable[NetnsHandle], proc: Path = PROC) -> Iterator[NetnsHandle]:
+    asked = tuple(handles)
+    requested = {handle.pod_uid for handle in asked if handle.pod_uid}
     numbers_by_name = processes_of(requested, proc) if requested else {}
-    for door in asked:
-        yield _through(door, numbers_by_name.get(door.pod_uid, []), proc) if door.pod_uid else door
+    for handle in asked:
+        yield (
+            _through(handle, numbers_by_name.get(handle.pod_uid, []), proc)
+            if handle.pod_uid
+            else handle
+        )
 
 
-def keep_open(door: NetnsHandle, at_end: set[Callable[[], None]]) -> NetnsHandle:
+def keep_open(handle: NetnsHandle, at_end: set[Callable[[], None]]) -> NetnsHandle:
     """The same with its namespace kept open: a pod may end while one looks at it, and the number of
     its process be another's then. Raises OSError where it has ended already.
     """
-    if door.ns_path == OWN:
-        return door
-    file = os.open(door.ns_path, os.O_RDONLY | os.O_CLOEXEC)
+    if handle.ns_path == OWN:
+        return handle
+    file = os.open(handle.ns_path, os.O_RDONLY | os.O_CLOEXEC)
     at_end.add(partial(os.close, file))
-    return msgspec.structs.replace(door, ns_path=f"/proc/self/fd/{file}", held_path=door.ns_path)
+    return msgspec.structs.replace(
+        handle, ns_path=f"/proc/self/fd/{file}", held_path=handle.ns_path
+    )
 
 
 def processes_of(uids: set[str], proc: Path = PROC) -> dict[str, list[int]]:
@@ -63,13 +69,13 @@ def _uid_of(cgroup: Path) -> str:
     return met[1].replace("_", "-") if met else ""
 
 
-def _through(door: NetnsHandle, pids: list[int], proc: Path) -> NetnsHandle:
+def _through(handle: NetnsHandle, pids: list[int], proc: Path) -> NetnsHandle:
     """The sandbox's own process is the oldest, and lives as long as the pod. The file that says
     whom to ask for names is the same in all of them, but not every image lets it be read.
     """
     confs = (proc / str(pid) / "root/etc/resolv.conf" for pid in reversed(pids))
     return msgspec.structs.replace(
-        door,
+        handle,
         ns_path=str(proc / str(pids[0]) / "ns/net") if pids else "",
         resolv_conf=next((str(path) for path in confs if _has_text(path)), ""),
     )

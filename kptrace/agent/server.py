@@ -82,11 +82,11 @@ class AgentServer:
         self._loop = Loop()
         self._guard = Guard()
         self._stamps = RxTimestamping()
-        self._doors: dict[Netns, NetnsHandle] = {}
+        self._handles: dict[Netns, NetnsHandle] = {}
         self._watches: dict[int, CaptureSession] = {}
         self._rules: dict[Netns, RuleReader] = {}
         self._tasks: dict[int, list[Task]] = {}
-        self._scouting: dict[int, PreflightRun] = {}
+        self._send_preflighting: dict[int, PreflightRun] = {}
         self._at_end: set[Callable[[], None]] = set()
         self._unread = b""
         self._rights = ""
@@ -157,7 +157,7 @@ class AgentServer:
             case SendProbes():
                 self._inject(request)
             case SendPreflight():
-                self._scout(request)
+                self._send_preflight(request)
             case GetConntrack():
                 self._lookup(request)
             case ListConnections():
@@ -168,56 +168,59 @@ class AgentServer:
     def _oops(self, request: Request, message: str, hint: str = "") -> None:
         self._say(ErrorReply(id=request.id, message=message, hint=hint), Done(id=request.id))
 
-    def _door(self, place: Netns) -> NetnsHandle:
-        if place not in self._doors:
-            raise RequestError(f"no door to {place.name} on {place.node}", "send Enter first")
-        return self._doors[place]
+    def _handle(self, netns: Netns) -> NetnsHandle:
+        if netns not in self._handles:
+            raise RequestError(
+                f"namespace {netns.name} on {netns.node} was not opened",
+                "send OpenNamespaces first",
+            )
+        return self._handles[netns]
 
     def _enter(self, request: OpenNamespaces) -> None:
         self._rights = request.rights
-        for door in resolve_netns(request.namespaces):
-            if not door.ns_path:
-                why = f"no process of pod {door.netns.pod} was found on {door.netns.node}"
-                why = door.closed or why
-                self._say(_closed(request, door, why))
+        for handle in resolve_netns(request.namespaces):
+            if not handle.ns_path:
+                why = f"no process of pod {handle.netns.pod} was found on {handle.netns.node}"
+                why = handle.closed or why
+                self._say(_closed(request, handle, why))
                 continue
-            if door.pod_uid:
+            if handle.pod_uid:
                 from kptrace.agent.cgroup import looked_up
 
-                door, contents = looked_up(request.id, door)
+                handle, contents = looked_up(request.id, handle)
                 self._say(*contents)
-            self._doors[door.netns] = door
+            self._handles[handle.netns] = handle
             try:
-                self._doors[door.netns] = door = keep_open(door, self._at_end)
-                run_in_netns(door.ns_path, _noop)
+                self._handles[handle.netns] = handle = keep_open(handle, self._at_end)
+                run_in_netns(handle.ns_path, _noop)
             except PermissionError as error:
                 why = f"not permitted to enter the network namespace ({error.strerror})"
-                self._say(_closed(request, door, why, self._rights or AS_ROOT))
+                self._say(_closed(request, handle, why, self._rights or AS_ROOT))
             except (FileNotFoundError, ProcessLookupError):
-                if door.netns.pod:
-                    why = f"pod {door.netns.pod} has ended since it was looked up"
-                    self._say(_closed(request, door, why, "trace once more"))
+                if handle.netns.pod:
+                    why = f"pod {handle.netns.pod} has ended since it was looked up"
+                    self._say(_closed(request, handle, why, "trace once more"))
                     continue
                 raise RequestError(
-                    f"{door.ns_path}: no such namespace file (for {door.netns.name})",
+                    f"{handle.ns_path}: no such namespace file (for {handle.netns.name})",
                     "it may have ended since it was looked up; try again",
                 ) from None
         self._say(Done(id=request.id))
 
     def _dump(self, request: ReadFiles) -> None:
-        door = self._door(request.netns)
+        handle = self._handle(request.netns)
         rules = [file for file in request.files if is_query(file)]
         rest = [file for file in request.files if not is_query(file)]
         contents: list[Iterable[FileContent]] = []
         if rules:
-            contents.append(self._rulesets(door).facts(request.id, door.netns, rules))
+            contents.append(self._rulesets(handle).facts(request.id, handle.netns, rules))
         if rest:
             from kptrace.agent.state import files  # it imports much that only these need
 
             if files.abandon not in self._at_end:
                 files.begin()
                 self._at_end.add(files.abandon)
-            contents.append(files.facts(request.id, door, rest))
+            contents.append(files.facts(request.id, handle, rest))
 
         def work() -> None:
             try:
@@ -231,21 +234,21 @@ class AgentServer:
 
         threading.Thread(target=work, name=f"dump {request.id}", daemon=True).start()
 
-    def _rulesets(self, door: NetnsHandle) -> RuleReader:
+    def _rulesets(self, handle: NetnsHandle) -> RuleReader:
         from kptrace.agent.state.rule_queries import RuleReader
 
-        if door.netns not in self._rules:
-            ahead = self._ahead if door.ns_path == OWN else None
-            self._rules[door.netns] = RuleReader(door.ns_path, ahead)
-        return self._rules[door.netns]
+        if handle.netns not in self._rules:
+            ahead = self._ahead if handle.ns_path == OWN else None
+            self._rules[handle.netns] = RuleReader(handle.ns_path, ahead)
+        return self._rules[handle.netns]
 
     def _ask(self, request: DnsQuery) -> None:
         from kptrace.agent.cgroup import within_cgroup
         from kptrace.agent.probe import dns_query
 
-        door = self._door(request.netns)
-        with within_cgroup(door.cgroup):
-            sock = run_in_netns(door.ns_path, partial(dns_query.open_socket, request))
+        handle = self._handle(request.netns)
+        with within_cgroup(handle.cgroup):
+            sock = run_in_netns(handle.ns_path, partial(dns_query.open_socket, request))
         task = dns_query.put(request, sock, lambda answer: self._say(answer, Done(id=request.id)))
         self._loop.start(task)
 
@@ -254,8 +257,8 @@ class AgentServer:
             CaptureSession,  # taps and tracers: half of what there is to import
         )
 
-        doors = {place: self._door(place) for place in request.namespaces}
-        watching = CaptureSession(request, doors, self._guard, self._rights)
+        handles = {netns: self._handle(netns) for netns in request.namespaces}
+        watching = CaptureSession(request, handles, self._guard, self._rights)
         self._watches[request.id] = watching
         self._stamps.settle()
         for source in watching.sources:
@@ -265,9 +268,9 @@ class AgentServer:
     def _inject(self, request: SendProbes) -> None:
         from kptrace.agent.cgroup import within_cgroup
 
-        door = self._door(request.netns)
-        with within_cgroup(door.cgroup):
-            opened = run_in_netns(door.ns_path, partial(_open_all, request.probes))
+        handle = self._handle(request.netns)
+        with within_cgroup(handle.cgroup):
+            opened = run_in_netns(handle.ns_path, partial(_open_all, request.probes))
         left = len(opened)
 
         def returned(result: ProbeResult) -> None:
@@ -285,12 +288,12 @@ class AgentServer:
         if not tasks:
             self._say(Done(id=request.id))
 
-    def _scout(self, request: SendPreflight) -> None:
+    def _send_preflight(self, request: SendPreflight) -> None:
         from kptrace.agent.probe import preflight  # few runs need one
 
-        node = self._door(Netns(node=request.netns.node))
-        scouting = preflight.begin(request, self._door(request.netns), node, self._say)
-        self._scouting[request.id] = scouting
+        node = self._handle(Netns(node=request.netns.node))
+        scouting = preflight.begin(request, self._handle(request.netns), node, self._say)
+        self._send_preflighting[request.id] = scouting
         for task in scouting.tasks:
             self._loop.start(task)
 
@@ -298,7 +301,7 @@ class AgentServer:
         from kptrace.agent.netlink import conntrack
         from kptrace.agent.state import ipvs_table
 
-        door = self._door(request.netns)
+        handle = self._handle(request.netns)
 
         def look() -> list[Reply]:
             entries = (
@@ -307,7 +310,7 @@ class AgentServer:
             )
             return [entry for entry in entries if entry]
 
-        self._say(*run_in_netns(door.ns_path, look), Done(id=request.id))
+        self._say(*run_in_netns(handle.ns_path, look), Done(id=request.id))
 
     def _recall(self, request: ListConnections) -> None:
         from kptrace.agent.netlink import conntrack
@@ -315,7 +318,7 @@ class AgentServer:
         look = partial(conntrack.recall, request.netns, request.flow)
         connections = [
             run_in_netn
-            for run_in_netn in run_in_netns(self._door(request.netns).ns_path, look)
+            for run_in_netn in run_in_netns(self._handle(request.netns).ns_path, look)
             if run_in_netn.lasts
         ]
         entries, more = tuple(connections[:MOST_RECALLED]), len(connections[MOST_RECALLED:])
@@ -332,7 +335,7 @@ class AgentServer:
             self._say(Done(id=request.of))
         for task in self._tasks.pop(request.of, []):
             self._loop.end(task)
-        scouting = self._scouting.pop(request.of, None)
+        scouting = self._send_preflighting.pop(request.of, None)
         if scouting:
             scouting.close()
         self._say(Done(id=request.id))

@@ -41,11 +41,11 @@ class AgentConnection(ABC):
     hint = "this is a bug: please report the message"
     rights = ""  # how it could have more
 
-    def __init__(self, node: str, doors: tuple[NetnsHandle, ...]) -> None:
+    def __init__(self, node: str, handles: tuple[NetnsHandle, ...]) -> None:
         self.node = node
         self.log: list[Reply] = []
         self.last_words: deque[str] = deque(maxlen=_LAST_WORDS)
-        self._doors = doors
+        self._handles = handles
         self._said: dict[int, int] = {}
         self._bell = WakeupPipe()
         self._entered = False
@@ -94,7 +94,7 @@ class AgentConnection(ABC):
                 )
 
     def _enter(self) -> OpenNamespaces:
-        return OpenNamespaces(id=ENTER, namespaces=self._doors, rights=self.rights)
+        return OpenNamespaces(id=ENTER, namespaces=self._handles, rights=self.rights)
 
     def _await(self, id: int, timeout: float) -> bool:
         deadline = time.monotonic() + timeout

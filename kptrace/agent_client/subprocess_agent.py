@@ -16,7 +16,7 @@ _LEAVE = 10.0  # seconds; it ends programs and disarms, on a node that may be bu
 
 
 class SubprocessAgent(AgentConnection):
-    """``with LocalAgent("node-a", doors) as agent: ...``"""
+    """An agent as a child process: ``with SubprocessAgent("node-a", handles) as agent: ...``"""
 
     hint = "run as root; if it is, this is a bug: please report the message"
 

@@ -24,15 +24,15 @@ _LEAVE = 10.0  # seconds; it ends the programs that it runs
 
 
 class ThreadAgent(AgentConnection):
-    """``with OwnAgent("node-a", doors) as agent: ...``"""
+    """An agent as a thread: ``with ThreadAgent("node-a", handles) as agent: ...``"""
 
     hint = "run as root; if it is, this is a bug: please report the message"
 
     def __init__(
-        self, node: str, doors: tuple[NetnsHandle, ...], ahead: Prefetcher | None = None
+        self, node: str, handles: tuple[NetnsHandle, ...], ahead: Prefetcher | None = None
     ) -> None:
         """``ahead``: what this process has begun to read where it stands."""
-        super().__init__(node, doors)
+        super().__init__(node, handles)
         self._ahead = ahead
         self._theirs, self._ours = os.pipe()
         self._thread = threading.Thread(target=self._run, name=f"agent {node}", daemon=True)

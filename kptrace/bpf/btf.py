@@ -79,8 +79,8 @@ class Btf:
         if at < 0:
             return {}
         count = self._words[at + 1] & 0xFFFF
-        places = range(at + 3, at + 3 + 2 * count, 2)
-        return {self._words[p + 1]: self._string(self._words[p]) for p in places}
+        namespaces = range(at + 3, at + 3 + 2 * count, 2)
+        return {self._words[p + 1]: self._string(self._words[p]) for p in namespaces}
 
     def _find(self, at: int, member: str) -> int | None:
         if at < 0:

@@ -105,7 +105,7 @@ class _Code:
 
 
 def program(
-    cookies: Iterable[int], sources: Iterable[Source] = (), snaplen: int = SNAPLEN
+    probe_ids: Iterable[int], sources: Iterable[Source] = (), snaplen: int = SNAPLEN
 ) -> tuple[Instruction, ...]:
     code = _Code()
     code.put(LD_IMM, 0)
@@ -115,7 +115,7 @@ def program(
     code.here(f"level{LEVELS}")
     code.put(RET, 0)
     code.here("compare")
-    for n, block in enumerate(blocks(cookies)):
+    for n, block in enumerate(blocks(probe_ids)):
         _compare(code, f"block{n}", block, snaplen)
     for n, (address, port) in enumerate(sorted({s for s in sources if s[1]})):
         _compare_source(code, f"source{n}", address, port, snaplen)

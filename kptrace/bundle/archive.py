@@ -68,9 +68,9 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
             parts = PurePosixPath(name).parts
             if PurePosixPath(name).is_absolute() or ".." in parts:
                 raise ObservationError(f"{name!r} cannot be the name of a file in {path}")
-            place = fresh.joinpath(*parts)
-            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _put(place, content)
+            netns = fresh.joinpath(*parts)
+            netns.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _put(netns, content)
         fresh.rename(path)
     except OSError as error:
         raise ObservationError(f"{path} cannot be written: {error.strerror or error}") from None

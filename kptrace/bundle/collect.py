@@ -63,53 +63,53 @@ class CollectedState(Value):
         return tuple(layer for layer in self.missing if layer.name not in optional)
 
 
-def collect(ground: Environment, nodes: Iterable[str], say: Say) -> CollectedState:
+def collect(environment: Environment, nodes: Iterable[str], say: Say) -> CollectedState:
     names = tuple(nodes)
-    files = {f"api/{name}": text.encode() for name, text in ground.api().items()}
+    files = {f"api/{name}": text.encode() for name, text in environment.api().items()}
     say("starting on " + ", ".join(names))
-    crew = AgentSession(ground)
-    crew.begin(names)
-    there = [Netns(node=name) for name in names if crew.can_inspect_node(name)]
+    session = AgentSession(environment)
+    session.begin(names)
+    there = [Netns(node=name) for name in names if session.can_inspect_node(name)]
     missing: list[EvidenceSource] = []
-    with_index = _read(crew, there, lambda _: (TABLES,), say, missing)
-    indexes = {place: _index(files_) for place, files_ in with_index.items()}
-    texts = _read(crew, there, lambda place: _files_to_read(indexes[place]), say, missing)
-    more = [place for place in there if not _nft_outline_suffices(indexes[place], texts[place])]
-    for place, texts_by_name in _read(crew, more, lambda _: (NFT,), say, missing).items():
-        texts[place] |= texts_by_name
-    for place in there:
-        texts[place] = {**_known(indexes[place]), **texts[place]}
-        if place not in more:
-            texts[place][NFT] = _outline(indexes[place])
-        files |= {f"{place.node}/{name}": text.encode() for name, text in texts[place].items()}
-    return CollectedState(files=files, missing=(*crew.absent, *missing))
+    with_index = _read(session, there, lambda _: (TABLES,), say, missing)
+    indexes = {netns: _index(files_) for netns, files_ in with_index.items()}
+    texts = _read(session, there, lambda netns: _files_to_read(indexes[netns]), say, missing)
+    more = [netns for netns in there if not _nft_outline_suffices(indexes[netns], texts[netns])]
+    for netns, texts_by_name in _read(session, more, lambda _: (NFT,), say, missing).items():
+        texts[netns] |= texts_by_name
+    for netns in there:
+        texts[netns] = {**_known(indexes[netns]), **texts[netns]}
+        if netns not in more:
+            texts[netns][NFT] = _outline(indexes[netns])
+        files |= {f"{netns.node}/{name}": text.encode() for name, text in texts[netns].items()}
+    return CollectedState(files=files, missing=(*session.absent, *missing))
 
 
 # --- asking ---------------------------------------------------------------------------------------
 
 
 def _read(
-    crew: AgentSession,
-    places: Iterable[Netns],
+    session: AgentSession,
+    namespaces: Iterable[Netns],
     files: Callable[[Netns], tuple[str, ...]],
     say: Say,
     missing: list[EvidenceSource],
 ) -> dict[Netns, dict[str, str]]:
     """These files of all places at once; what does not come is put into ``missing``."""
     asked = {
-        place: crew.send(place.node, partial(ReadFiles, netns=place, files=files(place)))
-        for place in places
+        netns: session.send(netns.node, partial(ReadFiles, netns=netns, files=files(netns)))
+        for netns in namespaces
     }
     texts: dict[Netns, dict[str, str]] = {}
-    for place, (agent, id) in asked.items():
-        failed = _wait(agent, id, len(files(place)), say)
+    for netns, (agent, id) in asked.items():
+        failed = _wait(agent, id, len(files(netns)), say)
         facts = [reply for reply in agent.log if isinstance(reply, FileContent) and reply.id == id]
-        texts[place] = {fact.file: fact.text for fact in facts if not fact.unavailable}
+        texts[netns] = {fact.file: fact.text for fact in facts if not fact.unavailable}
         texts_by_name = {fact.file: fact.unavailable for fact in facts}
-        for name in files(place):
+        for name in files(netns):
             why = texts_by_name.get(name, failed or "it was not told")
             if why:
-                missing.append(EvidenceSource(name=name, node=place.node, unavailable=why))
+                missing.append(EvidenceSource(name=name, node=netns.node, unavailable=why))
     return texts
 
 

@@ -77,13 +77,13 @@ class NodeCheck(NamedTuple):
 
 def check(state: StateSource, names: Iterable[str], say: Say) -> CheckReport:
     """``names``: of the nodes to look at."""
-    documents = read_cluster_state(state.api())
+    cluster_state = read_cluster_state(state.api())
     looks: dict[str, NodeCheck] = {}
     absent: list[EvidenceSource] = []
     for name in names:
         say(f"looking at {name}")
         try:
-            looks[name] = _looked_at(name, state, documents, say)
+            looks[name] = _looked_at(name, state, cluster_state, say)
         except KptraceError as error:
             absent.append(
                 EvidenceSource(
@@ -97,36 +97,40 @@ def check(state: StateSource, names: Iterable[str], say: Say) -> CheckReport:
     wrong = [name for name in looks if has_errors(looks[name].behind)]
     if wrong and state.refresh_after(SETTLE_SECONDS):
         with suppress(KptraceError):  # what was seen before counts
-            documents = read_cluster_state(state.api())
+            cluster_state = read_cluster_state(state.api())
             for name in wrong:
                 say(f"looking at {name} again: rules are always a moment behind the API")
-                again = _looked_at(name, state, documents, say)
+                again = _looked_at(name, state, cluster_state, say)
                 looks[name] = again._replace(
                     behind=present_both_times(again.behind, looks[name].behind)
                 )
     say("walking from node to node")
     snapshots = {Netns(node=name): looks[name].snapshot for name in looks}
-    ways, ended = between(documents, snapshots)
+    ways, ended = between(cluster_state, snapshots)
     findings = (finding for look in looks.values() for finding in look.told())
-    nodes = [_node(look.snapshot, look.files, documents) for look in looks.values()]
+    nodes = [_node(look.snapshot, look.files, cluster_state) for look in looks.values()]
     node_findings = [finding for finding in findings if not _told_by(ended, finding)]
-    node_findings += [*ended, *_proxy_mode_mismatch(nodes), *_services_without_endpoints(documents)]
+    node_findings += [
+        *ended,
+        *_proxy_mode_mismatch(nodes),
+        *_services_without_endpoints(cluster_state),
+    ]
     return CheckReport(
         nodes=tuple(nodes),
         services=max((node.services for node in nodes), default=0),
         paths=ways,
         findings=tuple(_sorted(node_findings)),
         unavailable=tuple(absent),
-        missing=tuple(f"api/{name}" for name in documents.missing),
+        missing=tuple(f"api/{name}" for name in cluster_state.missing),
     )
 
 
-def _looked_at(name: str, state: StateSource, documents: ClusterState, say: Say) -> NodeCheck:
+def _looked_at(name: str, state: StateSource, cluster_state: ClusterState, say: Say) -> NodeCheck:
     for _ in range(LOOKS):
         files = state.node(name)
         snapshot = read_netns(Netns(node=name), files)
         own = (*health(snapshot, files), *conflicting_proxies(name, snapshot.ruleset))
-        behind = tuple(_behind(snapshot, documents, say))
+        behind = tuple(_behind(snapshot, cluster_state, say))
         steady = not behind or not state.rules_changed_while_reading(name)
         if steady:
             break
@@ -147,9 +151,9 @@ def _sorted(findings: Iterable[Finding]) -> list[Finding]:
     )
 
 
-def _node(snapshot: Snapshot, files: Mapping[str, str], documents: ClusterState) -> NodeReport:
+def _node(snapshot: Snapshot, files: Mapping[str, str], cluster_state: ClusterState) -> NodeReport:
     best = detect_network(snapshot, files).best
-    own = documents.services or services_of(snapshot.ruleset)
+    own = cluster_state.services or services_of(snapshot.ruleset)
     return NodeReport(
         name=snapshot.netns.node,
         proxy=proxy_of(snapshot),
@@ -162,14 +166,14 @@ def _node(snapshot: Snapshot, files: Mapping[str, str], documents: ClusterState)
 # --- one node -------------------------------------------------------------------------------------
 
 
-def _behind(snapshot: Snapshot, documents: ClusterState, say: Say) -> Iterator[Finding]:
-    proxied = [service for service in documents.services if not why_not_programmed(service)]
-    if SLICES & set(documents.missing) or not proxied:
+def _behind(snapshot: Snapshot, cluster_state: ClusterState, say: Say) -> Iterator[Finding]:
+    proxied = [service for service in cluster_state.services if not why_not_programmed(service)]
+    if SLICES & set(cluster_state.missing) or not proxied:
         return
     if proxy_of(snapshot) == "none" and snapshot.programs is None:
         yield _no_proxy(snapshot.netns.node, len(proxied))
         return
-    yield from _of_services(proxied[:MOST_SERVICES], snapshot, documents, say)
+    yield from _of_services(proxied[:MOST_SERVICES], snapshot, cluster_state, say)
 
 
 def _no_proxy(node: str, services: int) -> Finding:
@@ -188,7 +192,7 @@ def _no_proxy(node: str, services: int) -> Finding:
 
 
 def _of_services(
-    services: Iterable[Service], snapshot: Snapshot, documents: ClusterState, say: Say
+    services: Iterable[Service], snapshot: Snapshot, cluster_state: ClusterState, say: Say
 ) -> Iterator[Finding]:
     node = snapshot.netns.node
     for number, service in enumerate(services, start=1):
@@ -197,7 +201,7 @@ def _of_services(
         target = Target(
             kind="service", text=service.key, name=service.name, namespace=service.namespace
         )
-        for finding in explain(target, None, node, documents, snapshot).findings:
+        for finding in explain(target, None, node, cluster_state, snapshot).findings:
             if finding.cause not in ELSEWHERE and finding.severity != "info":
                 yield finding
 
@@ -242,18 +246,18 @@ def _proxy_mode_mismatch(nodes: Iterable[NodeReport]) -> Iterator[Finding]:
             object="kube-proxy's mode",
             summary="not all nodes translate Services in the same way: "
             + "; ".join(f"{proxy} on {', '.join(texts)}" for proxy, texts in by_proxy.items()),
-            remedy=(entry.mend,) if entry else (),
+            remedy=(entry.fix,) if entry else (),
         )
 
 
-def _services_without_endpoints(documents: ClusterState) -> Iterator[Finding]:
+def _services_without_endpoints(cluster_state: ClusterState) -> Iterator[Finding]:
     """Services that are refused everywhere. For names to resolve, DNS must not be among them."""
-    if SLICES & set(documents.missing):
+    if SLICES & set(cluster_state.missing):
         return
     idle = [
         service
-        for service in documents.services
-        if not why_not_programmed(service) and _idle(service, documents)
+        for service in cluster_state.services
+        if not why_not_programmed(service) and _idle(service, cluster_state)
     ]
     dns = [service for service in idle if any(port.port == DNS_PORT for port in service.ports)]
     for services in (dns, [service for service in idle if service not in dns]):
@@ -261,8 +265,8 @@ def _services_without_endpoints(documents: ClusterState) -> Iterator[Finding]:
             yield _without(services, "error" if services is dns else "warning")
 
 
-def _idle(service: Service, documents: ClusterState) -> bool:
-    behind = documents.endpoints.get(service.key, ())
+def _idle(service: Service, cluster_state: ClusterState) -> bool:
+    behind = cluster_state.endpoints.get(service.key, ())
     return not any(endpoint.ready or endpoint.serving for endpoint in behind)
 
 

@@ -1,4 +1,4 @@
-"""The commands, one file each: what the command line asks for, handed to the rooms that do it.
+"""The commands, one file each: what the command line asks for, handed to the packages that do it.
 
 A command is a function that carries its name, in a module that carries its name; its docstring is
 its page of help, the table below its line in the list. A module that nobody asked for is not even
@@ -11,15 +11,15 @@ from __future__ import annotations
 
 SHORT = {
     "trace": "Trace one packet to a Service, a pod, a name or an address.",
-    "explain": "Say what a node's rules do with a Service's packets.",
-    "resolve": "Say what a name means: to the API, and to the pod's own DNS.",
-    "check": "Say what on the nodes would break Service traffic.",
-    "snapshot": "Keep the state of the nodes, to be explained elsewhere.",
-    "verify": "Try a file of expected results; for CI.",
+    "explain": "Explain a node's rules for a Service in plain words.",
+    "resolve": "Resolve a target through the API and through the pod's DNS.",
+    "check": "Check the nodes for problems that would break Service traffic.",
+    "snapshot": "Save the state of the nodes in one bundle for offline analysis.",
+    "verify": "Run the checks in a YAML file (for CI).",
     "replay": "Print the report of a saved run.",
-    "clean": "Remove what killed runs left in the cluster.",
-    "causes": "Explain the causes that a report can name.",
-    "lab": "Make, show, break and remove a small cluster.",
+    "clean": "Delete agent pods that killed runs left in the cluster.",
+    "causes": "List or explain the causes that a report can name.",
+    "lab": "Manage a small test cluster of network namespaces.",
 }
 EXAMPLES = {
     "svc/web -n shop --from pod/client": "trace a packet to it",

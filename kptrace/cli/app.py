@@ -26,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Follow one packet from a pod to a Service, and prove each step by the kernel's word.",
+    help="Trace a packet from a pod to a Service and show the kernel's evidence for each step.",
 )
 
 

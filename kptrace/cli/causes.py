@@ -12,7 +12,7 @@ from kptrace.model.errors import UsageError
 
 def causes(
     cause: Annotated[
-        str, typer.Argument(metavar="CAUSE", help="One cause's id; without it all are listed.")
+        str, typer.Argument(metavar="CAUSE", help="Id of a cause (default: list all).")
     ] = "",
 ) -> None:
     """Explain the causes that a report can name."""

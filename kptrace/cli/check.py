@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def check(
     node: Annotated[
         list[str] | None,
-        typer.Option("--node", help="Only this one; may be given more than once.", metavar="NAME"),
+        typer.Option("--node", help="Check only this node (repeatable).", metavar="NAME"),
     ] = None,
     *,
     lab: LabOptions,

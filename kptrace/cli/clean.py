@@ -12,10 +12,13 @@ from kptrace.cli.kubectl_flags import KubectlFlags
 
 def clean(
     everywhere: Annotated[
-        bool, typer.Option("-A", "--all-namespaces", help="In all namespaces.")
+        bool, typer.Option("-A", "--all-namespaces", help="All namespaces.")
     ] = False,
     run: Annotated[
-        str, typer.Option("--run", metavar="RUN", help="Only of this run (label kptrace.io/run).")
+        str,
+        typer.Option(
+            "--run", metavar="RUN", help="Delete only pods of this run (label kptrace.io/run)."
+        ),
     ] = "",
     *,
     cluster: KubectlFlags,

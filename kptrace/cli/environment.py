@@ -28,9 +28,9 @@ ELSEWHERE = "Instead of the kubeconfig's cluster"
 
 class LabOptions(Options):
     heading: ClassVar[str] = ELSEWHERE
-    lab: Annotated[bool, typer.Option("--lab", help="In the lab named `default`.")] = False
+    lab: Annotated[bool, typer.Option("--lab", help="Use the lab named `default`.")] = False
     lab_name: Annotated[
-        str, typer.Option("--lab-name", metavar="NAME", help="In the lab of this name.")
+        str, typer.Option("--lab-name", metavar="NAME", help="Use the lab of this name.")
     ] = ""
 
     @property
@@ -41,7 +41,10 @@ class LabOptions(Options):
 class OfflineOption(Options):
     heading: ClassVar[str] = ELSEWHERE
     offline: Annotated[
-        bool, typer.Option("--offline", help="This node; names come from its own rules.")
+        bool,
+        typer.Option(
+            "--offline", help="Use this node's rules only; do not contact the API server."
+        ),
     ] = False
 
 
@@ -49,7 +52,9 @@ class BundleOption(Options):
     heading: ClassVar[str] = ELSEWHERE
     bundle: Annotated[
         Path | None,
-        typer.Option("--bundle", metavar="PATH", help="A folder or tar with the state of nodes."),
+        typer.Option(
+            "--bundle", metavar="PATH", help="Read node state from this directory or tar archive."
+        ),
     ] = None
 
 
@@ -79,7 +84,7 @@ def _this_pod(cluster: KubectlFlags) -> PodIdentity | None:
 
 def ground(
     stack: ExitStack,
-    question: TraceRequest,
+    request: TraceRequest,
     lab: LabOptions,
     here: OfflineOption,
     cluster: ClusterOptions,
@@ -88,25 +93,25 @@ def ground(
     if here.offline and not lab.named:
         from kptrace.environment.offline_node import OfflineNode
 
-        node = stack.enter_context(OfflineNode(question))
+        node = stack.enter_context(OfflineNode(request))
         return node, node.question
     if lab.named or here.offline:
-        return site(stack, lab, here, cluster).ground, question
+        return site(stack, lab, here, cluster).ground, request
     pod = _this_pod(cluster)
     if pod is not None:
-        return _inside(stack, question, cluster, pod)
-    return stack.enter_context(_cluster(question, cluster)), question
+        return _inside(stack, request, cluster, pod)
+    return stack.enter_context(_cluster(request, cluster)), request
 
 
 def _inside(
-    stack: ExitStack, question: TraceRequest, cluster: ClusterOptions, pod: PodIdentity
+    stack: ExitStack, request: TraceRequest, cluster: ClusterOptions, pod: PodIdentity
 ) -> tuple[Environment, TraceRequest]:
     """In a pod: with its rights as from a workstation, else from its own namespace alone."""
     from msgspec.structs import replace
 
     from kptrace.environment.in_pod import InPod
 
-    asked = replace(question, source=question.source or f"pod/{pod.name}.{pod.namespace}")
+    asked = replace(request, source=request.source or f"pod/{pod.name}.{pod.namespace}")
     texts: dict[str, str] = {}
     try:
         cluster_from_node = _cluster(asked, cluster)
@@ -120,14 +125,12 @@ def _inside(
     return node, node.question
 
 
-def _cluster(
-    question: TraceRequest, cluster: ClusterOptions, sends: bool = True
-) -> ClusterFromNode:
+def _cluster(request: TraceRequest, cluster: ClusterOptions, sends: bool = True) -> ClusterFromNode:
     from kptrace.environment.cluster import ClusterEnvironment
     from kptrace.environment.cluster_from_node import ClusterFromNode
 
     cluster_environment = ClusterEnvironment(
-        cluster.client, question, cluster.terms, progress(), sends
+        cluster.client, request, cluster.terms, progress(), sends
     )
     if cluster.dry_run:
         print_report(cluster_environment.plan())
@@ -180,7 +183,7 @@ def site(
 
 def state(
     stack: ExitStack,
-    question: TraceRequest,
+    request: TraceRequest,
     lab: LabOptions,
     here: OfflineOption,
     saved: BundleOption,
@@ -196,12 +199,12 @@ def state(
     from kptrace.environment.local_node import LiveState
 
     if not lab.named and not here.offline:
-        nodes = stack.enter_context(_cluster(question, cluster, sends=False))
+        nodes = stack.enter_context(_cluster(request, cluster, sends=False))
         nodes.api()
-        if nodes.nodes and question.node and question.node not in nodes.nodes:
+        if nodes.nodes and request.node and request.node not in nodes.nodes:
             from kptrace.model.suggestions import suggestion
 
-            raise NotFoundError(f"no node {question.node}", suggestion(question.node, nodes.nodes))
+            raise NotFoundError(f"no node {request.node}", suggestion(request.node, nodes.nodes))
         return LiveState(nodes, nodes.nodes)
     there = site(stack, lab, here, cluster)
     live = LiveState(there.ground, there.nodes)

@@ -26,13 +26,17 @@ def explain(
     source: Annotated[
         str,
         typer.Option(
-            "--from", metavar="SOURCE", help="Only for pod/NAME, node/NAME or an ADDRESS outside."
+            "--from",
+            metavar="SOURCE",
+            help="Client to evaluate: pod/NAME, node/NAME or an external ADDRESS.",
         ),
     ] = "",
     node: Annotated[
         str,
         typer.Option(
-            "--node", metavar="NAME", help="Whose rules; default: those of --from, else the first."
+            "--node",
+            metavar="NAME",
+            help="Node whose rules are explained (default: the client's, else the first).",
         ),
     ] = "",
     *,
@@ -56,7 +60,7 @@ def explain(
             source,
             own,
             node,
-            lambda question: state(stack, question, lab, here, saved, cluster),
+            lambda request: state(stack, request, lab, here, saved, cluster),
         )
     from kptrace.render.explain import explain as text
 

@@ -39,46 +39,44 @@ class KubectlFlags(Options):
             "--namespace",
             metavar="NAME",
             rich_help_panel=PLAIN,
-            help="The namespace; default: the context's.",
+            help="Namespace (default: the context's).",
         ),
     ] = ""
     context: Annotated[
-        str, typer.Option("--context", metavar="NAME", help="The context of the kubeconfig.")
+        str, typer.Option("--context", metavar="NAME", help="Context in the kubeconfig.")
     ] = ""
     cluster: Annotated[
-        str, typer.Option("--cluster", metavar="NAME", help="The cluster of the kubeconfig.")
+        str, typer.Option("--cluster", metavar="NAME", help="Cluster in the kubeconfig.")
     ] = ""
-    user: Annotated[
-        str, typer.Option("--user", metavar="NAME", help="The user of the kubeconfig.")
-    ] = ""
+    user: Annotated[str, typer.Option("--user", metavar="NAME", help="User in the kubeconfig.")] = (
+        ""
+    )
     kubeconfig: Annotated[
         str,
         typer.Option(
-            "--kubeconfig", metavar="FILE", help="The file; default: $KUBECONFIG, ~/.kube/config."
+            "--kubeconfig",
+            metavar="FILE",
+            help="Kubeconfig file (default: $KUBECONFIG, ~/.kube/config).",
         ),
     ] = ""
     server: Annotated[
-        str, typer.Option("-s", "--server", metavar="URL", help="The API server's URL.")
+        str, typer.Option("-s", "--server", metavar="URL", help="URL of the API server.")
     ] = ""
     token: Annotated[
-        str, typer.Option("--token", metavar="TOKEN", help="A bearer token for the API server.")
+        str, typer.Option("--token", metavar="TOKEN", help="Bearer token for the API server.")
     ] = ""
-    as_user: Annotated[str, typer.Option("--as", metavar="NAME", help="A user to impersonate.")] = (
-        ""
-    )
+    as_user: Annotated[str, typer.Option("--as", metavar="NAME", help="User to impersonate.")] = ""
     as_group: Annotated[
         list[str] | None,
-        typer.Option("--as-group", metavar="NAME", help="A group to impersonate; repeatable."),
+        typer.Option("--as-group", metavar="NAME", help="Group to impersonate (repeatable)."),
     ] = None
-    as_uid: Annotated[
-        str, typer.Option("--as-uid", metavar="UID", help="A UID to impersonate.")
-    ] = ""
+    as_uid: Annotated[str, typer.Option("--as-uid", metavar="UID", help="UID to impersonate.")] = ""
     request_timeout: Annotated[
         str,
         typer.Option(
             "--request-timeout",
             metavar="TIME",
-            help="For one request, with a unit: 5s, 2m; 0: ours.",
+            help="Timeout for a single API request (5s, 2m). 0 uses the default (15s).",
         ),
     ] = "0"
     certificate_authority: Annotated[
@@ -86,17 +84,19 @@ class KubectlFlags(Options):
         typer.Option(
             "--certificate-authority",
             metavar="FILE",
-            help="A file with the authority's certificate.",
+            help="Path to a CA certificate file.",
         ),
     ] = ""
     insecure: Annotated[
         bool,
-        typer.Option("--insecure-skip-tls-verify", help="Trust whatever certificate it shows."),
+        typer.Option(
+            "--insecure-skip-tls-verify", help="Do not verify the API server's certificate."
+        ),
     ] = False
     tls_server_name: Annotated[
         str,
         typer.Option(
-            "--tls-server-name", metavar="NAME", help="The name that its certificate must have."
+            "--tls-server-name", metavar="NAME", help="Server name that the certificate must have."
         ),
     ] = ""
 
@@ -137,24 +137,26 @@ class ClusterOptions(KubectlFlags):
             "--image",
             metavar="IMAGE",
             envvar="KPTRACE_IMAGE",
-            help="The agents' image; any with Python 3.11 will do.",
+            help="Image of the agents; any with Python 3.11 or newer.",
         ),
     ] = IMAGE
     agent_namespace: Annotated[
         str,
         typer.Option(
-            "--agent-namespace", metavar="NAME", help="Where agents' pods are made; default: -n."
+            "--agent-namespace", metavar="NAME", help="Namespace of the agent pods (default: -n)."
         ),
     ] = ""
     profile: Annotated[
         Profile,
-        typer.Option("--profile", help="Agents' rights: some capabilities, or privileged."),
+        typer.Option("--profile", help="Rights of the agents: some capabilities, or privileged."),
     ] = Profile.NETADMIN
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the agents' pods and the RBAC; start nothing.")
+        bool,
+        typer.Option("--dry-run", help="Print the agent pods and the RBAC rules; start nothing."),
     ] = False
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave the agents' pods; they end after an hour.")
+        bool,
+        typer.Option("--keep", help="Keep the agent pods after the run (they expire after 1 h)."),
     ] = False
 
     @property

@@ -14,21 +14,22 @@ if TYPE_CHECKING:
     from kptrace.lab.state import Lab
 
 app = typer.Typer(
-    help="A cluster of network namespaces on this machine, and faults to put into it.",
+    help="A small cluster of network namespaces on this machine, and faults to inject.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
 )
 
 Name = Annotated[
-    str, typer.Option("--name", metavar="NAME", help="Which lab; several can stand side by side.")
+    str,
+    typer.Option("--name", metavar="NAME", help="Name of the lab; several can exist side by side."),
 ]
 
 
 @app.command()
 def up(
     name: Name = "default",
-    nodes: Annotated[int, typer.Option(metavar="N", help="How many nodes, 2 to 9.")] = 2,
+    nodes: Annotated[int, typer.Option(metavar="N", help="Number of nodes, 2 to 9.")] = 2,
     proxy: Annotated[
         str,
         typer.Option(
@@ -75,7 +76,7 @@ def _join(lab: Lab) -> str:
 
 @app.command()
 def down(name: Name = "default") -> None:
-    """Remove a lab, also one that is half made; nothing of it stays."""
+    """Delete a lab, including a partially created one."""
     from kptrace.lab import cluster
 
     cluster.down(name)
@@ -108,7 +109,7 @@ def status(
 @app.command("break")
 def break_(
     fault: Annotated[
-        str, typer.Argument(metavar="FAULT", help="Its name: see kptrace lab faults.")
+        str, typer.Argument(metavar="FAULT", help="Name of the fault (see kptrace lab faults).")
     ],
     name: Name = "default",
 ) -> None:
@@ -123,11 +124,11 @@ def break_(
 @app.command()
 def heal(
     fault: Annotated[
-        str, typer.Argument(metavar="FAULT", help="Its name; without one, all faults.")
+        str, typer.Argument(metavar="FAULT", help="Name of the fault (default: all).")
     ] = "",
     name: Name = "default",
 ) -> None:
-    """Take a fault out of a lab again, or all of them."""
+    """Undo one fault, or all."""
     from kptrace.lab.faults import inject
 
     healed = inject.heal(name, fault)

@@ -28,9 +28,9 @@ class OutputFormat(StrEnum):
 
 
 class OutputOptions(Options):
-    output: Annotated[
-        OutputFormat, typer.Option("-o", "--output", help="How to print the report.")
-    ] = OutputFormat.TEXT
+    output: Annotated[OutputFormat, typer.Option("-o", "--output", help="Output format.")] = (
+        OutputFormat.TEXT
+    )
     color: Annotated[
         ColorMode, typer.Option("--color", help="Colour: on a terminal, always or never.")
     ] = ColorMode.AUTO
@@ -46,9 +46,9 @@ class BasicOutputFormat(StrEnum):
 class BasicOutputOptions(Options):
     """Of reports that are no trace, and so no case of a JUnit suite."""
 
-    output: Annotated[
-        BasicOutputFormat, typer.Option("-o", "--output", help="How to print the report.")
-    ] = BasicOutputFormat.TEXT
+    output: Annotated[BasicOutputFormat, typer.Option("-o", "--output", help="Output format.")] = (
+        BasicOutputFormat.TEXT
+    )
     color: Annotated[
         ColorMode, typer.Option("--color", help="Colour: on a terminal, always or never.")
     ] = ColorMode.AUTO

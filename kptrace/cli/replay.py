@@ -11,7 +11,9 @@ from kptrace.cli.output import OutputOptions, print_and_exit
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A run that `--save FILE` kept.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Run that was saved with `--save FILE`.")
+    ],
     *,
     look: OutputOptions,
 ) -> None:

@@ -27,7 +27,7 @@ def resolve(
         typer.Option(
             "--from",
             metavar="SOURCE",
-            help="Whose resolver is asked: pod/NAME; default: a pod of the namespace.",
+            help="Pod whose resolver is asked: pod/NAME (default: a pod of the namespace).",
         ),
     ] = "",
     ipv4: Annotated[bool, typer.Option("-4", help="IPv4 only.")] = False,
@@ -49,17 +49,17 @@ def resolve(
     if ipv4 and ipv6:
         raise UsageError("-4 and -6 exclude each other", "give one of them, or none")
     own = namespace(lab, here, cluster)
-    question = TraceRequest(
+    request = TraceRequest(
         target=parse_target(target, own),
         source=source,
         namespace=own,
         family=4 if ipv4 else 6 if ipv6 else 0,
     )
     with ExitStack() as stack:
-        where, question = ground(stack, question, lab, here, cluster)
+        where, request = ground(stack, request, lab, here, cluster)
         from kptrace.resolve.resolve import resolve_target
 
-        report = resolve_target(question, where, int.from_bytes(os.urandom(4)), progress())
+        report = resolve_target(request, where, int.from_bytes(os.urandom(4)), progress())
     from kptrace.render.resolve import resolved
 
     print_report(plain(report, look, resolved))

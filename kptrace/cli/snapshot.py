@@ -26,19 +26,15 @@ def snapshot(
             "-o",
             "--output",
             metavar="PATH",
-            help="A folder, or FILE.tar.gz; default: kptrace-snapshot-TIME.tar.gz.",
+            help="Directory or FILE.tar.gz (default: kptrace-snapshot-TIME.tar.gz).",
             show_default=False,
         ),
     ] = None,
     node: Annotated[
         list[str] | None,
-        typer.Option(
-            "--node", help="Only of this node; may be given more than once.", metavar="NAME"
-        ),
+        typer.Option("--node", help="Save only this node (repeatable).", metavar="NAME"),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace what is there, if it is a snapshot.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing snapshot.")] = False,
     *,
     lab: LabOptions,
     here: OfflineOption,

@@ -37,7 +37,7 @@ def trace(
         typer.Option(
             "--from",
             metavar="SOURCE",
-            help="pod/NAME or node/NAME; default: a pod of the namespace.",
+            help="pod/NAME or node/NAME (default: a pod of the namespace).",
         ),
     ] = "",
     via: Annotated[
@@ -46,18 +46,18 @@ def trace(
     node: Annotated[
         str,
         typer.Option(
-            "--node", metavar="NAME", help="With --via nodePort: the node whose address is used."
+            "--node", metavar="NAME", help="Node whose address is used with --via nodePort."
         ),
     ] = "",
     ipv4: Annotated[bool, typer.Option("-4", help="IPv4 only.")] = False,
     ipv6: Annotated[bool, typer.Option("-6", help="IPv6 only.")] = False,
     count: Annotated[
-        int, typer.Option("--count", metavar="N", min=1, max=200, help="How many flows to send.")
+        int, typer.Option("--count", metavar="N", min=1, max=200, help="Number of flows to send.")
     ] = 1,
     timeout: Annotated[
         float,
         typer.Option(
-            "--timeout", metavar="SECONDS", min=0.1, max=60, help="Seconds to wait for an answer."
+            "--timeout", metavar="SECONDS", min=0.1, max=60, help="Seconds to wait for a reply."
         ),
     ] = 4.0,
     expect: Annotated[
@@ -65,7 +65,7 @@ def trace(
         typer.Option(
             "--expect",
             metavar="OUTCOME",
-            help="The outcome that exits 0 (default: delivered); may be given more than once. One "
+            help="Outcome that exits with 0 (default: delivered; repeatable). One "
             f"of: {', '.join(Outcome)}.",
         ),
     ] = None,
@@ -73,12 +73,12 @@ def trace(
         bool,
         typer.Option(
             "--trace-rule",
-            help="Where the kernel has no nftables: allow a temporary TRACE rule in raw.",
+            help="Allow a temporary TRACE rule in the raw table if the kernel has no nftables.",
         ),
     ] = False,
     save: Annotated[
         Path | None,
-        typer.Option("--save", metavar="FILE", help="Keep the whole run in FILE (a tar.gz)."),
+        typer.Option("--save", metavar="FILE", help="Save the whole run to FILE (a tar.gz)."),
     ] = None,
     *,
     lab: LabOptions,
@@ -98,7 +98,7 @@ def trace(
             f"add --via nodePort; to start on that node: --from node/{node}",
         )
     own = namespace(lab, here, cluster)
-    question = TraceRequest(
+    request = TraceRequest(
         target=parse_target(target, own),
         source=source,
         namespace=own,
@@ -111,10 +111,10 @@ def trace(
         trace_rule=trace_rule,
     )
     with ExitStack() as stack:
-        where, question = ground(stack, question, lab, here, cluster)
+        where, request = ground(stack, request, lab, here, cluster)
         from kptrace.trace import trace as story
 
         run, trace = story.trace_and_report(
-            question, where, int.from_bytes(os.urandom(4)), progress()
+            request, where, int.from_bytes(os.urandom(4)), progress()
         )
     print_and_exit(run, save, look, trace)

@@ -34,18 +34,18 @@ class VerifyForm(StrEnum):
 
 def verify(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="What to trace and what to expect, as YAML.")
+        Path, typer.Argument(metavar="FILE", help="YAML file with targets and expected outcomes.")
     ],
     save: Annotated[
         Path | None,
         typer.Option(
             "--save",
             metavar="FOLDER",
-            help="Keep the run of each that is not as expected in this folder.",
+            help="Save the run of each failed check in this directory.",
         ),
     ] = None,
     output: Annotated[
-        VerifyForm, typer.Option("-o", "--output", help="How to print the results.")
+        VerifyForm, typer.Option("-o", "--output", help="Output format.")
     ] = VerifyForm.TEXT,
     color: Annotated[
         ColorMode, typer.Option("--color", help="Colour: on a terminal, always or never.")

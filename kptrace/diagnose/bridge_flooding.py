@@ -48,6 +48,6 @@ def _leads_home(sighting: CapturedPacket, snapshots: Mapping[Netns, Snapshot]) -
     return port is not None and any(
         snapshot.holds(destination) is not None
         and any(link.index == port.peer and link.peer == port.index for link in snapshot.links)
-        for place, snapshot in snapshots.items()
-        if place.pod and place.node == sighting.netns.node
+        for netns, snapshot in snapshots.items()
+        if netns.pod and netns.node == sighting.netns.node
     )

@@ -127,32 +127,32 @@ def chain_traversals(
     """In the order of time. Hits of a place and backend arrive in order on one socket."""
     ordered = sorted(hits, key=lambda h: (h.netns, h.backend, h.sequence))
     traversals: list[ChainTraversal] = []
-    for (place, _), group in groupby(ordered, key=lambda h: (h.netns, h.backend)):
-        traversals += _of_place(place, list(group), snapshots.get(place))
+    for (netns, _), group in groupby(ordered, key=lambda h: (h.netns, h.backend)):
+        traversals += _of_place(netns, list(group), snapshots.get(netns))
     return tuple(sorted(traversals, key=lambda p: p.met[0].hit.time_ns))
 
 
 def _of_place(
-    place: Netns, hits: list[RuleTraceEvent], snapshot: Snapshot | None
+    netns: Netns, hits: list[RuleTraceEvent], snapshot: Snapshot | None
 ) -> list[ChainTraversal]:
     by_packet: dict[int, list[RuleTraceEvent]] = {}
     for hit in hits:
         by_packet.setdefault(hit.trace_id, []).append(hit)
-    return [p for value in by_packet.values() for p in _of_packet(place, value, snapshot)]
+    return [p for value in by_packet.values() for p in _of_packet(netns, value, snapshot)]
 
 
 def _of_packet(
-    place: Netns, hits: list[RuleTraceEvent], snapshot: Snapshot | None
+    netns: Netns, hits: list[RuleTraceEvent], snapshot: Snapshot | None
 ) -> list[ChainTraversal]:
     traversals: list[ChainTraversal] = []
     current: list[RuleTraceEvent] = []
     for hit in hits:
         if current and _begins(hit, current, snapshot):
-            traversals.append(_passage(place, current, snapshot))
+            traversals.append(_passage(netns, current, snapshot))
             current = []
         current.append(hit)
     if current:
-        traversals.append(_passage(place, current, snapshot))
+        traversals.append(_passage(netns, current, snapshot))
     return traversals
 
 
@@ -171,11 +171,11 @@ def _begins(hit: RuleTraceEvent, current: list[RuleTraceEvent], snapshot: Snapsh
     return bool(hit.number) and hit.number <= earlier
 
 
-def _passage(place: Netns, hits: list[RuleTraceEvent], snapshot: Snapshot | None) -> ChainTraversal:
+def _passage(netns: Netns, hits: list[RuleTraceEvent], snapshot: Snapshot | None) -> ChainTraversal:
     first = hits[0]
     chain = _chain(first, snapshot)
     return ChainTraversal(
-        place=place,
+        place=netns,
         hook=chain.hook if chain else "",
         table=_table(first),
         chain=first.chain,

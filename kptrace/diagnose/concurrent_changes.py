@@ -12,13 +12,13 @@ CHANGE = "change"  # the layer that is missing where something did not rest
 _NAMED = 2
 
 
-def rules_changed(place: Netns, parts: Sequence[RuleQuery]) -> EvidenceSource:
+def rules_changed(netns: Netns, parts: Sequence[RuleQuery]) -> EvidenceSource:
     """``parts``: those that were other after the probe than when they were read."""
-    whose = place.name if place.pod else place.node
+    whose = netns.name if netns.pod else netns.node
     named = _some(list(dict.fromkeys(map(_words, parts))))
     return EvidenceSource(
         name=CHANGE,
-        node=place.node,
+        node=netns.node,
         unavailable=f"the rules of {whose} changed while this ran ({named}); "
         "those that the probe met may be older or newer than those told here",
         hint="trace once more",

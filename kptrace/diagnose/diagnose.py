@@ -87,15 +87,15 @@ OUTCOMES = {
 ANSWERED = ("connected", "replied")
 
 
-def diagnose(run: Recording, cases: tuple[ProbeEvidence, ...]) -> Trace:
+def diagnose(run: Recording, evidence_list: tuple[ProbeEvidence, ...]) -> Trace:
     """The report of a run. Of several flows the first undelivered one is shown, else the first."""
     evidence_layers = layers(run)
-    judged = [(case, *_diagnose_probe(case, evidence_layers)) for case in cases]
+    judged = [(evidence, *_diagnose_probe(evidence, evidence_layers)) for evidence in evidence_list]
     undelivered = [diagnosed for diagnosed in judged if diagnosed[1] is not Outcome.DELIVERED]
-    case, outcome, findings = undelivered[0] if undelivered else judged[0]
+    evidence, outcome, findings = undelivered[0] if undelivered else judged[0]
     resolution = run.resolution
-    place = run.source.netns
-    names = tuple(compare(resolution.dns, resolution.service, resolution.endpoints, place))
+    netns = run.source.netns
+    names = tuple(compare(resolution.dns, resolution.service, resolution.endpoints, netns))
     unnamed = any(finding.severity == "error" for finding in names)
     if not resolution.address or (unnamed and outcome is Outcome.DELIVERED):
         outcome = Outcome.UNRESOLVED
@@ -103,26 +103,26 @@ def diagnose(run: Recording, cases: tuple[ProbeEvidence, ...]) -> Trace:
     else:
         # What drops the probe mostly drops the question too: that is no second fault.
         findings = (*findings, *(_as_warning(finding) for finding in names))
-    findings = (*findings, *stale_connections.diagnose(run), *path_mtu.diagnose(case))
+    findings = (*findings, *stale_connections.diagnose(run), *path_mtu.diagnose(evidence))
     return Trace(
         target=run.request.target,
         source=run.source,
         outcome=outcome,
         resolution=run.resolution,
-        prediction=case.prediction,
-        hops=_hops(case, outcome),
+        prediction=evidence.prediction,
+        hops=_hops(evidence, outcome),
         findings=findings,
         evidence=Evidence(
             visibility=_depth(run),
             sources=evidence_layers,
-            conntrack=case.entries,
-            probe_results=tuple(c.returned for c in cases if c.returned),
-            drops=case.drops,
-            shares=_shares(judged) if len(cases) > 1 else (),
-            prediction_match=_agreement(case) if _tapped(case, evidence_layers) else None,
+            conntrack=evidence.entries,
+            probe_results=tuple(c.returned for c in evidence_list if c.returned),
+            drops=evidence.drops,
+            shares=_shares(judged) if len(evidence_list) > 1 else (),
+            prediction_match=_agreement(evidence) if _tapped(evidence, evidence_layers) else None,
         ),
-        summary=_summary(case, outcome, findings, len(undelivered), len(cases)),
-        elapsed_us=_elapsed(case),
+        summary=_summary(evidence, outcome, findings, len(undelivered), len(evidence_list)),
+        elapsed_us=_elapsed(evidence),
     )
 
 
@@ -137,74 +137,76 @@ def _as_warning(finding: Finding) -> Finding:
     return msgspec.structs.replace(finding, severity="warning")
 
 
-def _elapsed(case: ProbeEvidence) -> float | None:
+def _elapsed(evidence: ProbeEvidence) -> float | None:
     """Until the answer reached the sender, by the taps; else as the sender's program saw it."""
-    if not _answered(case) or case.returned is None:
+    if not _answered(evidence) or evidence.returned is None:
         return None
-    for sighting in case.journey.back:
-        if sighting.netns == case.source.netns and sighting.direction == "in":
-            return case.journey.offset_us(sighting.netns.node, sighting.time_ns)
-    return float(case.returned.elapsed_us)
+    for sighting in evidence.journey.back:
+        if sighting.netns == evidence.source.netns and sighting.direction == "in":
+            return evidence.journey.offset_us(sighting.netns.node, sighting.time_ns)
+    return float(evidence.returned.elapsed_us)
 
 
-def _answered(case: ProbeEvidence) -> bool:
-    return case.returned is not None and case.returned.result in ANSWERED
+def _answered(evidence: ProbeEvidence) -> bool:
+    return evidence.returned is not None and evidence.returned.result in ANSWERED
 
 
 def _diagnose_probe(
-    case: ProbeEvidence, known: tuple[EvidenceSource, ...]
+    evidence: ProbeEvidence, known: tuple[EvidenceSource, ...]
 ) -> tuple[Outcome, tuple[Finding, ...]]:
-    if _answered(case):
-        return Outcome.DELIVERED, tuple(sidecar.diagnose(case))
-    if case.returned is None:
+    if _answered(evidence):
+        return Outcome.DELIVERED, tuple(sidecar.diagnose(evidence))
+    if evidence.returned is None:
         return Outcome.INCONCLUSIVE, ()
     for diagnose in FAMILIES:
-        findings = tuple(diagnose(case))
+        findings = tuple(diagnose(evidence))
         if findings:
-            return _outcome(case, findings[0]), (*findings, *sidecar.diagnose(case))
-    if _at_backend(case) and not case.drops and case.probe.flow.protocol != "tcp":
+            return _outcome(evidence, findings[0]), (*findings, *sidecar.diagnose(evidence))
+    if _at_backend(evidence) and not evidence.drops and evidence.probe.flow.protocol != "tcp":
         return Outcome.DELIVERED, ()
-    findings = tuple(predicted_drop.diagnose(case)) or tuple(_no_known_cause(case, known))
-    return _outcome(case, findings[0]), findings
+    findings = tuple(predicted_drop.diagnose(evidence)) or tuple(_no_known_cause(evidence, known))
+    return _outcome(evidence, findings[0]), findings
 
 
-def _outcome(case: ProbeEvidence, finding: Finding) -> Outcome:
+def _outcome(evidence: ProbeEvidence, finding: Finding) -> Outcome:
     """A policy controller may drop or reject (kube-router): the rule itself tells which."""
-    ended = case.ended_by
+    ended = evidence.ended_by
     if finding.cause == "policy-drop" and ended is not None and not ended[1].drops:
         return Outcome.REJECTED
     return OUTCOMES.get(finding.cause, Outcome.DROPPED)
 
 
-def _at_backend(case: ProbeEvidence) -> bool:
+def _at_backend(evidence: ProbeEvidence) -> bool:
     """The probe was last seen going in at the place that owns its last destination."""
-    last, final = case.last, case.final
+    last, final = evidence.last, evidence.final
     if last is None or final is None or last.direction != "in":
         return False
-    snapshot = case.snapshots.get(last.netns)
+    snapshot = evidence.snapshots.get(last.netns)
     return snapshot is not None and snapshot.holds(final.dst) is not None
 
 
-def _no_known_cause(case: ProbeEvidence, known: tuple[EvidenceSource, ...]) -> Iterator[Finding]:
-    node = case.last.netns.node if case.last else case.node
-    if case.drops:
-        drop = case.drops[-1]
+def _no_known_cause(
+    evidence: ProbeEvidence, known: tuple[EvidenceSource, ...]
+) -> Iterator[Finding]:
+    node = evidence.last.netns.node if evidence.last else evidence.node
+    if evidence.drops:
+        drop = evidence.drops[-1]
         yield Finding(
             cause="kernel-drop",
             severity="error",
             node=drop.node,
             object=f"{drop.reason} in {drop.location}",
             summary=f"the kernel of {drop.node} dropped it: {drop.reason}",
-            evidence=(drop_report(case, drop), *last_seen(case)),
+            evidence=(drop_report(evidence, drop), *last_seen(evidence)),
         )
         return
     blind = [
         layer for layer in known if layer.lost or (layer.unavailable and layer.name != "scout")
     ]
-    following = next_predicted(case)
-    watched = following is not None and following.netns in case.snapshots
+    following = next_predicted(evidence)
+    watched = following is not None and following.netns in evidence.snapshots
     unseen = "; ".join(f"{b.name} on {b.node}: {b.unavailable or f'{b.lost} lost'}" for b in blind)
-    between = tuple(underlay.diagnose(case, known))
+    between = tuple(underlay.diagnose(evidence, known))
     if between:
         yield from between
     elif watched and not blind:
@@ -213,14 +215,14 @@ def _no_known_cause(case: ProbeEvidence, known: tuple[EvidenceSource, ...]) -> I
             cause="lost-unexplained",
             severity="error",
             node=node,
-            object=f"between {case.last.interface if case.last else 'the sender'} and "
+            object=f"between {evidence.last.interface if evidence.last else 'the sender'} and "
             f"{following.interface} of {step_place(following)}",
             summary="the packet was lost and the kernel gave no reason",
-            evidence=tuple(last_seen(case)),
+            evidence=tuple(last_seen(evidence)),
         )
     else:
-        hidden = opaque(case, case.last) if case.last else ""
-        why = [f"{case.last.interface}: {hidden}"] if case.last and hidden else []
+        hidden = opaque(evidence, evidence.last) if evidence.last else ""
+        why = [f"{evidence.last.interface}: {hidden}"] if evidence.last and hidden else []
         yield Finding(
             cause="not-observed",
             severity="warning",
@@ -228,59 +230,59 @@ def _no_known_cause(case: ProbeEvidence, known: tuple[EvidenceSource, ...]) -> I
             object=unseen or "the next hop",
             summary="what became of the packet was not observed",
             evidence=(
-                *last_seen(case),
-                *_told_to_the_sender(case),
+                *last_seen(evidence),
+                *_told_to_the_sender(evidence),
                 *why,
             ),
         )
 
 
-def _told_to_the_sender(case: ProbeEvidence) -> Iterator[str]:
-    returned = case.returned
+def _told_to_the_sender(evidence: ProbeEvidence) -> Iterator[str]:
+    returned = evidence.returned
     if returned is not None and returned.result in ("refused", "unreachable", "failed"):
         why = f" ({returned.error})" if returned.error else ""
         yield f"its sender was told after {returned.elapsed_us} us: {returned.result}{why}"
 
 
-def _hops(case: ProbeEvidence, outcome: Outcome) -> tuple[Hop, ...]:
-    taken = _answered(case) or _replied(case) or outcome is Outcome.DELIVERED
-    hops = list(forward_hops(case, taken and _at_backend(case)))
+def _hops(evidence: ProbeEvidence, outcome: Outcome) -> tuple[Hop, ...]:
+    taken = _answered(evidence) or _replied(evidence) or outcome is Outcome.DELIVERED
+    hops = list(forward_hops(evidence, taken and _at_backend(evidence)))
     if not taken:
-        hops += [*changed_at_the_end(case), *_drop_hop(case)]
-    return (*hops, *back_hops(case))
+        hops += [*changed_at_the_end(evidence), *_drop_hop(evidence)]
+    return (*hops, *back_hops(evidence))
 
 
-def _replied(case: ProbeEvidence) -> bool:
+def _replied(evidence: ProbeEvidence) -> bool:
     """The backend itself accepted: what was lost is its answer, not the probe."""
-    final = case.final
+    final = evidence.final
     return final is not None and any(
         "S" in s.packet.innermost.flags and s.packet.innermost.flow.src == final.dst
-        for s in case.journey.back
+        for s in evidence.journey.back
     )
 
 
-def _drop_hop(case: ProbeEvidence) -> Iterator[Hop]:
-    """The hop at which the packet was thrown away, by a rule or by the kernel itself."""
-    dropping = case.ended_by
-    last = case.last
-    packet = last.packet if last else Packet(flow=case.probe.flow)
+def _drop_hop(evidence: ProbeEvidence) -> Iterator[Hop]:
+    """The hop at which the packet was dropped, by a rule or by the kernel itself."""
+    dropping = evidence.ended_by
+    last = evidence.last
+    packet = last.packet if last else Packet(flow=evidence.probe.flow)
     if dropping is not None:
-        passage, met = dropping
-        drop = next((d for d in case.drops if d.node == passage.place.node), None)
+        traversal, met = dropping
+        drop = next((d for d in evidence.drops if d.node == traversal.place.node), None)
         yield Hop(
-            node=passage.place.node,
-            netns=passage.place.name,
+            node=traversal.place.node,
+            netns=traversal.place.name,
             interface=met.hit.iif or (last.interface if last else ""),
             direction="",
             action="dropped" if met.drops else "rejected",
-            packet=passage.packet or packet,
+            packet=traversal.packet or packet,
             rule=met.ref,
-            preceding_rules=tuple(m.ref for m in passage.rules if m is not met),
-            offset_us=case.journey.offset_us(drop.node, drop.time_ns) if drop else None,
+            preceding_rules=tuple(m.ref for m in traversal.rules if m is not met),
+            offset_us=evidence.journey.offset_us(drop.node, drop.time_ns) if drop else None,
             description=met.ref.description or met.ref.text,
         )
-    elif case.drops:
-        drop = case.drops[0]
+    elif evidence.drops:
+        drop = evidence.drops[0]
         yield Hop(
             node=drop.node,
             netns=drop.netns.name if drop.netns else "host",
@@ -288,24 +290,24 @@ def _drop_hop(case: ProbeEvidence) -> Iterator[Hop]:
             direction="",
             action="dropped",
             packet=drop.packet or packet,
-            offset_us=case.journey.offset_us(drop.node, drop.time_ns),
+            offset_us=evidence.journey.offset_us(drop.node, drop.time_ns),
             description=f"{drop.reason} in {drop.location}",
         )
 
 
-def _tapped(case: ProbeEvidence, known: tuple[EvidenceSource, ...]) -> bool:
+def _tapped(evidence: ProbeEvidence, known: tuple[EvidenceSource, ...]) -> bool:
     """There was a tap that could have seen a crossing."""
     taps = [layer for layer in known if layer.name == "capture"]
-    return any(not layer.unavailable for layer in taps) or case.last is not None
+    return any(not layer.unavailable for layer in taps) or evidence.last is not None
 
 
-def _agreement(case: ProbeEvidence) -> PredictionMatch | None:
+def _agreement(evidence: ProbeEvidence) -> PredictionMatch | None:
     """How many of the predicted crossings were seen, and the first that was not."""
-    out, back = _crossings(case)
+    out, back = _crossings(evidence)
     if not out:
         return None
-    unseen = _missed(out, case.journey.forward) + _missed(back, case.journey.back)
-    missed = [step for step in unseen if not case.silent(step)]
+    unseen = _missed(out, evidence.journey.forward) + _missed(back, evidence.journey.back)
+    missed = [step for step in unseen if not evidence.silent(step)]
     parted = ""
     if missed:
         answer = "" if missed[0] in out else "the answer on "
@@ -315,12 +317,12 @@ def _agreement(case: ProbeEvidence) -> PredictionMatch | None:
     return PredictionMatch(predicted=predicted, seen=predicted - len(missed), diverged_at=parted)
 
 
-def _crossings(case: ProbeEvidence) -> tuple[list[SimulatedStep], list[SimulatedStep]]:
+def _crossings(evidence: ProbeEvidence) -> tuple[list[SimulatedStep], list[SimulatedStep]]:
     """The predicted crossings of the probe and those of its answer."""
     out: list[SimulatedStep] = []
     back: list[SimulatedStep] = []
     into = out
-    for step in case.branch.steps if case.branch else ():
+    for step in evidence.branch.steps if evidence.branch else ():
         if step.action == "reply":
             into = back
         elif step.action == "seen":
@@ -342,10 +344,10 @@ def _shares(judged: list[Judged]) -> tuple[BackendShare, ...]:
     """Predicted backends with their weights beside how often each one was chosen."""
     seen: Counter[tuple[str, int]] = Counter()
     delivered: Counter[tuple[str, int]] = Counter()
-    for case, outcome, _ in judged:
-        if case.backend is not None:
-            seen[case.backend] += 1
-            delivered[case.backend] += outcome is Outcome.DELIVERED
+    for evidence, outcome, _ in judged:
+        if evidence.backend is not None:
+            seen[evidence.backend] += 1
+            delivered[evidence.backend] += outcome is Outcome.DELIVERED
     rows: dict[tuple[str, int], BackendShare] = {}
     for branch in judged[0][0].prediction.branches:
         end = branch.backend
@@ -380,22 +382,26 @@ def _share(
 
 
 def _summary(
-    case: ProbeEvidence, outcome: Outcome, findings: tuple[Finding, ...], failed: int, count: int
+    evidence: ProbeEvidence,
+    outcome: Outcome,
+    findings: tuple[Finding, ...],
+    failed: int,
+    count: int,
 ) -> str:
     several = f"{count - failed} of {count} delivered" if count > 1 else ""
     if findings:
         text = findings[0].summary
     elif outcome is Outcome.DELIVERED:
-        text = f"delivered to {_where(case)}"
-    elif case.returned is None:
+        text = f"delivered to {_where(evidence)}"
+    elif evidence.returned is None:
         text = "nothing was sent"
     else:
-        text = case.returned.error or case.returned.result
+        text = evidence.returned.error or evidence.returned.result
     return f"{several}: {text}" if several else text
 
 
-def _where(case: ProbeEvidence) -> str:
-    last = case.last
+def _where(evidence: ProbeEvidence) -> str:
+    last = evidence.last
     if last is None:
         return "the backend (no tap saw it)"
     node = last.netns.node

@@ -31,22 +31,24 @@ OPAQUE = {
 _TAKEN_OFF = {"wireguard": "decrypted by WireGuard", "tun": "from a program in user space"}
 
 
-def opaque(case: ProbeEvidence, sighting: CapturedPacket) -> str:
+def opaque(evidence: ProbeEvidence, sighting: CapturedPacket) -> str:
     """What is to be said of a device that hides the probe; empty: it does not."""
-    link = case.link(sighting.netns, sighting.interface)
+    link = evidence.link(sighting.netns, sighting.interface)
     texts_by_name = OPAQUE if sighting.direction == "out" else _TAKEN_OFF
     return texts_by_name.get(link.kind, "") if link and not sighting.netns.pod else ""
 
 
-def carried(case: ProbeEvidence, before: CapturedPacket, after: CapturedPacket) -> str:
-    return CLAUSE.join(_clauses(case, before, after))
+def carried(evidence: ProbeEvidence, before: CapturedPacket, after: CapturedPacket) -> str:
+    return CLAUSE.join(_clauses(evidence, before, after))
 
 
-def _clauses(case: ProbeEvidence, before: CapturedPacket, after: CapturedPacket) -> Iterator[str]:
+def _clauses(
+    evidence: ProbeEvidence, before: CapturedPacket, after: CapturedPacket
+) -> Iterator[str]:
     tunnel = after.packet.tunnel
     assert tunnel is not None
     yield _named(tunnel, after.packet)
-    snapshot = case.snapshots.get(after.netns)
+    snapshot = evidence.snapshots.get(after.netns)
     device = snapshot.link(before.interface) if snapshot else None
     if snapshot is None or device is None or before.netns != after.netns:
         return

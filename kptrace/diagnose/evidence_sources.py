@@ -33,8 +33,8 @@ def layers(run: Recording) -> tuple[EvidenceSource, ...]:
     """One for each source and node that was looked at, and those that could not be had."""
     facts = [r for r in run.replies if isinstance(r, FileContent)]
     looked_at = tuple(dict.fromkeys(fact.netns for fact in facts if fact.file != NETNS_UNAVAILABLE))
-    nodes = tuple(dict.fromkeys(place.node for place in looked_at))
-    hosts = {place.node for place in looked_at if not place.pod}
+    nodes = tuple(dict.fromkeys(netns.node for netns in looked_at))
+    hosts = {netns.node for netns in looked_at if not netns.pod}
     counts = _told(run.replies)
     lost = _lost(run.replies)
     unarmed = [u for r in run.replies if isinstance(r, CaptureStarted) for u in r.unarmed]

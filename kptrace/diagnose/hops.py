@@ -33,17 +33,17 @@ from kptrace.model import (
 from kptrace.rules.model.expressions import Redirect
 
 
-def forward_hops(case: ProbeEvidence, delivered: bool) -> tuple[Hop, ...]:
+def forward_hops(evidence: ProbeEvidence, delivered: bool) -> tuple[Hop, ...]:
     """The way out. ``delivered``: the last sighting is the backend's, and it took the packet."""
     hops: list[Hop] = []
-    previous = _socket(case)
+    previous = _socket(evidence)
     if previous is not None:
         whose = "the pod" if previous.netns.pod else "the node"
-        hops.append(_hop(case, previous, "sent", f"by a socket of {whose}"))
-    last = case.last
-    for sighting in case.journey.forward:
+        hops.append(_hop(evidence, previous, "sent", f"by a socket of {whose}"))
+    last = evidence.last
+    for sighting in evidence.journey.forward:
         if previous is not None:
-            between = tuple(_between(case, previous, sighting))
+            between = tuple(_between(evidence, previous, sighting))
             if between and between[-1].action == "encap" and hops[-1].action == "seen":
                 hops.pop()  # the tunnel device's own sighting: the encapsulation says it better
             hops += between
@@ -52,18 +52,20 @@ def forward_hops(case: ProbeEvidence, delivered: bool) -> tuple[Hop, ...]:
             action = "decap"
         if sighting is last and delivered:
             action = "delivered"
-            hops += _redirected(case, sighting)
-        hops.append(_hop(case, sighting, action, _seen_words(case, sighting, action, previous)))
+            hops += _redirected(evidence, sighting)
+        hops.append(
+            _hop(evidence, sighting, action, _seen_words(evidence, sighting, action, previous))
+        )
         previous = sighting
     return tuple(hops)
 
 
-def _redirected(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Hop]:
+def _redirected(evidence: ProbeEvidence, last: CapturedPacket) -> Iterator[Hop]:
     """By the receiving pod's own rules, behind its last tap: the sidecar of a service mesh."""
     flow = last.packet.innermost.flow
-    for passage in case.passages:
-        redirect = passage.nat_rule(Redirect) if passage.place == last.netns else None
-        if redirect is None or passage.hook != "prerouting" or not redirect[0].redirected:
+    for traversal in evidence.passages:
+        redirect = traversal.nat_rule(Redirect) if traversal.place == last.netns else None
+        if redirect is None or traversal.hook != "prerouting" or not redirect[0].redirected:
             continue
         met, via = redirect
         port = met.redirected
@@ -84,21 +86,21 @@ def _redirected(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Hop]:
         )
 
 
-def _socket(case: ProbeEvidence) -> CapturedPacket | None:
+def _socket(evidence: ProbeEvidence) -> CapturedPacket | None:
     """Where a packet begins that no tap shows so, but its socket knows: a node's own, before
     OUTPUT; a pod's, if it was changed before the first tap: by a program at connect(), or by rules
     of the pod's own namespace.
     """
-    returned = case.returned
+    returned = evidence.returned
     if returned is None or not returned.sent_ns:
         return None
-    first = next(iter(case.journey.forward), None)
-    if case.source.netns.pod and not (first and _changed_before(first, returned.flow)):
+    first = next(iter(evidence.journey.forward), None)
+    if evidence.source.netns.pod and not (first and _changed_before(first, returned.flow)):
         return None
     bare = Packet(flow=returned.flow, flags="S" if returned.flow.protocol == "tcp" else "")
     packet = first.packet.innermost if first else bare
     return CapturedPacket(
-        netns=case.source.netns,
+        netns=evidence.source.netns,
         interface="",
         ifindex=0,
         direction="out",
@@ -113,68 +115,72 @@ def _changed_before(first: CapturedPacket, asked: Flow) -> bool:
     return bool(first.netns.pod) and (flow.dst, flow.dport) != (asked.dst, asked.dport)
 
 
-def back_hops(case: ProbeEvidence) -> tuple[Hop, ...]:
+def back_hops(evidence: ProbeEvidence) -> tuple[Hop, ...]:
     """The answer's way, every sighting of it."""
     hops = []
     previous: CapturedPacket | None = None
-    for sighting in case.journey.back:
+    for sighting in evidence.journey.back:
         inner = sighting.packet.innermost
         before = previous.packet.innermost.flow if previous else None
         changed = _changes(before, inner.flow) if before else ()
-        hop = _hop(case, sighting, "reply", _answer_words(inner))
+        hop = _hop(evidence, sighting, "reply", _answer_words(inner))
         hops.append(msgspec.structs.replace(hop, rewrites=changed))
         previous = sighting
     return tuple(hops)
 
 
-def changed_at_the_end(case: ProbeEvidence) -> Iterator[Hop]:
-    """What rules did to the packet after the last tap and before it was thrown away."""
-    last, packet = case.last, case.packet_when_dropped
+def changed_at_the_end(evidence: ProbeEvidence) -> Iterator[Hop]:
+    """What rules did to the packet after the last tap and before it was dropped."""
+    last, packet = evidence.last, evidence.packet_when_dropped
     if last is None or packet is None or last.packet.tunnel:
         return
     old, new = last.packet.innermost.flow, packet.flow
     end = msgspec.structs.replace(last, interface="", direction="out", packet=packet)
     if (old.dst, old.dport) != (new.dst, new.dport):
-        yield _nat(case, last, end, "dnat")
+        yield _nat(evidence, last, end, "dnat")
     if (old.src, old.sport) != (new.src, new.sport):
-        yield _nat(case, last, end, "snat")
+        yield _nat(evidence, last, end, "snat")
 
 
-def _between(case: ProbeEvidence, before: CapturedPacket, after: CapturedPacket) -> Iterator[Hop]:
+def _between(
+    evidence: ProbeEvidence, before: CapturedPacket, after: CapturedPacket
+) -> Iterator[Hop]:
     old, new = before.packet.innermost.flow, after.packet.innermost.flow
     if (old.dst, old.dport) != (new.dst, new.dport):
-        yield _nat(case, before, after, "dnat")
+        yield _nat(evidence, before, after, "dnat")
     arrived = before.direction == "in" or not before.interface
     if before.netns == after.netns and arrived and after.direction == "out":
-        yield from _route(case, after)
+        yield from _route(evidence, after)
     if (old.src, old.sport) != (new.src, new.sport):
-        yield _nat(case, before, after, "snat")
+        yield _nat(evidence, before, after, "snat")
     if after.packet.tunnel and not before.packet.tunnel:
-        yield _encap(case, before, after)
+        yield _encap(evidence, before, after)
 
 
 def _nat(
-    case: ProbeEvidence, before: CapturedPacket, after: CapturedPacket, action: HopAction
+    evidence: ProbeEvidence, before: CapturedPacket, after: CapturedPacket, action: HopAction
 ) -> Hop:
     old, new = before.packet.innermost.flow, after.packet.innermost.flow
-    place = after.netns if before.direction == "out" and not before.netns.pod else before.netns
+    netns = after.netns if before.direction == "out" and not before.netns.pod else before.netns
     if before.netns.pod and not after.netns.pod:
-        place = after.netns
-    nat_event = _rewriter(case, place.node, DNAT if action == "dnat" else SNAT, old)
+        netns = after.netns
+    nat_event = _rewriter(evidence, netns.node, DNAT if action == "dnat" else SNAT, old)
     changed = tuple(
         change
         for change in _changes(old, new)
         if change[0] in (("dst", "dport") if action == "dnat" else ("src", "sport"))
     )
     observed = nat_event is not None
-    rule, via = _refs(nat_event) if nat_event else (_predicted_rule(case, action, place.node), ())
+    rule, via = (
+        _refs(nat_event) if nat_event else (_predicted_rule(evidence, action, netns.node), ())
+    )
     if rule is not None and rule.backend == "ipvs":
-        by = confirmed(case, place.node, old, new)
+        by = confirmed(evidence, netns.node, old, new)
         observed = bool(by)
-        rule, via = told(case, place.node, rule, by, old.src)
+        rule, via = told(evidence, netns.node, rule, by, old.src)
     return Hop(
-        node=place.node,
-        netns=place.name,
+        node=netns.node,
+        netns=netns.name,
         interface=after.interface,
         direction=after.direction,
         action=action,
@@ -188,11 +194,11 @@ def _nat(
 
 
 def _rewriter(
-    case: ProbeEvidence, node: str, kinds: tuple[type, ...], old: Flow
+    evidence: ProbeEvidence, node: str, kinds: tuple[type, ...], old: Flow
 ) -> tuple[MatchedRuleEvent, tuple[MatchedRuleEvent, ...]] | None:
-    for passage in case.passages:
-        if passage.place.node == node and not passage.outer:
-            nat_event = passage.nat_rule(*kinds)
+    for traversal in evidence.passages:
+        if traversal.place.node == node and not traversal.outer:
+            nat_event = traversal.nat_rule(*kinds)
             if nat_event:
                 return nat_event
     return None
@@ -205,9 +211,9 @@ def _refs(
     return met.ref, tuple(event.ref for event in via)
 
 
-def _predicted_rule(case: ProbeEvidence, action: str, node: str) -> RuleRef | None:
+def _predicted_rule(evidence: ProbeEvidence, action: str, node: str) -> RuleRef | None:
     """Without a rule trace: the rule that must have done it, if the branch is the one taken."""
-    for step in case.branch.steps if case.branch else ():
+    for step in evidence.branch.steps if evidence.branch else ():
         if step.action == action and step.netns.node == node and step.rule:
             return step.rule
     return None
@@ -223,17 +229,17 @@ def _rewritten(packet: Packet, new: Flow, action: str) -> Packet:
     return msgspec.structs.replace(packet.innermost, flow=flow)
 
 
-def _route(case: ProbeEvidence, after: CapturedPacket) -> Iterator[Hop]:
+def _route(evidence: ProbeEvidence, after: CapturedPacket) -> Iterator[Hop]:
     """The routing decision that this packet took, known from the device it left by."""
-    step = _route_step(case, after)
+    step = _route_step(evidence, after)
     if step is None:
         return
     passed = tuple(
         met.ref
-        for passage in case.passages
-        if passage.place == after.netns and passage.hook == "forward" and not passage.outer
-        if (by := passage.accepted_by) is not None
-        for met in (*passage.leading_to(by), by)
+        for traversal in evidence.passages
+        if traversal.place == after.netns and traversal.hook == "forward" and not traversal.outer
+        if (by := traversal.accepted_by) is not None
+        for met in (*traversal.leading_to(by), by)
     )
     yield Hop(
         node=after.netns.node,
@@ -248,15 +254,15 @@ def _route(case: ProbeEvidence, after: CapturedPacket) -> Iterator[Hop]:
     )
 
 
-def _route_step(case: ProbeEvidence, after: CapturedPacket) -> SimulatedStep | None:
-    for step in case.branch.steps if case.branch else ():
+def _route_step(evidence: ProbeEvidence, after: CapturedPacket) -> SimulatedStep | None:
+    for step in evidence.branch.steps if evidence.branch else ():
         same = step.packet.innermost.flow.dst == after.packet.innermost.flow.dst
         if step.action == "route" and step.netns == after.netns and same:
             return step
     return None
 
 
-def _encap(case: ProbeEvidence, before: CapturedPacket, after: CapturedPacket) -> Hop:
+def _encap(evidence: ProbeEvidence, before: CapturedPacket, after: CapturedPacket) -> Hop:
     return Hop(
         node=after.netns.node,
         netns=after.netns.name,
@@ -264,59 +270,61 @@ def _encap(case: ProbeEvidence, before: CapturedPacket, after: CapturedPacket) -
         direction="out",
         action="encap",
         packet=after.packet,
-        offset_us=case.journey.offset_us(before.netns.node, before.time_ns),
-        description=carried(case, before, after),
+        offset_us=evidence.journey.offset_us(before.netns.node, before.time_ns),
+        description=carried(evidence, before, after),
     )
 
 
-def _hop(case: ProbeEvidence, sighting: CapturedPacket, action: HopAction, text: str) -> Hop:
-    place = sighting.netns
+def _hop(evidence: ProbeEvidence, sighting: CapturedPacket, action: HopAction, text: str) -> Hop:
+    netns = sighting.netns
     return Hop(
-        node=place.node,
-        netns=place.name,
+        node=netns.node,
+        netns=netns.name,
         interface=sighting.interface,
         direction=sighting.direction,
         action=action,
         packet=sighting.packet,
-        offset_us=case.journey.offset_us(place.node, sighting.time_ns),
+        offset_us=evidence.journey.offset_us(netns.node, sighting.time_ns),
         description=text,
     )
 
 
 def _seen_words(
-    case: ProbeEvidence,
+    evidence: ProbeEvidence,
     sighting: CapturedPacket,
     action: HopAction,
     previous: CapturedPacket | None,
 ) -> str:
-    link = case.link(sighting.netns, sighting.interface)
-    # A bridge port passes on what is for other MACs; anything else throws it away.
+    link = evidence.link(sighting.netns, sighting.interface)
+    # A bridge port passes on what is for other MACs; anything else drops it.
     if sighting.other_host and not (link and link.master):
         return f"addressed to {sighting.dst_mac or 'another MAC'}, which is not this interface's"
     if action == "decap" and previous is not None and previous.packet.tunnel:
         tunnel = previous.packet.tunnel
         vni = f" {tunnel.vni}" if tunnel.vni is not None else ""
         return f"{tunnel.kind.upper()}{vni} taken off"
-    return opaque(case, sighting) or _handed_past(case, sighting, previous)
+    return opaque(evidence, sighting) or _handed_past(evidence, sighting, previous)
 
 
 def _handed_past(
-    case: ProbeEvidence, sighting: CapturedPacket, previous: CapturedPacket | None
+    evidence: ProbeEvidence, sighting: CapturedPacket, previous: CapturedPacket | None
 ) -> str:
     """A program gave it from one device to another (bpf_redirect_peer, BPF host routing), so that
     the devices in between, which it should have crossed, showed nothing.
     """
     if previous is None:
         return ""
-    steps = [step for step in (case.branch.steps if case.branch else ()) if step.action == "seen"]
+    steps = [
+        step for step in (evidence.branch.steps if evidence.branch else ()) if step.action == "seen"
+    ]
     where = [(step.netns, step.interface, step.direction) for step in steps]
     ends = [(s.netns, s.interface, s.direction) for s in (previous, sighting)]
     if not all(end in where for end in ends):
         return ""
     passed = steps[where.index(ends[0]) + 1 : where.index(ends[1])]
-    if not passed or not all(case.silent(step) for step in passed):
+    if not passed or not all(evidence.silent(step) for step in passed):
         return ""
-    node = case.snapshots.get(Netns(node=sighting.netns.node))
+    node = evidence.snapshots.get(Netns(node=sighting.netns.node))
     owner = node.programs.owner if node and node.programs else "a program"
     flow = sighting.packet.innermost.flow
     names = ", ".join(dict.fromkeys(step.interface for step in passed))

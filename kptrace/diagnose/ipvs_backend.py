@@ -18,9 +18,9 @@ from kptrace.simulate.netfilter.ipvs import choice_description, other_servers, s
 MOST = 7  # others that are told
 
 
-def confirmed(case: ProbeEvidence, node: str, old: Flow, new: Flow) -> str:
+def confirmed(evidence: ProbeEvidence, node: str, old: Flow, new: Flow) -> str:
     """Who has it in a table that this packet was sent on so; empty: nobody."""
-    for entry in case.entries:
+    for entry in evidence.entries:
         sent_on = (entry.reply.src, entry.reply.sport) == (new.dst, new.dport)
         if entry.netns.node == node and entry.original == old and sent_on:
             return "IPVS' connection table" if "IPVS" in entry.status else "conntrack"
@@ -28,10 +28,10 @@ def confirmed(case: ProbeEvidence, node: str, old: Flow, new: Flow) -> str:
 
 
 def told(
-    case: ProbeEvidence, node: str, rule: RuleRef, by: str, client: str
+    evidence: ProbeEvidence, node: str, rule: RuleRef, by: str, client: str
 ) -> tuple[RuleRef, tuple[RuleRef, ...]]:
     """The server that was taken, and those that it was chosen from with what each had to carry."""
-    snapshot = case.snapshots.get(Netns(node=node))
+    snapshot = evidence.snapshots.get(Netns(node=node))
     for service in snapshot.virtual.values() if snapshot else ():
         if service_name(service) == rule.chain and service.family == rule.family:
             text = choice_description(service, rule.number, by, client)

@@ -22,35 +22,35 @@ if TYPE_CHECKING:  # whoever only writes addresses needs no case
 HOOK_TABLE = "filter"
 
 
-def last_seen(case: ProbeEvidence) -> Iterator[str]:
+def last_seen(evidence: ProbeEvidence) -> Iterator[str]:
     """Where the probe or its answer was seen last, and where it should have been seen next."""
-    last, whose = case.last, ""
+    last, whose = evidence.last, ""
     if last is None:
         yield "the probe was seen on no interface"
         return
-    if (answer := answered(case)) is not None:
+    if (answer := answered(evidence)) is not None:
         last, whose = answer, "its answer was "
     where = f"{last.interface} of {place_name(last)}"
-    when = case.at(last.netns.node, last.time_ns)
+    when = evidence.at(last.netns.node, last.time_ns)
     yield f"{whose}last seen going {last.direction} on {where} at {when}"
-    following = next_predicted(case)
+    following = next_predicted(evidence)
     if following is not None:
         yield f"never seen on {following.interface} of {step_place(following)}"
 
 
-def answered(case: ProbeEvidence) -> CapturedPacket | None:
+def answered(evidence: ProbeEvidence) -> CapturedPacket | None:
     """The last sighting of an answer that the backend itself sent."""
-    seen = [s for s in case.journey.back if s.packet.innermost.icmp is None]
+    seen = [s for s in evidence.journey.back if s.packet.innermost.icmp is None]
     return seen[-1] if seen else None
 
 
-def next_predicted(case: ProbeEvidence) -> SimulatedStep | None:
+def next_predicted(evidence: ProbeEvidence) -> SimulatedStep | None:
     """The first crossing that was predicted after the last one that was seen, and that a tap must
     have shown.
     """
-    answer = answered(case)
-    last = answer or case.last
-    steps = case.branch.steps if case.branch else ()
+    answer = answered(evidence)
+    last = answer or evidence.last
+    steps = evidence.branch.steps if evidence.branch else ()
     if answer is not None:
         replying = (n for n, step in enumerate(steps) if step.action == "reply")
         steps = steps[next(replying, len(steps)) :]
@@ -61,7 +61,9 @@ def next_predicted(case: ProbeEvidence) -> SimulatedStep | None:
             last.interface,
             last.direction,
         ):
-            return next((step for step in crossings[index + 1 :] if not case.silent(step)), None)
+            return next(
+                (step for step in crossings[index + 1 :] if not evidence.silent(step)), None
+            )
     return None
 
 
@@ -73,13 +75,13 @@ def step_place(step: SimulatedStep) -> str:
     return whose(step.netns)
 
 
-def whose(place: Netns) -> str:
-    return f"pod {place.pod}" if place.pod else place.node
+def whose(netns: Netns) -> str:
+    return f"pod {netns.pod}" if netns.pod else netns.node
 
 
-def there(place: Netns) -> str:
+def there(netns: Netns) -> str:
     """``on node-b``; ``in pod shop/web-1 on node-b``: where a command is to be run."""
-    return f"in pod {place.pod} on {place.node}" if place.pod else f"on {place.node}"
+    return f"in pod {netns.pod} on {netns.node}" if netns.pod else f"on {netns.node}"
 
 
 def rule_name(ref: RuleRef) -> str:
@@ -88,16 +90,16 @@ def rule_name(ref: RuleRef) -> str:
     return f"{ref.table} {ref.chain} {number}"
 
 
-def rule_hit(passage: ChainTraversal, met: MatchedRuleEvent) -> str:
+def rule_hit(traversal: ChainTraversal, met: MatchedRuleEvent) -> str:
     verb = "drop" if met.drops else "reject"
     text = f": {met.ref.text}" if met.ref.text and met.ref.number else ""
-    return f"rule trace {there(passage.place)}: {rule_name(met.ref)}{text}, verdict {verb}"
+    return f"rule trace {there(traversal.place)}: {rule_name(met.ref)}{text}, verdict {verb}"
 
 
-def drop_report(case: ProbeEvidence, drop: DropEvent) -> str:
+def drop_report(evidence: ProbeEvidence, drop: DropEvent) -> str:
     where = f" of {drop.netns.name}" if drop.netns and drop.netns.pod else ""
     interface = f", {drop.interface}{where}" if drop.interface else ""
-    when = case.at(drop.node, drop.time_ns)
+    when = evidence.at(drop.node, drop.time_ns)
     return (
         f"kernel drop report on {drop.node}: {drop.reason} in {drop.location}{interface} at {when}"
     )
@@ -118,10 +120,10 @@ def entry_words(entry: ConntrackEntry) -> str:
     )
 
 
-def no_entry(case: ProbeEvidence) -> Iterator[str]:
+def no_entry(evidence: ProbeEvidence) -> Iterator[str]:
     """The entry where there is one; that there is none means: dropped before it was confirmed."""
-    if case.entry is not None:
-        yield entry_words(case.entry)
+    if evidence.entry is not None:
+        yield entry_words(evidence.entry)
 
 
 def flow_words(flow: Flow) -> str:

@@ -43,11 +43,11 @@ class PodEndpoint(Value):
 
 
 def between(
-    documents: ClusterState, snapshots: Mapping[Netns, Snapshot]
+    cluster_state: ClusterState, snapshots: Mapping[Netns, Snapshot]
 ) -> tuple[tuple[PodPath, ...], tuple[Finding, ...]]:
-    nodes = [place.node for place in sorted(snapshots)][:MOST_NODES]
-    known = tuple(_ends(documents, snapshots, nodes))
-    world = Topology(
+    nodes = [netns.node for netns in sorted(snapshots)][:MOST_NODES]
+    known = tuple(_ends(cluster_state, snapshots, nodes))
+    topology = Topology(
         snapshots=snapshots,
         endpoints=tuple(
             Endpoint(address=end.address, port=end.port, node=end.node, pod=end.pod)
@@ -59,7 +59,7 @@ def between(
     ways: dict[tuple[str, str, int], PodPath] = {}
     faults: dict[tuple[str, str, str], list[SimulatedPath]] = {}
     for start, goal in _pairs(known):
-        simulated_path = _walked(start, goal, world)
+        simulated_path = _walked(start, goal, topology)
         two = (start.node, goal.node or goal.address, ip_address(start.address).version)
         if two not in ways or _rank(simulated_path.way) > _rank(ways[two]):
             ways[two] = simulated_path.way
@@ -94,10 +94,10 @@ def _pairs(known: Iterable[PodEndpoint]) -> Iterator[tuple[PodEndpoint, PodEndpo
                 yield start, goal
 
 
-def _walked(start: PodEndpoint, goal: PodEndpoint, world: Topology) -> SimulatedPath:
+def _walked(start: PodEndpoint, goal: PodEndpoint, topology: Topology) -> SimulatedPath:
     flow = Flow(protocol="tcp", src=start.address, dst=goal.address, sport=40000, dport=goal.port)
     source = Netns(node=start.node, pod=start.pod or start.address)
-    prediction = predict(Packet(flow=flow, flags="S"), source, world)
+    prediction = predict(Packet(flow=flow, flags="S"), source, topology)
     worst = next(
         (branch for branch in prediction.branches if branch.outcome is not Outcome.DELIVERED), None
     )
@@ -156,13 +156,13 @@ def _other_way(way: PodPath, snapshots: Mapping[Netns, Snapshot]) -> Iterator[st
     has any, a router between them may know the pods (a cloud's routes).
     """
     source = ip_address(way.source)
-    for place, snapshot in sorted(snapshots.items()):
+    for netns, snapshot in sorted(snapshots.items()):
         routes = (
-            snapshot.table("main", Family.of(way.source)) if place.node != way.source_node else ()
+            snapshot.table("main", Family.of(way.source)) if netns.node != way.source_node else ()
         )
         for route in routes:
             if source in route.destination and not route.default:
-                yield f"{place.node} has a route the other way: {route.text}"
+                yield f"{netns.node} has a route the other way: {route.text}"
                 return
 
 
@@ -170,26 +170,26 @@ def _other_way(way: PodPath, snapshots: Mapping[Netns, Snapshot]) -> Iterator[st
 
 
 def _ends(
-    documents: ClusterState, snapshots: Mapping[Netns, Snapshot], nodes: Iterable[str]
+    cluster_state: ClusterState, snapshots: Mapping[Netns, Snapshot], nodes: Iterable[str]
 ) -> Iterator[PodEndpoint]:
     for node in nodes:
         snapshot = snapshots[Netns(node=node)]
         for family in Family:
-            named = tuple(islice(_named(documents, node, family), MOST_PODS))
+            named = tuple(islice(_named(cluster_state, node, family), MOST_PODS))
             seen = dict.fromkeys(islice(_seen(snapshot, family), MOST_PODS))
             yield from named or (PodEndpoint(node=node, address=address) for address in seen)
         if len(snapshots) == 1:
             yield from _behind(snapshot)
 
 
-def _named(documents: ClusterState, node: str, family: Family) -> Iterator[PodEndpoint]:
+def _named(cluster_state: ClusterState, node: str, family: Family) -> Iterator[PodEndpoint]:
     """Ready pods first: what a pod does not yet answer is no fault of the way."""
     ports = {
         endpoint.address: endpoint.port
-        for value in documents.endpoints.values()
+        for value in cluster_state.endpoints.values()
         for endpoint in value
     }
-    here = [pod for pod in documents.pods if pod.node == node and not pod.host_network]
+    here = [pod for pod in cluster_state.pods if pod.node == node and not pod.host_network]
     for pod in sorted(here, key=lambda pod: (not pod.ready, pod.key)):
         for text in pod.ips:
             if Family.of(text) is family:

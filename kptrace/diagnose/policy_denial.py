@@ -93,11 +93,11 @@ class DeniedFlow(Value):
 
 
 def denied(
-    place: Netns,
+    netns: Netns,
     refs: Sequence[RuleRef],
     flow: Flow | None,
     ruleset: Ruleset | None,
-    documents: ClusterState,
+    cluster_state: ClusterState,
 ) -> DeniedFlow | None:
     """None: what dropped it was no policy."""
     from kptrace.rules.policy_chains import policy_denial  # few packets are denied
@@ -105,12 +105,12 @@ def denied(
     denial = policy_denial(refs, ruleset)
     if denial is None:
         return None
-    pod = denial.pod or _pod(documents, denial, flow)
-    return DeniedFlow(told=denial, place=place, refs=tuple(refs), flow=flow, pod=pod)
+    pod = denial.pod or _pod(cluster_state, denial, flow)
+    return DeniedFlow(told=denial, place=netns, refs=tuple(refs), flow=flow, pod=pod)
 
 
 def predicted_denials(
-    branch: Branch, ruleset: Ruleset | None, documents: ClusterState
+    branch: Branch, ruleset: Ruleset | None, cluster_state: ClusterState
 ) -> DeniedFlow | None:
     """By the rules that were read; ``ruleset``: of the node where the branch ends."""
     if branch.cause != CAUSE or not branch.deterministic:
@@ -120,13 +120,13 @@ def predicted_denials(
     refs = [s.rule for s in steps if s.netns == last.netns and s.hook == steps[-1].hook and s.rule]
     if not refs:
         return None
-    return denied(last.netns, refs, last.packet.innermost.flow, ruleset, documents)
+    return denied(last.netns, refs, last.packet.innermost.flow, ruleset, cluster_state)
 
 
-def _pod(documents: ClusterState, denial: PolicyDenial, flow: Flow | None) -> str:
+def _pod(cluster_state: ClusterState, denial: PolicyDenial, flow: Flow | None) -> str:
     if flow is None or denial.direction is None:
         return ""
-    pod = documents.pod_at(flow.src if denial.direction == "egress" else flow.dst)
+    pod = cluster_state.pod_at(flow.src if denial.direction == "egress" else flow.dst)
     return pod.key if pod else ""
 
 
@@ -186,9 +186,9 @@ def findings(
 
 def _whose(pairs: Iterable[tuple[ServiceEntrypoint, DeniedFlow]]) -> str:
     """``from pod shop/x (10.244.1.9) by 10.96.0.1:80, 172.30.0.11:30080``."""
-    doors: dict[str, dict[str, None]] = {}
+    handles: dict[str, dict[str, None]] = {}
     for entry, _ in pairs:
         sender = f"pod {entry.pod}" if entry.pod else _SENDERS[entry.sender]
         address = f" ({entry.source})" if entry.source else ""
-        doors.setdefault(f"from {sender}{address}", {})[end(entry.address, entry.port)] = None
-    return "; ".join(f"{sender} by {', '.join(names)}" for sender, names in doors.items())
+        handles.setdefault(f"from {sender}{address}", {})[end(entry.address, entry.port)] = None
+    return "; ".join(f"{sender} by {', '.join(names)}" for sender, names in handles.items())

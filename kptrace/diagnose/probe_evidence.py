@@ -43,7 +43,7 @@ from kptrace.simulate.snapshot.snapshot import Snapshot
 class ProbeEvidence(Value):
     """passages: those of the probe on its way out; ``answers``: those of its reply.
 
-    drops: the kernel's reports that the probe itself (not its reply) was thrown away
+    drops: the kernel's reports that the probe itself (not its reply) was dropped
     branch: the predicted branch to the backend that was chosen, else the likeliest
     """
 
@@ -99,7 +99,7 @@ class ProbeEvidence(Value):
 
     @property
     def packet_when_dropped(self) -> Packet | None:
-        """The probe as it was thrown away: rules may have changed it since the last tap."""
+        """The probe as it was dropped: rules may have changed it since the last tap."""
         dropping = self.ended_by
         if dropping is not None and dropping[0].packet is not None and not dropping[0].outer:
             return dropping[0].packet.innermost
@@ -112,22 +112,22 @@ class ProbeEvidence(Value):
         service = self.resolution.service
         return service is not None and not service.headless and not service.external_name
 
-    def seen(self, place: Netns, interface: str, direction: str) -> CapturedPacket | None:
+    def seen(self, netns: Netns, interface: str, direction: str) -> CapturedPacket | None:
         return next(
             (
                 s
                 for s in self.journey.forward
-                if (s.netns, s.interface, s.direction) == (place, interface, direction)
+                if (s.netns, s.interface, s.direction) == (netns, interface, direction)
             ),
             None,
         )
 
-    def link(self, place: Netns, interface: str) -> Link | None:
-        snapshot = self.snapshots.get(place)
+    def link(self, netns: Netns, interface: str) -> Link | None:
+        snapshot = self.snapshots.get(netns)
         return snapshot.link(interface) if snapshot else None
 
-    def is_tunnel(self, place: Netns, interface: str) -> bool:
-        link = self.link(place, interface)
+    def is_tunnel(self, netns: Netns, interface: str) -> bool:
+        link = self.link(netns, interface)
         return link is not None and link.tunnel
 
     def silent(self, step: SimulatedStep) -> bool:
@@ -154,9 +154,9 @@ class ProbeEvidence(Value):
     @property
     def ended_by(self) -> tuple[ChainTraversal, MatchedRuleEvent] | None:
         """The rule or policy that threw the probe away, as the kernel's rule trace told it."""
-        for passage in self.passages:
-            if passage.ended_by is not None:
-                return passage, passage.ended_by
+        for traversal in self.passages:
+            if traversal.ended_by is not None:
+                return traversal, traversal.ended_by
         return None
 
     def dropped_for(self, *reasons: str) -> DropEvent | None:
@@ -169,7 +169,7 @@ class ProbeEvidence(Value):
 
 def probe_evidence(
     run: Recording,
-    documents: ClusterState,
+    cluster_state: ClusterState,
     snapshots: dict[Netns, Snapshot],
     prediction: Prediction,
 ) -> tuple[ProbeEvidence, ...]:
@@ -179,7 +179,9 @@ def probe_evidence(
     sightings = _of(run.replies, CapturedPacket)
     all_passages = chain_traversals(_of(run.replies, RuleTraceEvent), snapshots)
     probes = run.probes or (Probe(probe_id=0, flow=_nowhere(run.resolution)),)
-    scouts = {word.probe_id for word in _of(run.replies, PreflightResult) if word.entry is not None}
+    preflights = {
+        word.probe_id for word in _of(run.replies, PreflightResult) if word.entry is not None
+    }
     evidence_list = []
     for probe in probes:
         returned = next(
@@ -192,13 +194,13 @@ def probe_evidence(
         back = {flow.reverse for flow in out}
         alone = len(probes) == 1
         own = tuple(_own(all_passages, probe, out, mine.carriers, alone))
-        if returned is not None and preflight_id_of(probe.probe_id) in scouts:
-            own = _with_scouts(all_passages, own, returned, run.source.netns.node, out)
-        case = ProbeEvidence(
+        if returned is not None and preflight_id_of(probe.probe_id) in preflights:
+            own = _with_preflight(all_passages, own, returned, run.source.netns.node, out)
+        evidence = ProbeEvidence(
             question=run.request,
             source=run.source,
             resolution=run.resolution,
-            documents=documents,
+            documents=cluster_state,
             snapshots=snapshots,
             prediction=prediction,
             probe=probe,
@@ -213,8 +215,8 @@ def probe_evidence(
             entries=entries,
             returned=returned,
         )
-        branch = _branch(case, prediction)
-        evidence_list.append(msgspec.structs.replace(case, branch=branch))
+        branch = _branch(evidence, prediction)
+        evidence_list.append(msgspec.structs.replace(evidence, branch=branch))
     return tuple(evidence_list)
 
 
@@ -242,18 +244,18 @@ def _own(
     to see the probe inside, so the carrier is known by its 5-tuple. A packet that was not told at
     all can only be the probe's where there is but one.
     """
-    for passage in traversals:
-        packet = passage.packet
+    for traversal in traversals:
+        packet = traversal.packet
         if packet is None:
             if alone:
-                yield passage
+                yield traversal
         elif packet.flow in carriers:
-            yield msgspec.structs.replace(passage, outer=True)
+            yield msgspec.structs.replace(traversal, outer=True)
         elif _is_probe(packet, probe, out):
-            yield passage
+            yield traversal
 
 
-def _with_scouts(
+def _with_preflight(
     traversals: Iterable[ChainTraversal],
     own: tuple[ChainTraversal, ...],
     probe: ProbeResult,
@@ -263,13 +265,13 @@ def _with_scouts(
     """What the probe met, and before that what only its scout met: nat tables are asked once a
     flow, and the scout was the first of it. A datagram's scout is known by its time alone.
     """
-    scout = Probe(probe_id=preflight_id_of(probe.probe_id), flow=probe.flow)
+    preflight = Probe(probe_id=preflight_id_of(probe.probe_id), flow=probe.flow)
     early = [
-        passage
-        for passage in _own(traversals, scout, out, frozenset(), alone=False)
-        if passage.place.node == node and passage.met[0].hit.time_ns < probe.sent_ns
+        traversal
+        for traversal in _own(traversals, preflight, out, frozenset(), alone=False)
+        if traversal.place.node == node and traversal.met[0].hit.time_ns < probe.sent_ns
     ]
-    mine = [passage for passage in own if passage not in early]
+    mine = [traversal for traversal in own if traversal not in early]
     met = {(p.place, p.table, p.chain) for p in mine if not p.outer}
     return (*(p for p in early if (p.place, p.table, p.chain) not in met), *mine)
 
@@ -313,8 +315,8 @@ def _entries(
     return tuple(e for e in entries if e.original in flows)
 
 
-def _branch(case: ProbeEvidence, prediction: Prediction) -> Branch | None:
-    backend = case.backend
+def _branch(evidence: ProbeEvidence, prediction: Prediction) -> Branch | None:
+    backend = evidence.backend
     for branch in prediction.branches:
         if branch.backend and (branch.backend.address, branch.backend.port) == backend:
             return branch

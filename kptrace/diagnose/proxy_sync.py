@@ -97,7 +97,7 @@ def _remedy(port: PortCheck, id: str) -> tuple[str, ...]:
         if port.proxy == "cilium":
             return (f"restart the Cilium agent on {port.node}: it writes its maps anew",)
         return (f"restart kube-proxy on {port.node}: {_SYNC}",)
-    return (entry.mend,)
+    return (entry.fix,)
 
 
 def _faults(

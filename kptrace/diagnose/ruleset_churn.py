@@ -27,7 +27,7 @@ def unsteady(node: str) -> Finding:
 
 
 def present_both_times(now: Iterable[Finding], before: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Without the faults that were not there before, too: nobody has had the time to mend them."""
+    """Without the faults that were not there before, too: nobody has had the time to fix them."""
     known = {(finding.cause, finding.node, finding.object, finding.summary) for finding in before}
     return tuple(
         finding

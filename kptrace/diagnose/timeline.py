@@ -80,12 +80,12 @@ def timeline(
     )
 
 
-def is_reply(packet: Packet, cookie: int) -> bool:
+def is_reply(packet: Packet, probe_id: int) -> bool:
     """A TCP answer to the SYN: SYN-ACK or RST that acknowledges it, or an ICMP error about it."""
     inner = packet.innermost
     if inner.icmp is not None:
         return True
-    answered = inner.ack == (cookie + 1) & 0xFFFFFFFF and "A" in inner.flags
+    answered = inner.ack == (probe_id + 1) & 0xFFFFFFFF and "A" in inner.flags
     return answered and ("S" in inner.flags or "R" in inner.flags)
 
 

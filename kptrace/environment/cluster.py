@@ -36,7 +36,7 @@ HOST_BPFFS = "/proc/1/root/sys/fs/bpf"
 Say = Callable[[str], None]
 
 
-def host_door(node: str) -> NetnsHandle:
+def host_handle(node: str) -> NetnsHandle:
     return NetnsHandle(
         netns=Netns(node=node),
         ns_path=HOST_NETNS,
@@ -51,17 +51,17 @@ class ClusterEnvironment:
     def __init__(
         self,
         client: Client,
-        question: TraceRequest,
+        request: TraceRequest,
         terms: AgentPodOptions,
         say: Say,
         sends: bool = True,
     ) -> None:
         """sends: a packet is to be sent, so a container in its sender's own pod is of use."""
         self._sends = sends
-        self._client, self._question, self._terms, self._say = client, question, terms, say
-        self._reading = ApiReader(client, question)
+        self._client, self._request, self._terms, self._say = client, request, terms, say
+        self._reading = ApiReader(client, request)
         self._texts: dict[str, str] = {}
-        self._documents = ClusterState()
+        self._cluster_state = ClusterState()
         self._agents: dict[str, ExecAgentClient] = {}
         self._closed: ObservationError | None = None
         self.run = secrets.token_hex(4)
@@ -85,24 +85,24 @@ class ClusterEnvironment:
             self._texts = self._reading.documents()
         except ApiError as refusal:
             self._texts = self._what_may_be_read(self._explained(refusal))
-        self._documents = read_cluster_state(self._texts)
+        self._cluster_state = read_cluster_state(self._texts)
         return self._texts
 
     def forget(self) -> bool:
-        self._reading = ApiReader(self._client, self._question, lenient=self._closed is not None)
+        self._reading = ApiReader(self._client, self._request, lenient=self._closed is not None)
         self._texts = {}
         return True
 
     @property
     def nodes(self) -> tuple[str, ...]:
         """Those that were read, the ready ones first; each time in the same order."""
-        nodes = sorted(self._documents.nodes, key=lambda node: (not node.ready, node.name))
+        nodes = sorted(self._cluster_state.nodes, key=lambda node: (not node.ready, node.name))
         return tuple(node.name for node in nodes)
 
     def plan(self) -> str:
         """What would be started, and what must be allowed for it."""
         self.api()
-        endpoints = resolve(self._question, self._documents).endpoints
+        endpoints = resolve(self._request, self._cluster_state).endpoints
         far = unique(endpoint.node for endpoint in endpoints if endpoint.node)
         return dry_run(self._terms, self._source(), far, self._needs())
 
@@ -110,14 +110,16 @@ class ClusterEnvironment:
         """Have the agent there start; ``agent`` then waits for it."""
         if node in self._agents or self._closed:
             return
-        known = self._documents.node(node)
+        known = self._cluster_state.node(node)
         if known is not None and not known.ready:
             return  # no pod starts there; who wants an agent there is told so
         number = len(self._agents) + 1
         if number == 1:
             delete_expired_pods(self._client, self._terms.namespace)
-        lodging = AgentPod(self._client, self._terms, self.run, number, node)
-        agent = ExecAgentClient(node, self.doors(node), lodging, self._terms.image, self._say)
+        container = AgentPod(self._client, self._terms, self.run, number, node)
+        agent = ExecAgentClient(
+            node, self.netns_handles(node), container, self._terms.image, self._say
+        )
         self._agents[node] = agent
         agent.begin()
 
@@ -140,8 +142,8 @@ class ClusterEnvironment:
         return self._agents[node]
 
     def api_only_documents(self) -> dict[str, str]:
-        self._say("asking the API for what stands around it")
-        return {**self.api(), **related_objects(self._client, self._documents)}
+        self._say("reading related API objects")
+        return {**self.api(), **related_objects(self._client, self._cluster_state)}
 
     def refusal(self) -> ObservationError | None:
         """Why no agent can be started, where that is for want of rights."""
@@ -179,10 +181,10 @@ class ClusterEnvironment:
         """
         if not isinstance(why, PermissionDeniedError):
             raise why from None
-        self._reading, self._closed = ApiReader(self._client, self._question, lenient=True), why
+        self._reading, self._closed = ApiReader(self._client, self._request, lenient=True), why
         try:
             texts = self._reading.documents()
-            self._documents = read_cluster_state(texts)
+            self._cluster_state = read_cluster_state(texts)
             self._source()
         except ObservationError:
             raise why from None
@@ -197,14 +199,14 @@ class ClusterEnvironment:
             raise why
         self._say(f"no pod of ours may be made: adding a container to pod {source.pod}")
         closed = f"only pod {source.pod} itself was looked into: {why.in_one_line}"
-        doors = (
+        handles = (
             NetnsHandle(
                 netns=Netns(node=node), closed=closed, hint=why.hint, manifest=why.manifest
             ),
             NetnsHandle(netns=source, ns_path="/proc/self/ns/net", resolv_conf="/etc/resolv.conf"),
         )
         guest = EphemeralAgentContainer(self._client, self._terms, self.run, source.pod)
-        agent = ExecAgentClient(node, doors, guest, self._terms.image, self._say)
+        agent = ExecAgentClient(node, handles, guest, self._terms.image, self._say)
         self._agents.pop(node).close()
         self._agents[node] = agent
         agent.begin()
@@ -214,27 +216,29 @@ class ClusterEnvironment:
             raise _both_forbidden(why, source.pod, error) from None
 
     def _source(self) -> Netns:
-        resolution = resolve(self._question, self._documents)
+        resolution = resolve(self._request, self._cluster_state)
         backends = [endpoint.pod for endpoint in resolution.endpoints]
-        return choose_source(self._question, self._documents, backends).netns
+        return choose_source(self._request, self._cluster_state, backends).netns
 
-    def doors(self, node: str) -> tuple[NetnsHandle, ...]:
+    def netns_handles(self, node: str) -> tuple[NetnsHandle, ...]:
         """The node itself, and its pods that the question is about."""
-        here = [pod for pod in self._documents.pods if pod.node == node and not pod.host_network]
+        here = [
+            pod for pod in self._cluster_state.pods if pod.node == node and not pod.host_network
+        ]
         pods = (
             NetnsHandle(netns=Netns(node=node, pod=pod.key), pod_uid=self._reading.uids[pod.key])
             for pod in here
         )
-        return (host_door(node), *pods)
+        return (host_handle(node), *pods)
 
     def _explained(self, refusal: ApiError) -> ObservationError:
         return lacking(self._client, self._needs(), refusal) if refusal.code == 403 else refusal
 
     def _needs(self) -> tuple[RequiredPermission, ...]:
-        target = self._question.target
-        namespaces = [target.namespace or self._question.namespace]
-        if self._question.source.startswith("pod"):
-            namespaces.append(self._question.namespace)
+        target = self._request.target
+        namespaces = [target.namespace or self._request.namespace]
+        if self._request.source.startswith("pod"):
+            namespaces.append(self._request.namespace)
         reads = to_read(namespaces, everywhere=target.kind == "address")
         return (*reads, *to_act(self._terms.namespace))
 

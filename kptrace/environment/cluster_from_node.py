@@ -89,14 +89,14 @@ class ClusterFromNode:
     def agent(self, node: str) -> AgentClient:
         if not self._own or node != self._own:
             return self._cluster.agent(node)
-        doors = tuple(map(_from_here, self._cluster.doors(node)))
-        agent = self._open.enter_context(SubprocessAgent(node, doors))
+        handles = tuple(map(_from_here, self._cluster.netns_handles(node)))
+        agent = self._open.enter_context(SubprocessAgent(node, handles))
         agent.wait_until_entered()  # which pods have no way in is known then
         return agent
 
 
-def _from_here(door: NetnsHandle) -> NetnsHandle:
+def _from_here(handle: NetnsHandle) -> NetnsHandle:
     """The node's own is the one that we are in; a pod's is found by its uid as from anywhere."""
-    if door.netns.pod:
-        return door
-    return NetnsHandle(netns=door.netns, ns_path=OWN_NETNS, resolv_conf=OWN_RESOLV_CONF)
+    if handle.netns.pod:
+        return handle
+    return NetnsHandle(netns=handle.netns, ns_path=OWN_NETNS, resolv_conf=OWN_RESOLV_CONF)

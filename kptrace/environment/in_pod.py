@@ -89,7 +89,7 @@ class InPod(LocalNode):
             raise self._refusal
         pod = Netns(node=node, pod=f"{self._pod.namespace}/{self._pod.name}")
         why = f"{OWN_ONLY}, and no agent could be started: {self._refusal.in_one_line}"
-        doors = (
+        handles = (
             NetnsHandle(
                 netns=Netns(node=node),
                 closed=why,
@@ -98,7 +98,7 @@ class InPod(LocalNode):
             ),
             NetnsHandle(netns=pod, ns_path="/proc/self/ns/net", resolv_conf=str(RESOLV_CONF)),
         )
-        agent = self._open.enter_context(SubprocessAgent(node, doors))
+        agent = self._open.enter_context(SubprocessAgent(node, handles))
         agent.wait_until_entered()
         return agent
 

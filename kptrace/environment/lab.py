@@ -52,10 +52,10 @@ class LabEnvironment:
         return self._begun.pop(node, None) or self._started(node)
 
     def _started(self, node: str) -> AgentClient:
-        doors = tuple(door for door in self._lab.doors if door.netns.node == node)
-        if not doors:
+        handles = tuple(handle for handle in self._lab.handles if handle.netns.node == node)
+        if not handles:
             raise NotFoundError(
                 f"lab {self._lab.name!r} has no node {node}",
                 f"it has: {', '.join(self._lab.nodes)}",
             )
-        return self._open.enter_context(SubprocessAgent(node, doors))
+        return self._open.enter_context(SubprocessAgent(node, handles))

@@ -57,43 +57,43 @@ class LocalNode:
         """It starts when it is asked for: there is no other to wait for."""
 
     def agent(self, node: str) -> AgentClient:
-        door = NetnsHandle(netns=Netns(node=node), ns_path=OWN)
-        return self._open.enter_context(ThreadAgent(node, (door,), self._ahead))
+        handle = NetnsHandle(netns=Netns(node=node), ns_path=OWN)
+        return self._open.enter_context(ThreadAgent(node, (handle,), self._ahead))
 
 
 class LiveState:
     """``more``: files that are wanted beside those that decide a packet's fate."""
 
     def __init__(
-        self, ground: Environment, nodes: tuple[str, ...], more: tuple[str, ...] = ()
+        self, environment: Environment, nodes: tuple[str, ...], more: tuple[str, ...] = ()
     ) -> None:
-        self._ground, self._crew, self._more = ground, AgentSession(ground), more
+        self._environment, self._session, self._more = environment, AgentSession(environment), more
         self.nodes = nodes
 
     def api(self) -> Mapping[str, str]:
-        return self._ground.api()
+        return self._environment.api()
 
     def begin(self, name: str) -> None:
         """Have a node's files read while we make ready to read them ourselves."""
         rest = [file for file in FILES if file not in LONGEST]
-        self._crew.expect(Netns(node=name), LONGEST, rest)
+        self._session.expect(Netns(node=name), LONGEST, rest)
 
     def node(self, name: str) -> Mapping[str, str]:
         """What decides a packet's fate there; rules are asked for as they are reached."""
         import kptrace.rules.live.source  # noqa: F401  which reads the rules, as soon as they are there
         from kptrace.plugins import registry  # which imports the walk
 
-        place = Netns(node=name)
-        self._crew.require_netns(place)
-        self._crew.dump((place,), (*FILES, *self._more, *registry.extra_files()))
-        self._crew.require_rules(name)
-        return self._crew.texts().get(place, {})
+        netns = Netns(node=name)
+        self._session.require_netns(netns)
+        self._session.dump((netns,), (*FILES, *self._more, *registry.extra_files()))
+        self._session.require_rules(name)
+        return self._session.texts().get(netns, {})
 
     def rules_changed_while_reading(self, name: str) -> bool:
-        return spans_generations(self._crew.texts().get(Netns(node=name), {}))
+        return spans_generations(self._session.texts().get(Netns(node=name), {}))
 
     def refresh_after(self, seconds: float) -> bool:
-        changes = self._ground.forget()
+        changes = self._environment.forget()
         if changes:
             time.sleep(seconds)
         return changes

@@ -50,8 +50,8 @@ class OfflineNode(LocalNode):
     def _texts(self) -> dict[str, str]:
         with LocalNode() as node:
             files = LiveState(node, (self.name,)).node(self.name)
-            place = Netns(node=self.name)
-            snapshot = snapshots_of({place: files})[place]
+            netns = Netns(node=self.name)
+            snapshot = snapshots_of({netns: files})[netns]
             pods = [
                 Pod(namespace=key.split("/")[0], name=key.split("/")[1], ips=local_pod.addresses)
                 for key, local_pod in self._found.items()

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from kptrace.environment.cluster import ClusterEnvironment, Say, host_door
+from kptrace.environment.cluster import ClusterEnvironment, Say, host_handle
 from kptrace.kube.agents.manifest import AgentPodOptions
 from kptrace.kube.client.api_reader import SERVICE_CIDRS, SLICES
 from kptrace.kube.client.client import ApiError, Client, decoded, path
@@ -53,12 +53,12 @@ class WholeCluster(ClusterEnvironment):
                 texts[name] = self._all(kind)
             except ObservationError:
                 continue  # of newer clusters only
-        self._texts, self._documents = texts, read_cluster_state(texts)
+        self._texts, self._cluster_state = texts, read_cluster_state(texts)
         return texts
 
-    def doors(self, node: str) -> tuple[NetnsHandle, ...]:
+    def netns_handles(self, node: str) -> tuple[NetnsHandle, ...]:
         """Of the node itself: what its rules and devices do is seen there."""
-        return (host_door(node),)
+        return (host_handle(node),)
 
     # --- inside -------------------------------------------------------------------------------
 

@@ -90,11 +90,11 @@ def explain_from_state(
 def _explain_once(
     target: Target, source: SourceSpec | None, node: str, state: StateSource
 ) -> Explanation:
-    chosen, documents = _documents(target, source, node, state)
+    chosen, cluster_state = _documents(target, source, node, state)
     for _ in range(LOOKS):
         files = state.node(chosen)
         snapshot = read_netns(Netns(node=chosen), files)
-        explanation = explain(target, source, chosen, documents, snapshot, state.nodes)
+        explanation = explain(target, source, chosen, cluster_state, snapshot, state.nodes)
         if not state.rules_changed_while_reading(chosen):
             return explanation
     return msgspec.structs.replace(explanation, findings=(*explanation.findings, unsteady(chosen)))
@@ -119,10 +119,10 @@ def _documents(
         "pods.json": here,
         "nodes.json": chosen,
     }
-    documents = read_cluster_state(select_objects(api, texts_by_name))
-    known = documents.service(f"{target.namespace}/{target.name}") is not None
-    if known or "services.json" in documents.missing:
-        return chosen, documents
+    cluster_state = read_cluster_state(select_objects(api, texts_by_name))
+    known = cluster_state.service(f"{target.namespace}/{target.name}") is not None
+    if known or "services.json" in cluster_state.missing:
+        return chosen, cluster_state
     return chosen, read_cluster_state(api)
 
 
@@ -141,23 +141,23 @@ def explain(
     target: Target,
     source: SourceSpec | None,
     node: str,
-    documents: ClusterState,
+    cluster_state: ClusterState,
     snapshot: Snapshot,
     nodes: tuple[str, ...] = (),
 ) -> Explanation:
     """``node``: the vantage point, ``nodes``: all that could have been asked."""
-    documents = _with_services(target, documents, snapshot)
+    cluster_state = _with_services(target, cluster_state, snapshot)
     if source is None:  # what is true of senders in general, not of one who was there before
         snapshot = msgspec.structs.replace(snapshot, ruleset=WithoutAffinity(snapshot.ruleset))
     if target.kind == "address":
-        service = service_at(target, documents)
+        service = service_at(target, cluster_state)
         target = _named(target, service)
     else:
-        service = service_named(target, documents)
-    vantage = ServiceView(service, source, node, documents, snapshot)
+        service = service_named(target, cluster_state)
+    vantage = ServiceView(service, source, node, cluster_state, snapshot)
     why_not = why_not_programmed(service)
     ports, findings = [], list(conflicting_proxies(node, snapshot.ruleset))
-    behind = documents.endpoints.get(service.key, ())
+    behind = cluster_state.endpoints.get(service.key, ())
     findings += monitor_drops.diagnose(node, snapshot.programs, service, behind)
     if why_not:
         findings.append(_not_proxied(service, node, why_not))
@@ -192,11 +192,11 @@ def _named(target: Target, service: Service) -> Target:
     )
 
 
-def _with_services(target: Target, documents: ClusterState, snapshot: Snapshot) -> ClusterState:
+def _with_services(target: Target, cluster_state: ClusterState, snapshot: Snapshot) -> ClusterState:
     """Where no API was asked, the rules name the Services."""
-    if "services.json" not in documents.missing:
-        return documents
-    return msgspec.structs.replace(documents, services=services_told(target, snapshot))
+    if "services.json" not in cluster_state.missing:
+        return cluster_state
+    return msgspec.structs.replace(cluster_state, services=services_told(target, snapshot))
 
 
 def services_told(target: Target, snapshot: Snapshot) -> tuple[Service, ...]:

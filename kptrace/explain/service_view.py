@@ -64,7 +64,7 @@ class ServiceAddress(Value):
 
 
 class AddressResult(Value):
-    """What one door does for one sender, and how often the rules hold each backend.
+    """What one address does for one sender, and how often the rules hold each backend.
 
     cause: what ended the packets, where something did
     denials: of policies
@@ -84,36 +84,36 @@ class ServiceView:
         service: Service,
         source: SourceSpec | None,
         node: str,
-        documents: ClusterState,
+        cluster_state: ClusterState,
         snapshot: Snapshot,
     ) -> None:
         self._service = service
-        self._documents = documents
+        self._cluster_state = cluster_state
         self._asked = source is not None
-        self._node = documents.node(node)
-        self._place = Netns(node=node)
-        self._endpoints = documents.endpoints.get(service.key, ())
+        self._node = cluster_state.node(node)
+        self._netns = Netns(node=node)
+        self._endpoints = cluster_state.endpoints.get(service.key, ())
         self._snapshot = with_default_routes(snapshot, self._node.addresses if self._node else ())
         self._origins = SampleClients(
             node=node,
             service=service,
-            documents=documents,
+            documents=cluster_state,
             snapshot=self._snapshot,
             asked=source,
         )
         addresses = (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips)
-        self._world = Topology(
-            snapshots={self._place: self._snapshot},
+        self._topology = Topology(
+            snapshots={self._netns: self._snapshot},
             endpoints=self._endpoints,
             services=frozenset(addresses),
         )
-        self.missing = [f"api/{name}" for name in documents.missing]
+        self.missing = [f"api/{name}" for name in cluster_state.missing]
 
     def answers(self, port: ServicePort, family: Family) -> Iterator[AddressResult]:
-        for door in self._doors(port, family):
-            admitted = self._origins.admitted(family) if door.kind == "loadBalancer" else ()
+        for handle in self._service_addresses(port, family):
+            admitted = self._origins.admitted(family) if handle.kind == "loadBalancer" else ()
             for origin in (*self._origins.of(family), *admitted):
-                yield self._answer(door, port.protocol, origin)
+                yield self._answer(handle, port.protocol, origin)
 
     def compare(
         self, port: ServicePort, family: Family, answers: Sequence[AddressResult]
@@ -124,7 +124,7 @@ class ServiceView:
             name, ((answer.entry, answer.denials) for answer in answers), self._asked
         )
         entries = tuple(answer.entry for answer in answers)
-        cluster_state = self._documents
+        cluster_state = self._cluster_state
         if (
             not entries
             or cluster_state.told_by
@@ -146,7 +146,7 @@ class ServiceView:
             PortCheck(
                 service=self._service,
                 port=port,
-                node=self._place.node,
+                node=self._netns.node,
                 proxy=proxy_of(self._snapshot),
                 known=endpoints_of(self._endpoints, port, family),
                 wanted=expected if obeyed else plain,
@@ -169,7 +169,7 @@ class ServiceView:
     ) -> ExpectedEndpoints:
         zone = self._node.zone if self._node else ""
         return expected_endpoints(
-            self._service, port, endpoints, node=self._place.node, zone=zone, family=family
+            self._service, port, endpoints, node=self._netns.node, zone=zone, family=family
         )
 
     def _leads(self, entry: ServiceEntrypoint, expected: ExpectedEndpoints) -> bool:
@@ -179,13 +179,15 @@ class ServiceView:
             (endpoint.address, endpoint.port) for endpoint in expected.cluster
         }
 
-    # --- one door -----------------------------------------------------------------------------
+    # --- one address -----------------------------------------------------------------------------
 
-    def _doors(self, port: ServicePort, family: Family) -> Iterator[ServiceAddress]:
+    def _service_addresses(self, port: ServicePort, family: Family) -> Iterator[ServiceAddress]:
         """kube-proxy has rules for a family only if the Service has a ClusterIP of it."""
         service = self._service
         cluster = in_family(service.cluster_ips, family)
-        if not cluster and (service.cluster_ips or "services.json" not in self._documents.missing):
+        if not cluster and (
+            service.cluster_ips or "services.json" not in self._cluster_state.missing
+        ):
             return
         for address in cluster:
             yield ServiceAddress(kind="clusterIP", address=address, port=port.port)
@@ -212,19 +214,19 @@ class ServiceView:
             if address.scope == "global" and not address.secondary
         )
 
-    def _answer(self, door: ServiceAddress, protocol: str, origin: SampleClient) -> AddressResult:
-        flow = Flow(protocol=protocol, src=origin.source, dst=door.address, dport=door.port)
+    def _answer(self, handle: ServiceAddress, protocol: str, origin: SampleClient) -> AddressResult:
+        flow = Flow(protocol=protocol, src=origin.source, dst=handle.address, dport=handle.port)
         packet = Packet(flow=flow, flags="S" if protocol == "tcp" else "")
         inside = origin.sender != "outside"
-        met_here = simulate_node(packet, self._place, self._world, origin.arrival, socket=inside)
+        met_here = simulate_node(packet, self._netns, self._topology, origin.arrival, socket=inside)
         decided = self._astray(met_here, origin)
         self.missing += [text for text in decided.missing if text not in self.missing]
         ways = decided.ways
         denials = {way: denied for way in ways if (denied := self._denied(way))}
         entry = ServiceEntrypoint(
-            kind=door.kind,
-            address=door.address,
-            port=door.port,
+            kind=handle.kind,
+            address=handle.address,
+            port=handle.port,
             sender=origin.sender,
             outcome=_outcome(ways),
             source=_source(origin, ways),
@@ -247,11 +249,13 @@ class ServiceView:
         )
 
     def _sender(self, origin: SampleClient) -> str:
-        pod = self._documents.pod_at(origin.source) if origin.sender == "pod" else None
+        pod = self._cluster_state.pod_at(origin.source) if origin.sender == "pod" else None
         return pod.key if pod else ""
 
     def _denied(self, way: WeightedBranch) -> DeniedFlow | None:
-        return policy_denial.predicted_denials(way.branch, self._snapshot.ruleset, self._documents)
+        return policy_denial.predicted_denials(
+            way.branch, self._snapshot.ruleset, self._cluster_state
+        )
 
     def _astray(self, decided: NodeResult, origin: SampleClient) -> NodeResult:
         """From outside to another node's backend with its source kept: the answer goes from there
@@ -269,7 +273,7 @@ class ServiceView:
         if way.branch.outcome is not Outcome.DELIVERED or backend is None:
             return False
         kept = all(step.action != "snat" for step in way.branch.steps)
-        return kept and backend.node not in ("", self._place.node)
+        return kept and backend.node not in ("", self._netns.node)
 
     def _lost(self, way: WeightedBranch) -> WeightedBranch:
         assert way.branch.backend is not None
@@ -324,7 +328,7 @@ class ServiceView:
                 weights[where] = weights.get(where, 0.0) + way.branch.weight
         known = {(endpoint.address, endpoint.port): endpoint for endpoint in self._endpoints}
         for where, weight in weights.items():
-            endpoint, pod = known.get(where), self._documents.pod_at(where[0])
+            endpoint, pod = known.get(where), self._cluster_state.pod_at(where[0])
             yield WeightedBackend(
                 address=where[0],
                 port=where[1],

@@ -41,8 +41,8 @@ def answer(zone: Zone, query: bytes, transport: str) -> bytes | None:
     return _to_wire(reply, limit)
 
 
-def _fill(reply: dns.message.Message, zone: Zone, question: dns.rrset.RRset) -> None:
-    name = question.name.to_text(omit_final_dot=True).lower()
+def _fill(reply: dns.message.Message, zone: Zone, request: dns.rrset.RRset) -> None:
+    name = request.name.to_text(omit_final_dot=True).lower()
     if name != DOMAIN and not name.endswith(f".{DOMAIN}"):
         reply.set_rcode(dns.rcode.NXDOMAIN)
         return
@@ -50,9 +50,9 @@ def _fill(reply: dns.message.Message, zone: Zone, question: dns.rrset.RRset) -> 
     kinds = zone.records.get(name)
     if kinds is None:
         reply.set_rcode(dns.rcode.NXDOMAIN)
-    record_type = dns.rdatatype.to_text(question.rdtype)
+    record_type = dns.rdatatype.to_text(request.rdtype)
     records = [
-        dns.rrset.from_text(question.name, TTL, dns.rdataclass.IN, kind, *texts)
+        dns.rrset.from_text(request.name, TTL, dns.rdataclass.IN, kind, *texts)
         for kind, texts in (kinds or {}).items()
         if kind == "CNAME" or record_type in (kind, "ANY")
     ]

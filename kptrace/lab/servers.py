@@ -76,8 +76,8 @@ async def serve(lab: state.Lab) -> None:
 
 
 def _zone(lab: state.Lab) -> Zone:
-    documents = read_folder(lab.api)
-    return zone(documents.services, documents.endpoints)
+    cluster_state = read_folder(lab.api)
+    return zone(cluster_state.services, cluster_state.endpoints)
 
 
 async def _told_to_stay() -> bool:

@@ -116,20 +116,19 @@ class Lab(Value):
         return tuple(node.name for node in self.plan.nodes)
 
     @property
-    def doors(self) -> tuple[NetnsHandle, ...]:
+    def handles(self) -> tuple[NetnsHandle, ...]:
         """The way into every node and pod. A node has no resolver of its own."""
-        doors = self._doors
-        return doors if not self.plan.cilium else tuple(map(self._with_programs, doors))
+        handles = self._plain_handles()
+        return handles if not self.plan.cilium else tuple(map(self._with_programs, handles))
 
-    def _with_programs(self, door: NetnsHandle) -> NetnsHandle:
+    def _with_programs(self, handle: NetnsHandle) -> NetnsHandle:
         """Where a node's maps are pinned, and the cgroup that its programs are attached to."""
-        node = door.netns.node
+        node = handle.netns.node
         return msgspec.structs.replace(
-            door, bpffs=str(bpffs(self.plan) / node), cgroup=str(cgroup(self.plan, node))
+            handle, bpffs=str(bpffs(self.plan) / node), cgroup=str(cgroup(self.plan, node))
         )
 
-    @property
-    def _doors(self) -> tuple[NetnsHandle, ...]:
+    def _plain_handles(self) -> tuple[NetnsHandle, ...]:
         return (
             *(
                 NetnsHandle(netns=item.place, ns_path=str(NETNS / item.netns))
@@ -145,8 +144,8 @@ class Lab(Value):
             ),
         )
 
-    def door(self, place: Netns) -> NetnsHandle:
-        return next(door for door in self.doors if door.netns == place)
+    def netns_handle(self, netns: Netns) -> NetnsHandle:
+        return next(handle for handle in self.handles if handle.netns == netns)
 
     def with_state(self, state: LabStateFile) -> Lab:
         return msgspec.structs.replace(self, state=state)

@@ -61,7 +61,7 @@ class LabStatus(Value):
 
 
 def status(lab: Lab) -> LabStatus:
-    plan, documents = lab.plan, read_folder(lab.api)
+    plan, cluster_state = lab.plan, read_folder(lab.api)
     return LabStatus(
         name=plan.name,
         proxy=plan.proxy,
@@ -81,9 +81,9 @@ def status(lab: Lab) -> LabStatus:
                 what=SPECS[item.key].what,
                 addresses=(*(item.cluster_ips or ("None",)), *item.external_ips),
                 ports=_ports(item),
-                pods=_unique(end.pod for end in documents.endpoints.get(item.key, ())),
+                pods=_unique(end.pod for end in cluster_state.endpoints.get(item.key, ())),
             )
-            for item in documents.services
+            for item in cluster_state.services
         ),
         pods=tuple(
             PodStatus(

@@ -50,12 +50,12 @@ def probe_ids(first: int, count: int) -> tuple[int, ...]:
     return tuple(base + WINDOW * n for n in range(count))
 
 
-def preflight_id_of(cookie: int) -> int:
+def preflight_id_of(probe_id: int) -> int:
     """The id of the preflight probe (trace/preflight.py) sent before this one on its 5-tuple.
 
     It stands in another block, so that no packet of the one is taken for one of the other.
     """
-    return cookie ^ 1 << 31
+    return probe_id ^ 1 << 31
 
 
 def blocks(numbers: Iterable[int]) -> tuple[ProbeIdBlock, ...]:
@@ -72,15 +72,15 @@ def blocks(numbers: Iterable[int]) -> tuple[ProbeIdBlock, ...]:
     return tuple(ProbeIdBlock(base, low) for base in sorted(bases))
 
 
-def payload(cookie: int, port: int) -> bytes:
+def payload(probe_id: int, port: int) -> bytes:
     """What a UDP probe to this port holds."""
     if port == DNS_PORT:
-        return _dns_query(cookie)
-    return MAGIC + cookie.to_bytes(4, "big") + b" kptrace probe\n"
+        return _dns_query(probe_id)
+    return MAGIC + probe_id.to_bytes(4, "big") + b" kptrace probe\n"
 
 
-def label(cookie: int) -> bytes:
-    return b"%08x" % cookie
+def label(probe_id: int) -> bytes:
+    return b"%08x" % probe_id
 
 
 def text_mask(mask: int) -> bytes:
@@ -88,10 +88,10 @@ def text_mask(mask: int) -> bytes:
     return bytes(0xFF if mask >> shift & 0xF == 0xF else 0 for shift in range(28, -4, -4))
 
 
-def _dns_query(cookie: int) -> bytes:
-    number = (cookie // WINDOW & 0xFFFF).to_bytes(2, "big")
+def _dns_query(probe_id: int) -> bytes:
+    number = (probe_id // WINDOW & 0xFFFF).to_bytes(2, "big")
     header = number + bytes.fromhex("0100 0001 0000 0000 0000")  # RD, one question
-    return header + b"\x08" + label(cookie) + _DNS_NAME + bytes.fromhex("0001 0001")  # A IN
+    return header + b"\x08" + label(probe_id) + _DNS_NAME + bytes.fromhex("0001 0001")  # A IN
 
 
 def carried(data: bytes) -> int | None:
@@ -111,8 +111,8 @@ class ProbeMatcher:
 
     def __init__(self, probes: Iterable[Probe]) -> None:
         requested = tuple(probes)
-        self._cookies = frozenset(p.probe_id for p in requested)
-        self._windows = {(c + n) & _U32: c for c in self._cookies for n in range(WINDOW)}
+        self._probe_ids = frozenset(p.probe_id for p in requested)
+        self._windows = {(c + n) & _U32: c for c in self._probe_ids for n in range(WINDOW)}
         self._flows: dict[Flow, int] = {}
         self._headers = {
             _dns_query(p.probe_id)[:_DNS_HEADER]: p.probe_id
@@ -138,14 +138,14 @@ class ProbeMatcher:
         return number
 
     def _datagram(self, seen: Dissection) -> int | None:
-        cookie = carried(seen.payload)
-        if cookie is None:
+        probe_id = carried(seen.payload)
+        if probe_id is None:
             # nft's trace shows 20 bytes from the UDP header on: of a DNS message its header alone
-            cookie = self._headers.get(seen.payload)
-        if cookie is None or cookie not in self._cookies:
+            probe_id = self._headers.get(seen.payload)
+        if probe_id is None or probe_id not in self._probe_ids:
             return self._flows.get(seen.core.flow)
-        self._learn(seen.core.flow, cookie)
-        return cookie
+        self._learn(seen.core.flow, probe_id)
+        return probe_id
 
-    def _learn(self, flow: Flow, cookie: int) -> None:
-        self._flows[flow] = self._flows[flow.reverse] = cookie
+    def _learn(self, flow: Flow, probe_id: int) -> None:
+        self._flows[flow] = self._flows[flow.reverse] = probe_id

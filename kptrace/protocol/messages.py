@@ -5,7 +5,7 @@ belongs to one carries it, and the last reply of a request is ``Done`` (also aft
 ``ErrorReply``).
 
     Enter    these places exist here, with the way into each             -> Fact*, Done
-             a Fact ``door`` names a place that cannot be entered: there is no process of the
+             a Fact ``handle`` names a place that cannot be entered: there is no process of the
              pod, or the agent lacks the right
     Dump     the named files of a place                                  -> Fact*, Done
     Ask      one DNS question from a place                               -> Answer, Done

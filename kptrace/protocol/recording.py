@@ -122,8 +122,8 @@ def _filled(replies: Iterable[Reply], files: Mapping[str, bytes], source: str) -
             yield reply
 
 
-def _path(place: Netns, file: str) -> str:
-    return f"{place.node}/pods/{place.pod}/{file}" if place.pod else f"{place.node}/{file}"
+def _path(netns: Netns, file: str) -> str:
+    return f"{netns.node}/pods/{netns.pod}/{file}" if netns.pod else f"{netns.node}/{file}"
 
 
 def _text(content: bytes, source: str, path: str) -> str:

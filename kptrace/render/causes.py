@@ -24,7 +24,7 @@ def cause_page(cause: Cause, width: int = 80, colour: bool = False) -> str:
     page = TextLayout(width, colour)
     page.line(span(cause.title), label=[span(f"{cause.id}  ", "name")])
     page.blank()
-    for word, text in (("Meaning", cause.meaning), ("Effect", cause.effect), ("Mend", cause.mend)):
+    for word, text in (("Meaning", cause.meaning), ("Impact", cause.impact), ("Fix", cause.fix)):
         page.line(span(f"{text}."), label=_label(word))
     return page.text()
 

@@ -75,15 +75,15 @@ def _finding(page: TextLayout, finding: Finding) -> None:
     page.line(
         span(finding.severity, style), span("  "), span(finding.cause, "name"), *_where(finding)
     )
-    paragraphs(page, "What", [finding.summary])
+    paragraphs(page, "Problem", [finding.summary])
     entry = cause(finding.cause)
     if entry is not None and finding.severity == "error":
-        paragraphs(page, "So", [entry.effect])
-    paragraphs(page, "Proof", finding.evidence)
+        paragraphs(page, "Impact", [entry.impact])
+    paragraphs(page, "Evidence", finding.evidence)
     if finding.remedy:
-        commands(page, "Mend", finding.remedy)
+        commands(page, "Fix", finding.remedy)
     elif entry is not None:
-        paragraphs(page, "Mend", [entry.mend])
+        paragraphs(page, "Fix", [entry.fix])
 
 
 def _where(finding: Finding) -> list[Span]:
@@ -99,7 +99,7 @@ def _seen(page: TextLayout, report: CheckReport, wide: bool) -> None:
         page.line(span(f"Rules of {_count(report.services, 'Service')} compared with the API."))
     elif report.missing:
         names = ", ".join(name.removeprefix("api/") for name in report.missing)
-        page.line(span(f"Rules not compared with the API; not there to read: {names}."), hang=2)
+        page.line(span(f"Rules were not compared with the API; not available: {names}."), hang=2)
     if report.paths:
         page.line(span(_ways(report)), hang=2)
     for way in report.paths if wide else ():
@@ -111,10 +111,10 @@ def _seen(page: TextLayout, report: CheckReport, wide: bool) -> None:
             indent=2,
             hang=4,
         )
-    page.line(span("Sysctls, bridges, MTUs of tunnels and the kernel's tables looked at."), hang=2)
+    page.line(span("Sysctls, bridges, MTUs of tunnels and the kernel's tables checked."), hang=2)
     for node in report.nodes:
         if node.missing:
-            page.line(span(f"Not there to read of {node.name}: {', '.join(node.missing)}."), hang=2)
+            page.line(span(f"Not available on {node.name}: {', '.join(node.missing)}."), hang=2)
 
 
 def _ways(report: CheckReport) -> str:
@@ -123,7 +123,7 @@ def _ways(report: CheckReport) -> str:
         for outcome in (Outcome.DELIVERED, Outcome.INCONCLUSIVE)
     )
     denied = sum(way.cause == POLICY for way in report.paths)
-    text = f"Ways of pods' packets between nodes walked: {len(report.paths)}, {arrived} arrive"
+    text = f"Paths between pods of different nodes simulated: {len(report.paths)}, {arrived} arrive"
     if open_:
         text += f", {open_} left what was looked at"
     if denied:

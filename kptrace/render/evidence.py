@@ -25,7 +25,7 @@ LAYER_WORDS = {
     "state": "rules and routes",
     "dns": "DNS",
     "cgroup": "programs at connect()",
-    "change": "a state that rests",
+    "change": "an unchanged state",
 }
 
 
@@ -34,14 +34,18 @@ def agreement(page: TextLayout, trace: Trace) -> None:
     prediction_match = trace.evidence.prediction_match
     if prediction_match is None:
         return
-    counts = f"{prediction_match.seen} of {prediction_match.predicted} crossings"
+    seen, predicted = prediction_match.seen, prediction_match.predicted
     if prediction_match.diverged_at:
-        parted = span(f"at {prediction_match.diverged_at}: {counts} seen.")
-        page.line(span("Predicted and seen part ", "unsure"), parted, hang=2)
+        where = (
+            f"at {prediction_match.diverged_at}: {seen} of {predicted} interface crossings match."
+        )
+        page.line(span("Prediction and capture diverge ", "unsure"), span(where), hang=2)
     else:
-        page.line(span(f"Predicted and seen agree on {counts}."))
+        page.line(span(f"Prediction matches capture: {seen} of {predicted} interface crossings."))
     if trace.prediction.missing:
-        page.line(span("Predicted without: " + ", ".join(trace.prediction.missing) + "."), hang=2)
+        page.line(
+            span("Prediction made without: " + ", ".join(trace.prediction.missing) + "."), hang=2
+        )
 
 
 MANY_BACKENDS = 6
@@ -100,27 +104,27 @@ def _said(answer: DnsAnswer) -> str:
 
 
 def layers(page: TextLayout, sources: Iterable[EvidenceSource], with_missing: bool) -> None:
-    """``Watched by: capture, rule trace, conntrack, drop reasons. Nothing lost.``"""
+    """``Data sources: capture, rule trace, conntrack, drop reasons. No events lost.``"""
     known, changes = _apart(sources)
     watched = [
         LAYER_WORDS.get(name, name) for name in _names(x for x in known if not x.unavailable)
     ]
     lost = [f"{x.lost} reports of {_name(x)} on {x.node}" for x in known if x.lost]
     if watched:
-        text = f"Watched by: {', '.join(watched)}."
+        text = f"Data sources: {', '.join(watched)}."
         if lost:
             page.line(span(text), span(" Lost: " + ", ".join(lost) + ".", "bad"), hang=2)
         else:
-            page.line(span(f"{text} Nothing lost."), hang=2)
+            page.line(span(f"{text} No events lost."), hang=2)
     for what, remedy in missing(known) if with_missing else ():
         page.line(
-            span("Not watched: ", "unsure"),
+            span("Not available: ", "unsure"),
             span(f"{what}."),
-            span(f" To have it: {remedy}" if remedy else ""),
+            span(f" Enable with: {remedy}" if remedy else ""),
             hang=2,
         )
     for source in changes if with_missing else ():
-        what = f"{source.unavailable}. To be sure: {source.hint}"
+        what = f"{source.unavailable}. Next step: {source.hint}"
         page.line(span("Unsure: ", "unsure"), span(what), hang=2)
     manifests(page, known)
 
@@ -161,8 +165,8 @@ def _cause(layer: EvidenceSource) -> str:
     all that a capability would give.
     """
     if layer.hint.startswith("grant CAP_"):
-        place = PLACE.search(layer.unavailable)
-        return f"not permitted{place[0] if place else ''}"
+        netns = PLACE.search(layer.unavailable)
+        return f"not permitted{netns[0] if netns else ''}"
     return layer.unavailable.partition(": ")[2] or layer.unavailable
 
 

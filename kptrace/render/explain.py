@@ -136,8 +136,8 @@ def _port(
         name = f" {port.name}" if port.name else ""
         page.line(span(f"port {port.port}/{port.protocol.upper()}{name}", "name"))
         page.blank()
-    doors = groupby(port.entries, key=lambda entry: (entry.kind, entry.address, entry.port))
-    for number, ((kind, address, at), shown_entries) in enumerate(doors):
+    handles = groupby(port.entries, key=lambda entry: (entry.kind, entry.address, entry.port))
+    for number, ((kind, address, at), shown_entries) in enumerate(handles):
         if number:
             page.blank()
         entries = tuple(shown_entries)

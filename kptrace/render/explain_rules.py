@@ -89,14 +89,14 @@ def _few(rows: Sequence[Row], wide: bool) -> list[Row | None]:
 
 
 def _row(page: TextLayout, row: Row, table: Span, room: int, indent: int, wide: bool) -> None:
-    place = clean(_place(row.rule))
+    netns = clean(_place(row.rule))
     below = indent + table.width + 4
     first, *more = _told(row, wide)
-    if cells(place) <= room:
-        label = [table, span(pad(place, room + 2))]
+    if cells(netns) <= room:
+        label = [table, span(pad(netns, room + 2))]
         page.line(*first, label=label, indent=indent)
     else:
-        page.line(span(place), label=[table], indent=indent, hang=below)
+        page.line(span(netns), label=[table], indent=indent, hang=below)
         page.line(*first, indent=below)
     for spans in more:
         page.line(*spans, indent=below)

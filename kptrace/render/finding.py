@@ -1,8 +1,8 @@
-"""Why it is not as expected, and what mends it: findings -> labelled paragraphs. Pure.
+"""Why it is not as expected, and how to fix it: findings -> labelled paragraphs. Pure.
 
-What  So  Proof  Mend           where the cause is known
-Known  Missing  Settle          where it stays open
-Also                            what else is odd, shortly
+Problem, Impact, Evidence, Fix          where the cause is known
+Observed, Not observed, Next step       where it stays open
+the other findings, shortly             below
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ COMMAND = re.compile(
 )
 
 INDENT = 2
-LABEL = 9
+LABEL = 10
+OPEN_LABEL = 14
 
 
 def fault(page: TextLayout, trace: Trace) -> None:
@@ -35,7 +36,9 @@ def fault(page: TextLayout, trace: Trace) -> None:
     elif main is not None:
         _known(page, main)
     else:
-        paragraphs(page, "What", [trace.summary or "it was not delivered, and no cause was found"])
+        paragraphs(
+            page, "Problem", [trace.summary or "it was not delivered, and no cause was found"]
+        )
     if main is not None:
         page.blank()
         hint = span("  (kptrace causes ID and -o wide tell more)", "quiet")
@@ -64,15 +67,15 @@ def other_findings(page: TextLayout, findings: Iterable[Finding]) -> None:
 def _known(page: TextLayout, finding: Finding) -> None:
     where = f"{finding.object} on {finding.node}" if finding.node else finding.object
     entry = cause(finding.cause)
-    paragraphs(page, "What", [finding.summary])
+    paragraphs(page, "Problem", [finding.summary])
     if finding.object and finding.object not in finding.summary:
-        paragraphs(page, "Where", [where])
-    paragraphs(page, "So", [entry.effect] if entry else [])
-    paragraphs(page, "Proof", finding.evidence)
+        paragraphs(page, "Object", [where])
+    paragraphs(page, "Impact", [entry.impact] if entry else [])
+    paragraphs(page, "Evidence", finding.evidence)
     if finding.remedy:
-        commands(page, "Mend", finding.remedy)
+        commands(page, "Fix", finding.remedy)
     elif entry:
-        paragraphs(page, "Mend", [entry.mend])
+        paragraphs(page, "Fix", [entry.fix])
 
 
 def _open(page: TextLayout, trace: Trace, finding: Finding | None) -> None:
@@ -86,38 +89,43 @@ def _open(page: TextLayout, trace: Trace, finding: Finding | None) -> None:
         known += finding.evidence
         unknown.insert(0, finding.summary)
         settle += finding.remedy
-    paragraphs(page, "Known", [line for line in known if line] or ["nothing was seen"])
-    paragraphs(page, "Missing", unknown)
-    commands(page, "Settle", dict.fromkeys(settle))
+    observed = [line for line in known if line] or ["nothing was seen"]
+    paragraphs(page, "Observed", observed, OPEN_LABEL)
+    paragraphs(page, "Not observed", unknown, OPEN_LABEL)
+    commands(page, "Next step", dict.fromkeys(settle), OPEN_LABEL)
 
 
-def _label(word: str) -> list[Span]:
-    return [span(pad(word, LABEL), "name")]
+def _label(word: str, width: int = LABEL) -> list[Span]:
+    return [span(pad(word, width), "name")]
 
 
-def paragraphs(page: TextLayout, word: str, lines: Iterable[str]) -> None:
-    """The label stands before the first, all begin below each other."""
+def paragraphs(page: TextLayout, word: str, lines: Iterable[str], width: int = LABEL) -> None:
+    """The label stands before the first line; all lines begin below each other.
+
+    width: columns of the label
+    """
     for line in lines:
-        page.line(span(line), label=_label(word), indent=INDENT)
+        page.line(span(line), label=_label(word, width), indent=INDENT)
         word = ""
 
 
-def commands(page: TextLayout, word: str, lines: Iterable[str]) -> None:
+def commands(page: TextLayout, word: str, lines: Iterable[str], width: int = LABEL) -> None:
+    """As ``paragraphs``, with a line that is a command on one line of its own where it fits."""
     for line in lines:
         if COMMAND.match(line):
-            _command(page, word, line)
+            _command(page, word, line, width)
         else:
-            page.line(span(line), label=_label(word), indent=INDENT)
+            page.line(span(line), label=_label(word, width), indent=INDENT)
         word = ""
 
 
-def _command(page: TextLayout, word: str, line: str) -> None:
+def _command(page: TextLayout, word: str, line: str, width: int) -> None:
     """A command with its ``# on node-b`` behind it or, where that is too long, below it."""
     command, mark, comment = line.partition("  # ")
     spans = [glue(command, "name"), glue(f"{mark}{comment}", "quiet")]
-    if width_of(spans) + INDENT + LABEL <= page.width:
-        page.line(*spans, label=_label(word), indent=INDENT)
+    if width_of(spans) + INDENT + width <= page.width:
+        page.line(*spans, label=_label(word, width), indent=INDENT)
         return
-    page.command(command, _label(word), INDENT)
+    page.command(command, _label(word, width), INDENT)
     if comment:
-        page.line(span(f"# {comment}", "quiet"), indent=INDENT + LABEL)
+        page.line(span(f"# {comment}", "quiet"), indent=INDENT + width)

@@ -41,21 +41,21 @@ def _case(result: Result, repeated: bool) -> ElementTree.Element:
     target = asked.request.target
     suite = ".".join(filter(None, ("kptrace", target.namespace, target.name)))
     name = f"{_name(result)} (line {asked.line})" if repeated else _name(result)
-    case = ElementTree.Element("testcase", classname=clean(suite), name=clean(name))
+    evidence = ElementTree.Element("testcase", classname=clean(suite), name=clean(name))
     elapsed = trace.elapsed_us if trace else None
-    case.set("time", f"{(elapsed or 0) / 1e6:.6f}")
+    evidence.set("time", f"{(elapsed or 0) / 1e6:.6f}")
     text = _told(result)
     if result.status in TAGS:
-        element = ElementTree.SubElement(case, TAGS[result.status])
+        element = ElementTree.SubElement(evidence, TAGS[result.status])
         if element.tag != "skipped":
             element.set("type", _type(result))
         element.set("message", clean(why(result)))
         element.text = _body(text)
     if trace is not None:
-        ElementTree.SubElement(case, "system-out").text = _body(text)
+        ElementTree.SubElement(evidence, "system-out").text = _body(text)
         if sent := [probe_result.sent_ns for probe_result in trace.evidence.probe_results]:
-            case.set("timestamp", datetime.fromtimestamp(min(sent) / 1e9, UTC).isoformat())
-    return case
+            evidence.set("timestamp", datetime.fromtimestamp(min(sent) / 1e9, UTC).isoformat())
+    return evidence
 
 
 def _told(result: Result) -> str:
@@ -91,22 +91,26 @@ def _body(text: str) -> str:
     return "\n".join(clean(line) for line in text.split("\n"))
 
 
-def _suites(cases: list[ElementTree.Element], about: Mapping[str, str]) -> str:
-    texts_by_name = {"name": "kptrace", "tests": str(len(cases))}
+def _suites(evidence_list: list[ElementTree.Element], about: Mapping[str, str]) -> str:
+    texts_by_name = {"name": "kptrace", "tests": str(len(evidence_list))}
     for plural, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-        texts_by_name[plural] = str(sum(case.find(tag) is not None for case in cases))
-    texts_by_name["time"] = f"{sum(float(case.get('time', '0')) for case in cases):.6f}"
+        texts_by_name[plural] = str(
+            sum(evidence.find(tag) is not None for evidence in evidence_list)
+        )
+    texts_by_name["time"] = (
+        f"{sum(float(evidence.get('time', '0')) for evidence in evidence_list):.6f}"
+    )
     root = ElementTree.Element("testsuites", texts_by_name)
     suite = ElementTree.SubElement(root, "testsuite", dict(texts_by_name))
     if about:
         properties = ElementTree.SubElement(suite, "properties")
         for name, value in about.items():
             ElementTree.SubElement(properties, "property", name=clean(name), value=clean(value))
-    for case in cases:
+    for evidence in evidence_list:
         # The schema that Jenkins checks knows a time of the suite only.
-        stamp = case.attrib.pop("timestamp", None)
+        stamp = evidence.attrib.pop("timestamp", None)
         if stamp is not None and "timestamp" not in suite.attrib:
             suite.set("timestamp", stamp)
-        suite.append(case)
+        suite.append(evidence)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=False) + "\n"

@@ -127,8 +127,8 @@ def outcome_words(trace: Trace) -> str:
         return (
             f"{text} in {duration_text(trace.elapsed_us)}" if trace.elapsed_us is not None else text
         )
-    place = place_of_fault(trace)
-    text += f" {place}" if trace.outcome in PLACED and place else ""
+    netns = place_of_fault(trace)
+    text += f" {netns}" if trace.outcome in PLACED and netns else ""
     return f"{text}, {done} delivered" if sent else text
 
 

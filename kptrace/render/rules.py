@@ -21,15 +21,15 @@ def show_rules(
     page: TextLayout, rules: Sequence[RuleRef], acting: RuleRef | None, indent: int, wide: bool
 ) -> None:
     """One after the other, as the packet met them; ``acting`` is the one that did it."""
-    places = [clean(rule_place(rule)) for rule in rules]
-    room = max((cells(place) for place in places if cells(place) <= COLUMN), default=0)
-    for rule, place in zip(rules, places, strict=True):
-        below = indent + (room + 2 if cells(place) <= COLUMN else 4)
+    namespaces = [clean(rule_place(rule)) for rule in rules]
+    room = max((cells(netns) for netns in namespaces if cells(netns) <= COLUMN), default=0)
+    for rule, netns in zip(rules, namespaces, strict=True):
+        below = indent + (room + 2 if cells(netns) <= COLUMN else 4)
         first, *more = _told(rule, rule is acting, wide)
-        if cells(place) <= COLUMN:
-            page.line(first, label=[span(pad(place, room + 2))], indent=indent)
+        if cells(netns) <= COLUMN:
+            page.line(first, label=[span(pad(netns, room + 2))], indent=indent)
         else:
-            page.line(span(place), indent=indent)
+            page.line(span(netns), indent=indent)
             page.line(first, indent=below)
         for spans in more:
             page.line(spans, indent=below)

@@ -86,11 +86,11 @@ def _told(page: TextLayout, result: Result) -> None:
     )
     if asked.expect != DELIVERED:
         paragraphs(page, "Expected", [expected(asked)])
-    paragraphs(page, "Why", [result.error.message if result.error else _summary(result)])
+    paragraphs(page, "Problem", [result.error.message if result.error else _summary(result)])
     finding = cause(result)
     if finding is not None:
         paragraphs(page, "Cause", [finding.cause])
-    commands(page, "Mend", remedies(result))
+    commands(page, "Fix", remedies(result))
     if result.saved:
         commands(page, "Run", [f"kptrace replay {result.saved}"])
 

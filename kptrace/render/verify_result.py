@@ -25,10 +25,10 @@ def subject(result: Result) -> str:
 
 
 def start(result: Result) -> str:
-    question = result.expectation.request
+    request = result.expectation.request
     if result.trace is None:
-        return question.source or "a chosen source"
-    return source_words(result.trace.source, question.target.namespace)
+        return request.source or "a chosen source"
+    return source_words(result.trace.source, request.target.namespace)
 
 
 def address(result: Result) -> str:
@@ -41,10 +41,10 @@ def address(result: Result) -> str:
 
 def via(expectation: Expectation) -> str:
     """`` via nodePort of node-b``, where it is not the ClusterIP."""
-    question = expectation.request
-    if question.via == "clusterIP":
+    request = expectation.request
+    if request.via == "clusterIP":
         return ""
-    return f" via {question.via}{f' of {question.node}' if question.node else ''}"
+    return f" via {request.via}{f' of {request.node}' if request.node else ''}"
 
 
 def answer(result: Result) -> str:

@@ -39,58 +39,58 @@ A_NODE = "a node's resolver is not the cluster's: --from pod/NAME asks as a pod 
 
 
 def resolve_target(
-    question: TraceRequest, ground: Environment, seed: int, say: Say
+    request: TraceRequest, environment: Environment, seed: int, say: Say
 ) -> ResolveReport:
-    documents = read_cluster_state(ground.api())
-    meant = resolve(question, documents)
-    source = choose_source(question, documents, (e.pod for e in meant.endpoints))
-    asking = bool(name_to_ask(question, source, meant))
+    cluster_state = read_cluster_state(environment.api())
+    meant = resolve(request, cluster_state)
+    source = choose_source(request, cluster_state, (e.pod for e in meant.endpoints))
+    asking = bool(name_to_ask(request, source, meant))
     servers: tuple[str, ...] = ()
     absent: tuple[EvidenceSource, ...] = ()
     if asking:
         say(f"asking DNS as {source.netns.name} on {source.netns.node} does")
-        crew = AgentSession(ground)
-        crew.sender(source.netns)
-        if crew.reachable_netns((source.netns,)):
-            crew.dump((source.netns,), (RESOLV_CONF,))
-            conf = files_by_netns(crew.words()).get(source.netns, {}).get(RESOLV_CONF, "")
+        session = AgentSession(environment)
+        session.sender(source.netns)
+        if session.reachable_netns((source.netns,)):
+            session.dump((source.netns,), (RESOLV_CONF,))
+            conf = files_by_netns(session.words()).get(source.netns, {}).get(RESOLV_CONF, "")
             servers = resolver.parse_resolv_conf(conf).servers
-            meant = _asked(question, source, meant, crew, seed)
-        absent = tuple(crew.absent)
-    known = documents.endpoints.get(meant.service.key, ()) if meant.service else ()
+            meant = _asked(request, source, meant, session, seed)
+        absent = tuple(session.absent)
+    known = cluster_state.endpoints.get(meant.service.key, ()) if meant.service else ()
     return ResolveReport(
-        target=question.target,
+        target=request.target,
         source=source,
         resolution=meant,
         servers=servers,
-        dns_skipped_reason=_why_not(question, source)
+        dns_skipped_reason=_why_not(request, source)
         if not asking
         else ""
         if servers
         else _unasked(absent),
-        service_source=documents.told_by.by if documents.told_by else "",
+        service_source=cluster_state.told_by.by if cluster_state.told_by else "",
         findings=tuple(_differences(meant, known, source.netns)),
-        missing=tuple(f"api/{name}" for name in documents.missing),
+        missing=tuple(f"api/{name}" for name in cluster_state.missing),
         unavailable=absent,
     )
 
 
 def _asked(
-    question: TraceRequest, source: Source, meant: Resolution, crew: AgentSession, seed: int
+    request: TraceRequest, source: Source, meant: Resolution, session: AgentSession, seed: int
 ) -> Resolution:
     answers: list[DnsAnswer] = []
-    for number, family in enumerate(_families(question, meant)):
-        of_family = msgspec.structs.replace(question, family=family)
-        resolution = with_dns(of_family, source, meant, crew, seed + number)
+    for number, family in enumerate(_families(request, meant)):
+        of_family = msgspec.structs.replace(request, family=family)
+        resolution = with_dns(of_family, source, meant, session, seed + number)
         answers += resolution.dns
         meant = msgspec.structs.replace(resolution, dns=())
     return msgspec.structs.replace(meant, dns=tuple(answers))
 
 
-def _families(question: TraceRequest, meant: Resolution) -> tuple[int, ...]:
+def _families(request: TraceRequest, meant: Resolution) -> tuple[int, ...]:
     service = meant.service
-    if question.family:
-        return (question.family,)
+    if request.family:
+        return (request.family,)
     if service is None or service.external_name:
         return (4,)
     addresses = service.cluster_ips or tuple(e.address for e in meant.endpoints)
@@ -108,7 +108,7 @@ def _unasked(absent: tuple[EvidenceSource, ...]) -> str:
     return absent[0].unavailable if absent else NO_SERVERS
 
 
-def _why_not(question: TraceRequest, source: Source) -> str:
-    if question.target.kind == "address":
+def _why_not(request: TraceRequest, source: Source) -> str:
+    if request.target.kind == "address":
         return AN_ADDRESS
-    return A_POD if question.target.kind == "pod" else A_NODE
+    return A_POD if request.target.kind == "pod" else A_NODE

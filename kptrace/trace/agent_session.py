@@ -108,8 +108,8 @@ class AgentSession:
     absent: nodes without an agent, and why
     """
 
-    def __init__(self, ground: Environment) -> None:
-        self._ground = ground
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
         self._agents: dict[str, AgentClient] = {}
         self._last_id = 1000
         self._expected: dict[Netns, dict[str, tuple[AgentClient, int]]] = {}
@@ -119,7 +119,7 @@ class AgentSession:
 
     def require_agent(self, node: str) -> AgentClient:
         if node not in self._agents:
-            self._agents[node] = self._ground.agent(node)
+            self._agents[node] = self._environment.agent(node)
         return self._agents[node]
 
     def agent_or_none(self, node: str) -> AgentClient | None:
@@ -132,11 +132,11 @@ class AgentSession:
             self._do_without(node, error)
             return None
 
-    def require_netns(self, place: Netns) -> AgentClient:
-        agent = self.require_agent(place.node)
+    def require_netns(self, netns: Netns) -> AgentClient:
+        agent = self.require_agent(netns.node)
         for reply in agent.log:
-            if _is_closed(reply, place):
-                where = place.name if place.pod else f"node {place.node}"
+            if _is_closed(reply, netns):
+                where = netns.name if netns.pod else f"node {netns.node}"
                 raise PermissionDeniedError(
                     f"{where}: {reply.unavailable}", reply.hint, reply.manifest
                 )
@@ -150,21 +150,21 @@ class AgentSession:
             self._do_without(node, error)
         return node not in self._without
 
-    def sender(self, place: Netns) -> Mapping[str, str] | None:
+    def sender(self, netns: Netns) -> Mapping[str, str] | None:
         """Have the agent that is to send from there. None: it can; else what the API tells alone.
 
         Raises what keeps it away where that is nothing, where there is no API server any more, and
         where the user named what is not there.
         """
         try:
-            self.require_netns(place)
+            self.require_netns(netns)
         except (NotFoundError, ClusterUnreachableError):
             raise
         except ObservationError as error:
-            texts_by_name = self._ground.api_only_documents()
+            texts_by_name = self._environment.api_only_documents()
             if texts_by_name is None:
                 raise
-            self._do_without(place.node, error)
+            self._do_without(netns.node, error)
             return texts_by_name
         return None
 
@@ -175,19 +175,19 @@ class AgentSession:
     def begin(self, nodes: Iterable[str]) -> None:
         """Have these agents start while others already work."""
         for node in unique(nodes):
-            self._ground.begin(node)
+            self._environment.begin(node)
 
-    def reachable_netns(self, places: Iterable[Netns]) -> tuple[Netns, ...]:
+    def reachable_netns(self, namespaces: Iterable[Netns]) -> tuple[Netns, ...]:
         """Those that can be looked at; ``absent`` tells why the others cannot."""
-        return tuple(place for place in places if self._enters(place))
+        return tuple(netns for netns in namespaces if self._enters(netns))
 
-    def _enters(self, place: Netns) -> bool:
-        agent = self.agent_or_none(place.node)
-        closed = [reply for reply in agent.log if _is_closed(reply, place)] if agent else []
+    def _enters(self, netns: Netns) -> bool:
+        agent = self.agent_or_none(netns.node)
+        closed = [reply for reply in agent.log if _is_closed(reply, netns)] if agent else []
         for content in closed:
             layer = _absent(
-                place.name,
-                place.node,
+                netns.name,
+                netns.node,
                 PermissionDeniedError(content.unavailable, content.hint, content.manifest),
             )
             if layer not in self.absent:
@@ -203,22 +203,22 @@ class AgentSession:
         agent.send(message)
         return agent, self._last_id
 
-    def expect(self, place: Netns, *file_groups: Sequence[str]) -> None:
+    def expect(self, netns: Netns, *file_groups: Sequence[str]) -> None:
         """Have these files read while others work; the next ``dump`` of the place waits for them.
         Those of one sequence are read one after the other.
         """
-        self.require_agent(place.node)
+        self.require_agent(netns.node)
         for files in file_groups:
-            sent = self.send(place.node, partial(ReadFiles, netns=place, files=tuple(files)))
-            self._expected.setdefault(place, {}).update(dict.fromkeys(files, sent))
+            sent = self.send(netns.node, partial(ReadFiles, netns=netns, files=tuple(files)))
+            self._expected.setdefault(netns, {}).update(dict.fromkeys(files, sent))
 
-    def dump(self, places: Iterable[Netns], files: tuple[str, ...]) -> None:
+    def dump(self, namespaces: Iterable[Netns], files: tuple[str, ...]) -> None:
         sent = []
-        for place in places:
-            if self.agent_or_none(place.node):
-                coming = self._expected.pop(place, {})
+        for netns in namespaces:
+            if self.agent_or_none(netns.node):
+                coming = self._expected.pop(netns, {})
                 rest = tuple(file for file in files if file not in coming)
-                sent.append(self.send(place.node, partial(ReadFiles, netns=place, files=rest)))
+                sent.append(self.send(netns.node, partial(ReadFiles, netns=netns, files=rest)))
                 sent += unique(coming.values())
         wait_all(sent, DUMP_SECONDS, "dump")
 
@@ -238,13 +238,13 @@ class AgentSession:
     def texts(self) -> dict[Netns, Mapping[str, str]]:
         """The files of each place that was dumped; those about rules come when they are read."""
         return {
-            place: LazyFiles(self, place, texts_by_name)
-            for place, texts_by_name in files_by_netns(self.words()).items()
+            netns: LazyFiles(self, netns, texts_by_name)
+            for netns, texts_by_name in files_by_netns(self.words()).items()
         }
 
-    def ask(self, place: Netns, files: Sequence[str]) -> dict[str, str | None]:
+    def ask(self, netns: Netns, files: Sequence[str]) -> dict[str, str | None]:
         """These files, however often they are asked for; None: it cannot be had."""
-        agent, id = self.send(place.node, partial(ReadFiles, netns=place, files=tuple(files)))
+        agent, id = self.send(netns.node, partial(ReadFiles, netns=netns, files=tuple(files)))
         wait_all([(agent, id)], DUMP_SECONDS, "dump")
         texts_by_name: dict[str, str | None] = dict.fromkeys(files)
         for reply in reversed(agent.log):
@@ -258,28 +258,28 @@ class AgentSession:
         """What is by now other than it was when it was read. Where more was committed than our own
         tables for the rule trace, the same is asked once more: for comparing, not to be believed.
         """
-        before = {place: dict(files) for place, files in files_by_netns(self.words()).items()}
-        read = {place: _rules(before[place]) for place in before}
+        before = {netns: dict(files) for netns, files in files_by_netns(self.words()).items()}
+        read = {netns: _rules(before[netns]) for netns in before}
         own = self._own_commits()
-        now = self._ask_all({place: [GENERATION] for place in read if read[place]})
+        now = self._ask_all({netns: [GENERATION] for netns in read if read[netns]})
         restless = {
-            place: [TABLES, *read[place]]
-            for place, texts_by_name in now.items()
-            if not unchanged_since(before[place], texts_by_name.get(GENERATION, ""), own[place])
+            netns: [TABLES, *read[netns]]
+            for netns, texts_by_name in now.items()
+            if not unchanged_since(before[netns], texts_by_name.get(GENERATION, ""), own[netns])
         }
         after = self._ask_all(restless)
         rule_queries_by_netns = {
-            place: tuple(changed_queries(before[place], after[place])) for place in restless
+            netns: tuple(changed_queries(before[netns], after[netns])) for netns in restless
         }
-        return {place: parts for place, parts in rule_queries_by_netns.items() if parts}
+        return {netns: parts for netns, parts in rule_queries_by_netns.items() if parts}
 
     def _own_commits(self) -> Counter[Netns]:
         """How many tables of our own were written where; each was one commit."""
-        own = Counter(place for places in self._writing.values() for place in places)
+        own = Counter(netns for namespaces in self._writing.values() for netns in namespaces)
         refused = {
             word.id for word in self.words() if isinstance(word, PreflightResult) and word.error
         }
-        own -= Counter(place for id in refused for place in self._writing.get(id, ()))
+        own -= Counter(netns for id in refused for netns in self._writing.get(id, ()))
         ready = (reply for reply in self.words() if isinstance(reply, CaptureStarted))
         unarmed = (unavailable for reply in ready for unavailable in reply.unarmed)
         return own - Counter(
@@ -289,12 +289,12 @@ class AgentSession:
     def _ask_all(self, files: Mapping[Netns, Sequence[str]]) -> dict[Netns, Mapping[str, str]]:
         """At all places at a time."""
         sent = [
-            self.send(place.node, partial(ReadFiles, netns=place, files=tuple(files[place])))
-            for place in files
+            self.send(netns.node, partial(ReadFiles, netns=netns, files=tuple(files[netns])))
+            for netns in files
         ]
         wait_all(sent, DUMP_SECONDS, "dump")
         texts = files_by_netns(self.words())
-        return {place: texts[place] for place in files}
+        return {netns: texts[netns] for netns in files}
 
     def words(self) -> tuple[Reply, ...]:
         return tuple(reply for agent in self._agents.values() for reply in agent.log)
@@ -309,8 +309,10 @@ class LazyFiles(Mapping[str, str]):
     it is first looked up, so that only what a walk reaches is read.
     """
 
-    def __init__(self, crew: AgentSession, place: Netns, texts_by_name: Mapping[str, str]) -> None:
-        self._crew, self._place = crew, place
+    def __init__(
+        self, session: AgentSession, netns: Netns, texts_by_name: Mapping[str, str]
+    ) -> None:
+        self._session, self._netns = session, netns
         self._told: dict[str, str | None] = dict(texts_by_name)
 
     def __getitem__(self, name: str) -> str:
@@ -329,7 +331,7 @@ class LazyFiles(Mapping[str, str]):
         unknown = [name for name in names if name not in self._told]
         requested = [name for name in unknown if is_query(name) or name in ON_DEMAND]
         if requested:
-            self._told |= self._crew.ask(self._place, requested)
+            self._told |= self._session.ask(self._netns, requested)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.get(name) is not None
@@ -370,9 +372,9 @@ def _absent(name: str, node: str, why: KptraceError) -> EvidenceSource:
     )
 
 
-def _is_closed(reply: Reply, place: Netns) -> TypeGuard[FileContent]:
+def _is_closed(reply: Reply, netns: Netns) -> TypeGuard[FileContent]:
     return (
-        isinstance(reply, FileContent) and reply.netns == place and reply.file == NETNS_UNAVAILABLE
+        isinstance(reply, FileContent) and reply.netns == netns and reply.file == NETNS_UNAVAILABLE
     )
 
 

@@ -23,21 +23,21 @@ ANSWER_SECONDS = 15.0
 
 
 def with_dns(
-    question: TraceRequest, source: Source, resolution: Resolution, crew: AgentSession, seed: int
+    request: TraceRequest, source: Source, resolution: Resolution, session: AgentSession, seed: int
 ) -> Resolution:
     """The resolution with what DNS said, and with the address where only DNS knows it.
 
     Asked as the source's resolver would ask: each search name in turn until one has an answer.
     """
-    conf = files_by_netns(crew.words()).get(source.netns, {}).get(RESOLV_CONF, "")
+    conf = files_by_netns(session.words()).get(source.netns, {}).get(RESOLV_CONF, "")
     resolver = dns.parse_resolv_conf(conf)
-    name = name_to_ask(question, source, resolution)
+    name = name_to_ask(request, source, resolution)
     if not name or not resolver.servers:
         return resolution
-    kind = "AAAA" if question.family == 6 or ":" in resolution.address else "A"
+    kind = "AAAA" if request.family == 6 or ":" in resolution.address else "A"
     asked: list[DnsAnswer] = []
     for candidate in dns.questions(name, resolver):
-        asked.append(_ask(crew, source.netns, resolver, candidate, kind, seed))
+        asked.append(_ask(session, source.netns, resolver, candidate, kind, seed))
         if asked[-1].records or asked[-1].status not in ("NXDOMAIN", "NOERROR"):
             break
     texts = [text for type, text in asked[-1].records if type == kind]
@@ -50,15 +50,15 @@ def with_dns(
     )
 
 
-def name_to_ask(question: TraceRequest, source: Source, resolution: Resolution) -> str:
+def name_to_ask(request: TraceRequest, source: Source, resolution: Resolution) -> str:
     """What a program in the source would look up; empty: nothing, the target is an address.
 
     A node's resolver is not the cluster's, so from a node a Service's name is not asked.
     """
     service = resolution.service
-    if question.target.kind == "name":
-        return question.target.name
-    if question.target.kind != "service" or service is None:
+    if request.target.kind == "name":
+        return request.target.name
+    if request.target.kind != "service" or service is None:
         return ""
     if source.kind != "pod" and not service.external_name:
         return ""
@@ -68,7 +68,7 @@ def name_to_ask(question: TraceRequest, source: Source, resolution: Resolution) 
 
 
 def _ask(
-    crew: AgentSession, place: Netns, resolver: dns.Resolver, name: str, kind: str, seed: int
+    session: AgentSession, netns: Netns, resolver: dns.Resolver, name: str, kind: str, seed: int
 ) -> DnsAnswer:
     """One question as a resolver puts it: to the servers in turn while they are silent."""
     query = dns.query(name, kind, seed & 0xFFFF)
@@ -80,13 +80,13 @@ def _ask(
                 break
             ask = partial(
                 DnsQuery,
-                netns=place,
+                netns=netns,
                 server=server,
                 query=query,
                 transport=transport,
                 timeout=ASK_SECONDS,
             )
-            agent, id = crew.send(place.node, ask)
+            agent, id = session.send(netns.node, ask)
             wait_all([(agent, id)], ANSWER_SECONDS, "DNS question")
             reply = next(r for r in agent.log if isinstance(r, DnsResponse) and r.id == id)
             answer, cut = dns.read_answer(reply, name, kind)

@@ -21,9 +21,9 @@ MOST_NODES = 8
 MOST_BACKEND_PODS = 16
 
 
-def flow_of(source: Source, resolution: Resolution, documents: ClusterState) -> Flow:
+def flow_of(source: Source, resolution: Resolution, cluster_state: ClusterState) -> Flow:
     """The probe's 5-tuple as the sender sees it. From a node the kernel chooses the address."""
-    pod = documents.pod(source.netns.pod)
+    pod = cluster_state.pod(source.netns.pod)
     family = ip_address(resolution.address).version
     own = [a for a in (pod.ips if pod else ()) if ip_address(a).version == family]
     return Flow(
@@ -37,7 +37,7 @@ def flow_of(source: Source, resolution: Resolution, documents: ClusterState) -> 
 def backend_netns(
     source: Source,
     resolution: Resolution,
-    documents: ClusterState,
+    cluster_state: ClusterState,
     backends: Collection[str],
     known: bool = False,
 ) -> tuple[Netns, ...]:
@@ -51,32 +51,32 @@ def backend_netns(
     endpoints = endpoints[:MOST_BACKEND_PODS]
     nodes = [
         *(e.node for e in endpoints),
-        *(_node_of(address, documents) for address in (*backends, resolution.address)),
+        *(_node_of(address, cluster_state) for address in (*backends, resolution.address)),
     ]
     requested = [Netns(node=node) for node in nodes if node]
     requested += [Netns(node=e.node, pod=e.pod) for e in endpoints if e.node and e.pod]
-    hosted = {pod.key for pod in documents.pods if pod.host_network}
+    hosted = {pod.key for pod in cluster_state.pods if pod.host_network}
     near = (Netns(node=source.netns.node), source.netns)
     return unique(p for p in requested if p not in near and p.pod not in hosted)
 
 
-def enter_netns(near: str, requested: Iterable[Netns], crew: AgentSession) -> tuple[Netns, ...]:
+def enter_netns(near: str, requested: Iterable[Netns], session: AgentSession) -> tuple[Netns, ...]:
     """Those of the places that can be looked at, on no more nodes than we look at."""
     reached: dict[str, bool] = {near: True}
-    places = []
-    for place in requested:
-        if place.node not in reached:
+    namespaces = []
+    for netns in requested:
+        if netns.node not in reached:
             few = len(reached) < MOST_NODES
-            reached[place.node] = few and crew.agent_or_none(place.node) is not None
-        if reached[place.node] and crew.reachable_netns((place,)):
-            places.append(place)
-    return tuple(places)
+            reached[netns.node] = few and session.agent_or_none(netns.node) is not None
+        if reached[netns.node] and session.reachable_netns((netns,)):
+            namespaces.append(netns)
+    return tuple(namespaces)
 
 
-def _node_of(address: str, documents: ClusterState) -> str:
+def _node_of(address: str, cluster_state: ClusterState) -> str:
     """The node that owns an address or the pod range that it is in; empty: none does."""
     requested = ip_address(address)
-    for node in documents.nodes:
+    for node in cluster_state.nodes:
         if address in node.addresses or any(
             requested in ip_network(cidr, strict=False) for cidr in node.pod_cidrs
         ):
@@ -87,21 +87,21 @@ def _node_of(address: str, documents: ClusterState) -> str:
 def predicted_for(
     source: Source,
     resolution: Resolution,
-    documents: ClusterState,
+    cluster_state: ClusterState,
     snapshots: Mapping[Netns, Snapshot],
 ) -> Prediction:
     if not resolution.address:
         return Prediction()
-    flow = flow_of(source, resolution, documents)
+    flow = flow_of(source, resolution, cluster_state)
     packet = Packet(flow=flow, flags="S" if flow.protocol == "tcp" else "")
-    return predict(packet, source.netns, _world(documents, snapshots))
+    return predict(packet, source.netns, _world(cluster_state, snapshots))
 
 
-def _world(documents: ClusterState, snapshots: Mapping[Netns, Snapshot]) -> Topology:
-    services = documents.services
+def _world(cluster_state: ClusterState, snapshots: Mapping[Netns, Snapshot]) -> Topology:
+    services = cluster_state.services
     known = (
         None
-        if "services.json" in documents.missing
+        if "services.json" in cluster_state.missing
         else frozenset(
             address
             for service in services
@@ -115,9 +115,11 @@ def _world(documents: ClusterState, snapshots: Mapping[Netns, Snapshot]) -> Topo
     return Topology(
         sender=ROOT,  # an agent opens the probe's socket as root
         snapshots=snapshots,
-        endpoints=tuple(e for behind in documents.endpoints.values() for e in behind),
+        endpoints=tuple(e for behind in cluster_state.endpoints.values() for e in behind),
         services=known,
-        service_ranges=documents.service_cidrs if "services.json" in documents.partial else (),
+        service_ranges=cluster_state.service_cidrs
+        if "services.json" in cluster_state.partial
+        else (),
         node_ports=frozenset(p.node_port for s in services for p in s.ports if p.node_port),
     )
 

@@ -47,14 +47,14 @@ class PreflightProbes:
 
     def __init__(
         self,
-        crew: AgentSession,
+        session: AgentSession,
         source: Source,
         near: Snapshot,
         prediction: Prediction,
         raw_trace: bool,
     ) -> None:
         """near: of the source's node; prediction: from what is known of it alone."""
-        self._crew, self._source, self._near, self._raw_trace = crew, source, near, raw_trace
+        self._session, self._source, self._near, self._raw_trace = session, source, near, raw_trace
         self._sent: list[int] = []
         self._expected = tuple(b.backend.address for b in prediction.branches if b.backend)
 
@@ -66,37 +66,37 @@ class PreflightProbes:
             return "a backend has the node's own address, and would hear of a scout"
         return ""
 
-    def send(self, probes: tuple[Probe, ...], documents: ClusterState) -> PreflightOutcome:
+    def send(self, probes: tuple[Probe, ...], cluster_state: ClusterState) -> PreflightOutcome:
         """One for each probe, all at once."""
         node = self._source.netns.node
-        scouts = tuple(_scout(probe) for probe in probes)
-        places = unique((Netns(node=node), self._source.netns))
+        preflights = tuple(_preflight_probe(probe) for probe in probes)
+        namespaces = unique((Netns(node=node), self._source.netns))
         watch = partial(
             StartCapture,
-            namespaces=places,
-            probes=scouts,
+            namespaces=namespaces,
+            probes=preflights,
             sources=("rules",),
             raw_trace=self._raw_trace,
         )
-        watching = self._crew.send(node, watch)
+        watching = self._session.send(node, watch)
         wait_all([watching], SECONDS, "arming")
-        results = self._ask(scouts, hold=True)
-        if any(word.error for word in results) and self._all_routed(documents):
-            results = self._ask(self._with_short_ttl(scouts), hold=False)
-        stopping = self._crew.send(node, partial(Stop, of=watching[1]))
+        results = self._ask(preflights, hold=True)
+        if any(word.error for word in results) and self._all_routed(cluster_state):
+            results = self._ask(self._with_short_ttl(preflights), hold=False)
+        stopping = self._session.send(node, partial(Stop, of=watching[1]))
         wait_all([stopping], SECONDS, "draining")
         return self._found(probes, results)
 
-    def _ask(self, scouts: tuple[Probe, ...], hold: bool) -> list[PreflightResult]:
+    def _ask(self, preflights: tuple[Probe, ...], hold: bool) -> list[PreflightResult]:
         bridges = tuple(link.name for link in self._near.links if link.kind == "bridge")
         request = partial(
             SendPreflight,
             netns=self._source.netns,
-            probes=scouts,
+            probes=preflights,
             block_egress=hold,
             bridges=bridges,
         )
-        agent, id = self._crew.send(self._source.netns.node, request)
+        agent, id = self._session.send(self._source.netns.node, request)
         self._sent.append(id)
         wait_all([(agent, id)], SECONDS, "scouting")
         return [word for word in agent.log if isinstance(word, PreflightResult) and word.id == id]
@@ -104,22 +104,22 @@ class PreflightProbes:
     def dismiss(self) -> None:
         """The probes are through: what may still wait in a neighbour's queue was theirs to wait."""
         node = self._source.netns.node
-        stops = [self._crew.send(node, partial(Stop, of=id)) for id in self._sent]
+        stops = [self._session.send(node, partial(Stop, of=id)) for id in self._sent]
         wait_all(stops, SECONDS, "dismissal of scouts")
         self._sent.clear()
 
-    def _all_routed(self, documents: ClusterState) -> bool:
+    def _all_routed(self, cluster_state: ClusterState) -> bool:
         """Every backend is a pod of another node, in that node's own network: before it stands a
         router that a packet's TTL can end at.
         """
-        owners = [documents.pod_at(address) for address in self._expected]
+        owners = [cluster_state.pod_at(address) for address in self._expected]
         near = self._source.netns.node
         return bool(owners) and all(pod is not None and pod.node != near for pod in owners)
 
-    def _with_short_ttl(self, scouts: tuple[Probe, ...]) -> tuple[Probe, ...]:
+    def _with_short_ttl(self, preflights: tuple[Probe, ...]) -> tuple[Probe, ...]:
         """Their TTL is used up at the backend's node: the source's own node lowers a pod's once."""
         ttl = 2 if self._source.netns.pod else 1
-        return tuple(msgspec.structs.replace(scout, ttl=ttl) for scout in scouts)
+        return tuple(msgspec.structs.replace(preflight, ttl=ttl) for preflight in preflights)
 
     def _found(self, probes: tuple[Probe, ...], results: list[PreflightResult]) -> PreflightOutcome:
         why = next((f"a scout could not be sent: {w.error}" for w in results if w.error), "")
@@ -148,12 +148,12 @@ def without_unprobed_pods(prediction: Prediction, run: Recording) -> Prediction:
     return msgspec.structs.replace(prediction, missing=missing)
 
 
-def _scout(probe: Probe) -> Probe:
-    cookie, flow = preflight_id_of(probe.probe_id), probe.flow
-    data = payload(cookie, flow.dport) if flow.protocol == "udp" else b""
-    return msgspec.structs.replace(probe, probe_id=cookie, payload=data)
+def _preflight_probe(probe: Probe) -> Probe:
+    probe_id, flow = preflight_id_of(probe.probe_id), probe.flow
+    data = payload(probe_id, flow.dport) if flow.protocol == "udp" else b""
+    return msgspec.structs.replace(probe, probe_id=probe_id, payload=data)
 
 
-def _after(probe: Probe, scouted: PreflightResult | None) -> Probe:
+def _after(probe: Probe, preflight_result: PreflightResult | None) -> Probe:
     """From the same port, so by the same conntrack entry."""
-    return msgspec.structs.replace(probe, flow=scouted.flow) if scouted else probe
+    return msgspec.structs.replace(probe, flow=preflight_result.flow) if preflight_result else probe

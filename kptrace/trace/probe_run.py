@@ -39,16 +39,16 @@ def probes_for(flow: Flow, seed: int, count: int) -> tuple[Probe, ...]:
     """Each with a source port of the kernel's choice: nat tables are asked once for a 5-tuple."""
     udp = flow.protocol == "udp"
     return tuple(
-        Probe(probe_id=cookie, flow=flow, payload=payload(cookie, flow.dport) if udp else b"")
-        for cookie in probe_ids(seed, count)
+        Probe(probe_id=probe_id, flow=flow, payload=payload(probe_id, flow.dport) if udp else b"")
+        for probe_id in probe_ids(seed, count)
     )
 
 
 def capture_and_send(
-    crew: AgentSession,
+    session: AgentSession,
     source: Source,
     resolution: Resolution,
-    places: tuple[Netns, ...],
+    namespaces: tuple[Netns, ...],
     probes: tuple[Probe, ...],
     timeout: float,
     raw_trace: bool = False,
@@ -56,27 +56,27 @@ def capture_and_send(
     """Arm every tap, send, wait until it is known what became of it, ask conntrack, disarm."""
     backends = tuple({(e.protocol, e.address, e.port): None for e in resolution.endpoints})
     watches = []
-    for node in crew.nodes:
-        there = tuple(place for place in places if place.node == node)
+    for node in session.nodes:
+        there = tuple(netns for netns in namespaces if netns.node == node)
         watch = partial(
             StartCapture, namespaces=there, probes=probes, backends=backends, raw_trace=raw_trace
         )
-        watches.append(crew.send(node, watch))
+        watches.append(session.send(node, watch))
     wait_all(watches, ARM_SECONDS, "arming")
-    near, sending = crew.send(
+    near, sending = session.send(
         source.netns.node, partial(SendProbes, netns=source.netns, probes=probes, timeout=timeout)
     )
     far = [agent for agent, _ in watches if agent is not near]
-    _wait_for_result(crew, near, far, sending, len(probes), timeout)
-    _look_up(crew, source.netns.node, places)
-    _list_older_connections(crew, source.netns.node, places)
-    _who_listens(crew, resolution, places)
-    stops = [crew.send(agent.node, partial(Stop, of=id)) for agent, id in watches]
+    _wait_for_result(session, near, far, sending, len(probes), timeout)
+    _look_up(session, source.netns.node, namespaces)
+    _list_older_connections(session, source.netns.node, namespaces)
+    _who_listens(session, resolution, namespaces)
+    stops = [session.send(agent.node, partial(Stop, of=id)) for agent, id in watches]
     wait_all(stops, DRAIN_SECONDS, "draining")
 
 
 def _wait_for_result(
-    crew: AgentSession,
+    session: AgentSession,
     near: AgentClient,
     far: Sequence[AgentClient],
     sending: int,
@@ -90,10 +90,10 @@ def _wait_for_result(
             return
         for agent in far:
             agent.wait(sending, 0.0)  # it was not asked that: this raises if the agent is gone
-        if _dropped(crew.words()) >= count:
+        if _dropped(session.words()) >= count:
             break
     if not near.wait(sending, GRACE_SECONDS):
-        _, stopping = crew.send(near.node, partial(Stop, of=sending))
+        _, stopping = session.send(near.node, partial(Stop, of=sending))
         wait_all([(near, stopping), (near, sending)], DRAIN_SECONDS, "sending")
 
 
@@ -110,32 +110,38 @@ def _dropped(replies: Iterable[Reply]) -> int:
     return len(ports)
 
 
-def _look_up(crew: AgentSession, near: str, places: tuple[Netns, ...]) -> None:
+def _look_up(session: AgentSession, near: str, namespaces: tuple[Netns, ...]) -> None:
     """Ask conntrack for the probes' entries: first where they started, then, by the tuples that
     these entries translate to, on every other node.
     """
-    flows = unique(r.flow for r in crew.words() if isinstance(r, ProbeResult))
-    for node in (near, *(n for n in crew.nodes if n != near)):
-        if Netns(node=node) not in places:
+    flows = unique(r.flow for r in session.words() if isinstance(r, ProbeResult))
+    for node in (near, *(n for n in session.nodes if n != near)):
+        if Netns(node=node) not in namespaces:
             continue
-        entries = [r for r in crew.words() if isinstance(r, ConntrackEntry)]
+        entries = [r for r in session.words() if isinstance(r, ConntrackEntry)]
         asked = unique((*flows, *(entry.reply.reverse for entry in entries)))
         lookup = partial(GetConntrack, netns=Netns(node=node), flows=asked)
-        wait_all([crew.send(node, lookup)], ARM_SECONDS, "conntrack lookup")
+        wait_all([session.send(node, lookup)], ARM_SECONDS, "conntrack lookup")
 
 
-def _list_older_connections(crew: AgentSession, near: str, places: tuple[Netns, ...]) -> None:
+def _list_older_connections(
+    session: AgentSession, near: str, namespaces: tuple[Netns, ...]
+) -> None:
     """Ask which other connections the sender has to the same end: each keeps its own backend."""
-    sent = next((r.flow for r in crew.words() if isinstance(r, ProbeResult) and r.flow.src), None)
-    if sent is not None and Netns(node=near) in places:
+    sent = next(
+        (r.flow for r in session.words() if isinstance(r, ProbeResult) and r.flow.src), None
+    )
+    if sent is not None and Netns(node=near) in namespaces:
         recall = partial(ListConnections, netns=Netns(node=near), flow=sent)
-        wait_all([crew.send(near, recall)], ARM_SECONDS, "conntrack lookup")
+        wait_all([session.send(near, recall)], ARM_SECONDS, "conntrack lookup")
 
 
-def _who_listens(crew: AgentSession, resolution: Resolution, places: tuple[Netns, ...]) -> None:
+def _who_listens(
+    session: AgentSession, resolution: Resolution, namespaces: tuple[Netns, ...]
+) -> None:
     """Where a probe was refused: what the backends listen on instead."""
-    if any(isinstance(r, ProbeResult) and r.result == "refused" for r in crew.words()):
+    if any(isinstance(r, ProbeResult) and r.result == "refused" for r in session.words()):
         ends = unique(
             Netns(node=endpoint.node, pod=endpoint.pod) for endpoint in resolution.endpoints
         )
-        crew.dump((place for place in ends if place in places), (LISTENING,))
+        session.dump((netns for netns in ends if netns in namespaces), (LISTENING,))

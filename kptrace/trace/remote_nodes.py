@@ -24,20 +24,22 @@ _ROUNDS = 3  # a conntrack entry may run out while a far agent starts; then the 
 class RemoteNodes:
     def __init__(
         self,
-        crew: AgentSession,
-        question: TraceRequest,
+        session: AgentSession,
+        request: TraceRequest,
         source: Source,
         resolution: Resolution,
-        documents: ClusterState,
+        cluster_state: ClusterState,
         say: Callable[[str], None],
     ) -> None:
-        self._crew, self._source, self._say = crew, source, say
-        self._resolution, self._documents = resolution, documents
-        near = snapshots_of(crew.texts())
-        self._prediction = predicted_for(source, resolution, documents, near)
-        self._behind = partial(backend_netns, source, resolution, documents)
+        self._session, self._source, self._say = session, source, say
+        self._resolution, self._cluster_state = resolution, cluster_state
+        near = snapshots_of(session.texts())
+        self._prediction = predicted_for(source, resolution, cluster_state, near)
+        self._behind = partial(backend_netns, source, resolution, cluster_state)
         node = near[Netns(node=source.netns.node)]
-        self._scouts = PreflightProbes(crew, source, node, self._prediction, question.trace_rule)
+        self._preflights = PreflightProbes(
+            session, source, node, self._prediction, request.trace_rule
+        )
         self._looked_at: tuple[Netns, ...] = ()
 
     def all_backend_netns(self) -> tuple[Netns, ...]:
@@ -45,11 +47,11 @@ class RemoteNodes:
 
     def ahead(self, probes: tuple[Probe, ...]) -> tuple[tuple[Probe, ...], tuple[Netns, ...]]:
         """With as few agents as can be; the probes go where the scouts went."""
-        if len({place.node for place in self._behind(_addresses(self._prediction))}) < 2:
+        if len({netns.node for netns in self._behind(_addresses(self._prediction))}) < 2:
             return probes, self.all_backend_netns()
-        why, asked = self._scouts.why_not_applicable(), set[Netns]()
+        why, asked = self._preflights.why_not_applicable(), set[Netns]()
         for _ in range(_ROUNDS if not why else 0):
-            preflight_outcome = self._scouts.send(probes, self._documents)
+            preflight_outcome = self._preflights.send(probes, self._cluster_state)
             if preflight_outcome.lost:
                 self._say(f"{self._source.netns.node} lets no probe out")
                 return preflight_outcome.probes, self._look_at(self._likeliest())
@@ -66,20 +68,20 @@ class RemoteNodes:
         return self._fall_back_to_all_nodes(probes, why or "the backend is another one each time")
 
     def done(self) -> None:
-        self._scouts.dismiss()
+        self._preflights.dismiss()
 
     def _fall_back_to_all_nodes(
         self, probes: tuple[Probe, ...], why: str
     ) -> tuple[tuple[Probe, ...], tuple[Netns, ...]]:
         layer = EvidenceSource(name="scout", node=self._source.netns.node, unavailable=why)
-        self._crew.absent.append(layer)
+        self._session.absent.append(layer)
         self._say(f"no scout can tell the backend ({why}); every node that has one is looked at")
         return probes, self.all_backend_netns()
 
     def _chosen_elsewhere(self, backends: Iterable[str]) -> str:
         """A node port of another node: it is that node that translates."""
         if self._resolution.address in backends:
-            for node in self._documents.nodes:
+            for node in self._cluster_state.nodes:
                 if self._resolution.address in node.addresses:
                     return f"it is chosen on {node.name}"
         return ""
@@ -91,14 +93,14 @@ class RemoteNodes:
     def _look_at(self, requested: Iterable[Netns]) -> tuple[Netns, ...]:
         """All of it that can be looked at, with what was looked at before."""
         near = self._source.netns.node
-        places = enter_netns(near, unique((*self._looked_at, *requested)), self._crew)
-        new = [place for place in places if place not in self._looked_at]
+        namespaces = enter_netns(near, unique((*self._looked_at, *requested)), self._session)
+        new = [netns for netns in namespaces if netns not in self._looked_at]
         if new:
-            self._say("looking at " + ", ".join(sorted({place.node for place in new})))
-        self._crew.dump(new, FILES)
-        self._crew.dump((place for place in new if not place.pod), registry.extra_files())
-        self._looked_at = places
-        return places
+            self._say("collecting state from " + ", ".join(sorted({netns.node for netns in new})))
+        self._session.dump(new, FILES)
+        self._session.dump((netns for netns in new if not netns.pod), registry.extra_files())
+        self._looked_at = namespaces
+        return namespaces
 
 
 def _addresses(prediction: Prediction) -> tuple[str, ...]:

@@ -30,64 +30,68 @@ from kptrace.trace.remote_nodes import RemoteNodes
 Say = Callable[[str], None]
 
 
-def run(question: TraceRequest, ground: Environment, seed: int, say: Say) -> Recording:
-    return trace_and_report(question, ground, seed, say)[0]
+def run(request: TraceRequest, environment: Environment, seed: int, say: Say) -> Recording:
+    return trace_and_report(request, environment, seed, say)[0]
 
 
 def trace_and_report(
-    question: TraceRequest, ground: Environment, seed: int, say: Say
+    request: TraceRequest, environment: Environment, seed: int, say: Say
 ) -> tuple[Recording, Trace]:
     """Trace once; the run and its report, which had to be made to know what it asks for.
 
     seed: 32 random bits, the first cookie; ``say``: progress, for stderr
     """
-    api = dict(ground.api())
-    documents = read_cluster_state(api)
-    resolution = resolve(question, documents)
-    source = choose_source(question, documents, (e.pod for e in resolution.endpoints))
-    crew = AgentSession(ground)
-    say(f"looking at {source.netns.node}")
+    api = dict(environment.api())
+    cluster_state = read_cluster_state(api)
+    resolution = resolve(request, cluster_state)
+    source = choose_source(request, cluster_state, (e.pod for e in resolution.endpoints))
+    session = AgentSession(environment)
+    say(f"collecting state from {source.netns.node}")
     behind = unique(e.node for e in resolution.endpoints if e.node)
-    if ground.sparing and len(behind) == 1:  # no scout is needed to know that it is looked at
-        crew.begin((source.netns.node, *behind))
-    alone = crew.sender(source.netns)
+    if environment.sparing and len(behind) == 1:  # no scout is needed to know that it is looked at
+        session.begin((source.netns.node, *behind))
+    alone = session.sender(source.netns)
     api = dict(alone) if alone is not None else api
-    if not ground.sparing:
-        crew.begin(behind[:MOST_NODES])
-    near = crew.reachable_netns(unique((Netns(node=source.netns.node), source.netns)))
-    crew.dump(near, (*FILES, RESOLV_CONF))
-    crew.dump((place for place in near if not place.pod), registry.extra_files())
-    resolution = with_dns(question, source, resolution, crew, seed)
+    if not environment.sparing:
+        session.begin(behind[:MOST_NODES])
+    near = session.reachable_netns(unique((Netns(node=source.netns.node), source.netns)))
+    session.dump(near, (*FILES, RESOLV_CONF))
+    session.dump((netns for netns in near if not netns.pod), registry.extra_files())
+    resolution = with_dns(request, source, resolution, session, seed)
     probes: tuple[Probe, ...] = ()
     if resolution.address and source.netns in near:
-        probes = probes_for(flow_of(source, resolution, documents), seed, question.count)
+        probes = probes_for(flow_of(source, resolution, cluster_state), seed, request.count)
         beyond, far = None, tuple[Netns, ...]()
         if any(
-            not place.pod for place in near
+            not netns.pod for netns in near
         ):  # a pod that sees its own namespace only has nothing beyond
-            beyond = RemoteNodes(crew, question, source, resolution, documents, say)
+            beyond = RemoteNodes(session, request, source, resolution, cluster_state, say)
             probes, far = (
-                beyond.ahead(probes) if ground.sparing else (probes, beyond.all_backend_netns())
+                beyond.ahead(probes)
+                if environment.sparing
+                else (probes, beyond.all_backend_netns())
             )
-        say("sending " + ("one probe" if question.count == 1 else f"{question.count} probes"))
-        places = (*near, *far)
+        say("sending " + ("one probe" if request.count == 1 else f"{request.count} probes"))
+        namespaces = (*near, *far)
         capture_and_send(
-            crew, source, resolution, places, probes, question.timeout, question.trace_rule
+            session, source, resolution, namespaces, probes, request.timeout, request.trace_rule
         )
         if beyond is not None:
             beyond.done()
     recording = Recording(
-        request=question,
+        request=request,
         source=source,
         resolution=resolution,
         api=api,
         probes=probes,
-        replies=crew.words(),
-        unavailable=tuple(crew.absent),
+        replies=session.words(),
+        unavailable=tuple(session.absent),
     )
-    trace = _reported(recording, crew.texts())  # which asks for the rules that it reaches
-    recording = msgspec.structs.replace(recording, replies=crew.words())
-    changed = () if _is_unremarkable(trace) else _changed(crew, ground, recording, documents)
+    trace = _reported(recording, session.texts())  # which asks for the rules that it reaches
+    recording = msgspec.structs.replace(recording, replies=session.words())
+    changed = (
+        () if _is_unremarkable(trace) else _changed(session, environment, recording, cluster_state)
+    )
     if changed:
         recording = msgspec.structs.replace(
             recording, unavailable=(*recording.unavailable, *changed)
@@ -104,7 +108,7 @@ def _is_unremarkable(trace: Trace) -> bool:
 
 
 def _changed(
-    crew: AgentSession, ground: Environment, run: Recording, documents: ClusterState
+    session: AgentSession, environment: Environment, run: Recording, documents: ClusterState
 ) -> tuple[EvidenceSource, ...]:
     """Since the rules were read and the API was asked. Of a Service that is being rolled out, an
     endpoint may go with the probe on its way to it.
@@ -112,11 +116,11 @@ def _changed(
     service, node = run.resolution.service, run.source.netns.node
     rules = tuple[EvidenceSource, ...]()
     try:
-        changed_rules = crew.changed_rules().items()
-        rules = tuple(rules_changed(place, parts) for place, parts in changed_rules)
-        if service is None or documents.told_by is not None or not ground.forget():
+        changed_rules = session.changed_rules().items()
+        rules = tuple(rules_changed(netns, parts) for netns, parts in changed_rules)
+        if service is None or documents.told_by is not None or not environment.forget():
             return rules
-        now = read_cluster_state(ground.api())
+        now = read_cluster_state(environment.api())
     except KptraceError:
         return rules  # an agent or the API is gone; what was seen before counts no less
     behind = (cluster_state.endpoints.get(service.key, ()) for cluster_state in (documents, now))
@@ -129,19 +133,19 @@ def report(run: Recording) -> Trace:
 
 
 def _reported(run: Recording, texts: Mapping[Netns, Mapping[str, str]]) -> Trace:
-    documents, snapshots = read_cluster_state(run.api), snapshots_of(texts)
+    cluster_state, snapshots = read_cluster_state(run.api), snapshots_of(texts)
     prediction = without_unprobed_pods(
-        predicted_for(run.source, run.resolution, documents, snapshots), run
+        predicted_for(run.source, run.resolution, cluster_state, snapshots), run
     )
-    if documents.told_by is not None:
+    if cluster_state.told_by is not None:
         run = msgspec.structs.replace(
-            run, unavailable=(*run.unavailable, _api_not_asked(run, documents.told_by))
+            run, unavailable=(*run.unavailable, _api_not_asked(run, cluster_state.told_by))
         )
     if not sender_was_there(run):
         from kptrace.diagnose.api_only.diagnose import diagnose_from_api  # few need it
 
-        return diagnose_from_api(run, documents)
-    trace = diagnose(run, probe_evidence(run, documents, snapshots, prediction))
+        return diagnose_from_api(run, cluster_state)
+    trace = diagnose(run, probe_evidence(run, cluster_state, snapshots, prediction))
     return msgspec.structs.replace(trace, networks=registry.detected_networks(snapshots, texts))
 
 

@@ -30,7 +30,7 @@ UNREAD = (
     "which backends its program at connect() chooses from: its maps below /sys/fs/bpf could not "
     "be read"
 )
-MEND = (
+REMEDY = (
     "kubectl -n kube-system get pods -l k8s-app=cilium -o wide  # is it up there?",
     "cilium-dbg service list  # in that pod: has it the frontend, with these backends?",
     "restart that pod: it writes its maps anew",
@@ -67,7 +67,7 @@ def detect(node: Snapshot, files: Mapping[str, str]) -> DetectedCni | None:
             taken=("cilium_host", "cilium_net"),
             silent=PODS,
             tunnel=tunnel,
-            mend=MEND,
+            remedy=REMEDY,
             drops=_drops(files),
         ),
     )

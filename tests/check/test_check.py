@@ -120,7 +120,7 @@ def test_without_an_api(bundle: Path) -> None:
     made = checked(bundle)
     assert made.missing
     assert made.services > 10  # named by the rules
-    assert "Rules not compared with the API" in checkup(made)
+    assert "Rules were not compared with the API" in checkup(made)
 
 
 @pytest.mark.parametrize("width", [40, 60, 80])

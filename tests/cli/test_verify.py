@@ -52,7 +52,7 @@ def test_no_lab_is_told_of_each_check(tmp_path: Path) -> None:
     done = run(tmp_path, "verify", "checks.yaml", "--lab-name", "none")
     assert done.returncode == 3
     assert "0 of 2 as expected" in done.stdout
-    assert done.stdout.count("Why") == 2
+    assert done.stdout.count("Problem") == 2
 
 
 def test_a_trace_as_annotations_and_a_page(tmp_path: Path, cases: Path) -> None:

@@ -35,7 +35,7 @@ def test_the_text_names_pods_nodes_and_the_clusters_dns(cli: Cli) -> None:
     assert "DELIVERED" in first
     for words in ("node-a\n", "node-b\n", "DNAT", "remote.shop.svc.cluster.local", "10.96.0.10"):
         assert words in told.out
-    assert "Nothing lost" in told.out
+    assert "No events lost" in told.out
 
 
 def test_two_agents_do_and_they_have_no_more_rights_than_are_said(cli: Cli) -> None:

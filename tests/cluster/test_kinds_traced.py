@@ -115,8 +115,8 @@ def test_no_evidence_is_missing(proxied: Cluster) -> None:
     loggers = [one.run("cat", "/proc/sys/net/netfilter/nf_log/2") for one in machines]
     told = Cli(proxied)("svc/remote", "-n", "shop", "--from", "pod/client")
     assert told.code == 0, told.err
-    assert "Watched by: capture, rule trace, drop reasons, conntrack. Nothing lost." in told.out
-    assert "Not watched" not in told.out
+    assert "Data sources: capture, rule trace, drop reasons, conntrack. No events lost." in told.out
+    assert "Not available" not in told.out
     assert [one.run("cat", "/proc/sys/net/netfilter/nf_log/2") for one in machines] == loggers
 
 

@@ -152,7 +152,7 @@ def test_pod_security(cluster: Cluster, cli: Cli) -> None:
         words = " ".join(inside.out.split())
         assert "only pod shop/client itself was looked into: Pod Security of" in words
         assert advice in words
-        assert "Not watched: conntrack, the node itself on node-a" in words
+        assert "Not available: conntrack, the node itself on node-a" in words
         until(lambda: _guests(cluster) == {"terminated"}, "our container in client to end")
         cluster.kubectl(*advice.split())
         again = cli(*WEB, "--agent-namespace", name)

@@ -50,7 +50,7 @@ class Cluster:
         self.asked.append(f"agent {node}")
         return f"pod on {node}"
 
-    def doors(self, node: str) -> tuple[NetnsHandle, ...]:
+    def netns_handles(self, node: str) -> tuple[NetnsHandle, ...]:
         return HOST, POD
 
 
@@ -58,7 +58,7 @@ class Local:
     """Stands for a process of ours."""
 
     def __init__(self, node: str, doors: tuple[NetnsHandle, ...]) -> None:
-        self.node, self.doors = node, doors
+        self.node, self.netns_handles = node, doors
 
     def __enter__(self) -> Local:
         return self
@@ -97,8 +97,8 @@ def test_only_root_looks_at_its_own_node_without_a_pod(
     asked = ["begin node-b", "agent node-b", "left"]
     if root:
         assert isinstance(own, Local)
-        assert own.doors[0].ns_path == OWN_NETNS
-        assert own.doors[1] == POD
+        assert own.netns_handles[0].ns_path == OWN_NETNS
+        assert own.netns_handles[1] == POD
         assert cluster.asked == asked
     else:
         assert cluster.asked == ["begin node-a", asked[0], "agent node-a", *asked[1:]]

@@ -88,7 +88,7 @@ def test_only_the_nodes_themselves_are_entered() -> None:
     pods = [{**one, "spec": {"nodeName": "node-a"}} for one in PODS]
     cluster = whole(Paged({"pods": pods, "nodes": NODES}))
     cluster.api()
-    (door,) = cluster.doors("node-a")
+    (door,) = cluster.netns_handles("node-a")
     assert (door.netns, door.ns_path) == (Netns(node="node-a"), HOST_NETNS)
 
 

@@ -187,7 +187,7 @@ def test_clients_are_kept_apart_and_others_are_not_kept(each_cilium_bench: Any) 
     lab = each_cilium_bench.lab
     made = each_cilium_bench.trace("svc/web", "pod/client", count=40)
     assert all(share.seen for share in made.evidence.shares)
-    pin = Path(lab.door(CLIENT).bpffs) / "tc/globals/cilium_lb4_affinity"
+    pin = Path(lab.netns_handle(CLIENT).bpffs) / "tc/globals/cilium_lb4_affinity"
     fd = bpf_syscall.pinned(pin)
     try:
         kept = [*bpf_syscall.entries(fd, bpf_syscall.shape(fd))]
@@ -273,7 +273,7 @@ def test_a_fault_is_named(each_cilium_bench: Any, name: str) -> None:
 
 
 def as_client(lab: Lab, work: Callable[[], T]) -> T:
-    door = lab.door(CLIENT)
+    door = lab.netns_handle(CLIENT)
     with within_cgroup(door.cgroup):
         return run_in_netns(door.ns_path, work)
 
@@ -310,7 +310,7 @@ SIX, BACKEND_ID = "fd00:10:96::1234", 60_001  # no Service of the lab has either
 @contextmanager
 def served(lab: Lab, port: int, protocol: int, pod: str, to: int) -> Iterator[None]:
     """An IPv6 Service more on node-a, put into the maps by hand, with this pod for its backend."""
-    pins = Path(lab.door(CLIENT).bpffs) / "tc/globals"
+    pins = Path(lab.netns_handle(CLIENT).bpffs) / "tc/globals"
     address, number = socket.inet_pton(socket.AF_INET6, SIX), pack("!H", BACKEND_ID)
     key = address + pack("!H", port)
     service = {
@@ -386,7 +386,7 @@ def test_an_ipv6_socket_may_mean_an_ipv4_service(each_cilium_bench: Any) -> None
 
 
 def test_who_is_outside_the_cgroup_is_not_translated(each_cilium_bench: Any) -> None:
-    door = each_cilium_bench.lab.door(CLIENT)
+    door = each_cilium_bench.lab.netns_handle(CLIENT)
 
     def talk() -> int:
         with socket.socket() as line:
@@ -408,7 +408,7 @@ def on_the_way_in(lab: Lab, pod: str, *, drop: bool = False) -> Iterator[None]:
     or throws it away.
     """
     to = lab.plan.pod(pod)
-    netns = lab.door(Netns(node=to.node)).ns_path
+    netns = lab.netns_handle(Netns(node=to.node)).ns_path
     index = {name: number for number, name in interfaces(netns).items()}
     device = "cilium_vxlan" if lab.plan.network == "cilium-vxlan" else "eth0"
     code = Code()
@@ -529,7 +529,7 @@ def test_a_killed_up_is_removed_by_down(name: str, stage: str, before: str) -> N
 
 def test_a_shell_that_was_put_into_the_cgroup_is_put_back(name: str) -> None:
     lab = cluster.up(plan(name, 2, "cilium", "cilium-direct"))
-    with within_cgroup(lab.door(CLIENT).cgroup):
+    with within_cgroup(lab.netns_handle(CLIENT).cgroup):
         sleeper = subprocess.Popen(["sleep", "60"])
     try:
         cluster.down(name)
@@ -543,7 +543,7 @@ def test_a_shell_that_was_put_into_the_cgroup_is_put_back(name: str) -> None:
 def test_programs_go_with_the_lab(name: str) -> None:
     """Nothing pins them: they hang on the cgroup alone, and each holds the maps that it reads."""
     lab = cluster.up(plan(name, 2, "cilium", "cilium-direct"))
-    pin = Path(lab.door(CLIENT).bpffs) / "tc/globals/cilium_lb4_services_v2"
+    pin = Path(lab.netns_handle(CLIENT).bpffs) / "tc/globals/cilium_lb4_services_v2"
     id = map_id(pin)
     assert exists(id)
     cluster.down(name)

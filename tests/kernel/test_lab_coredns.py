@@ -27,7 +27,7 @@ def test_coredns_answers_from_the_services() -> None:
     try:
         runs = host_commands.run(("ss", "-Hlnup"), "", f"kpt-{NAME}-kube-system.coredns-2")
         assert "coredns" in runs
-        client = lab.door(Netns(node="node-a", pod="shop/client")).ns_path
+        client = lab.netns_handle(Netns(node="node-a", pod="shop/client")).ns_path
         query = dns.message.make_query("web.shop.svc.cluster.local", "A")
         reply = run_in_netns(client, lambda: dns.query.udp(query, "10.96.0.10", timeout=3))
         assert reply.answer[0][0].to_text() == "10.96.1.1"

@@ -71,7 +71,9 @@ def fetch(lab: state.Lab, address: str) -> str:
         with socket.create_connection((address, 80), timeout=3) as line:
             return line.makefile("rb").read().decode().rpartition("\r\n\r\n")[2].strip()
 
-    return namespace.run_in_netns(lab.door(Netns(node="node-a", pod="shop/client")).ns_path, work)
+    return namespace.run_in_netns(
+        lab.netns_handle(Netns(node="node-a", pod="shop/client")).ns_path, work
+    )
 
 
 def test_down_leaves_nothing_and_the_machine_is_untouched(name: str) -> None:
@@ -107,12 +109,12 @@ def test_two_labs_side_by_side(name: str) -> None:
 
 def test_doors_open(name: str) -> None:
     lab = cluster.up(plan(name, 3))
-    assert {door.netns.node for door in lab.doors} == {"node-a", "node-b", "node-c"}
-    for door in lab.doors:
+    assert {door.netns.node for door in lab.netns_handles} == {"node-a", "node-b", "node-c"}
+    for door in lab.netns_handles:
         assert namespace.inode(door.ns_path) != namespace.inode("")
         if door.netns.pod:
             assert "nameserver 10.96.0.10\n" in Path(door.resolv_conf).read_text()
-    assert "eth0" in namespace.interfaces(lab.door(Netns(node="node-c")).ns_path).values()
+    assert "eth0" in namespace.interfaces(lab.netns_handle(Netns(node="node-c")).ns_path).values()
 
 
 def test_up_over_a_lab_and_down_without_one(name: str) -> None:
@@ -236,7 +238,7 @@ def wait_for_nothing(prefix: str) -> list[str]:
 
 def test_a_shell_in_a_pod_ends_with_it(name: str) -> None:
     lab = cluster.up(plan(name))
-    door = lab.door(Netns(node="node-a", pod="shop/client"))
+    door = lab.netns_handle(Netns(node="node-a", pod="shop/client"))
     shell = namespace.run_in_netns(door.ns_path, lambda: subprocess.Popen(["sleep", "1000"]))
     cluster.down(name)
     assert shell.wait(timeout=5) == -9

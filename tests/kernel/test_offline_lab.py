@@ -30,7 +30,7 @@ POWERLESS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 def on_node(
     lab: Lab, *args: str, node: str = "node-a", rights: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    netns = lab.door(Netns(node=node)).ns_path
+    netns = lab.netns_handle(Netns(node=node)).ns_path
     command = ["nsenter", f"--net={netns}", *rights, sys.executable, "-m", "kptrace", *args]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
@@ -87,7 +87,7 @@ def test_faults_of_the_node_itself_are_named(vxlan_bench: Any, fault: str) -> No
 
 def test_who_the_source_can_be(vxlan_bench: Any) -> None:
     lab = vxlan_bench.lab
-    pods = run_in_netns(lab.door(Netns(node="node-a")).netns, local_pods)
+    pods = run_in_netns(lab.netns_handle(Netns(node="node-a")).netns, local_pods)
     (device,) = (pod.device for pod in pods if CLIENT in pod.addresses)
     for word in (CLIENT, device, f"pod/{CLIENT}", "pod/10-244-1-10"):
         assert traced(lab, "svc/near", "--from", word)["source"]["netns"]["pod"] == (
@@ -101,7 +101,7 @@ def test_who_the_source_can_be(vxlan_bench: Any) -> None:
 
 def test_a_process_of_the_pod(vxlan_bench: Any) -> None:
     lab = vxlan_bench.lab
-    netns = lab.door(Netns(node="node-a", pod="shop/client")).netns
+    netns = lab.netns_handle(Netns(node="node-a", pod="shop/client")).netns
     with subprocess.Popen(["nsenter", f"--net={netns}", "sleep", "60"]) as sleeper:
         try:
             made = traced(lab, "svc/near", "--from", f"pid/{sleeper.pid}")
@@ -172,7 +172,7 @@ def test_programs_at_connect_keep_no_names(each_cilium_bench: Any) -> None:
         f"echo $$ > {group}/cgroup.procs; mount --bind {pins} /sys/fs/bpf; "
         f"exec {sys.executable} -m kptrace 10.96.1.2:80 --offline --from {CLIENT} -o json"
     )
-    netns = lab.door(Netns(node="node-a")).netns
+    netns = lab.netns_handle(Netns(node="node-a")).netns
     done = subprocess.run(
         ["nsenter", f"--net={netns}", "unshare", "-m", "sh", "-c", inside],
         cwd=ROOT,

@@ -32,7 +32,7 @@ def in_pod(
     lab: Lab, *args: str, rights: tuple[str, ...] = NOTHING
 ) -> subprocess.CompletedProcess[str]:
     """``ip netns exec`` shows the pod its own resolv.conf, as a kubelet does."""
-    netns = Path(lab.door(Netns(node="node-a", pod="shop/client")).ns_path).name
+    netns = Path(lab.netns_handle(Netns(node="node-a", pod="shop/client")).ns_path).name
     # env: so that the program itself is looked up with these rights, and not by setpriv
     command = ["ip", "netns", "exec", netns, "setpriv", *rights, "env", sys.executable, *args]
     return subprocess.run(

@@ -34,8 +34,8 @@ def resolve(bench: Any, target: str, *more: str) -> subprocess.CompletedProcess[
 
 @contextmanager
 def no_answers(lab: Lab) -> Iterator[None]:
-    """What comes back to the client from port 53 is thrown away."""
-    netns = lab.door(Netns(node="node-a", pod="shop/client")).ns_path
+    """What comes back to the client from port 53 is dropped."""
+    netns = lab.netns_handle(Netns(node="node-a", pod="shop/client")).ns_path
     rule = ("INPUT", "-p", "udp", "--sport", "53", "-j", "DROP")
     within = ("nsenter", f"--net={netns}", "iptables")
     subprocess.run([*within, "-A", *rule], check=True)

@@ -180,7 +180,7 @@ def run(
         return trace.run(question, ground, seed, lambda _: None), ground.asked
 
 
-def scouted(run: Recording) -> dict[Flow, str]:
+def preflight_result(run: Recording) -> dict[Flow, str]:
     """Where the scouts were sent on to, by their 5-tuples; the last word counts."""
     words = (reply for reply in run.replies if isinstance(reply, PreflightResult))
     return {word.flow: word.entry.reply.src for word in words if word.entry}
@@ -234,7 +234,7 @@ def test_two_agents_do(wide: Lab, target: str, source: str) -> None:
     backend = next(pod for pod in wide.plan.pods if set(went(told).values()) & set(pod.addresses))
     near = told.source.netns.node
     assert asked == ([near, backend.node] if backend.node != near else [near])
-    assert scouted(told) == went(told)
+    assert preflight_result(told) == went(told)
     last = next(hop for hop in made.hops if hop.action == "delivered")
     assert (last.node, last.netns) == (backend.node, backend.key)
     assert whole(made)
@@ -246,8 +246,8 @@ def test_two_agents_do(wide: Lab, target: str, source: str) -> None:
 @pytest.mark.parametrize("target", ["svc/web", "svc/echo"])
 def test_thirty_of_thirty_go_where_their_scouts_went(wide: Lab, target: str) -> None:
     told, asked = run(wide, target, "pod/client", count=30)
-    assert len(scouted(told)) == 30
-    assert went(told) == scouted(told)
+    assert len(preflight_result(told)) == 30
+    assert went(told) == preflight_result(told)
     assert trace.report(told).outcome is Outcome.DELIVERED
     assert len(asked) == len(set(asked))
 
@@ -257,13 +257,13 @@ def test_on_a_kernel_without_the_hook_a_scout_dies_on_the_other_node(wide: Lab) 
     made = trace.report(told)
     assert made.outcome is Outcome.DELIVERED
     assert len(asked) == 2
-    assert scouted(told) == went(told) != {}
+    assert preflight_result(told) == went(told) != {}
     assert whole(made)
 
 
 def test_a_backend_at_hand_would_hear_of_such_a_scout(wide: Lab) -> None:
     told, asked = run(wide, "svc/web", "pod/client", blunt=True)
-    assert scouted(told) == {}
+    assert preflight_result(told) == {}
     assert sorted(asked) == [node.name for node in wide.plan.nodes]
     [why] = [layer.unavailable for layer in told.unavailable]
     assert "could not be sent" in why
@@ -292,7 +292,7 @@ def test_nobody_hears_of_a_scout_and_nothing_of_it_stays(wide: Lab) -> None:
     """Of a probe's connection each backend sees one SYN: the counters of all pods tell so."""
     before = _heard(wide)
     told, _ = run(wide, "svc/far", "pod/client", count=10)
-    assert len(scouted(told)) == 10
+    assert len(preflight_result(told)) == 10
     assert _heard(wide) - before == 10
     for node in wide.plan.nodes:
         assert "kptrace" not in host_commands.run(("nft", "list", "tables"), netns=node.netns)

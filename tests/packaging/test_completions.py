@@ -185,7 +185,7 @@ def test_kubectl_completes_with_it(tmp_path: Path) -> None:
         text=True,
     )
     assert done.stdout.splitlines() == [
-        "heal\tTake a fault out of a lab again, or all of them.",
+        "heal\tUndo one fault, or all.",
         ":4",
     ]
 

@@ -58,7 +58,7 @@ def dropped_tunnel_port() -> Trace:
                 severity="error",
                 node="node-b",
                 object="filter INPUT 3",
-                summary="the VXLAN packet reached node-b and was thrown away there by "
+                summary="the VXLAN packet reached node-b and was dropped there by "
                 "filter INPUT 3: -p udp -m udp --dport 8472 -j DROP",
                 evidence=(
                     "rule trace on node-b: filter INPUT 3, verdict drop",
@@ -73,7 +73,7 @@ def dropped_tunnel_port() -> Trace:
             ),
         ),
         evidence=Evidence(sources=BOTH, prediction_match=PredictionMatch(predicted=6, seen=6)),
-        summary="the VXLAN packet reached node-b and was thrown away there",
+        summary="the VXLAN packet reached node-b and was dropped there",
     )
 
 

@@ -20,7 +20,7 @@ def test_one_line_for_each() -> None:
 def test_all_that_is_known_of_one(id: str) -> None:
     page = cause_page(CAUSES[id], width=60)
     told = re.sub(r"\s+", "", page)
-    for words in (id, CAUSES[id].title, CAUSES[id].meaning, CAUSES[id].effect, CAUSES[id].mend):
+    for words in (id, CAUSES[id].title, CAUSES[id].meaning, CAUSES[id].impact, CAUSES[id].fix):
         assert re.sub(r"\s+", "", words) in told
     assert all(len(line) <= 60 for line in page.splitlines())
 

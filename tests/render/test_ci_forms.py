@@ -87,7 +87,7 @@ def test_a_list_of_nothing_but_successes(made: Verification) -> None:
 def test_notes(made: Verification) -> None:
     assert notes(made.results).splitlines() == [
         "::error title=svc/remote (shop) from pod/client on node-a%3A DROPPED on node-b"
-        "::the VXLAN packet reached node-b and was thrown away there",
+        "::the VXLAN packet reached node-b and was dropped there",
         "::error title=metrics are closed%3A DELIVERED in 410 us"
         "::delivered to pod shop/remote-1 on node-b; expected dropped or rejected",
         "::error title=svc/lost (shop) from pod/client%3A could not be looked at"

@@ -43,20 +43,21 @@ def test_agreement(samples: dict[str, Trace]) -> None:
         )
         return shown(lambda page: evidence.agreement(page, trace))
 
-    without = "Predicted without: sysctl.txt of node-b.\n"
-    assert told("") == f"Predicted and seen agree on 9 of 12 crossings.\n{without}"
+    without = "Prediction made without: sysctl.txt of node-b.\n"
+    assert told("") == f"Prediction matches capture: 9 of 12 interface crossings.\n{without}"
     assert told("eth0 of node-b, going in") == (
-        "Predicted and seen part at eth0 of node-b, going in: 9 of 12 crossings seen.\n" + without
+        "Prediction and capture diverge at eth0 of node-b, going in: 9 of 12 interface\n"
+        "  crossings match.\n" + without
     )
 
 
 def test_watched_and_lost() -> None:
     known = (layer("capture", "node-a"), layer("rules", "node-a"), layer("capture", "node-b"))
     whole = shown(lambda page: evidence.layers(page, known, with_missing=True))
-    assert whole == "Watched by: capture, rule trace. Nothing lost.\n"
+    assert whole == "Data sources: capture, rule trace. No events lost.\n"
     lost = (*known, layer("capture", "node-b", lost=2))
     assert shown(lambda page: evidence.layers(page, lost, with_missing=True)) == (
-        "Watched by: capture, rule trace. Lost: 2 reports of capture on node-b.\n"
+        "Data sources: capture, rule trace. Lost: 2 reports of capture on node-b.\n"
     )
 
 
@@ -67,11 +68,11 @@ def test_a_layer_that_is_missing_on_one_node_only_watched_on_the_other() -> None
         layer("rules", "node-b", unavailable="no tracefs.", hint="mount -t tracefs"),
     )
     assert shown(lambda page: evidence.layers(page, known, with_missing=True)) == (
-        "Watched by: drop reasons. Nothing lost.\n"
-        "Not watched: drop reasons, rule trace on node-b: no tracefs. To have it: mount\n"
-        "  -t tracefs\n"
+        "Data sources: drop reasons. No events lost.\n"
+        "Not available: drop reasons, rule trace on node-b: no tracefs. Enable with:\n"
+        "  mount -t tracefs\n"
     )
-    assert "Not watched" not in shown(lambda page: evidence.layers(page, known, False))
+    assert "Not available" not in shown(lambda page: evidence.layers(page, known, False))
 
 
 def test_one_cause_is_told_once() -> None:
@@ -172,12 +173,12 @@ def test_what_changed_meanwhile_is_told_apart_from_what_was_not_watched() -> Non
     known = (layer("capture", "node-a"), change, rules_changed(Netns(node="node-a"), parts))
     text = shown(lambda page: evidence.layers(page, known, with_missing=True))
     watched, *unsure = text.splitlines()
-    assert watched == "Watched by: capture. Nothing lost."
+    assert watched == "Data sources: capture. No events lost."
     assert " ".join(line.strip() for line in unsure) == (
         "Unsure: the endpoints of shop/web changed while this ran ([fd00::9]:80 went). "
-        "To be sure: trace once more "
+        "Next step: trace once more "
         "Unsure: the rules of node-a changed while this ran (chain KUBE-SVC-X of ip nat, "
         "set a\\x1b[2J and 1 more); those that the probe met may be older or newer "
-        "than those told here. To be sure: trace once more"
+        "than those told here. Next step: trace once more"
     )
     assert "Unsure" not in shown(lambda page: evidence.layers(page, known, False))

@@ -27,22 +27,22 @@ def shown(trace: Trace, width: int = 80, **changes: object) -> str:
 
 def test_the_parts_in_order(samples: dict[str, Trace]) -> None:
     assert shown(samples["dropped-tunnel-port"], findings=(DROPPED,)) == (
-        "  What     it was dropped\n"
-        "  Where    sysctl x on node-b\n"
-        "  Proof    seen here\n"
-        "           never seen there\n"
-        "  Mend     sysctl -w x=1  # on node-b\n"
-        "           or ask somebody\n"
+        "  Problem   it was dropped\n"
+        "  Object    sysctl x on node-b\n"
+        "  Evidence  seen here\n"
+        "            never seen there\n"
+        "  Fix       sysctl -w x=1  # on node-b\n"
+        "            or ask somebody\n"
         "\n"
-        "  cause    made-up  (kptrace causes ID and -o wide tell more)\n"
+        "  cause     made-up  (kptrace causes ID and -o wide tell more)\n"
     )
 
 
-def test_a_known_cause_tells_its_effect_and_mends_itself(samples: dict[str, Trace]) -> None:
+def test_a_known_cause_shows_its_impact_and_usual_fix(samples: dict[str, Trace]) -> None:
     known = msgspec.structs.replace(DROPPED, cause="mtu-exceeded", remedy=())
     text = shown(samples["dropped-tunnel-port"], findings=(known,))
-    assert "  So       handshakes work; large requests and answers hang\n" in text
-    assert "  Mend     set the CNI's MTU" in text
+    assert "  Impact    handshakes work; large requests and answers hang\n" in text
+    assert "  Fix       set the CNI's MTU" in text
 
 
 def test_a_long_command_can_be_copied_and_its_comment_stands_below(
@@ -52,15 +52,15 @@ def test_a_long_command_can_be_copied_and_its_comment_stands_below(
     long = msgspec.structs.replace(DROPPED, remedy=(line,))
     text = shown(samples["dropped-tunnel-port"], width=48, findings=(long,))
     assert (
-        "  Mend     kubectl -n shop get pods -l \\\n"
-        "               app=empty\n"
-        "           # do any match? ready?\n"
+        "  Fix       kubectl -n shop get pods -l \\\n"
+        "                app=empty\n"
+        "            # do any match? ready?\n"
     ) in text
 
 
 def test_without_a_finding_the_summary_is_all(samples: dict[str, Trace]) -> None:
     text = shown(samples["dropped-tunnel-port"], findings=(), summary="it got lost")
-    assert text == "  What     it got lost\n"
+    assert text == "  Problem   it got lost\n"
 
 
 def test_the_first_error_is_the_reason_and_the_others_come_after(
@@ -68,7 +68,7 @@ def test_the_first_error_is_the_reason_and_the_others_come_after(
 ) -> None:
     odd = Finding(cause="dns-slow", severity="warning", node="", object="", summary="slow")
     text = shown(samples["dropped-tunnel-port"], findings=(odd, DROPPED))
-    assert text.index("it was dropped") < text.index("warning  slow  (dns-slow)")
+    assert text.index("it was dropped") < text.index("warning   slow  (dns-slow)")
 
 
 def test_what_is_open(samples: dict[str, Trace]) -> None:
@@ -83,16 +83,16 @@ def test_what_is_open(samples: dict[str, Trace]) -> None:
         evidence=Evidence(sources=layers),
     )
     assert text == (
-        "  Known    last seen on eth0\n"
-        "  Missing  drop reasons on node-a: no tracefs\n"
-        "           3 reports of capture on node-a were lost\n"
-        "  Settle   mount it\n"
+        "  Observed      last seen on eth0\n"
+        "  Not observed  drop reasons on node-a: no tracefs\n"
+        "                3 reports of capture on node-a were lost\n"
+        "  Next step     mount it\n"
     )
 
 
 def test_nothing_at_all(samples: dict[str, Trace]) -> None:
     text = shown(samples["inconclusive"], findings=(), summary="", evidence=Evidence())
-    assert text == "  Known    nothing was seen\n"
+    assert text == "  Observed      nothing was seen\n"
 
 
 def test_worst_first() -> None:
@@ -104,7 +104,7 @@ def test_worst_first() -> None:
             Finding(cause="a", severity="error", node="node-a", object="", summary="on node-a"),
         ],
     )
-    assert page.text() == "  error    on node-a  (a)\n\n  info     small on node-a  (b)\n"
+    assert page.text() == "  error     on node-a  (a)\n\n  info      small on node-a  (b)\n"
 
 
 def test_an_outcome_without_hops_is_told(samples: dict[str, Trace]) -> None:

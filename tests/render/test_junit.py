@@ -60,7 +60,7 @@ def test_a_failure_tells_all_in_its_body(samples: dict[str, Trace]) -> None:
     failure = case(junit(samples["dropped-tunnel-port"])).find("failure")
     assert failure is not None
     assert failure.get("type") == "dropped"
-    assert failure.get("message") == "the VXLAN packet reached node-b and was thrown away there"
+    assert failure.get("message") == "the VXLAN packet reached node-b and was dropped there"
     assert "tunnel-port-blocked" in (failure.text or "")
     assert "iptables-nft -D INPUT" in (failure.text or "")
 

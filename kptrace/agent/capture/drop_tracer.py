@@ -38,12 +38,14 @@ _PREFIX = "SKB_DROP_REASON_"
 class DropTracer:
     layer = "drops"
 
-    def __init__(self, node: Netns, probes: tuple[Probe, ...], places: Mapping[int, Netns]) -> None:
+    def __init__(
+        self, node: Netns, probes: tuple[Probe, ...], namespaces: Mapping[int, Netns]
+    ) -> None:
         """node: stands for all of them in Lost. places: by the inode of the namespace.
 
         Raises Forbidden or Unsupported.
         """
-        self.place, self._places = node, places
+        self.place, self._namespaces = node, namespaces
         self._fds: list[int] = []
         self._mapped: list[mmap.mmap] = []
         try:
@@ -103,14 +105,14 @@ class DropTracer:
             if report is None or seen is None or recogniser.recognise(seen) is None:
                 continue
             where = report.device_ns or report.socket_ns
-            if where and where not in self._places:
+            if where and where not in self._namespaces:
                 continue  # another agent's: nodes that share a kernel hear of each other's
             yield DropEvent(
                 node=self.place.node,
                 reason=self._reason(report.reason),
                 location=report.symbol,
                 time_ns=report.time + self._clock,
-                netns=self._places.get(where),
+                netns=self._namespaces.get(where),
                 interface=report.device,
                 packet=seen.packet,
             )

@@ -1,7 +1,7 @@
 """One Watch: every source of reports in every place, armed, read and ended together.
 
-In: a Watch and the doors. Out: Ready with what could not be armed and why; then Sighting, RuleHit
-and Drop as they come; at the end Lost for each layer of a place that lost some.
+In: StartCapture and the handles. Out: CaptureStarted with what could not be armed and why; then
+Sighting, RuleHit and Drop as they come; at the end Lost for each layer of a place that lost some.
 
 Replies come about in the order of time, but not quite: sources are read one after the other.
 """
@@ -53,7 +53,11 @@ class EventSource(Protocol):
 
 class CaptureSession:
     def __init__(
-        self, request: StartCapture, doors: dict[Netns, NetnsHandle], guard: Guard, rights: str = ""
+        self,
+        request: StartCapture,
+        handles: dict[Netns, NetnsHandle],
+        guard: Guard,
+        rights: str = "",
     ) -> None:
         """rights: how the agent could have more of them, for the remedies"""
         self._request, self._guard, self._rights = request, guard, rights
@@ -67,7 +71,7 @@ class CaptureSession:
         self._unknown: list[Frame] = []
         self._open = True
         try:
-            self._arm([doors[place] for place in request.namespaces])
+            self._arm([handles[netns] for netns in request.namespaces])
         except BaseException:
             self.close()
             raise
@@ -82,60 +86,62 @@ class CaptureSession:
 
     # --- arming -------------------------------------------------------------------------------
 
-    def _arm(self, doors: list[NetnsHandle]) -> None:
+    def _arm(self, handles: list[NetnsHandle]) -> None:
         layers = self._request.sources
-        for door in doors:
+        for handle in handles:
             if "capture" in layers:
-                self._try(door, "capture", self._arm_capture)
+                self._try(handle, "capture", self._arm_capture)
             if "rules" in layers:
-                self._try(door, "rules", self._arm_rules)
-        if "drops" in layers and doors:
-            self._try(doors[0], "drops", partial(self._arm_drops, doors))
+                self._try(handle, "rules", self._arm_rules)
+        if "drops" in layers and handles:
+            self._try(handles[0], "drops", partial(self._arm_drops, handles))
 
-    def _try(self, door: NetnsHandle, layer: str, arm: Callable[[NetnsHandle], None]) -> None:
+    def _try(self, handle: NetnsHandle, layer: str, arm: Callable[[NetnsHandle], None]) -> None:
         try:
-            arm(door)
+            arm(handle)
         except ObservationError as error:
-            self._refuse(door.netns, layer, error.message, error.hint)
+            self._refuse(handle.netns, layer, error.message, error.hint)
         except PermissionError:
             remedy = f"grant {_NEEDS[layer]}, and CAP_SYS_ADMIN to enter a namespace"
-            self._refuse(door.netns, layer, "not permitted", remedy)
+            self._refuse(handle.netns, layer, "not permitted", remedy)
         except OSError as error:
-            self._refuse(door.netns, layer, str(error.strerror or error), "")
+            self._refuse(handle.netns, layer, str(error.strerror or error), "")
 
-    def _refuse(self, place: Netns, layer: str, why: str, remedy: str) -> None:
+    def _refuse(self, netns: Netns, layer: str, why: str, remedy: str) -> None:
         if remedy.startswith("grant ") and self._rights:
             remedy = f"{remedy}: {self._rights}"
-        self._unarmed.append(SourceUnavailable(netns=place, source=layer, reason=why, hint=remedy))
+        self._unarmed.append(SourceUnavailable(netns=netns, source=layer, reason=why, hint=remedy))
 
-    def _arm_capture(self, door: NetnsHandle) -> None:
+    def _arm_capture(self, handle: NetnsHandle) -> None:
         tcp = any(probe.flow.protocol == "tcp" for probe in self._request.probes)
-        if tcp and not run_in_netns(door.ns_path, sender.can_mark):
+        if tcp and not run_in_netns(handle.ns_path, sender.can_mark):
             raise UnsupportedError(
                 "without CAP_NET_ADMIN a connection cannot be marked to be known again",
                 "grant CAP_NET_ADMIN and CAP_NET_RAW",
             )
         program = capture_filter.program([p.probe_id for p in self._request.probes], self._sources)
         self._taps.append(
-            run_in_netns(door.ns_path, partial(Tap, door.netns, capture_filter.assemble(program)))
+            run_in_netns(
+                handle.ns_path, partial(Tap, handle.netns, capture_filter.assemble(program))
+            )
         )
 
-    def _arm_rules(self, door: NetnsHandle) -> None:
+    def _arm_rules(self, handle: NetnsHandle) -> None:
         try:
-            run_in_netns(door.ns_path, partial(self._mark, door.netns))
+            run_in_netns(handle.ns_path, partial(self._mark, handle.netns))
         except OSError as error:
             if error.errno not in _NO_NFTABLES:
                 raise
-            self._trace_by_rule(door)
-        legacy = run_in_netns(door.ns_path, families)
+            self._trace_by_rule(handle)
+        legacy = run_in_netns(handle.ns_path, families)
         if legacy:
-            before = self._raw[door.netns].count if door.netns in self._raw else {}
-            tracer = run_in_netns(door.ns_path, partial(LegacyTracer, door.netns, before))
+            before = self._raw[handle.netns].count if handle.netns in self._raw else {}
+            tracer = run_in_netns(handle.ns_path, partial(LegacyTracer, handle.netns, before))
             self._tracers.append(tracer)
-            tracer.log_to_us(door, legacy, self._guard)
+            tracer.log_to_us(handle, legacy, self._guard)
 
-    def _mark(self, place: Netns) -> None:
-        tracer, mark = NftTracer(place), NetlinkSocket()
+    def _mark(self, netns: Netns) -> None:
+        tracer, mark = NftTracer(netns), NetlinkSocket()
         try:
             table = trace_table.table(trace_table.own_name(), self._request.probes, self._sources)
             mark.apply(trace_table.SUBSYSTEM, table)
@@ -146,8 +152,8 @@ class CaptureSession:
         self._tracers.append(tracer)
         self._marks.append(mark)
 
-    def _trace_by_rule(self, door: NetnsHandle) -> None:
-        if not run_in_netns(door.ns_path, families):
+    def _trace_by_rule(self, handle: NetnsHandle) -> None:
+        if not run_in_netns(handle.ns_path, families):
             return  # no rules, so nothing to be told of
         if not self._request.raw_trace:
             raise UnsupportedError(
@@ -155,12 +161,12 @@ class CaptureSession:
                 "--trace-rule allows an iptables-legacy rule `-t raw -j TRACE` for the probe alone,"
                 " for the time of the trace",
             )
-        raw_trace = RawTrace(door, self._request.probes, self._sources, self._guard)
-        self._raw[door.netns] = raw_trace
+        raw_trace = RawTrace(handle, self._request.probes, self._sources, self._guard)
+        self._raw[handle.netns] = raw_trace
 
-    def _arm_drops(self, doors: list[NetnsHandle], door: NetnsHandle) -> None:
-        places = {inode(d.ns_path): d.netns for d in doors}
-        self._tracers.append(DropTracer(door.netns, self._request.probes, places))
+    def _arm_drops(self, handles: list[NetnsHandle], handle: NetnsHandle) -> None:
+        namespaces = {inode(d.ns_path): d.netns for d in handles}
+        self._tracers.append(DropTracer(handle.netns, self._request.probes, namespaces))
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -190,8 +196,8 @@ class CaptureSession:
 
     def _sighting(self, frame: Frame) -> CapturedPacket | None:
         seen = dissect(frame.data)
-        cookie = self._recogniser.recognise(seen) if seen else None
-        if seen is None or cookie is None:
+        probe_id = self._recogniser.recognise(seen) if seen else None
+        if seen is None or probe_id is None:
             return None
         return CapturedPacket(
             netns=frame.place,
@@ -200,7 +206,7 @@ class CaptureSession:
             direction="out" if frame.outgoing else "in",
             packet=seen.packet,
             time_ns=frame.time_ns,
-            probe_id=cookie,
+            probe_id=probe_id,
             other_host=frame.other_host,
             dst_mac=frame.dst_mac,
             frame=frame.data,
@@ -218,9 +224,9 @@ class CaptureSession:
         lost: Counter[tuple[Netns, str]] = Counter()
         for source in self.sources:
             lost[source.place, source.layer] += source.lost()
-        for (place, layer), count in lost.items():
+        for (netns, layer), count in lost.items():
             if count:
-                yield EventsLost(netns=place, source=layer, count=count)
+                yield EventsLost(netns=netns, source=layer, count=count)
 
     def close(self) -> None:
         self._open = False

@@ -51,9 +51,9 @@ class Frame(NamedTuple):
 class Tap:
     layer = "capture"
 
-    def __init__(self, place: Netns, program: bytes) -> None:
+    def __init__(self, netns: Netns, program: bytes) -> None:
         """On every interface of this namespace. To be called inside it."""
-        self.place = place
+        self.place = netns
         self._indexes = {name: index for index, name in socket.if_nameindex()}
         self._lost = 0
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK

@@ -59,7 +59,7 @@ _TCP_STATES = (
 )
 
 
-def lookup(place: Netns, flow: Flow) -> ConntrackEntry | None:
+def lookup(netns: Netns, flow: Flow) -> ConntrackEntry | None:
     """To be called inside the namespace."""
     conversation = NetlinkSocket()
     family = flow.family.socket_family
@@ -71,10 +71,10 @@ def lookup(place: Netns, flow: Flow) -> ConntrackEntry | None:
         raise
     finally:
         conversation.close()
-    return entry(place, answers[0].body[4:]) if answers else None
+    return entry(netns, answers[0].body[4:]) if answers else None
 
 
-def recall(place: Netns, flow: Flow) -> list[ConntrackEntry]:
+def recall(netns: Netns, flow: Flow) -> list[ConntrackEntry]:
     """All from ``flow.src``, by any port, to the flow's end. To be called inside the namespace.
 
     The kernel leaves the others out since 5.8 (CTA_FILTER, nf_conntrack_netlink.c); an older one
@@ -86,7 +86,7 @@ def recall(place: Netns, flow: Flow) -> list[ConntrackEntry]:
     with NetlinkSocket() as conversation:
         body = netfilter(family, _tuple(flow), requested)
         entries = [
-            entry(place, answer.body[4:])
+            entry(netns, answer.body[4:])
             for answer in conversation.listen(_GET, body, DUMP)
             if address in answer.body
         ]
@@ -99,13 +99,13 @@ def recall(place: Netns, flow: Flow) -> list[ConntrackEntry]:
     ]
 
 
-def entry(place: Netns, data: bytes) -> ConntrackEntry:
+def entry(netns: Netns, data: bytes) -> ConntrackEntry:
     attrs = attributes(data)
     status = number(attrs.get(_STATUS))
     tcp = attributes(attributes(attrs.get(_PROTOINFO, b"")).get(1, b""))
     state = number(tcp.get(1))
     return ConntrackEntry(
-        netns=place,
+        netns=netns,
         original=_flow(attrs.get(_TUPLE_ORIG, b"")),
         reply=_flow(attrs.get(_TUPLE_REPLY, b"")),
         status=tuple(word for bit, word in _STATUS_WORDS.items() if status >> bit & 1),

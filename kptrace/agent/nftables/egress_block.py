@@ -63,8 +63,8 @@ def _table(probes: tuple[Probe, ...], devices: list[str]) -> list[bytes]:
     for start in range(0, len(devices), _DEVICES):
         chain = text(3, f"egress-{start}")
         data = nested(4, *(text(1, device) for device in devices[start : start + _DEVICES]))
-        place = nested(4, be32(1, _EGRESS), be32(2, 0), data)
-        chunks.append(command(NETDEV, NEWCHAIN, text(1, name), chain, place, FILTER))
+        netns = nested(4, be32(1, _EGRESS), be32(2, 0), data)
+        chunks.append(command(NETDEV, NEWCHAIN, text(1, name), chain, netns, FILTER))
         at = text(2, f"egress-{start}")
         chunks += [command(NETDEV, NEWRULE, text(1, name), at, rule) for rule in rules]
     return chunks

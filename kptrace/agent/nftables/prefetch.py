@@ -23,23 +23,23 @@ class Prefetcher:
     """What is read is of the namespace that this process stands in."""
 
     def __init__(self, *questions: ListQuery) -> None:
-        self._coming = {question: _PendingAnswer(question) for question in questions}
+        self._coming = {request: _PendingAnswer(request) for request in questions}
         left, beside = deque(self._coming.values()), len(os.sched_getaffinity(0)) - 1
         with suppress(RuntimeError):  # no more threads are to be had
             for _ in range(min(max(1, beside), len(questions))):
                 threading.Thread(target=_read, args=[left], name="ahead", daemon=True).start()
 
-    def take(self, question: ListQuery) -> ListResult | None:
+    def take(self, request: ListQuery) -> ListResult | None:
         """Once: it is soon too old. None: it was not asked ahead, or could not be answered."""
-        coming = self._coming.pop(question, None)
+        coming = self._coming.pop(request, None)
         return coming.answer() if coming else None
 
 
 class _PendingAnswer:
     """An answer that a thread reads, or, where none has begun, who asks, by himself."""
 
-    def __init__(self, question: ListQuery) -> None:
-        self._question = question
+    def __init__(self, request: ListQuery) -> None:
+        self._request = request
         self._begun, self._over = threading.Lock(), threading.Event()
         self._answer: ListResult | None = None
 
@@ -49,7 +49,7 @@ class _PendingAnswer:
         try:
             with NetlinkSocket() as conversation:
                 before = generation(conversation)
-                self._answer = ListResult(before, list(self._question.read(conversation)))
+                self._answer = ListResult(before, list(self._request.read(conversation)))
         except OSError:
             pass  # who asks for it will hear the same
         finally:

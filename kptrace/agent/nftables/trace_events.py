@@ -94,9 +94,9 @@ class HandleToIndex:
 class NftTracer:
     layer = "rules"
 
-    def __init__(self, place: Netns) -> None:
+    def __init__(self, netns: Netns) -> None:
         """To be called inside the namespace."""
-        self.place = place
+        self.place = netns
         self._names = dict(socket.if_nameindex())
         self._socket = netlink.listen(_GROUP)
         self._numbers = HandleToIndex()

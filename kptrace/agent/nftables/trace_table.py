@@ -117,8 +117,8 @@ def table(name: str, probes: Iterable[Probe], sources: Iterable[Source] = ()) ->
     rules = [rule(requested, _TRACE) for _, requested in matches(tuple(probes), tuple(sources))]
     chunks = [command(INET, NEWTABLE, text(1, name), be32(2, OWNER))]
     for chain, hook in _HOOKS.items():
-        place = nested(4, be32(1, hook), be32(2, _PRIORITY))
-        chunks.append(command(INET, NEWCHAIN, text(1, name), text(3, chain), place, FILTER))
+        netns = nested(4, be32(1, hook), be32(2, _PRIORITY))
+        chunks.append(command(INET, NEWCHAIN, text(1, name), text(3, chain), netns, FILTER))
         chunks += [command(INET, NEWRULE, text(1, name), text(2, chain), rule) for rule in rules]
     return chunks
 

@@ -1,7 +1,7 @@
 """Sends scouts: beginnings of connections, to learn where the node would send them.
 
-In: a Scout, and the doors of the source and of its node. Out: Scouted for each probe, with the flow
-as it left and what the node's conntrack (or IPVS) made of it.
+In: SendPreflight, and the handles of the source and of its node. Out: a result for each probe, with
+the flow as it left and what the node's conntrack (or IPVS) made of it.
 
 A scout is an ordinary connect() or datagram that does not arrive: it is dropped where it would
 leave the node (agent/nftables/egress_block.py) or by the router that its TTL ends at. Nothing
@@ -52,7 +52,7 @@ class PreflightRun:
 def begin(
     request: SendPreflight, source: NetnsHandle, node: NetnsHandle, say: Callable[..., None]
 ) -> PreflightRun:
-    probes, place, id = request.probes, node.netns, request.id
+    probes, netns, id = request.probes, node.netns, request.id
     sockets: list[socket.socket] = []
     try:
         with within_cgroup(source.cgroup):
@@ -67,7 +67,7 @@ def begin(
             sock.close()
         why = error.strerror or str(error)
         said = (
-            PreflightResult(id=id, netns=place, probe_id=p.probe_id, flow=p.flow, error=why)
+            PreflightResult(id=id, netns=netns, probe_id=p.probe_id, flow=p.flow, error=why)
             for p in probes
         )
         say(*said, Done(id=id))
@@ -83,7 +83,7 @@ def begin(
 
     look = partial(_look, node)
     pairs = zip(probes, sockets, strict=True)
-    tasks = (_scout(request, probe, sock, look, tell) for probe, sock in pairs)
+    tasks = (_send(request, probe, sock, look, tell) for probe, sock in pairs)
     return PreflightRun(tasks, held)
 
 
@@ -94,7 +94,7 @@ def _look(node: NetnsHandle, flow: Flow) -> ConntrackEntry | None:
     return run_in_netns(node.ns_path, find)
 
 
-def _scout(
+def _send(
     request: SendPreflight,
     probe: Probe,
     sock: socket.socket,
@@ -117,7 +117,7 @@ def _scout(
         pass  # a rule refused it, or no route leads there: then there is no entry
     finally:
         sock.close()
-    place = Netns(node=request.netns.node)
+    netns = Netns(node=request.netns.node)
     tell(
-        PreflightResult(id=request.id, netns=place, probe_id=probe.probe_id, flow=flow, entry=entry)
+        PreflightResult(id=request.id, netns=netns, probe_id=probe.probe_id, flow=flow, entry=entry)
     )

@@ -74,8 +74,8 @@ def _set_ttl(sock: socket.socket, ttl: int) -> None:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
 
 
-def _set_sequence(sock: socket.socket, cookie: int) -> None:
-    signed = cookie - (1 << 32) if cookie >> 31 else cookie
+def _set_sequence(sock: socket.socket, probe_id: int) -> None:
+    signed = probe_id - (1 << 32) if probe_id >> 31 else probe_id
     for option, value in (
         (_TCP_REPAIR, 1),
         (_TCP_REPAIR_QUEUE, _SEND_QUEUE),
@@ -88,11 +88,11 @@ def _set_sequence(sock: socket.socket, cookie: int) -> None:
 def send(probe: Probe, sock: socket.socket, timeout: float, result: _Result) -> Task:
     """A task (agent/loop.py) that gives its result once, also when it is ended early."""
     run = _connect if probe.flow.protocol == "tcp" else _exchange
-    story = _ProbeAttempt(probe, result)
+    simulation = _ProbeAttempt(probe, result)
     try:
-        yield from run(story, sock, time.monotonic() + timeout)
+        yield from run(simulation, sock, time.monotonic() + timeout)
     except OSError as error:
-        story.failed(error)
+        simulation.failed(error)
     finally:
         sock.close()
 
@@ -151,23 +151,23 @@ class _ProbeAttempt:
             self.tell("failed", name)
 
 
-def _connect(story: _ProbeAttempt, sock: socket.socket, deadline: float) -> Task:
-    flow = story.probe.flow
-    story.begin()
+def _connect(simulation: _ProbeAttempt, sock: socket.socket, deadline: float) -> Task:
+    flow = simulation.probe.flow
+    simulation.begin()
     refused = sock.connect_ex((flow.dst, flow.dport))
-    story.note_flow(sock)
+    simulation.note_flow(sock)
     if refused not in (0, errno.EINPROGRESS):
         raise OSError(refused, "connect")
     ready = yield Wait(sock, WRITE, deadline)
-    story.answered()
+    simulation.answered()
     if not ready:
-        story.tell("timeout")
+        simulation.tell("timeout")
         return
     refused = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if refused:
         raise OSError(refused, "connect")
     data = yield from _drain_server_greeting(sock)
-    story.tell("connected", data=data)
+    simulation.tell("connected", data=data)
 
 
 def _drain_server_greeting(sock: socket.socket) -> Generator[Wait, bool, bytes]:
@@ -190,15 +190,15 @@ def _drain_server_greeting(sock: socket.socket) -> Generator[Wait, bool, bytes]:
     return data
 
 
-def _exchange(story: _ProbeAttempt, sock: socket.socket, deadline: float) -> Task:
-    probe = story.probe
-    story.begin()
+def _exchange(simulation: _ProbeAttempt, sock: socket.socket, deadline: float) -> Task:
+    probe = simulation.probe
+    simulation.begin()
     sock.connect((probe.flow.dst, probe.flow.dport))
-    story.note_flow(sock)
+    simulation.note_flow(sock)
     sock.send(probe.payload)
     ready = yield Wait(sock, READ, deadline)
-    story.answered()
+    simulation.answered()
     if not ready:
-        story.tell("timeout")
+        simulation.tell("timeout")
         return
-    story.tell("replied", data=sock.recv(DATA))
+    simulation.tell("replied", data=sock.recv(DATA))

@@ -1,6 +1,6 @@
 """The files of a bundle that describe one place: what the node's own tools print, and its sysctls.
 
-In: a door and the names of files. Out: a Fact each; what could not be read says why in
+In: a handle and the names of files. Out: a Fact each; what could not be read says why in
 ``missing``.
 
 Programs are started from a thread that stands in the place's namespace, and inherit it. The
@@ -105,7 +105,7 @@ SYSCTLS = (
 )
 
 
-def facts(request_id: int, door: NetnsHandle, files: Iterable[str]) -> Iterator[FileContent]:
+def facts(request_id: int, handle: NetnsHandle, files: Iterable[str]) -> Iterator[FileContent]:
     """As they come; ``ip`` first."""
     requested = list(dict.fromkeys(files))
     work: list[Callable[[], dict[str, str | FileUnavailable]]] = []
@@ -114,34 +114,34 @@ def facts(request_id: int, door: NetnsHandle, files: Iterable[str]) -> Iterator[
         if asked:
             work.append(partial(_ip, option, asked))
     batched = {name for commands in _BATCHES.values() for name in commands}
-    work += [partial(_one, name, door) for name in requested if name not in batched]
+    work += [partial(_one, name, handle) for name in requested if name not in batched]
     for files in thread_map(
-        (partial(run_in_netns, door.ns_path, reader) for reader in work), _PARALLEL
+        (partial(run_in_netns, handle.ns_path, reader) for reader in work), _PARALLEL
     ):
         for name, text in files.items():
-            yield _fact(request_id, door, name, text)
+            yield _fact(request_id, handle, name, text)
 
 
 def _fact(
-    request_id: int, door: NetnsHandle, name: str, text: str | FileUnavailable
+    request_id: int, handle: NetnsHandle, name: str, text: str | FileUnavailable
 ) -> FileContent:
     if isinstance(text, FileUnavailable):
-        return FileContent(id=request_id, netns=door.netns, file=name, unavailable=str(text))
-    return FileContent(id=request_id, netns=door.netns, file=name, text=text)
+        return FileContent(id=request_id, netns=handle.netns, file=name, unavailable=str(text))
+    return FileContent(id=request_id, netns=handle.netns, file=name, text=text)
 
 
-def _one(name: str, door: NetnsHandle) -> dict[str, str | FileUnavailable]:
+def _one(name: str, handle: NetnsHandle) -> dict[str, str | FileUnavailable]:
     try:
-        return {name: _read(name, door)}
+        return {name: _read(name, handle)}
     except FileUnavailable as why:
         return {name: why}
 
 
-def _read(name: str, door: NetnsHandle) -> str:
+def _read(name: str, handle: NetnsHandle) -> str:
     if name in READERS:
-        return READERS[name](door)
+        return READERS[name](handle)
     if name == pinned_maps.PINS or name in pinned_maps.MAPS:
-        return _pinned(name, door)
+        return _pinned(name, handle)
     if name not in PROGRAMS:
         raise FileUnavailable("this agent does not know such a file")
     program = PROGRAMS[name]
@@ -262,16 +262,16 @@ def _alone(option: str, text: str) -> str | FileUnavailable:
 
 def _documents(text: str) -> list[str]:
     """The JSON documents that stand one behind the other."""
-    decoder, documents, at = json.JSONDecoder(), [], 0
+    decoder, cluster_state, at = json.JSONDecoder(), [], 0
     while text[at:].strip():
         at += len(text[at:]) - len(text[at:].lstrip())
         try:
             end = decoder.raw_decode(text, at)[1]
         except ValueError:
             raise FileUnavailable("ip printed something that is not JSON") from None
-        documents.append(text[at:end] + "\n")
+        cluster_state.append(text[at:end] + "\n")
         at = end
-    return documents
+    return cluster_state
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -300,24 +300,26 @@ def _wireguard(_: NetnsHandle) -> str:
         raise FileUnavailable(f"WireGuard's peers: {error.strerror}") from None
 
 
-def _pinned(name: str, door: NetnsHandle) -> str:
+def _pinned(name: str, handle: NetnsHandle) -> str:
     try:
         listed = name == pinned_maps.PINS
-        return pinned_maps.listing(door.bpffs) if listed else pinned_maps.maps(door.bpffs, name)
+        return pinned_maps.listing(handle.bpffs) if listed else pinned_maps.maps(handle.bpffs, name)
     except OSError as error:
         why = str(error) if isinstance(error, FileNotFoundError) else f"{name}: {error.strerror}"
         raise FileUnavailable(why) from None
 
 
-def _resolv_conf(door: NetnsHandle) -> str:
-    if not door.resolv_conf:
+def _resolv_conf(handle: NetnsHandle) -> str:
+    if not handle.resolv_conf:
         raise FileUnavailable("it is not known which resolv.conf is read there")
     try:
         # it is in a pod's file system, where the pod may have put a link to anywhere
-        with open(os.open(door.resolv_conf, os.O_RDONLY | os.O_NOFOLLOW), errors="replace") as file:
+        with open(
+            os.open(handle.resolv_conf, os.O_RDONLY | os.O_NOFOLLOW), errors="replace"
+        ) as file:
             return file.read()
     except OSError as error:
-        raise FileUnavailable(f"{door.resolv_conf}: {error.strerror}") from None
+        raise FileUnavailable(f"{handle.resolv_conf}: {error.strerror}") from None
 
 
 def _templates(_: NetnsHandle) -> str:

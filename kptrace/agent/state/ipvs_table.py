@@ -16,13 +16,13 @@ from kptrace.model import ConntrackEntry, Flow, Netns
 TABLE = Path("/proc/thread-self/net/ip_vs_conn")
 
 
-def lookup(place: Netns, flow: Flow) -> ConntrackEntry | None:
+def lookup(netns: Netns, flow: Flow) -> ConntrackEntry | None:
     """To be called inside the namespace."""
     try:
         text = TABLE.read_text()
     except OSError:
         return None
-    return find(text, place, flow)
+    return find(text, netns, flow)
 
 
 def templates() -> str:
@@ -42,7 +42,7 @@ def _is_template(line: str) -> bool:
     return len(texts) > 3 and texts[2] == "0000"
 
 
-def find(text: str, place: Netns, flow: Flow) -> ConntrackEntry | None:
+def find(text: str, netns: Netns, flow: Flow) -> ConntrackEntry | None:
     for line in text.splitlines()[1:]:
         protocol, *texts = line.split()
         if protocol.lower() != flow.protocol or len(texts) < 7:
@@ -60,7 +60,7 @@ def find(text: str, place: Netns, flow: Flow) -> ConntrackEntry | None:
                 dport=flow.sport,
             )
             return ConntrackEntry(
-                netns=place, original=flow, reply=reply, status=("IPVS",), state=texts[6]
+                netns=netns, original=flow, reply=reply, status=("IPVS",), state=texts[6]
             )
     return None
 

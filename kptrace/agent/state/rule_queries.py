@@ -73,14 +73,14 @@ class RuleReader:
         """In the namespace. What is opened there stays there, so most questions need no such."""
         return run_in_netns(self._netns, work)
 
-    def facts(self, id: int, place: Netns, files: Iterable[str]) -> Iterator[FileContent]:
+    def facts(self, id: int, netns: Netns, files: Iterable[str]) -> Iterator[FileContent]:
         for file, text in self.read(files).items():
             if isinstance(text, ReadError):
                 yield FileContent(
-                    id=id, netns=place, file=file, unavailable=str(text), hint=text.hint
+                    id=id, netns=netns, file=file, unavailable=str(text), hint=text.hint
                 )
             else:
-                yield FileContent(id=id, netns=place, file=file, text=text)
+                yield FileContent(id=id, netns=netns, file=file, text=text)
 
     def close(self) -> None:
         if self._nft:
@@ -253,8 +253,8 @@ def _chosen(
         said = rule_query.argument.encode()
         return ((number, rule) for number, rule in numbered if said in rule)
     if rule_query.part == "number":
-        place = int(rule_query.argument)
-        return ((number, rule) for number, rule in numbered if number == place)
+        netns = int(rule_query.argument)
+        return ((number, rule) for number, rule in numbered if number == netns)
     return numbered if rule_query.part == "all" or few else None
 
 

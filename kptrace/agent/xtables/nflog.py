@@ -69,12 +69,12 @@ def families() -> list[int]:
 class LegacyTracer:
     layer = "rules"
 
-    def __init__(self, place: Netns, before: Mapping[str, int] | None = None) -> None:
+    def __init__(self, netns: Netns, before: Mapping[str, int] | None = None) -> None:
         """Takes group 0. To be called inside the namespace. Raises Unsupported if it is taken.
 
         before: by family, how many rules of ours stand first in the chains of ``raw``
         """
-        self.place = place
+        self.place = netns
         self._before = before or {}
         self._names = dict(socket.if_nameindex())
         self._lost = 0
@@ -99,12 +99,12 @@ class LegacyTracer:
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
         sock.setblocking(False)
 
-    def log_to_us(self, door: NetnsHandle, families: list[int], guard: Guard) -> None:
+    def log_to_us(self, handle: NetnsHandle, families: list[int], guard: Guard) -> None:
         """Make our group the logger of these families, until ``close``."""
         self._guard = guard
         for family in families:
             path = f"{_writable()}/net/netfilter/nf_log/{int(family)}"
-            self._undo.append(guard.change(door.held_path or door.ns_path, path, _LOGGER))
+            self._undo.append(guard.change(handle.held_path or handle.ns_path, path, _LOGGER))
 
     def fileno(self) -> int:
         return self._conversation.socket.fileno()

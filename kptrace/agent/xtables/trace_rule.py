@@ -35,7 +35,7 @@ class RawTrace:
     """The rules in one namespace. ``count``: how many stand before others of the same chain."""
 
     def __init__(
-        self, door: NetnsHandle, probes: Iterable[Probe], sources: Iterable[Source], guard: Guard
+        self, handle: NetnsHandle, probes: Iterable[Probe], sources: Iterable[Source], guard: Guard
     ) -> None:
         self._guard = guard
         self._undo: list[int] = []
@@ -44,15 +44,15 @@ class RawTrace:
         for version, family in ((4, "ip"), (6, "ip6")):
             rules = list(lines(version, *selectors))
             if rules:
-                self._set(door, version, rules)
+                self._set(handle, version, rules)
                 self.count[family] = len(rules)
 
-    def _set(self, door: NetnsHandle, version: int, rules: list[str]) -> None:
+    def _set(self, handle: NetnsHandle, version: int, rules: list[str]) -> None:
         argv = (PROGRAMS[version], "--noflush", "--wait")
         self._undo.append(
-            self._guard.order(door.held_path or door.ns_path, argv, text("-D {chain}", rules))
+            self._guard.order(handle.held_path or handle.ns_path, argv, text("-D {chain}", rules))
         )
-        why = run_within(door.ns_path, argv, text("-I {chain} 1", rules))
+        why = run_within(handle.ns_path, argv, text("-I {chain} 1", rules))
         if why:
             self.close()
             raise UnsupportedError(

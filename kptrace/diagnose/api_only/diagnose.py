@@ -37,13 +37,13 @@ DEPTH = "only the API was asked for this: no packet was sent"
 NOWHERE = "no packet was sent, so what becomes of one was not seen"
 
 
-def diagnose_from_api(run: Recording, documents: ClusterState) -> Trace:
+def diagnose_from_api(run: Recording, cluster_state: ClusterState) -> Trace:
     api_facts = ApiFacts(
         source=run.source,
         resolution=run.resolution,
-        documents=documents,
+        documents=cluster_state,
         via=run.request.via,
-        matched=tuple(selected(run.resolution.service, documents)),
+        matched=tuple(selected(run.resolution.service, cluster_state)),
     )
     proven = _proven(api_facts)
     main = proven or _open(api_facts)
@@ -53,7 +53,7 @@ def diagnose_from_api(run: Recording, documents: ClusterState) -> Trace:
         outcome=_outcome(proven) if proven else Outcome.INCONCLUSIVE,
         resolution=run.resolution,
         findings=(main, *_maybe(api_facts)),
-        evidence=Evidence(visibility="api", sources=(*layers(run), *_unread(documents))),
+        evidence=Evidence(visibility="api", sources=(*layers(run), *_unread(cluster_state))),
         networks=tuple(_networks(api_facts)),
         summary=main.summary,
     )
@@ -65,13 +65,13 @@ def _outcome(proven: Finding) -> Outcome:
     return OUTCOMES.get(proven.cause, Outcome.DROPPED)
 
 
-def _unread(documents: ClusterState) -> Iterator[EvidenceSource]:
-    for file in documents.missing:
+def _unread(cluster_state: ClusterState) -> Iterator[EvidenceSource]:
+    for file in cluster_state.missing:
         kind = file.removesuffix(".json")
         yield EvidenceSource(
             name=f"the API's {kind}", node="", unavailable="not allowed to read them"
         )
-    for read_failure in documents.unread:
+    for read_failure in cluster_state.unread:
         yield EvidenceSource(
             name=read_failure.what,
             node="",

@@ -55,11 +55,11 @@ class ApiFacts(Value):
         return f"{kind}.json" not in self.documents.missing
 
 
-def selected(service: Service | None, documents: ClusterState) -> Iterator[Pod]:
+def selected(service: Service | None, cluster_state: ClusterState) -> Iterator[Pod]:
     """The pods that the Service's selector finds, of those that still run."""
     if service is None or not service.selector:
         return
-    for pod in documents.pods:
+    for pod in cluster_state.pods:
         own = pod.namespace == service.namespace and pod.phase not in ENDED
         if own and set(service.selector) <= set(pod.labels):
             yield pod

@@ -74,11 +74,11 @@ def _passages(api_facts: ApiFacts) -> list[PolicyVerdict] | None:
     ]
     if not packets:
         return None
-    documents = api_facts.documents
+    cluster_state = api_facts.documents
     verdicts = (
-        passage
+        traversal
         for packet in packets
-        for passage in policy_verdicts(packet, documents.policies, documents.namespaces)
+        for traversal in policy_verdicts(packet, cluster_state.policies, cluster_state.namespaces)
     )
     return list(dict.fromkeys(verdicts))
 

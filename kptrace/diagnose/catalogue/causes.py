@@ -1,4 +1,4 @@
-"""The catalogue of causes: stable id -> what is wrong, what follows from it, what mends it. Pure.
+"""The catalogue of causes: stable id -> what is wrong, what follows from it, how to fix it. Pure.
 
 A finding names its cause by one of these ids; the README's list, ``kptrace causes`` and the "So"
 line of a report are made from this table. An id never changes its meaning and is never used again

@@ -18,7 +18,7 @@ SERVICE = catalogue(
     ),
     (
         "stale-dnat",
-        "the rules send to an address that is no endpoint",
+        "the rules send to an address that is not an endpoint",
         "a rule rewrites to an address that the Service's EndpointSlices do not hold: the pod is "
         "gone and kube-proxy has not written its rules since, or another writer's rules win",
         "the share of connections that is sent to the dead address times out",
@@ -26,7 +26,7 @@ SERVICE = catalogue(
     ),
     (
         "ipvs-weight-zero",
-        "IPVS gives the Service's servers no new connections",
+        "all IPVS servers of the Service have weight 0",
         "every server of the virtual service has weight 0: kube-proxy sets that while it takes "
         "servers away gracefully, or somebody else did; the kernel answers with an ICMP error",
         "new connections are refused at once, while old ones go on",
@@ -51,7 +51,7 @@ SERVICE = catalogue(
     ),
     (
         "ipvs-conntrack-off",
-        "what IPVS sends on is not tracked",
+        "IPVS connections are not in conntrack",
         "net.ipv4.vs.conntrack is 0: IPVS takes conntrack away from what it sends on, so no rule "
         "can masquerade it, and rules that drop what conntrack calls INVALID drop its answers",
         "what needs masquerading is lost (hairpin, the node itself, node ports), and with Calico "
@@ -68,7 +68,7 @@ SERVICE = catalogue(
     ),
     (
         "endpoint-missing",
-        "the rules leave out an endpoint",
+        "endpoint missing from the rules",
         "the EndpointSlices hold a ready endpoint that this node should send to and no rule of it "
         "does: kube-proxy has not written its rules since the endpoint came",
         "the other backends carry its share, or clients are refused as if there were none",
@@ -76,14 +76,14 @@ SERVICE = catalogue(
     ),
     (
         "endpoint-duplicated",
-        "the rules have an endpoint more than once",
+        "endpoint duplicated in the rules",
         "one way in leads to the same address and port by several rules",
         "this backend gets more than its share of the connections",
         "restart kube-proxy on that node; look who else writes to its chains",
     ),
     (
         "endpoint-weight",
-        "an endpoint's share is not what it should be",
+        "an endpoint has the wrong weight in the rules",
         "the chances that the rules give do not add up to equal shares: a rule was added or lost "
         "after kube-proxy wrote them",
         "some backends get more of the connections than others",
@@ -91,7 +91,7 @@ SERVICE = catalogue(
     ),
     (
         "endpoint-left-out",
-        "this node rightly leaves out some endpoints",
+        "this node leaves out some endpoints by design",
         "topology hints, a traffic policy Local, or an endpoint's own state keep it out of this "
         "node's rules; it is told so that it is not taken for a fault",
         "clients on this node reach only the others",
@@ -99,7 +99,7 @@ SERVICE = catalogue(
     ),
     (
         "topology-hints-ignored",
-        "this node does not obey the topology hints",
+        "this node ignores the topology hints",
         "the EndpointSlices carry hints for this node or its zone, and its rules use all ready "
         "endpoints: kube-proxy before 1.31 obeys hints only where the Service asks for them by "
         "annotation, and each kind of hint has its own feature gate",
@@ -108,7 +108,7 @@ SERVICE = catalogue(
     ),
     (
         "not-proxied",
-        "no proxy has rules for this Service, and rightly so",
+        "no proxy writes rules for this kind of Service",
         "a headless Service, one of type ExternalName or one that names another proxy (label "
         "service.kubernetes.io/service-proxy-name) is left alone by kube-proxy",
         "clients reach what its name resolves to, without any rule",
@@ -116,7 +116,7 @@ SERVICE = catalogue(
     ),
     (
         "conflicting-nat-tables",
-        "two nat tables translate for Services",
+        "two nat tables translate Services",
         "rules for Services stand in more than one of iptables-legacy, iptables-nft and the table "
         "of nftables mode; the one that was loaded last decides, the counters of the other stay "
         "at 0",
@@ -125,7 +125,7 @@ SERVICE = catalogue(
     ),
     (
         "ruleset-unstable",
-        "the rules changed each time while they were read",
+        "the rules kept changing while they were read",
         "rules are read part by part, and each part says which generation of the whole it is of; "
         "looked at several times in a row, the parts were never of one: kube-proxy is busy, or two "
         "programs undo each other's rules again and again",
@@ -152,7 +152,7 @@ SERVICE = catalogue(
     ),
     (
         "no-local-endpoints",
-        "the traffic policy is Local, and no endpoint is here",
+        "traffic policy Local, and no endpoint on this node",
         "the Service's internal or external traffic policy is Local, so only endpoints on the "
         "same node may answer, and there is none; the packet is dropped without a word",
         "it works on nodes that run a backend and hangs on the others",
@@ -212,7 +212,7 @@ DNS = catalogue(
     ),
     (
         "dns-malformed",
-        "what came back is no DNS answer",
+        "the DNS server's answer is malformed",
         "the message could not be read, or answered another question: something else than a DNS "
         "server sits on the port, or something on the way changes the message",
         "the name does not resolve in this pod",
@@ -244,7 +244,7 @@ DNS = catalogue(
     ),
     (
         "dns-slow",
-        "DNS answers late",
+        "DNS answers slowly",
         "the answer took more than a second: a lost question was sent again, or many names of "
         "the search list were asked first",
         "the first connection of a client starts late",
@@ -269,14 +269,14 @@ OLDER = catalogue(
 OPEN = catalogue(
     (
         "kernel-drop",
-        "the kernel dropped the packet for a reason of its own",
+        "dropped by the kernel",
         "the kernel reported the drop with its reason and function, and no known cause fits them",
         "this packet was lost; whether others are depends on the reason",
         "look the reason up in include/net/dropreason-core.h of the kernel's source",
     ),
     (
         "lost-between-nodes",
-        "the network between the nodes lost the packet",
+        "packet lost in the underlay network",
         "it left the one node's own interface and never came to the other's, and neither kernel "
         "threw it away: a security group, a firewall, a router without a route to the pods, or a "
         "check of source addresses lies between them",
@@ -287,7 +287,7 @@ OPEN = catalogue(
     ),
     (
         "lost-unexplained",
-        "the packet was lost and nobody said why",
+        "packet lost, no drop reason reported",
         "every tap on the way watched, the packet passed the last one and not the next, and the "
         "kernel reported no drop: it was lost between them, most often on the wire or in a device",
         "this packet was lost; how many others are is not known",

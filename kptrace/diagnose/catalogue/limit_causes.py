@@ -9,7 +9,7 @@ from kptrace.diagnose.catalogue.cause import catalogue
 LIMITS = catalogue(
     (
         "conntrack-full",
-        "the table of connections is full, or was",
+        "the conntrack table is or was full",
         "nf_conntrack_count has reached nf_conntrack_max, or the kernel counted packets that it "
         "dropped for want of room: new connections are dropped, those that are known go on",
         "new connections of all kinds time out at random on this node, worst under load",
@@ -18,7 +18,7 @@ LIMITS = catalogue(
     ),
     (
         "conntrack-insert-failed",
-        "connections could not be entered into the table",
+        "conntrack could not insert connections",
         "two packets of one flow raced, or no source port was left for SNAT: the kernel dropped "
         "the one that came second (insert_failed of conntrack -S, counted since boot)",
         "single packets are lost, most often one of the two questions of a DNS lookup, which then "
@@ -27,7 +27,7 @@ LIMITS = catalogue(
     ),
     (
         "neighbour-table-full",
-        "the table of neighbours is nearly full",
+        "the neighbour table is nearly full",
         "the node has nearly as many neighbour entries as gc_thresh3 allows; with more of them "
         "the kernel drops packets for addresses that it has to ask for (neighbour: table overflow)",
         "pods and nodes that were not spoken to lately cannot be reached from this node",

@@ -34,7 +34,7 @@ NETFILTER = catalogue(
     ),
     (
         "rule-drop",
-        "a rule dropped the packet",
+        "dropped by an iptables or nftables rule",
         "a rule that is neither kube-proxy's nor a tunnel's matched the packet and threw it away",
         "what the rule matches times out",
         "remove the rule or put an accept before it; when a policy controller wrote it, change "
@@ -42,7 +42,7 @@ NETFILTER = catalogue(
     ),
     (
         "rule-reject",
-        "a rule rejected the packet",
+        "rejected by an iptables or nftables rule",
         "a REJECT rule matched the packet; the sender got an ICMP error or a RST from the node, "
         "not from the backend",
         "what the rule matches is refused at once",
@@ -71,7 +71,7 @@ FORWARDING = catalogue(
     ),
     (
         "ip-forward-off",
-        "the kernel does not forward",
+        "IP forwarding is off",
         "forwarding is 0 for the interface that the packet came in by; the kernel throws the "
         "packet away without an answer (the sysctl of the interface counts, not ip_forward alone)",
         "pods on this node reach nothing beyond it; the node itself reaches everything",
@@ -83,7 +83,7 @@ FORWARDING = catalogue(
         "rp_filter is strict, or a rule is (-m rpfilter), and the route back to the sender leads "
         "out by another interface",
         "one direction of asymmetric traffic is lost without an answer",
-        "set rp_filter of that interface and of all to 2 (loose), or mend the route back",
+        "set rp_filter of that interface and of all to 2 (loose), or fix the route back",
     ),
     (
         "martian",
@@ -106,7 +106,7 @@ FORWARDING = catalogue(
     ),
     (
         "routing-loop",
-        "nodes send the packet in a circle",
+        "routing loop between nodes",
         "the routes of two nodes point at each other, until the packet's TTL is used up",
         "everything for that range is lost, and costs bandwidth",
         "compare the routes of both nodes for that range; restart the CNI's agent where one is "
@@ -114,7 +114,7 @@ FORWARDING = catalogue(
     ),
     (
         "blackhole-route",
-        "a route throws the packet away",
+        "dropped by a blackhole route",
         "the route that matches is a blackhole, prohibit or unreachable one",
         "everything for that range is lost on this node",
         "delete the route, or add a more exact one to the pods",
@@ -137,7 +137,7 @@ FORWARDING = catalogue(
     ),
     (
         "neighbour-failed",
-        "nobody answers for the next address",
+        "no neighbour answers for the next hop",
         "the kernel asked for the link address of the next hop or of the pod and got no answer: "
         "the neighbour entry is FAILED or INCOMPLETE",
         "packets for that address wait and are lost some seconds later",
@@ -145,7 +145,7 @@ FORWARDING = catalogue(
     ),
     (
         "neighbour-stale",
-        "packets are sent to another's link address",
+        "the neighbour entry has the wrong link address",
         "the neighbour entry of the next address has a link address that its owner has not: it was "
         "written by hand, two have the same address, or a tunnel device was made anew; whoever "
         "hears the frame throws it away as not his",
@@ -163,7 +163,7 @@ FORWARDING = catalogue(
     ),
     (
         "hairpin-off",
-        "the bridge does not send back to the port of origin",
+        "the bridge port has no hairpin mode",
         "a pod that reaches itself by its Service needs its bridge port in hairpin mode, and it "
         "is off: the frame is dropped on the bridge",
         "pods cannot reach themselves by their own Service; others can",
@@ -171,14 +171,14 @@ FORWARDING = catalogue(
     ),
     (
         "port-isolated",
-        "the bridge keeps the two ports apart",
+        "the bridge isolates the two ports from each other",
         "both ports of the bridge are isolated, and the bridge passes no frame between such ports",
         "pods on the same node cannot reach each other directly",
         "bridge link set dev VETH isolated off, and the setting in the CNI's configuration",
     ),
     (
         "reply-not-translated",
-        "the answer reaches the client untranslated",
+        "the reply reaches the client untranslated",
         "the answer came by a way on which no conntrack entry translates it back, so the client "
         "sees it come from a stranger and resets it",
         "connections are reset although the backend answers",
@@ -199,7 +199,7 @@ TUNNEL = catalogue(
     ),
     (
         "tunnel-device-missing",
-        "no device takes the tunnel's packets",
+        "no device decapsulates the tunnel's packets",
         "the encapsulated packet reached the other node and no tunnel device there has this "
         "kind, id and port: it was never made, was deleted, or differs between the nodes",
         "nothing from other nodes reaches any pod on that node",
@@ -208,7 +208,7 @@ TUNNEL = catalogue(
     ),
     (
         "fdb-stale",
-        "the tunnel sends to the wrong node",
+        "the tunnel's FDB entry names the wrong node",
         "the forwarding entry of the tunnel device gives an address that is not the other node's: "
         "it was replaced or has a new address, and the entry was not",
         "pods on this node cannot reach any pod on the other one",
@@ -216,7 +216,7 @@ TUNNEL = catalogue(
     ),
     (
         "fdb-missing",
-        "the tunnel does not know where to send",
+        "the tunnel has no FDB entry for the destination",
         "the tunnel device has no forwarding entry for the other node's link address: it drops "
         "the packet and sends nothing below",
         "pods on this node cannot reach any pod on the other one",
@@ -224,7 +224,7 @@ TUNNEL = catalogue(
     ),
     (
         "vtep-neighbour-missing",
-        "the tunnel's far end has no link address here",
+        "no neighbour entry for the tunnel's remote end",
         "the neighbour entry of the other node's tunnel address is missing, and a tunnel device "
         "that does not learn never asks for it",
         "pods on this node cannot reach any pod on the other one",
@@ -232,7 +232,7 @@ TUNNEL = catalogue(
     ),
     (
         "wireguard-peer-missing",
-        "no WireGuard peer may carry the packet",
+        "no WireGuard peer allows the destination",
         "no peer of the device has the destination (or, at the far end, the source) among its "
         "allowed IPs, or the one that has it has no endpoint: the kernel refuses the packet",
         "pods of one node cannot reach those of another; the nodes reach each other",

@@ -18,57 +18,65 @@ SERVICE_DEVICE = "kube-ipvs0"
 MOST = 6
 
 
-def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
-    refusal = refused_by(case)
+def diagnose(evidence: ProbeEvidence) -> Iterator[Finding]:
+    refusal = refused_by(evidence)
     if refusal is None:
         return
-    place = refusal.netns
-    final = case.final
+    netns = refusal.netns
+    final = evidence.final
     assert final is not None
     inner = refusal.packet.innermost
     word = "ICMP port unreachable" if inner.icmp else "TCP RST"
-    what = f"pod {place.pod}" if place.pod else f"node {place.node}"
+    what = f"pod {netns.pod}" if netns.pod else f"node {netns.node}"
     port = f"{final.dport}/{final.protocol}"
-    evidence = [
+    lines = [
         f"{word} seen leaving {refusal.interface} of {what} "
-        f"at {case.at(place.node, refusal.time_ns)}"
+        f"at {evidence.at(netns.node, refusal.time_ns)}"
     ]
-    drop = case.dropped_for("NO_SOCKET")
+    drop = evidence.dropped_for("NO_SOCKET")
     if drop is not None:
-        evidence.append(drop_report(case, drop))
-    listeners = _listeners(case, place)
+        lines.append(drop_report(evidence, drop))
+    listeners = _listeners(evidence, netns)
     if listeners is not None:
-        evidence.append(f"what listens {there(place)}: {_named(listeners)}")
+        lines.append(f"what listens {there(netns)}: {_named(listeners)}")
     yield Finding(
         cause="no-listener",
         severity="error",
-        node=place.node,
+        node=netns.node,
         object=f"{what} port {port}",
         summary=f"the packet reached {what}, where nobody listens on {end(final.dst, final.dport)}",
-        evidence=tuple(evidence),
-        remedy=(*_instead(case, final, listeners or ()), *_remedy(case, place, port, listeners)),
+        evidence=tuple(lines),
+        remedy=(
+            *_instead(evidence, final, listeners or ()),
+            *_remedy(evidence, netns, port, listeners),
+        ),
     )
 
 
-def refused_by(case: ProbeEvidence) -> CapturedPacket | None:
+def refused_by(evidence: ProbeEvidence) -> CapturedPacket | None:
     """The backend's own refusal, seen as it left the place that owns the backend's address."""
-    final = case.final
-    for sighting in case.journey.back:
+    final = evidence.final
+    for sighting in evidence.journey.back:
         inner = sighting.packet.innermost
         refuses = "R" in inner.flags or inner.icmp in ((3, 3), (1, 4))
-        snapshot = case.snapshots.get(sighting.netns)
+        snapshot = evidence.snapshots.get(sighting.netns)
         held = snapshot.holds(final.dst) if snapshot is not None and final is not None else None
         owns = held is not None and held.interface != SERVICE_DEVICE
-        if refuses and owns and sighting.direction == "out" and sighting.netns != case.source.netns:
+        if (
+            refuses
+            and owns
+            and sighting.direction == "out"
+            and sighting.netns != evidence.source.netns
+        ):
             return sighting
-        hairpin = sighting.netns == case.source.netns and owns and sighting.direction == "out"
+        hairpin = sighting.netns == evidence.source.netns and owns and sighting.direction == "out"
         if refuses and hairpin:
             return sighting
     return None
 
 
-def _listeners(case: ProbeEvidence, place: Netns) -> tuple[Listener, ...] | None:
-    snapshot = case.snapshots.get(place)
+def _listeners(evidence: ProbeEvidence, netns: Netns) -> tuple[Listener, ...] | None:
+    snapshot = evidence.snapshots.get(netns)
     return snapshot.listeners if snapshot else None
 
 
@@ -77,7 +85,9 @@ def _named(listeners: tuple[Listener, ...]) -> str:
     return ", ".join(map(str, listeners[:MOST])) + more if listeners else "nothing"
 
 
-def _instead(case: ProbeEvidence, final: Flow, listeners: tuple[Listener, ...]) -> Iterator[str]:
+def _instead(
+    evidence: ProbeEvidence, final: Flow, listeners: tuple[Listener, ...]
+) -> Iterator[str]:
     """What it listens on that may be meant."""
     near = [listener for listener in listeners if listener.port == final.dport]
     elsewhere = [
@@ -85,7 +95,7 @@ def _instead(case: ProbeEvidence, final: Flow, listeners: tuple[Listener, ...]) 
         for listener in listeners
         if listener.protocol == final.protocol and not listener.loopback
     ]
-    service = case.resolution.service
+    service = evidence.resolution.service
     if any(listener.takes(final.protocol, final.dst, final.dport) for listener in near):
         yield "it listens there by now: was the program just being started? trace again"
     elif same := [listener for listener in near if listener.protocol == final.protocol]:
@@ -99,13 +109,13 @@ def _instead(case: ProbeEvidence, final: Flow, listeners: tuple[Listener, ...]) 
 
 
 def _remedy(
-    case: ProbeEvidence, place: Netns, port: str, listeners: tuple[Listener, ...] | None
+    evidence: ProbeEvidence, netns: Netns, port: str, listeners: tuple[Listener, ...] | None
 ) -> Iterator[str]:
-    service = case.resolution.service
-    namespace, _, name = place.pod.partition("/")
+    service = evidence.resolution.service
+    namespace, _, name = netns.pod.partition("/")
     if listeners is None:
         look = f"kubectl -n {namespace} exec {name} -- ss -lnt" if name else "ss -lnt"
-        where = "" if name else f" on {place.node}"
+        where = "" if name else f" on {netns.node}"
         yield f"{look}  # does anything listen on {port}{where}?"
     elif not listeners and name:
         yield f"kubectl -n {namespace} logs {name}  # why does it not listen?"

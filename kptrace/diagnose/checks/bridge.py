@@ -16,28 +16,28 @@ from kptrace.diagnose.probe_evidence import ProbeEvidence
 from kptrace.model import CapturedPacket, Finding, Netns
 
 
-def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
-    stray = _stray_answer(case)
+def diagnose(evidence: ProbeEvidence) -> Iterator[Finding]:
+    stray = _stray_answer(evidence)
     if stray is not None:
-        yield from _untranslated_answer(case, stray)
-    elif case.branch is not None and case.branch.cause == "hairpin-off":
-        yield from _hairpin(case)
+        yield from _untranslated_answer(evidence, stray)
+    elif evidence.branch is not None and evidence.branch.cause == "hairpin-off":
+        yield from _hairpin(evidence)
 
 
-def _stray_answer(case: ProbeEvidence) -> CapturedPacket | None:
+def _stray_answer(evidence: ProbeEvidence) -> CapturedPacket | None:
     """An answer that reached the sender from the backend's own address."""
-    backend = case.backend
-    for sighting in case.journey.back:
+    backend = evidence.backend
+    for sighting in evidence.journey.back:
         flow = sighting.packet.innermost.flow
-        arrived = sighting.netns == case.source.netns and sighting.direction == "in"
+        arrived = sighting.netns == evidence.source.netns and sighting.direction == "in"
         if arrived and backend and (flow.src, flow.sport) == backend:
             return sighting
     return None
 
 
-def _untranslated_answer(case: ProbeEvidence, stray: CapturedPacket) -> Iterator[Finding]:
-    final = case.final
-    snapshot = case.snapshots.get(Netns(node=case.node))
+def _untranslated_answer(evidence: ProbeEvidence, stray: CapturedPacket) -> Iterator[Finding]:
+    final = evidence.final
+    snapshot = evidence.snapshots.get(Netns(node=evidence.node))
     if snapshot is None or final is None:
         return
     name = f"net.bridge.bridge-nf-call-ip{'6' if final.ipv6 else ''}tables"
@@ -46,40 +46,40 @@ def _untranslated_answer(case: ProbeEvidence, stray: CapturedPacket) -> Iterator
     value = snapshot.sysctl(name)
     said = f"sysctl {name} = 0" if value == 0 else f"{name} does not exist: no br_netfilter"
     flow = stray.packet.innermost.flow
-    requested = end(case.resolution.address, case.resolution.port)
-    evidence = [
-        f"{said} on {case.node}",
+    requested = end(evidence.resolution.address, evidence.resolution.port)
+    lines = [
+        f"{said} on {evidence.node}",
         f"the answer reached the sender from {end(flow.src, flow.sport)}, not from {requested}",
     ]
-    if case.entry is not None:
-        evidence.append(entry_words(case.entry))
+    if evidence.entry is not None:
+        lines.append(entry_words(evidence.entry))
     yield Finding(
         cause="bridge-nf-off",
         severity="error",
-        node=case.node,
+        node=evidence.node,
         object=name,
-        summary=f"{case.node} does not pass bridged frames to iptables, so the answer of a backend "
-        "on the same bridge is never translated back",
-        evidence=tuple(evidence),
+        summary=f"{evidence.node} does not pass bridged frames to iptables, so the answer of a "
+        "backend on the same bridge is never translated back",
+        evidence=tuple(lines),
         remedy=(
-            f"modprobe br_netfilter; sysctl -w {name}=1  # on {case.node}",
+            f"modprobe br_netfilter; sysctl -w {name}=1  # on {evidence.node}",
             "and make it last: /etc/modules-load.d, /etc/sysctl.d",
         ),
     )
 
 
-def _hairpin(case: ProbeEvidence) -> Iterator[Finding]:
-    branch = case.branch
+def _hairpin(evidence: ProbeEvidence) -> Iterator[Finding]:
+    branch = evidence.branch
     if branch is None:
         return
     port = branch.object or "the pod's bridge port"
     yield Finding(
         cause="hairpin-off",
         severity="error",
-        node=case.node,
+        node=evidence.node,
         object=port,
         summary="the pod is its own backend, and its bridge port may not send a frame back where "
         "it came from",
-        evidence=(*last_seen(case), branch.full_description),
+        evidence=(*last_seen(evidence), branch.full_description),
         remedy=("bridge link set dev VETH hairpin on  # or hairpinMode: true in the CNI's config",),
     )

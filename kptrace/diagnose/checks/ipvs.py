@@ -22,14 +22,14 @@ _FORGED = frozenset({"martian", "rp-filter"})
 _STRAYS = frozenset({"policy-drop", "rule-drop", "chain-policy-drop", "reply-not-translated"})
 
 
-def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
-    resolution = case.resolution
-    if not case.is_service:
+def diagnose(evidence: ProbeEvidence) -> Iterator[Finding]:
+    resolution = evidence.resolution
+    if not evidence.is_service:
         return
-    if case.backend is not None:
-        yield from _untracked(case)
+    if evidence.backend is not None:
+        yield from _untracked(evidence)
         return
-    snapshot = case.snapshots.get(Netns(node=proxy_node(case)))
+    snapshot = evidence.snapshots.get(Netns(node=proxy_node(evidence)))
     key = resolution.protocol, resolution.address, resolution.port
     service = snapshot.virtual.get(key) if snapshot else None
     if snapshot is None or service is None:
@@ -38,24 +38,24 @@ def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
         protocol=resolution.protocol, src="", dst=resolution.address, dport=resolution.port
     )
     if snapshot.unbound(asked):
-        yield _unbound(case)
+        yield _unbound(evidence)
     elif not any(server.weight for server in service.servers):
-        yield _nobody(case, service)
+        yield _nobody(evidence, service)
 
 
-def _untracked(case: ProbeEvidence) -> Iterator[Finding]:
+def _untracked(evidence: ProbeEvidence) -> Iterator[Finding]:
     """IPVS sent it on, and how it ended is what happens to a packet that nobody tracks."""
-    branch = case.branch
+    branch = evidence.branch
     steps = branch.steps if branch else ()
     taken = next((s for s in steps if s.rule is not None and s.rule.backend == "ipvs"), None)
     if (
         branch is None
         or taken is None
         or not branch.deterministic
-        or next_predicted(case) is not None
+        or next_predicted(evidence) is not None
     ):
         return
-    snapshot = case.snapshots.get(taken.netns)
+    snapshot = evidence.snapshots.get(taken.netns)
     returns = any(step.action == "reply" for step in steps)
     typical = branch.cause in _FORGED or (returns and branch.cause in _STRAYS)
     if snapshot is None or snapshot.sysctl(CONNTRACK) != 0 or not typical:
@@ -70,9 +70,9 @@ def _untracked(case: ProbeEvidence) -> Iterator[Finding]:
         "masqueraded and its answers belong to no connection",
         evidence=(
             f"sysctl {CONNTRACK} = 0 on {node}",
-            *last_seen(case),
+            *last_seen(evidence),
             f"what ends it there: {branch.full_description}",
-            *((entry_words(case.entry),) if case.entry else ()),
+            *((entry_words(evidence.entry),) if evidence.entry else ()),
         ),
         remedy=(
             f"sysctl -w {CONNTRACK}=1  # on {node}",
@@ -81,22 +81,22 @@ def _untracked(case: ProbeEvidence) -> Iterator[Finding]:
     )
 
 
-def _unbound(case: ProbeEvidence) -> Finding:
-    node, address = proxy_node(case), case.resolution.address
-    evidence = [
+def _unbound(evidence: ProbeEvidence) -> Finding:
+    node, address = proxy_node(evidence), evidence.resolution.address
+    lines = [
         f"the addresses of {node}: none is {address}",
-        f"IPVS on {node} has a service for {_asked(case)}",
-        *last_seen(case),
+        f"IPVS on {node} has a service for {_asked(evidence)}",
+        *last_seen(evidence),
     ]
-    if case.entry is not None:
-        evidence.append(entry_words(case.entry))
+    if evidence.entry is not None:
+        lines.append(entry_words(evidence.entry))
     return Finding(
         cause="ipvs-address-missing",
         severity="error",
         node=node,
         object=f"{address} on {DEVICE}",
         summary=f"{address} is not on {DEVICE} of {node}, so its packets never reach IPVS there",
-        evidence=tuple(evidence),
+        evidence=tuple(lines),
         remedy=(
             f"restart kube-proxy on {node}: it puts its addresses back",
             f"ip addr add {address} dev {DEVICE}  # on {node}, until then",
@@ -104,10 +104,10 @@ def _unbound(case: ProbeEvidence) -> Finding:
     )
 
 
-def _nobody(case: ProbeEvidence, service: VirtualService) -> Finding:
-    node, named = proxy_node(case), case.resolution.service
+def _nobody(evidence: ProbeEvidence, service: VirtualService) -> Finding:
+    node, named = proxy_node(evidence), evidence.resolution.service
     assert named is not None
-    ready = any(e.ready for e in case.resolution.endpoints)
+    ready = any(e.ready for e in evidence.resolution.endpoints)
     cause, what = "no-endpoints", "no server"
     if service.servers:
         cause, what = "ipvs-weight-zero", "only servers of weight 0"
@@ -119,14 +119,14 @@ def _nobody(case: ProbeEvidence, service: VirtualService) -> Finding:
         cause=cause,
         severity="error",
         node=node,
-        object=f"IPVS {_asked(case)}",
-        summary=f"IPVS on {node} refuses {named.key}: it has {what} for {_asked(case)}",
+        object=f"IPVS {_asked(evidence)}",
+        summary=f"IPVS on {node} refuses {named.key}: it has {what} for {_asked(evidence)}",
         evidence=(
-            f"IPVS on {node}: {_asked(case)}, scheduler {service.scheduler},"
+            f"IPVS on {node}: {_asked(evidence)}, scheduler {service.scheduler},"
             f" {servers or 'no server'}",
-            endpoints_words(case),
-            *refusal(case),
-            *last_seen(case),
+            endpoints_words(evidence),
+            *refusal(evidence),
+            *last_seen(evidence),
         ),
         remedy=(look, f"restart kube-proxy on {node}: it writes its servers anew")
         if ready
@@ -134,6 +134,6 @@ def _nobody(case: ProbeEvidence, service: VirtualService) -> Finding:
     )
 
 
-def _asked(case: ProbeEvidence) -> str:
-    resolution = case.resolution
+def _asked(evidence: ProbeEvidence) -> str:
+    resolution = evidence.resolution
     return f"{end(resolution.address, resolution.port)}/{resolution.protocol}"

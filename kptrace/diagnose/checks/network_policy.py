@@ -17,44 +17,44 @@ from kptrace.rules.model.ruleset import Ruleset
 from kptrace.rules.policy_chains import is_policy_chain
 
 
-def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
-    denying = case.ended_by
+def diagnose(evidence: ProbeEvidence) -> Iterator[Finding]:
+    denying = evidence.ended_by
     if denying is not None:
-        passage, met = denying
-        refs = [rule.ref for rule in passage.rules]
-        if passage.outer or not refs or not is_policy_chain(met.ref.chain):
+        traversal, met = denying
+        refs = [rule.ref for rule in traversal.rules]
+        if traversal.outer or not refs or not is_policy_chain(met.ref.chain):
             return
-        flow = passage.packet.innermost.flow if passage.packet else None
-        ruleset = _ruleset(case, passage.place)
-        denied_flow = denied(passage.place, refs, flow, ruleset, case.documents)
+        flow = traversal.packet.innermost.flow if traversal.packet else None
+        ruleset = _ruleset(evidence, traversal.place)
+        denied_flow = denied(traversal.place, refs, flow, ruleset, evidence.documents)
         if denied_flow is not None:
-            yield _finding(case, denied_flow, rule_hit(passage, met))
+            yield _finding(evidence, denied_flow, rule_hit(traversal, met))
         return
-    branch = case.branch
-    if branch is None or branch.cause != CAUSE or next_predicted(case) is not None:
+    branch = evidence.branch
+    if branch is None or branch.cause != CAUSE or next_predicted(evidence) is not None:
         return
-    place = branch.steps[-1].netns
-    if case.last is None or case.last.netns != place:
+    netns = branch.steps[-1].netns
+    if evidence.last is None or evidence.last.netns != netns:
         return
-    denied_flow = predicted_denials(branch, _ruleset(case, place), case.documents)
+    denied_flow = predicted_denials(branch, _ruleset(evidence, netns), evidence.documents)
     if denied_flow is not None:
-        yield _finding(case, denied_flow, denied_flow.rule)
+        yield _finding(evidence, denied_flow, denied_flow.rule)
 
 
-def _ruleset(case: ProbeEvidence, place: Netns) -> Ruleset | None:
-    snapshot = case.snapshots.get(place)
+def _ruleset(evidence: ProbeEvidence, netns: Netns) -> Ruleset | None:
+    snapshot = evidence.snapshots.get(netns)
     return snapshot.ruleset if snapshot else None
 
 
-def _finding(case: ProbeEvidence, denied: DeniedFlow, proof: str) -> Finding:
-    drop = case.dropped_for("NETFILTER_DROP")
-    reports = [drop_report(case, drop)] if drop is not None else []
+def _finding(evidence: ProbeEvidence, denied: DeniedFlow, proof: str) -> Finding:
+    drop = evidence.dropped_for("NETFILTER_DROP")
+    reports = [drop_report(evidence, drop)] if drop is not None else []
     return Finding(
         cause=CAUSE,
         severity="error",
         node=denied.place.node,
         object=denied.object,
         summary=denied.summary,
-        evidence=(proof, *denied.evidence, *last_seen(case), *reports),
+        evidence=(proof, *denied.evidence, *last_seen(evidence), *reports),
         remedy=tuple(denied.remedy),
     )

@@ -27,24 +27,26 @@ class MtuBottleneck(NamedTuple):
     room: int
 
 
-def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
-    steps = case.branch.steps if case.branch else ()
+def diagnose(evidence: ProbeEvidence) -> Iterator[Finding]:
+    steps = evidence.branch.steps if evidence.branch else ()
     split = next((n for n, step in enumerate(steps) if step.action == "reply"), len(steps))
     for way in (steps[:split], steps[split:]):
         crossings = [step for step in way if step.action == "seen"]
-        first = case.link(crossings[0].netns, crossings[0].interface) if crossings else None
-        tight = _silent_link(case, crossings)
+        first = evidence.link(crossings[0].netns, crossings[0].interface) if crossings else None
+        tight = _silent_link(evidence, crossings)
         if first is not None and tight is not None:
             yield _finding(crossings[0].netns, first, tight)
 
 
-def _silent_link(case: ProbeEvidence, crossings: Iterable[SimulatedStep]) -> MtuBottleneck | None:
+def _silent_link(
+    evidence: ProbeEvidence, crossings: Iterable[SimulatedStep]
+) -> MtuBottleneck | None:
     """The first that takes less than what may come to it."""
     limit: int | None = None
     tunnel: Link | None = None
     previous: tuple[SimulatedStep, Link] | None = None
     for step in crossings:
-        link = case.link(step.netns, step.interface)
+        link = evidence.link(step.netns, step.interface)
         if link is None:
             previous = None
             continue

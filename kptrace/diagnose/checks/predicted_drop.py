@@ -29,21 +29,21 @@ _MENDS = {
 }
 
 
-def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
-    branch = case.branch
+def diagnose(evidence: ProbeEvidence) -> Iterator[Finding]:
+    branch = evidence.branch
     if (
         branch is None
         or not branch.cause
         or not branch.deterministic
-        or next_predicted(case) is not None
+        or next_predicted(evidence) is not None
     ):
         return
     last = branch.steps[-1] if branch.steps else None
     if last is not None and last.rule is not None and branch.cause in _BY_RULES:
-        yield _by_rule(case, branch.cause, last, last.rule)
+        yield _by_rule(evidence, branch.cause, last, last.rule)
         return
-    node = last.netns.node if last else case.node
-    about = [*nobody_words(case), *refusal(case)] if branch.cause in _FOR_WANT else []
+    node = last.netns.node if last else evidence.node
+    about = [*nobody_words(evidence), *refusal(evidence)] if branch.cause in _FOR_WANT else []
     yield Finding(
         cause=branch.cause,
         severity="error",
@@ -52,30 +52,35 @@ def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
         summary=branch.full_description
         if node in branch.full_description
         else f"{node}: {branch.full_description}",
-        evidence=(*(drop_report(case, d) for d in case.drops[:1]), *last_seen(case), *about, READ),
-        remedy=tuple(_mends(case, branch.cause, last.interface if last else "", node)),
+        evidence=(
+            *(drop_report(evidence, d) for d in evidence.drops[:1]),
+            *last_seen(evidence),
+            *about,
+            READ,
+        ),
+        remedy=tuple(_mends(evidence, branch.cause, last.interface if last else "", node)),
     )
 
 
-def _mends(case: ProbeEvidence, id: str, interface: str, node: str) -> Iterator[str]:
-    """For the device or the Service that it ends at; else what mends this cause mostly."""
-    service, entry = case.resolution.service, cause(id)
+def _mends(evidence: ProbeEvidence, id: str, interface: str, node: str) -> Iterator[str]:
+    """For the device or the Service that it ends at; else the usual fix of this cause."""
+    service, entry = evidence.resolution.service, cause(id)
     if interface and id in _MENDS:
         yield from (text.format(interface=interface, node=node) for text in _MENDS[id])
     elif service is not None and id in _FOR_WANT:
         yield f"kubectl -n {service.namespace} describe svc {service.name}"
     elif entry is not None:
-        yield entry.mend
+        yield entry.fix
 
 
-def _by_rule(case: ProbeEvidence, id: str, step: SimulatedStep, ref: RuleRef) -> Finding:
+def _by_rule(evidence: ProbeEvidence, id: str, step: SimulatedStep, ref: RuleRef) -> Finding:
     node, name = step.netns.node, rule_name(ref)
     text = f": {ref.text}" if ref.text and ref.number else ""
-    evidence = [
-        *last_seen(case),
+    lines = [
+        *last_seen(evidence),
         f"{name} of {node}, as it was read{text}",
         "no rule trace and no drop report was to be had that would confirm it",
     ]
-    if id == "tunnel-port-blocked" and case.last is not None:
-        return tunnel_blocked(case.last.packet, step.netns, name, ref, evidence)
-    return blocked(step.netns, ref, step.hook, step.action == "dropped", evidence)
+    if id == "tunnel-port-blocked" and evidence.last is not None:
+        return tunnel_blocked(evidence.last.packet, step.netns, name, ref, lines)
+    return blocked(step.netns, ref, step.hook, step.action == "dropped", lines)

@@ -24,38 +24,42 @@ from kptrace.simulate.snapshot.snapshot import Snapshot
 _RULES = ("-m rpfilter", "fib saddr")
 
 
-def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
-    yield from _by_rule(case)
-    drop = case.dropped_for("IP_RPFILTER")
-    last = case.last
+def diagnose(evidence: ProbeEvidence) -> Iterator[Finding]:
+    yield from _by_rule(evidence)
+    drop = evidence.dropped_for("IP_RPFILTER")
+    last = evidence.last
     if drop is not None:
-        yield _by_kernel(case, drop.node, drop.interface, [drop_report(case, drop)])
-    elif _predicted(case) and last is not None:
-        yield _by_kernel(case, last.netns.node, last.interface, [])
+        yield _by_kernel(evidence, drop.node, drop.interface, [drop_report(evidence, drop)])
+    elif _predicted(evidence) and last is not None:
+        yield _by_kernel(evidence, last.netns.node, last.interface, [])
 
 
-def _predicted(case: ProbeEvidence) -> bool:
+def _predicted(evidence: ProbeEvidence) -> bool:
     """What was read ends the packet where it was last seen."""
-    branch, last = case.branch, case.last
+    branch, last = evidence.branch, evidence.last
     return (
         branch is not None
         and branch.cause == "rp-filter"
         and branch.deterministic
         and last is not None
         and branch.steps[-1].netns == last.netns
-        and next_predicted(case) is None
-        and answered(case) is None
+        and next_predicted(evidence) is None
+        and answered(evidence) is None
     )
 
 
-def _by_rule(case: ProbeEvidence) -> Iterator[Finding]:
-    dropping = case.ended_by
+def _by_rule(evidence: ProbeEvidence) -> Iterator[Finding]:
+    dropping = evidence.ended_by
     if dropping is None or not any(text in dropping[1].ref.text for text in _RULES):
         return
-    passage, met = dropping
-    node, interface = passage.place.node, met.hit.iif
+    traversal, met = dropping
+    node, interface = traversal.place.node, met.hit.iif
     name = rule_name(met.ref)
-    evidence = [rule_hit(passage, met), *_route_back(case, node, interface), *last_seen(case)]
+    lines = [
+        rule_hit(traversal, met),
+        *_route_back(evidence, node, interface),
+        *last_seen(evidence),
+    ]
     yield Finding(
         cause="rp-filter",
         severity="error",
@@ -63,13 +67,13 @@ def _by_rule(case: ProbeEvidence) -> Iterator[Finding]:
         object=name,
         summary=f"{name} on {node} drops it because the way back to its source is not by "
         f"{interface or 'the interface that it came in by'}",
-        evidence=tuple(evidence),
-        remedy=(_mend(case, node),),
+        evidence=tuple(lines),
+        remedy=(_mend(evidence, node),),
     )
 
 
-def _by_kernel(case: ProbeEvidence, node: str, interface: str, evidence: list[str]) -> Finding:
-    strict = _strict(case, node, interface)
+def _by_kernel(evidence: ProbeEvidence, node: str, interface: str, lines: list[str]) -> Finding:
+    strict = _strict(evidence, node, interface)
     value = f"sysctl {strict} = 1 on {node}"
     return Finding(
         cause="rp-filter",
@@ -78,24 +82,24 @@ def _by_kernel(case: ProbeEvidence, node: str, interface: str, evidence: list[st
         object=f"rp_filter of {interface}" if interface else "rp_filter",
         summary=f"{node} drops it because the way back to its source is not by "
         f"{interface or 'the interface that it came in by'} (strict reverse path filter)",
-        evidence=(*evidence, *_route_back(case, node, interface), value, *last_seen(case)),
+        evidence=(*lines, *_route_back(evidence, node, interface), value, *last_seen(evidence)),
         remedy=(
-            _mend(case, node),
+            _mend(evidence, node),
             f"sysctl -w {strict}=2  # on {node}: or accept it, whatever way leads back",
         ),
     )
 
 
-def _strict(case: ProbeEvidence, node: str, interface: str) -> str:
+def _strict(evidence: ProbeEvidence, node: str, interface: str) -> str:
     """The larger of the two counts, so a strict ``all`` is strict everywhere."""
-    snapshot = _snapshot(case, node)
+    snapshot = _snapshot(evidence, node)
     everywhere = snapshot is not None and snapshot.sysctl("net.ipv4.conf.all.rp_filter") == 1
     whose = "all" if everywhere or not interface else interface.replace(".", "/")
     return f"net.ipv4.conf.{whose}.rp_filter"
 
 
-def _route_back(case: ProbeEvidence, node: str, interface: str) -> Iterator[str]:
-    snapshot, flow = _snapshot(case, node), _flow(case)
+def _route_back(evidence: ProbeEvidence, node: str, interface: str) -> Iterator[str]:
+    snapshot, flow = _snapshot(evidence, node), _flow(evidence)
     if snapshot is None or flow is None:
         return
     back = reverse_path(snapshot, RouteQuery(flow=flow, mark=0, iif=interface))
@@ -106,16 +110,16 @@ def _route_back(case: ProbeEvidence, node: str, interface: str) -> Iterator[str]
         yield f"the route of {node} back to {flow.src}: {back.route.text}{came}"
 
 
-def _mend(case: ProbeEvidence, node: str) -> str:
-    flow = _flow(case)
-    return f"ip route get {flow.src if flow else 'SOURCE'}  # on {node}: mend the route back"
+def _mend(evidence: ProbeEvidence, node: str) -> str:
+    flow = _flow(evidence)
+    return f"ip route get {flow.src if flow else 'SOURCE'}  # on {node}: fix the route back"
 
 
-def _flow(case: ProbeEvidence) -> Flow | None:
+def _flow(evidence: ProbeEvidence) -> Flow | None:
     """The probe as it was when it was dropped."""
-    packet = case.packet_when_dropped
-    return packet.flow if packet else case.final
+    packet = evidence.packet_when_dropped
+    return packet.flow if packet else evidence.final
 
 
-def _snapshot(case: ProbeEvidence, node: str) -> Snapshot | None:
-    return case.snapshots.get(Netns(node=node))
+def _snapshot(evidence: ProbeEvidence, node: str) -> Snapshot | None:
+    return evidence.snapshots.get(Netns(node=node))

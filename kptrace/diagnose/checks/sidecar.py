@@ -25,52 +25,54 @@ MESHES = {
 }
 
 
-def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
-    for place, ref, flow, port in _redirects(case):
-        yield _sidecar(case, place, ref, flow, port)
+def diagnose(evidence: ProbeEvidence) -> Iterator[Finding]:
+    for netns, ref, flow, port in _redirects(evidence):
+        yield _sidecar(evidence, netns, ref, flow, port)
 
 
-def _redirects(case: ProbeEvidence) -> Iterator[tuple[Netns, RuleRef, Flow, int]]:
+def _redirects(evidence: ProbeEvidence) -> Iterator[tuple[Netns, RuleRef, Flow, int]]:
     """As the rule trace told it in a pod; without one, as the pod's rules were read: where, which
     rule, the packet, and the port that it goes to (0: not known).
     """
     traced = False
-    for passage in case.passages:
-        redirect = passage.nat_rule(*DNAT) if passage.place.pod else None
-        if redirect is not None and passage.packet is not None:
+    for traversal in evidence.passages:
+        redirect = traversal.nat_rule(*DNAT) if traversal.place.pod else None
+        if redirect is not None and traversal.packet is not None:
             traced = True
-            yield passage.place, redirect[0].ref, passage.packet.flow, redirect[0].redirected
-    if traced or case.branch is None:
+            yield traversal.place, redirect[0].ref, traversal.packet.flow, redirect[0].redirected
+    if traced or evidence.branch is None:
         return
-    for step in case.branch.steps:
+    for step in evidence.branch.steps:
         if step.action == "dnat" and step.netns.pod and step.rule and step.rule.backend != "bpf":
             flow = step.packet.innermost.flow
             yield step.netns, step.rule, flow, flow.dport
 
 
-def _sidecar(case: ProbeEvidence, place: Netns, ref: RuleRef, flow: Flow, port: int) -> Finding:
+def _sidecar(evidence: ProbeEvidence, netns: Netns, ref: RuleRef, flow: Flow, port: int) -> Finding:
     mesh, ask = next(
         (known for start, known in MESHES.items() if ref.chain.startswith(start)), ("", "")
     )
-    namespace, _, pod = place.pod.partition("/")
+    namespace, _, pod = netns.pod.partition("/")
     whose = f"{mesh}'s sidecar" if mesh else "a proxy in the pod"
-    if place == case.source.netns:
-        to = end(case.final.dst, case.final.dport) if case.final else "a port of its own"
+    if netns == evidence.source.netns:
+        to = (
+            end(evidence.final.dst, evidence.final.dport) if evidence.final else "a port of its own"
+        )
         summary = (
-            f"pod {place.pod} hands what it sends to {whose} ({to}), which opens a connection of "
+            f"pod {netns.pod} hands what it sends to {whose} ({to}), which opens a connection of "
             "its own to a backend of its choice"
         )
     else:
         to = f"port {port}" if port else "another port"
         summary = (
-            f"pod {place.pod} hands what comes for it to {whose} ({to}), which passes it on to "
+            f"pod {netns.pod} hands what comes for it to {whose} ({to}), which passes it on to "
             "the application or not"
         )
     return Finding(
         cause="sidecar",
         severity="info",
-        node=place.node,
-        object=f"pod {place.pod}: {rule_name(ref)}",
+        node=netns.node,
+        object=f"pod {netns.pod}: {rule_name(ref)}",
         summary=summary,
         evidence=(f"rule in the pod's own namespace: {rule_name(ref)}: {ref.text}",),
         remedy=(f"{ask.format(pod=pod, namespace=namespace)}  # where the proxy sends",)

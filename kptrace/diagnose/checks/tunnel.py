@@ -17,40 +17,40 @@ from kptrace.simulate.snapshot.network import FdbEntry
 from kptrace.simulate.snapshot.snapshot import Snapshot
 
 
-def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
-    last = case.last
+def diagnose(evidence: ProbeEvidence) -> Iterator[Finding]:
+    last = evidence.last
     if last is None or last.netns.pod or last.direction != "out":
         return
     if last.packet.tunnel is not None:
-        yield from _stale(case, last, last.packet.flow.dst)
-    elif (device := case.link(last.netns, last.interface)) and device.vxlan is not None:
-        known = _known(case, last)
+        yield from _stale(evidence, last, last.packet.flow.dst)
+    elif (device := evidence.link(last.netns, last.interface)) and device.vxlan is not None:
+        known = _known(evidence, last)
         if known:
-            yield from _stale(case, last, known[0].destination)
+            yield from _stale(evidence, last, known[0].destination)
         else:
-            yield from _missing(case, last)
+            yield from _missing(evidence, last)
 
 
-def _stale(case: ProbeEvidence, last: CapturedPacket, destination: str) -> Iterator[Finding]:
+def _stale(evidence: ProbeEvidence, last: CapturedPacket, destination: str) -> Iterator[Finding]:
     """The outer packet is for an address that is no node's."""
-    nodes = case.documents.nodes
+    nodes = evidence.documents.nodes
     if not nodes or any(destination in node.addresses for node in nodes):
         return
-    meant = _meant_node(case)
-    if meant is None and "nodes.json" in case.documents.partial:
+    meant = _meant_node(evidence)
+    if meant is None and "nodes.json" in evidence.documents.partial:
         return  # it may be one that nobody told us of
     node = last.netns.node
-    device = _device(case, last)
+    device = _device(evidence, last)
     carried = last.packet.tunnel is not None
-    evidence = [
+    lines = [
         f"the encapsulated packet left {last.interface} of {node} for {destination}"
         if carried
         else f"the FDB of {device} sends {last.dst_mac} to {destination}",
         "the nodes' addresses: " + ", ".join(f"{n.name} {' '.join(n.addresses)}" for n in nodes),
-        *(drop_report(case, drop) for drop in case.drops[:1]),
-        *(() if carried else last_seen(case)),
+        *(drop_report(evidence, drop) for drop in evidence.drops[:1]),
+        *(() if carried else last_seen(evidence)),
     ]
-    macs = _macs(case, last, destination)
+    macs = _macs(evidence, last, destination)
     right = f" (it should be {meant[1]}, {meant[0]})" if meant else ""
     yield Finding(
         cause="fdb-stale",
@@ -58,7 +58,7 @@ def _stale(case: ProbeEvidence, last: CapturedPacket, destination: str) -> Itera
         node=node,
         object=f"FDB entry of {device}" + (f" for {macs[0]}" if macs else ""),
         summary=f"{device} on {node} sends to {destination}, which is no node{right}",
-        evidence=tuple(evidence),
+        evidence=tuple(lines),
         remedy=(
             *(
                 (f"bridge fdb replace {macs[0]} dev {device} dst {meant[1]} self permanent",)
@@ -70,19 +70,19 @@ def _stale(case: ProbeEvidence, last: CapturedPacket, destination: str) -> Itera
     )
 
 
-def _missing(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Finding]:
+def _missing(evidence: ProbeEvidence, last: CapturedPacket) -> Iterator[Finding]:
     """The frame is on the tunnel device and nothing left the node."""
     node = last.netns.node
     device = last.interface
-    drop = case.dropped_for("NO_TX_TARGET")
+    drop = evidence.dropped_for("NO_TX_TARGET")
     if drop is None and not last.dst_mac:
         return
-    meant = _meant_node(case)
-    evidence = [*last_seen(case)]
+    meant = _meant_node(evidence)
+    lines = [*last_seen(evidence)]
     if drop is not None:
-        evidence.append(drop_report(case, drop))
+        lines.append(drop_report(evidence, drop))
     if last.dst_mac:
-        evidence.append(f"the FDB of {device} has no entry for {last.dst_mac}")
+        lines.append(f"the FDB of {device} has no entry for {last.dst_mac}")
     remedy = [f"restart the CNI's pod on {node}: it writes its FDB entries anew"]
     if meant and last.dst_mac:
         command = f"bridge fdb append {last.dst_mac} dev {device} dst {meant[1]} self permanent"
@@ -94,30 +94,30 @@ def _missing(case: ProbeEvidence, last: CapturedPacket) -> Iterator[Finding]:
         object=f"FDB entry of {device}" + (f" for {last.dst_mac}" if last.dst_mac else ""),
         summary=f"{device} on {node} does not know on which node "
         f"{last.dst_mac or 'the destination'} lives: no FDB entry",
-        evidence=tuple(evidence),
+        evidence=tuple(lines),
         remedy=tuple(remedy),
     )
 
 
-def _known(case: ProbeEvidence, last: CapturedPacket) -> tuple[FdbEntry, ...]:
+def _known(evidence: ProbeEvidence, last: CapturedPacket) -> tuple[FdbEntry, ...]:
     """The FDB entries for the MAC that the frame on the tunnel device is for."""
-    snapshot = case.snapshots.get(last.netns)
+    snapshot = evidence.snapshots.get(last.netns)
     if snapshot is None or not last.dst_mac:
         return ()
     return snapshot.tunnel_entries(last.interface, last.dst_mac)
 
 
-def _device(case: ProbeEvidence, last: CapturedPacket) -> str:
+def _device(evidence: ProbeEvidence, last: CapturedPacket) -> str:
     """The tunnel device that the encapsulated packet came from."""
-    for sighting in reversed(case.journey.forward):
-        if sighting.netns == last.netns and case.is_tunnel(sighting.netns, sighting.interface):
+    for sighting in reversed(evidence.journey.forward):
+        if sighting.netns == last.netns and evidence.is_tunnel(sighting.netns, sighting.interface):
             return sighting.interface
     return "the tunnel device"
 
 
-def _macs(case: ProbeEvidence, last: CapturedPacket, destination: str) -> tuple[str, ...]:
-    snapshot: Snapshot | None = case.snapshots.get(last.netns)
-    device = _device(case, last)
+def _macs(evidence: ProbeEvidence, last: CapturedPacket, destination: str) -> tuple[str, ...]:
+    snapshot: Snapshot | None = evidence.snapshots.get(last.netns)
+    device = _device(evidence, last)
     if snapshot is None:
         return ()
     return tuple(
@@ -127,13 +127,13 @@ def _macs(case: ProbeEvidence, last: CapturedPacket, destination: str) -> tuple[
     )
 
 
-def _meant_node(case: ProbeEvidence) -> tuple[str, str] | None:
+def _meant_node(evidence: ProbeEvidence) -> tuple[str, str] | None:
     """Name and address of the node that the backend is on, by the API."""
-    backend = case.backend
-    for endpoint in case.resolution.endpoints:
+    backend = evidence.backend
+    for endpoint in evidence.resolution.endpoints:
         if backend and (endpoint.address, endpoint.port) == backend:
-            node = case.documents.node(endpoint.node)
-            outer = case.last.packet.flow if case.last else None
+            node = evidence.documents.node(endpoint.node)
+            outer = evidence.last.packet.flow if evidence.last else None
             v6 = outer is not None and outer.ipv6
             addresses = [a for a in node.addresses if (":" in a) == v6] if node else []
             return (endpoint.node, addresses[0]) if addresses else None

@@ -20,19 +20,19 @@ from kptrace.model import CapturedPacket, EvidenceSource, Finding, Flow, Packet,
 _PROTOCOLS = {"ipip": "IP protocol 4 (IP in IP)", "gre": "IP protocol 47 (GRE)"}
 
 
-def diagnose(case: ProbeEvidence, known: tuple[EvidenceSource, ...]) -> Iterator[Finding]:
-    last, following = answered(case) or case.last, next_predicted(case)
-    if last is None or following is None or not _between_nodes(case, last, following):
+def diagnose(evidence: ProbeEvidence, known: tuple[EvidenceSource, ...]) -> Iterator[Finding]:
+    last, following = answered(evidence) or evidence.last, next_predicted(evidence)
+    if last is None or following is None or not _between_nodes(evidence, last, following):
         return
     if not (_tapped(known, last.netns.node) and _tapped(known, following.netns.node)):
         return
-    end = case.link(following.netns, following.interface)
+    end = evidence.link(following.netns, following.interface)
     if end is not None and end.xdp:
-        yield xdp.perhaps(case, following, end.xdp)
+        yield xdp.perhaps(evidence, following, end.xdp)
         return
     flow, other = last.packet.flow, following.netns.node
-    what = "the answer" if answered(case) else "it"
-    evidence = [*last_seen(case), *_nor_reported(known, last.netns.node, other)]
+    what = "the answer" if answered(evidence) else "it"
+    lines = [*last_seen(evidence), *_nor_reported(known, last.netns.node, other)]
     yield Finding(
         cause="lost-between-nodes",
         severity="error",
@@ -40,7 +40,7 @@ def diagnose(case: ProbeEvidence, known: tuple[EvidenceSource, ...]) -> Iterator
         object=f"between {last.netns.node} and {other}",
         summary=f"{what} left {last.interface} of {last.netns.node} "
         f"{_as(last.packet)} and never came to {following.interface} of {other}",
-        evidence=tuple(evidence),
+        evidence=tuple(lines),
         remedy=tuple(_mends(last.packet, flow, following)),
     )
 
@@ -56,12 +56,12 @@ def _nor_reported(known: tuple[EvidenceSource, ...], *nodes: str) -> Iterator[st
         yield "neither kernel reported that it threw the packet away"
 
 
-def _between_nodes(case: ProbeEvidence, last: CapturedPacket, following: SimulatedStep) -> bool:
+def _between_nodes(evidence: ProbeEvidence, last: CapturedPacket, following: SimulatedStep) -> bool:
     """From one node's own link to another's: a tunnel device, too, hands over to such a link."""
     out = last.direction == "out" and not last.netns.pod
     into = following.direction == "in" and not following.netns.pod
     apart = last.netns.node != following.netns.node
-    return out and into and apart and not case.is_tunnel(last.netns, last.interface)
+    return out and into and apart and not evidence.is_tunnel(last.netns, last.interface)
 
 
 def _as(packet: Packet) -> str:

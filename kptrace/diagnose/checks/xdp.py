@@ -14,11 +14,11 @@ from kptrace.diagnose.probe_evidence import ProbeEvidence
 from kptrace.model import DropEvent, Finding, SimulatedStep
 
 
-def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
-    drop = next((drop for drop in case.drops if _by_program(drop)), None)
+def diagnose(evidence: ProbeEvidence) -> Iterator[Finding]:
+    drop = next((drop for drop in evidence.drops if _by_program(drop)), None)
     if drop is None or drop.netns is None or not drop.interface:
         return
-    link = case.link(drop.netns, drop.interface)
+    link = evidence.link(drop.netns, drop.interface)
     named = f" {link.xdp}" if link is not None and link.xdp else ""
     where = f"{drop.interface} of {whose(drop.netns)}"
     yield Finding(
@@ -27,7 +27,7 @@ def diagnose(case: ProbeEvidence) -> Iterator[Finding]:
         node=drop.node,
         object=f"XDP program{named} on {drop.interface}",
         summary=f"the XDP program{named} on {where} dropped it",
-        evidence=(drop_report(case, drop), *last_seen(case)),
+        evidence=(drop_report(evidence, drop), *last_seen(evidence)),
         remedy=_mends(drop.interface, drop.node),
     )
 
@@ -36,7 +36,7 @@ def _by_program(drop: DropEvent) -> bool:
     return drop.reason == "XDP" or "xdp" in drop.location.partition("+")[0]
 
 
-def perhaps(case: ProbeEvidence, following: SimulatedStep, program: str) -> Finding:
+def perhaps(evidence: ProbeEvidence, following: SimulatedStep, program: str) -> Finding:
     """It was never seen on a device with a program: that, or the wire, lost it."""
     node, interface = following.netns.node, following.interface
     return Finding(
@@ -47,7 +47,7 @@ def perhaps(case: ProbeEvidence, following: SimulatedStep, program: str) -> Find
         summary=f"the packet was lost before the tap on {interface} of {node}: by its XDP program "
         f"{program}, or on the wire",
         evidence=(
-            *last_seen(case),
+            *last_seen(evidence),
             f"{interface} of {node} has the XDP program {program}; what it drops, no tap shows",
         ),
         remedy=_mends(interface, node),

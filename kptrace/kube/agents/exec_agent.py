@@ -1,7 +1,7 @@
 """An agent in a container of the cluster, reached through the API server's exec stream.
 
-In: the container (container.py), and the doors to its places. Out: an ``Agent``. Nothing listens on
-a port: requests are the program's stdin, replies its stdout.
+In: the container (container.py), and the handles of its namespaces. Out: an ``Agent``. Nothing
+listens on a port: requests are the program's stdin, replies its stdout.
 
 The pod is tried as soon as it is made: whether its container runs is known earliest by starting
 something in it, about a second before the kubelet's report of it reaches the API.
@@ -47,14 +47,14 @@ class ExecAgentClient(AgentConnection):
     def __init__(
         self,
         node: str,
-        doors: tuple[NetnsHandle, ...],
-        lodging: AgentContainer,
+        handles: tuple[NetnsHandle, ...],
+        container: AgentContainer,
         image: str,
         say: Say,
     ) -> None:
-        super().__init__(node, doors)
-        self.rights = lodging.rights
-        self._lodging, self._image, self._tell = lodging, image, say
+        super().__init__(node, handles)
+        self.rights = container.rights
+        self._container, self._image, self._tell = container, image, say
         self._leaving = threading.Event()
         self._channel: ExecStream | None = None
         self._thread = threading.Thread(target=self._live, name=f"agent {node}", daemon=True)
@@ -75,13 +75,13 @@ class ExecAgentClient(AgentConnection):
             if self._thread.ident is not None:
                 self._thread.join()
         finally:
-            self._lodging.remove()
+            self._container.remove()
 
     # --- inside: one thread -------------------------------------------------------------------
 
     def _live(self) -> None:
         try:
-            self._lodging.create()
+            self._container.create()
             with_word = self._started()
             if with_word:
                 self._converse(*with_word)
@@ -94,9 +94,9 @@ class ExecAgentClient(AgentConnection):
         """The stream with its first line heard; None: we leave."""
         deadline = time.monotonic() + START_SECONDS
         while not self._leaving.is_set():
-            waits_for = self._lodging.look()
+            waits_for = self._container.look()
             self._tell(f"starting an agent on {self.node}" + (f": {waits_for}" * bool(waits_for)))
-            channel = self._lodging.exec(bootstrap.command())
+            channel = self._container.exec(bootstrap.command())
             self._channel, lines = channel, _Lines(channel, self.last_words)
             word = next(lines, None)
             if word is not None:
@@ -106,9 +106,9 @@ class ExecAgentClient(AgentConnection):
             self._check(channel, lines)
             if time.monotonic() > deadline:
                 raise AgentError(
-                    f"the agent's pod {self._lodging.name} did not start on {self.node} in "
+                    f"the agent's pod {self._container.name} did not start on {self.node} in "
                     f"{START_SECONDS:g} s: {waits_for or lines.last_word}",
-                    f"kubectl describe pod -n {self._lodging.name.replace('/', ' ')}  # events",
+                    f"kubectl describe pod -n {self._container.name.replace('/', ' ')}  # events",
                 )
             self._leaving.wait(_AGAIN)
         return None
@@ -148,7 +148,7 @@ class ExecAgentClient(AgentConnection):
         unreachable: ClusterUnreachableError | None = None
         while time.monotonic() < until and not self._leaving.is_set():
             try:
-                self._lodging.look()
+                self._container.look()
                 unreachable = None
             except ClusterUnreachableError as error:
                 unreachable = error  # what cut the stream may have cut this, too

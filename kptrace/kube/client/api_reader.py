@@ -47,9 +47,9 @@ Found = dict[str, Any]
 class ApiReader:
     """One question's documents; what is known to be needed is asked for at once."""
 
-    def __init__(self, client: Client, question: TraceRequest, lenient: bool = False) -> None:
+    def __init__(self, client: Client, request: TraceRequest, lenient: bool = False) -> None:
         """lenient: what may not be read is left out, but for what the question names."""
-        self._client, self._question, self._lenient = client, question, lenient
+        self._client, self._request, self._lenient = client, request, lenient
         self._refused: set[str] = set()
         self._paged: set[str] = set()
         self._behind_it: set[str] = set()
@@ -72,7 +72,7 @@ class ApiReader:
         source = self._source()
         with ThreadPoolExecutor(8, "api") as pool:
             first: list[Callable[[], None]] = [self._cidrs]
-            first.append(lambda: self._of_target(self._question.target))
+            first.append(lambda: self._of_target(self._request.target))
             first.append(lambda: self._of_source(source))
             _do(pool, first)
             if source is None:
@@ -173,13 +173,13 @@ class ApiReader:
     # --- the source ---------------------------------------------------------------------------
 
     def _source(self) -> SourceSpec | None:
-        if not self._question.source:
+        if not self._request.source:
             return None
-        return parse_source(self._question.source, self._question.namespace)
+        return parse_source(self._request.source, self._request.namespace)
 
     def _of_source(self, source: SourceSpec | None) -> None:
         if source is None:
-            namespace = self._question.target.namespace or self._question.namespace
+            namespace = self._request.target.namespace or self._request.namespace
             running = "status.phase=Running"
             where = path("pods", namespace)
             self._paged |= self._list("pods", where, fieldSelector=running, limit=str(PAGE))
@@ -191,10 +191,10 @@ class ApiReader:
     def _keep_one_client_pod(self) -> None:
         """Of the pods to choose from, the one that will be chosen (resolution.choose_source)."""
         backends = frozenset(self._targets())
-        namespace = self._question.target.namespace or self._question.namespace
+        namespace = self._request.target.namespace or self._request.namespace
         pods = read_cluster_state({"pods.json": _listing(self._objects["pods"])}).pods
         chosen = {pod.key for pod in candidate_source_pods(pods, namespace, backends)[:1]}
-        chosen |= {f"{namespace}/{self._question.target.name}", *backends, *self._behind_it}
+        chosen |= {f"{namespace}/{self._request.target.name}", *backends, *self._behind_it}
         for key in self._paged - chosen if not self._lost else ():
             del self._objects["pods"][key]
 
@@ -215,7 +215,7 @@ class ApiReader:
             for endpoint in item.get("endpoints") or ()
         )
         hosts = (item["spec"].get("nodeName") for item in self._all("pods"))
-        names = (*endpoints, *hosts, self._question.node)
+        names = (*endpoints, *hosts, self._request.node)
         requested = dict.fromkeys(name for name in names if name)
         return tuple(name for name in requested if name not in self._objects["nodes"])[:MOST_NODES]
 
@@ -236,7 +236,7 @@ class ApiReader:
 
     def _dns(self) -> None:
         """The cluster's own, where it is called as kubeadm and most others call it."""
-        if self._question.target.kind not in ("service", "name"):
+        if self._request.target.kind not in ("service", "name"):
             return
         try:
             self._list("services", path("services", DNS_NAMESPACE), labelSelector=DNS_LABEL)

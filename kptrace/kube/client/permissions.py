@@ -149,11 +149,11 @@ def roles(needs: Iterable[RequiredPermission]) -> list[dict[str, Any]]:
 
 def _role(namespace: str, needs: list[RequiredPermission]) -> dict[str, Any]:
     kind = "Role" if namespace else "ClusterRole"
-    place = {"namespace": namespace} if namespace else {}
+    netns = {"namespace": namespace} if namespace else {}
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": kind,
-        "metadata": {"name": "kptrace", **place},
+        "metadata": {"name": "kptrace", **netns},
         "rules": list(_rules(needs)),
     }
 

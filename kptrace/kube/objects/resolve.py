@@ -26,78 +26,78 @@ from kptrace.model.errors import NotFoundError, UsageError
 from kptrace.model.suggestions import suggestion, suggestion_for_key
 
 
-def resolve(question: TraceRequest, documents: ClusterState) -> Resolution:
+def resolve(request: TraceRequest, cluster_state: ClusterState) -> Resolution:
     """What the API says that the target is. Raises NotFound (with the nearest name) or Usage."""
-    target = question.target
+    target = request.target
     match target.kind:
         case "service":
-            return _of_service(question, service_named(target, documents), documents)
+            return _of_service(request, service_named(target, cluster_state), cluster_state)
         case "pod":
-            return _of_pod(question, documents)
+            return _of_pod(request, cluster_state)
         case "address":
-            return _of_address(target, documents)
+            return _of_address(target, cluster_state)
         case "name":
             return Resolution(address="", port=_number(target), protocol=target.protocol or "tcp")
 
 
-def service_named(target: Target, documents: ClusterState) -> Service:
-    service = documents.service(f"{target.namespace}/{target.name}")
+def service_named(target: Target, cluster_state: ClusterState) -> Service:
+    service = cluster_state.service(f"{target.namespace}/{target.name}")
     if service is None:
         raise NotFoundError(
             f"no Service {target.name} in namespace {target.namespace}",
             suggestion_for_key(
-                f"{target.namespace}/{target.name}", (s.key for s in documents.services), "svc/"
+                f"{target.namespace}/{target.name}", (s.key for s in cluster_state.services), "svc/"
             ),
         )
     return service
 
 
 def choose_source(
-    question: TraceRequest, documents: ClusterState, backends: Iterable[str]
+    request: TraceRequest, cluster_state: ClusterState, backends: Iterable[str]
 ) -> Source:
     """Where the packet starts.
 
     backends: keys of the pods behind the target; without ``--from`` a ready pod that is none of
     them is taken (it then crosses the proxy as a stranger would), else a node.
     """
-    kind, _, name = question.source.partition("/")
-    if not question.source:
-        return _chosen(question, documents, frozenset(backends))
+    kind, _, name = request.source.partition("/")
+    if not request.source:
+        return _chosen(request, cluster_state, frozenset(backends))
     if kind in ("pod", "pods", "po") and name:
-        return _pod_source(name, question, documents)
+        return _pod_source(name, request, cluster_state)
     if kind in ("node", "nodes", "no") and name:
-        if documents.node(name) is None:
+        if cluster_state.node(name) is None:
             raise NotFoundError(
-                f"no node {name}", suggestion(name, (node.name for node in documents.nodes))
+                f"no node {name}", suggestion(name, (node.name for node in cluster_state.nodes))
             )
         return Source(kind="node", netns=Netns(node=name), why="as asked")
     raise UsageError(
-        f"--from {question.source}: a packet can be sent from a pod or a node only",
+        f"--from {request.source}: a packet can be sent from a pod or a node only",
         "give --from pod/NAME or --from node/NAME",
     )
 
 
-def _pod_source(name: str, question: TraceRequest, documents: ClusterState) -> Source:
+def _pod_source(name: str, request: TraceRequest, cluster_state: ClusterState) -> Source:
     bare, _, namespace = name.partition(".")
-    key = f"{namespace or question.namespace}/{bare}"
-    pod = documents.pod(key)
+    key = f"{namespace or request.namespace}/{bare}"
+    pod = cluster_state.pod(key)
     if pod is None:
         raise NotFoundError(
-            f"no pod {bare} in namespace {namespace or question.namespace}",
-            suggestion_for_key(key, (pod.key for pod in documents.pods), "pod/"),
+            f"no pod {bare} in namespace {namespace or request.namespace}",
+            suggestion_for_key(key, (pod.key for pod in cluster_state.pods), "pod/"),
         )
     if not pod.node:
         raise NotFoundError(f"pod {key} runs on no node yet (phase {pod.phase or 'unknown'})")
-    place = Netns(node=pod.node, pod="" if pod.host_network else pod.key)
-    return Source(kind="pod", netns=place, why="as asked")
+    netns = Netns(node=pod.node, pod="" if pod.host_network else pod.key)
+    return Source(kind="pod", netns=netns, why="as asked")
 
 
-def _chosen(question: TraceRequest, documents: ClusterState, backends: frozenset[str]) -> Source:
-    namespace = question.target.namespace or question.namespace
-    for pod in candidate_source_pods(documents.pods, namespace, backends):
+def _chosen(request: TraceRequest, cluster_state: ClusterState, backends: frozenset[str]) -> Source:
+    namespace = request.target.namespace or request.namespace
+    for pod in candidate_source_pods(cluster_state.pods, namespace, backends):
         why = f"chosen: a ready pod of {namespace} that is no backend"
         return Source(kind="pod", netns=Netns(node=pod.node, pod=pod.key), why=why)
-    for node in sorted(documents.nodes, key=lambda node: not node.ready):
+    for node in sorted(cluster_state.nodes, key=lambda node: not node.ready):
         why = f"chosen: no pod of {namespace} is ready and no backend"
         return Source(kind="node", netns=Netns(node=node.name), why=why)
     raise NotFoundError(
@@ -121,15 +121,13 @@ def candidate_source_pods(
     return sorted(candidates, key=lambda pod: pod.name)
 
 
-def _of_service(question: TraceRequest, service: Service, documents: ClusterState) -> Resolution:
-    endpoints = documents.endpoints.get(service.key, ())
+def _of_service(request: TraceRequest, service: Service, cluster_state: ClusterState) -> Resolution:
+    endpoints = cluster_state.endpoints.get(service.key, ())
     if service.external_name:
-        return Resolution(
-            address="", port=_number(question.target), protocol="tcp", service=service
-        )
-    port = _service_port(question.target, service)
+        return Resolution(address="", port=_number(request.target), protocol="tcp", service=service)
+    port = _service_port(request.target, service)
     behind = tuple(e for e in endpoints if serves(e, port))
-    address, number = _entrance(question, service, port, behind, documents)
+    address, number = _entrance(request, service, port, behind, cluster_state)
     same_family = tuple(e for e in behind if (":" in e.address) == (":" in address))
     return Resolution(
         address=address,
@@ -146,29 +144,29 @@ def serves(endpoint: Endpoint, port: ServicePort) -> bool:
 
 
 def _entrance(
-    question: TraceRequest,
+    request: TraceRequest,
     service: Service,
     port: ServicePort,
     endpoints: tuple[Endpoint, ...],
-    documents: ClusterState,
+    cluster_state: ClusterState,
 ) -> tuple[str, int]:
-    match question.via:
+    match request.via:
         case "nodePort":
             if not port.node_port:
                 raise UsageError(f"Service {service.key} has no node port", _ways(service))
-            nodes = [n for n in documents.nodes if question.node in ("", n.name)]
+            nodes = [n for n in cluster_state.nodes if request.node in ("", n.name)]
             if not nodes:
                 raise NotFoundError(
-                    f"no node {question.node}",
-                    suggestion(question.node, (n.name for n in documents.nodes)),
+                    f"no node {request.node}",
+                    suggestion(request.node, (n.name for n in cluster_state.nodes)),
                 )
             owned = tuple(a for node in nodes for a in node.addresses)
-            return _of_family(question, owned, "node address", service), port.node_port
+            return _of_family(request, owned, "node address", service), port.node_port
         case "externalIP":
-            return _of_family(question, service.external_ips, "external IP", service), port.port
+            return _of_family(request, service.external_ips, "external IP", service), port.port
         case "loadBalancer":
             addresses = service.load_balancer_ips
-            return _of_family(question, addresses, "load-balancer IP", service), port.port
+            return _of_family(request, addresses, "load-balancer IP", service), port.port
         case "clusterIP" if service.headless:
             ready = [e for e in endpoints if e.ready] or list(endpoints)
             if not ready:
@@ -177,22 +175,22 @@ def _entrance(
                     "its name resolves to nothing: check the selector and the pods' readiness",
                 )
             addresses = tuple(e.address for e in ready)
-            address = _of_family(question, addresses, "endpoint", service)
+            address = _of_family(request, addresses, "endpoint", service)
             return address, next(e.port for e in ready if e.address == address) or port.port
         case "clusterIP":
-            return _of_family(question, service.cluster_ips, "ClusterIP", service), port.port
+            return _of_family(request, service.cluster_ips, "ClusterIP", service), port.port
 
 
 def _of_family(
-    question: TraceRequest, addresses: tuple[str, ...], what: str, service: Service | None = None
+    request: TraceRequest, addresses: tuple[str, ...], what: str, service: Service | None = None
 ) -> str:
     """The first; ``service``: which has others, perhaps, where it has none of this kind."""
     for address in addresses:
-        if question.family in (0, ip_address(address).version):
+        if request.family in (0, ip_address(address).version):
             return address
-    family = f" IPv{question.family}" if question.family else ""
+    family = f" IPv{request.family}" if request.family else ""
     raise UsageError(
-        f"{question.target.text} has no{family} {what}",
+        f"{request.target.text} has no{family} {what}",
         f"it has: {', '.join(addresses)}" if addresses or service is None else _ways(service),
     )
 
@@ -230,19 +228,19 @@ def no_such_port(target: Target, service: Service) -> NotFoundError:
     )
 
 
-def _of_pod(question: TraceRequest, documents: ClusterState) -> Resolution:
-    target = question.target
+def _of_pod(request: TraceRequest, cluster_state: ClusterState) -> Resolution:
+    target = request.target
     key = f"{target.namespace}/{target.name}"
-    pod = documents.pod(key)
+    pod = cluster_state.pod(key)
     if pod is None:
         raise NotFoundError(
             f"no pod {target.name} in namespace {target.namespace}",
-            suggestion_for_key(key, (p.key for p in documents.pods), "pod/"),
+            suggestion_for_key(key, (p.key for p in cluster_state.pods), "pod/"),
         )
     if not pod.ips:
         raise NotFoundError(f"pod {key} has no address yet (phase {pod.phase or 'unknown'})")
     port, protocol = _pod_port(target, pod)
-    address = _of_family(question, pod.ips, "address")
+    address = _of_family(request, pod.ips, "address")
     endpoint = Endpoint(
         address=address,
         port=port,
@@ -267,14 +265,14 @@ def _pod_port(target: Target, pod: Pod) -> tuple[int, str]:
     )
 
 
-def _of_address(target: Target, documents: ClusterState) -> Resolution:
+def _of_address(target: Target, cluster_state: ClusterState) -> Resolution:
     requested = str(ip_address(target.name))
-    owners = _owners(target, documents)
+    owners = _owners(target, cluster_state)
     if owners:
         service, port, number = owners[0]
         family = tuple(
             e
-            for e in documents.endpoints.get(service.key, ())
+            for e in cluster_state.endpoints.get(service.key, ())
             if serves(e, port) and (":" in e.address) == (":" in requested)
         )
         return Resolution(
@@ -292,7 +290,7 @@ def _of_address(target: Target, documents: ClusterState) -> Resolution:
             "svc/NAME --via externalIP",
         )
     protocol = target.protocol or "tcp"
-    pod = documents.pod_at(requested)
+    pod = cluster_state.pod_at(requested)
     behind = (
         (
             Endpoint(
@@ -310,9 +308,9 @@ def _of_address(target: Target, documents: ClusterState) -> Resolution:
     return Resolution(address=requested, port=_number(target), protocol=protocol, endpoints=behind)
 
 
-def service_at(target: Target, documents: ClusterState) -> Service:
+def service_at(target: Target, cluster_state: ClusterState) -> Service:
     """Whose address it is. Raises NotFound, and Usage where it is a node's, which many share."""
-    owners = _owners(target, documents)
+    owners = _owners(target, cluster_state)
     services = {service.key: service for service, _, _ in owners}
     if not services:
         raise NotFoundError(
@@ -327,13 +325,13 @@ def service_at(target: Target, documents: ClusterState) -> Service:
     return next(iter(services.values()))
 
 
-def _owners(target: Target, documents: ClusterState) -> list[tuple[Service, ServicePort, int]]:
+def _owners(target: Target, cluster_state: ClusterState) -> list[tuple[Service, ServicePort, int]]:
     """The Services that have the address, with the port there and its number."""
     requested = str(ip_address(target.name))
     return [
         (service, port, number)
-        for service in documents.services
-        for port, number in _ways_in(service, requested, documents)
+        for service in cluster_state.services
+        for port, number in _ways_in(service, requested, cluster_state)
         if target.port in ("", str(number)) and target.protocol in ("", port.protocol)
     ]
 
@@ -343,12 +341,12 @@ def _with_port(address: str, port: int = 80) -> str:
 
 
 def _ways_in(
-    service: Service, address: str, documents: ClusterState
+    service: Service, address: str, cluster_state: ClusterState
 ) -> Iterable[tuple[ServicePort, int]]:
     own = (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips)
     if address in own:
         yield from ((port, port.port) for port in service.ports)
-    elif any(address in node.addresses for node in documents.nodes):
+    elif any(address in node.addresses for node in cluster_state.nodes):
         yield from ((port, port.node_port) for port in service.ports if port.node_port)
 
 

@@ -115,27 +115,27 @@ class ForwardPolicy(Value):
 
     def apply(self, lab: Lab, node: NodePlan) -> None:
         for family in (0, 1):
-            _, place = self._read(_iptables(lab, node, family, "-S", "FORWARD"))
+            _, netns = self._read(_iptables(lab, node, family, "-S", "FORWARD"))
             _iptables(lab, node, family, "-P", "FORWARD", self.policy)
-            if place:
-                _iptables(lab, node, family, "-D", "FORWARD", str(place))
+            if netns:
+                _iptables(lab, node, family, "-D", "FORWARD", str(netns))
 
     def undo(self, lab: Lab, node: NodePlan, before: Before) -> None:
         for family in (0, 1):
-            policy, place = self._read(before[str(family)])
+            policy, netns = self._read(before[str(family)])
             now = _iptables(lab, node, family, "-S", "FORWARD")
             _iptables(lab, node, family, "-P", "FORWARD", policy)
-            if place and not self._read(now)[1]:
-                last = min(place, now.count("\n-A ") + 1)
-                jump = before[str(family)].splitlines()[place]
+            if netns and not self._read(now)[1]:
+                last = min(netns, now.count("\n-A ") + 1)
+                jump = before[str(family)].splitlines()[netns]
                 text = jump.replace("-A FORWARD", f"-I FORWARD {last}", 1)
                 load_rules.restore(lab.plan, node, family, f"*filter\n{text}\nCOMMIT\n")
 
     def _read(self, listing: str) -> tuple[str, int]:
         """The policy, and which rule the jump is; 0 when there is none."""
         first, *lines = listing.splitlines()
-        places = [number for number, line in enumerate(lines, 1) if line.endswith(self.jumps)]
-        return first.split()[-1], next(iter(places), 0)
+        namespaces = [number for number, line in enumerate(lines, 1) if line.endswith(self.jumps)]
+        return first.split()[-1], next(iter(namespaces), 0)
 
 
 class Route(Value):

@@ -65,7 +65,7 @@ class BpfDatapath(Value, dict=True):
     taken: patterns of devices whose packets a program takes
     silent: patterns of devices whose taps a program bypasses
     tunnel: the device that carries taken packets to other nodes; empty: there is none
-    mend: what to do where the frontends are wrong, one line each
+    remedy: what to do where the frontends are wrong, one line each
     drops: what a recording holds
     """
 
@@ -75,7 +75,7 @@ class BpfDatapath(Value, dict=True):
     taken: tuple[str, ...] = ()
     silent: tuple[str, ...] = ()
     tunnel: str = ""
-    mend: tuple[str, ...] = ()
+    remedy: tuple[str, ...] = ()
     drops: tuple[MonitorDrop, ...] = ()
 
     @cached_property

@@ -143,16 +143,16 @@ def _brief(text: str) -> str:
 # --- as sh ----------------------------------------------------------------------------------------
 
 
-def _listing(function: str, cases: Any) -> str:  # noqa: ANN401
+def _listing(function: str, evidence_list: Any) -> str:  # noqa: ANN401
     lines = [f"{function}() {{", "\tcase $1 in"]
-    for name, listed in cases:
+    for name, listed in evidence_list:
         lines += [f"\t{_quoted(name)}) cat <<'END' ;;", *listed, "END"]
     return "\n".join([*lines, "\tesac", "}", ""])
 
 
-def _answer(function: str, cases: Iterator[tuple[str, str]]) -> str:
+def _answer(function: str, evidence_list: Iterator[tuple[str, str]]) -> str:
     by_kind: dict[str, list[str]] = {}
-    for name, kind in cases:
+    for name, kind in evidence_list:
         by_kind.setdefault(kind, []).append(_quoted(name))
     lines = [f"{function}() {{", '\tcase "$1 $2" in']
     for kind, names in by_kind.items():

@@ -54,7 +54,7 @@ def test_an_entry_is_whole(id: str) -> None:
     assert entry.id == id
     assert re.fullmatch(r"[a-z]+(-[a-z]+)*", id)
     assert len(entry.title) <= 56
-    for text in (entry.title, entry.meaning, entry.effect, entry.mend):
+    for text in (entry.title, entry.meaning, entry.impact, entry.fix):
         assert text.strip() == text != ""
         assert not text.endswith(".")
         assert text.isascii()

@@ -13,7 +13,7 @@ from kptrace.model import Branch, Flow, Netns, Outcome, Packet, SimulatedStep
 from kptrace.simulate.bpf.programs import BpfDatapath
 
 A = Netns(node="a")
-CILIUM = BpfDatapath(owner="Cilium", table="services", silent=("veth*",), mend=("look there",))
+CILIUM = BpfDatapath(owner="Cilium", table="services", silent=("veth*",), remedy=("look there",))
 REFUSED = Branch(
     weight=1.0,
     steps=(),

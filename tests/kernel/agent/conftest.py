@@ -86,7 +86,7 @@ class Ground:
             "client": Netns(node="a", pod="t/client"),
             "server": Netns(node="b", pod="t/server"),
         }
-        self.doors = tuple(
+        self.netns_handles = tuple(
             NetnsHandle(netns=p, ns_path=self.path(n)) for n, p in self.places.items()
         )
         self._sockets: list[socket.socket] = []
@@ -203,7 +203,7 @@ def bare(ground: Ground) -> Iterator[None]:
 
 @pytest.fixture
 def agent(ground: Ground) -> Iterator[SubprocessAgent]:
-    with SubprocessAgent("a", ground.doors) as running:
+    with SubprocessAgent("a", ground.netns_handles) as running:
         yield running
 
 

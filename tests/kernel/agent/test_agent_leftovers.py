@@ -85,7 +85,7 @@ def test_after_stop_all_is_as_before(
     ground: Ground, before: dict[str, str], probe_to: ProbeTo
 ) -> None:
     watch = _watch(ground, probe_to)
-    with SubprocessAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.netns_handles) as agent:
         _armed(ground, agent, watch)
         agent.send(Stop(id=11, of=10))
         assert agent.wait(11, 10)
@@ -95,7 +95,7 @@ def test_after_stop_all_is_as_before(
 def test_after_the_end_of_input_all_is_as_before(
     ground: Ground, before: dict[str, str], probe_to: ProbeTo
 ) -> None:
-    with SubprocessAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.netns_handles) as agent:
         _armed(ground, agent, _watch(ground, probe_to))
         [guard] = _guards_of(agent.pid)
     assert _state(ground) == before
@@ -110,7 +110,7 @@ def test_after_a_signal_all_is_as_before(
     if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.SIG_DFL)  # under nohup(1), which children would inherit
     watch = _watch(ground, probe_to)
-    with SubprocessAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.netns_handles) as agent:
         _armed(ground, agent, watch)
         [guard] = _guards_of(agent.pid)
         agent.send(SendProbes(id=11, netns=ground.places["client"], probes=watch.probes))
@@ -127,7 +127,7 @@ def test_killed_at_any_moment(
 ) -> None:
     """Everything is asked at once; it is killed when the n-th reply came, or in mid-arming."""
     watch = _watch(ground, probe_to)
-    with SubprocessAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.netns_handles) as agent:
         agent.send(watch)
         agent.send(SendProbes(id=11, netns=ground.places["client"], probes=watch.probes))
         agent.send(ReadFiles(id=12, netns=ground.places["a"], files=("iptables-legacy-save.txt",)))
@@ -141,7 +141,7 @@ def test_killed_at_any_moment(
 def test_killed_while_arming(
     ground: Ground, before: dict[str, str], probe_to: ProbeTo, milliseconds: int
 ) -> None:
-    with SubprocessAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.netns_handles) as agent:
         agent.send(_watch(ground, probe_to))
         time.sleep(milliseconds / 1000)
         os.kill(agent.pid, signal.SIGKILL)
@@ -151,7 +151,7 @@ def test_killed_while_arming(
 def test_the_logger_that_was_there_is_put_back(ground: Ground, probe_to: ProbeTo) -> None:
     ground.run("a", "iptables-legacy-restore", text=LEGACY)
     ground.write("a", {"net/netfilter/nf_log/2": "nf_log_ipv4"})
-    with SubprocessAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.netns_handles) as agent:
         agent.send(_watch(ground, probe_to))
         assert agent.wait(10, 20)
     assert ground.run("a", "cat", SYSCTLS[0]).strip() == "nf_log_ipv4"
@@ -186,7 +186,7 @@ def test_a_dump_that_takes_long_does_not_outlive_the_agent(
     slow.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with SubprocessAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.netns_handles) as agent:
         agent.send(ReadFiles(id=5, netns=Netns(node="a"), files=("ipset-save.txt",)))
         _wait_until(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text() != "")
         pid = int((tmp_path / "pid").read_text())

@@ -251,7 +251,7 @@ def test_a_program_that_is_missing_is_named(
     ground: Ground, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    with SubprocessAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.netns_handles) as agent:
         agent.send(
             ReadFiles(id=5, netns=ground.places["a"], files=("ip-addr.json", "ipset-save.txt"))
         )
@@ -378,7 +378,7 @@ def test_an_address_that_is_not_ours_cannot_be_a_source(
 
 
 def test_a_dead_agent_is_an_error_with_its_last_words(ground: Ground) -> None:
-    with SubprocessAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.netns_handles) as agent:
         os.kill(agent.pid, 9)
         with pytest.raises(AgentError, match="agent on a died"):
             agent.wait(5, 10)

@@ -212,7 +212,7 @@ def test_a_second_reader_of_the_legacy_log_is_told_who_has_it(
     watch = StartCapture(id=70, namespaces=(ground.places["a"],), probes=probe_to("10.96.0.50", 80))
     agent.send(watch)
     assert agent.wait(70, 10)
-    with SubprocessAgent("a", ground.doors) as second:
+    with SubprocessAgent("a", ground.netns_handles) as second:
         second.send(watch)
         assert second.wait(70, 10)
         ready = second.log[-1]

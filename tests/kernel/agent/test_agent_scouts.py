@@ -78,7 +78,7 @@ def _after(scout: Probe, flow: Flow) -> Probe:
 def test_nothing_of_it_stays(ground: Ground, probe_to: ProbeTo, way: str) -> None:
     ground.run("a", "nft", "-f", "-", text=RULES)
     before = ground.run("a", "nft", "list", "ruleset")
-    with SubprocessAgent("a", ground.doors) as agent:
+    with SubprocessAgent("a", ground.netns_handles) as agent:
         probes = probe_to("10.96.0.50", 80)
         agent.send(SendPreflight(id=11, netns=ground.places["client"], probes=probes))
         assert agent.wait(11, 20)

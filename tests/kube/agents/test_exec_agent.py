@@ -123,8 +123,8 @@ def _bare(command: Sequence[str]) -> Stream:
     return Stream([sys.executable, "-I", "-S", *command[1:]])
 
 
-def _agent(lodging: Lodging, *doors: NetnsHandle) -> ExecAgentClient:
-    return ExecAgentClient("a", doors or (DOOR,), lodging, "img:1", lambda _: None)
+def _agent(container: Lodging, *doors: NetnsHandle) -> ExecAgentClient:
+    return ExecAgentClient("a", doors or (DOOR,), container, "img:1", lambda _: None)
 
 
 def _facts(agent: ExecAgentClient) -> list[FileContent]:
@@ -135,15 +135,15 @@ def _facts(agent: ExecAgentClient) -> list[FileContent]:
 
 @pytest.mark.parametrize("python", [_here, _bare], ids=["in the image", "carried along"])
 def test_a_conversation(python: Callable[[Sequence[str]], Stream]) -> None:
-    lodging = Lodging(lambda _: Said(NOT_YET), python)
-    agent = _agent(lodging)
+    container = Lodging(lambda _: Said(NOT_YET), python)
+    agent = _agent(container)
     agent.begin()
     try:
         agent.wait_until_entered()
         assert "net.ipv4.ip_forward" in _facts(agent)[0].text
     finally:
         agent.close()
-    assert lodging.life == ["made", "removed"]
+    assert container.life == ["made", "removed"]
 
 
 def test_a_pod_without_a_process_is_told_of() -> None:
@@ -159,22 +159,22 @@ def test_a_pod_without_a_process_is_told_of() -> None:
 
 
 def test_an_image_without_python() -> None:
-    lodging = Lodging(lambda _: Said(NO_PYTHON))
-    agent = _agent(lodging)
+    container = Lodging(lambda _: Said(NO_PYTHON))
+    agent = _agent(container)
     agent.begin()
     with pytest.raises(UnsupportedError, match="img:1 has no python3"):
         agent.wait_until_entered()
     agent.close()
-    assert lodging.life == ["made", "removed"]
+    assert container.life == ["made", "removed"]
 
 
 def test_what_becomes_of_the_pod_is_what_is_said() -> None:
-    lodging = Lodging(_here)
-    agent = _agent(lodging)
+    container = Lodging(_here)
+    agent = _agent(container)
     agent.begin()
     try:
         agent.wait_until_entered()
-        lodging.fate = AgentError("it was evicted")
+        container.fate = AgentError("it was evicted")
         agent._channel.close()  # type: ignore[union-attr]
         with pytest.raises(AgentError, match="it was evicted"):
             agent.wait(8, 10)
@@ -198,12 +198,12 @@ def test_an_api_server_that_is_away(away: int, said: str) -> None:
                 raise ClusterUnreachableError("the API server cannot be reached")
             return super().look()
 
-    lodging = Away(_cut)
-    agent = _agent(lodging)
+    container = Away(_cut)
+    agent = _agent(container)
     agent.begin()
     try:
         agent.wait_until_entered()
-        lodging.left = away
+        container.left = away
         agent._channel.close()  # type: ignore[union-attr]
         with pytest.raises(ObservationError, match=said):
             agent.wait(8, 10)
@@ -212,11 +212,11 @@ def test_an_api_server_that_is_away(away: int, said: str) -> None:
 
 
 def test_it_is_not_waited_for_when_we_leave() -> None:
-    lodging = Lodging(*[lambda _: Said(NOT_YET)] * 1000)
-    agent = _agent(lodging)
+    container = Lodging(*[lambda _: Said(NOT_YET)] * 1000)
+    agent = _agent(container)
     agent.begin()
     agent.close()
-    assert lodging.life[-1] == "removed"
+    assert container.life[-1] == "removed"
 
 
 def test_another_python_without_msgspec_cannot_be_helped() -> None:

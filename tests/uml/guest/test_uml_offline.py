@@ -21,7 +21,7 @@ def suits(lab: Plan, address: str = "", server: str = "") -> bool:
 
 
 def on_node(lab: Lab, *args: str) -> subprocess.CompletedProcess[str]:
-    netns = lab.door(Netns(node="node-a")).ns_path
+    netns = lab.netns_handle(Netns(node="node-a")).ns_path
     command = ["nsenter", f"--net={netns}", sys.executable, "-m", "kptrace", *args, "--offline"]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
