@@ -189,7 +189,7 @@ def test_an_image_that_will_not_do(cli: Cli, image: str, said: str) -> None:
     assert (told.code, told.err) == (4, "")
     words = " ".join(told.out.split())
     assert said in words
-    assert "Settle give --image with one that the node can have" in words
+    assert "Next step give --image with one that the node can have" in words
 
 
 def test_a_cordoned_and_tainted_node_is_looked_at_all_the_same(cluster: Cluster, cli: Cli) -> None:
