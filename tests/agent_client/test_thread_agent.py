@@ -68,7 +68,7 @@ def test_nothing_of_it_stays() -> None:
 def test_what_it_cannot_do_it_says() -> None:
     with ThreadAgent("a", DOORS) as agent:
         agent.send(GetConntrack(id=7, netns=Netns(node="b"), flows=()))
-        with pytest.raises(ObservationError, match="no door"):
+        with pytest.raises(ObservationError, match="was not opened"):
             agent.wait(7, 5)
 
 

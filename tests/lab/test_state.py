@@ -68,7 +68,7 @@ def test_a_state_that_is_none(root: Path, text: bytes) -> None:
 
 def test_doors_lead_to_every_place() -> None:
     lab = saved()
-    doors = {door.netns: door for door in lab.netns_handles}
+    doors = {door.netns: door for door in lab.handles}
     assert set(doors) >= {Netns(node="node-c"), Netns(node="node-a", pod="shop/client")}
     client = doors[Netns(node="node-a", pod="shop/client")]
     assert client.ns_path == "/run/netns/kpt-x-shop.client"
