@@ -1,12 +1,13 @@
 """The agent as a program that travels: for images that hold Python, and not this kptrace.
 
-In: the word of the Python over there on itself. Out: an archive for its stdin.
+In: what the remote Python says of itself. Out: an archive for its stdin.
 
-``BOOT`` runs there (``python3 -c``), and first says one line on what it found. If that is the same
-kptrace as here (``source_checksum``), the agent starts at once. Else it reads ``SIZE\\n`` and so
-many bytes of a zip, unpacks them into the container's /tmp (nothing can be executed in /dev/shm)
-and starts the agent from there. Only the standard library and msgspec are needed on a node. msgspec
-is compiled: ours is packed in if it is for that Python, machine and C library; else an image brings
+``BOOT`` runs there (``python3 -c``) and first prints one line about what it found. If the agent's
+sources are the same as here (``source_checksum``), the agent starts at once. Else it reads
+``SIZE\\n`` and so many bytes of a zip, unpacks them into the container's /tmp (nothing can be
+executed in /dev/shm) and starts the agent from there. What is sent is the agent's own closure
+(``agent/sources.py``). Only the standard library and msgspec are needed on a node. msgspec is
+compiled: ours is packed in if it is for that Python, machine and C library; else an image brings
 its own.
 """
 
@@ -16,31 +17,32 @@ import io
 import platform
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from inspect import getsource
 from pathlib import Path
 
 import msgspec
 
 import kptrace
+from kptrace.agent.sources import FILES
 from kptrace.model.errors import UnsupportedError
 
+PACKAGE = Path(kptrace.__file__).parent
 _LEFT_OUT = ("__pycache__", ".pyi")
 
 
-def source_checksum(root: str) -> str:
-    """A checksum of the agent's sources: two that have one version need not be the same."""
+def source_checksum(root: str, files: Sequence[str]) -> str:
+    """A checksum of the agent's sources: two that have one version need not be the same.
+
+    root: the folder of the package kptrace; files: paths below it
+    """
     import os
     import zlib
 
     checksum = 0
-    for package in ("agent", "bpf", "model", "packet", "protocol", "rules"):
-        for folder, folders, names in os.walk(os.path.join(root, package)):
-            folders.sort()
-            for name in sorted(names):
-                if name.endswith(".py"):
-                    with open(os.path.join(folder, name), "rb") as file:
-                        checksum = zlib.crc32(file.read(), checksum)
+    for name in files:
+        with open(os.path.join(root, name), "rb") as file:
+            checksum = zlib.crc32(file.read(), checksum)
     return f"{checksum:08x}"
 
 
@@ -51,7 +53,8 @@ import io, json, os, shutil, subprocess, sys, sysconfig, tempfile, zipfile
 from importlib.util import find_spec
 spec = find_spec("kptrace")
 try:
-    found = source_checksum(os.path.dirname(spec.origin)) if spec and spec.origin else ""
+    root = os.path.dirname(spec.origin) if spec and spec.origin else ""
+    found = source_checksum(root, sys.argv[2:]) if root else ""
 except OSError:
     found = "?"
 same = found == sys.argv[1] and find_spec("msgspec") is not None
@@ -88,7 +91,8 @@ class RemotePythonInfo(msgspec.Struct, frozen=True):
 
 
 def command() -> tuple[str, ...]:
-    return ("python3", "-c", BOOT, source_checksum(str(Path(kptrace.__file__).parent)))
+    """The command of the exec stream: Python with ``BOOT``, the checksum and the files it is of."""
+    return ("python3", "-c", BOOT, source_checksum(str(PACKAGE), FILES), *FILES)
 
 
 def payload(word: RemotePythonInfo, image: str) -> bytes:
@@ -114,14 +118,16 @@ def payload(word: RemotePythonInfo, image: str) -> bytes:
 
 
 def _files(with_msgspec: bool) -> Iterator[tuple[Path, str]]:
-    packages = [Path(kptrace.__file__).parent]
-    if with_msgspec:
-        packages.append(_msgspec())
-    for package in packages:
-        for path in sorted(package.rglob("*")):
-            name = str(path.relative_to(package.parent))
-            if path.is_file() and not any(part in name for part in _LEFT_OUT):
-                yield path, name
+    """Path and name in the archive of each file that is sent."""
+    for name in FILES:
+        yield PACKAGE / name, f"{PACKAGE.name}/{name}"
+    if not with_msgspec:
+        return
+    package = _msgspec()
+    for path in sorted(package.rglob("*")):
+        name = str(path.relative_to(package.parent))
+        if path.is_file() and not any(part in name for part in _LEFT_OUT):
+            yield path, name
 
 
 def _msgspec() -> Path:
