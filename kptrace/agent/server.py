@@ -86,7 +86,7 @@ class AgentServer:
         self._watches: dict[int, CaptureSession] = {}
         self._rules: dict[Netns, RuleReader] = {}
         self._tasks: dict[int, list[Task]] = {}
-        self._send_preflighting: dict[int, PreflightRun] = {}
+        self._preflights: dict[int, PreflightRun] = {}
         self._at_end: set[Callable[[], None]] = set()
         self._unread = b""
         self._rights = ""
@@ -292,9 +292,9 @@ class AgentServer:
         from kptrace.agent.probe import preflight  # few runs need one
 
         node = self._handle(Netns(node=request.netns.node))
-        scouting = preflight.begin(request, self._handle(request.netns), node, self._say)
-        self._send_preflighting[request.id] = scouting
-        for task in scouting.tasks:
+        preflight_run = preflight.begin(request, self._handle(request.netns), node, self._say)
+        self._preflights[request.id] = preflight_run
+        for task in preflight_run.tasks:
             self._loop.start(task)
 
     def _lookup(self, request: GetConntrack) -> None:
@@ -335,9 +335,9 @@ class AgentServer:
             self._say(Done(id=request.of))
         for task in self._tasks.pop(request.of, []):
             self._loop.end(task)
-        scouting = self._send_preflighting.pop(request.of, None)
-        if scouting:
-            scouting.close()
+        preflight_run = self._preflights.pop(request.of, None)
+        if preflight_run:
+            preflight_run.close()
         self._say(Done(id=request.id))
 
 

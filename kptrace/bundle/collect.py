@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from kptrace.model import EvidenceSource, Netns, Value
+from kptrace.model import EvidenceSource, Netns, ProgressCallback, Value
 from kptrace.model.errors import AgentError
 from kptrace.plugins.registry import extra_files
 from kptrace.protocol import AgentClient, FileContent, ReadFiles
@@ -46,7 +46,6 @@ SAVES = {"ip": "iptables-nft-save.txt", "ip6": "ip6tables-nft-save.txt"}
 _NOT_ALL = "is incompatible"
 _HOOK_NAMES = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
 
-Say = Callable[[str], None]
 Tree = Mapping[str, Any]
 
 
@@ -63,19 +62,21 @@ class CollectedState(Value):
         return tuple(layer for layer in self.missing if layer.name not in optional)
 
 
-def collect(environment: Environment, nodes: Iterable[str], say: Say) -> CollectedState:
+def collect(
+    environment: Environment, nodes: Iterable[str], progress: ProgressCallback
+) -> CollectedState:
     names = tuple(nodes)
     files = {f"api/{name}": text.encode() for name, text in environment.api().items()}
-    say("starting on " + ", ".join(names))
+    progress("starting on " + ", ".join(names))
     session = AgentSession(environment)
-    session.begin(names)
+    session.start_agents(names)
     there = [Netns(node=name) for name in names if session.can_inspect_node(name)]
     missing: list[EvidenceSource] = []
-    with_index = _read(session, there, lambda _: (TABLES,), say, missing)
+    with_index = _read(session, there, lambda _: (TABLES,), progress, missing)
     indexes = {netns: _index(files_) for netns, files_ in with_index.items()}
-    texts = _read(session, there, lambda netns: _files_to_read(indexes[netns]), say, missing)
+    texts = _read(session, there, lambda netns: _files_to_read(indexes[netns]), progress, missing)
     more = [netns for netns in there if not _nft_outline_suffices(indexes[netns], texts[netns])]
-    for netns, texts_by_name in _read(session, more, lambda _: (NFT,), say, missing).items():
+    for netns, texts_by_name in _read(session, more, lambda _: (NFT,), progress, missing).items():
         texts[netns] |= texts_by_name
     for netns in there:
         texts[netns] = {**_known(indexes[netns]), **texts[netns]}
@@ -92,7 +93,7 @@ def _read(
     session: AgentSession,
     namespaces: Iterable[Netns],
     files: Callable[[Netns], tuple[str, ...]],
-    say: Say,
+    progress: ProgressCallback,
     missing: list[EvidenceSource],
 ) -> dict[Netns, dict[str, str]]:
     """These files of all places at once; what does not come is put into ``missing``."""
@@ -102,7 +103,7 @@ def _read(
     }
     texts: dict[Netns, dict[str, str]] = {}
     for netns, (agent, id) in asked.items():
-        failed = _wait(agent, id, len(files(netns)), say)
+        failed = _wait(agent, id, len(files(netns)), progress)
         facts = [reply for reply in agent.log if isinstance(reply, FileContent) and reply.id == id]
         texts[netns] = {fact.file: fact.text for fact in facts if not fact.unavailable}
         texts_by_name = {fact.file: fact.unavailable for fact in facts}
@@ -113,14 +114,14 @@ def _read(
     return texts
 
 
-def _wait(agent: AgentClient, id: int, count: int, say: Say) -> str:
+def _wait(agent: AgentClient, id: int, count: int, progress: ProgressCallback) -> str:
     """Until all has come; else why it has not."""
     try:
         for _ in range(int(SECONDS / SLICE_SECONDS)):
             if agent.wait(id, SLICE_SECONDS):
                 return ""
             come = sum(isinstance(reply, FileContent) and reply.id == id for reply in agent.log)
-            say(f"reading {agent.node}: {come} of {count} files")
+            progress(f"reading {agent.node}: {come} of {count} files")
     except AgentError as error:
         return error.message
     return f"it took more than {SECONDS:g} s"

@@ -9,7 +9,7 @@ of what answers it elsewhere too: of every Service, whether a node's rules do wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Literal, NamedTuple
 
@@ -34,6 +34,7 @@ from kptrace.model import (
     Finding,
     Netns,
     NodeReport,
+    ProgressCallback,
     Proxy,
     Service,
     Target,
@@ -54,8 +55,6 @@ ELSEWHERE = ("conflicting-nat-tables", POLICY)
 ORDER = ("error", "warning", "info")
 SLICES = {"services.json", "endpointslices.json"}
 
-Say = Callable[[str], None]
-
 
 class NodeCheck(NamedTuple):
     """One node. ``own``: what is wrong with itself; ``behind``: where its rules differ from the
@@ -75,15 +74,15 @@ class NodeCheck(NamedTuple):
             yield unsteady(self.snapshot.netns.node)
 
 
-def check(state: StateSource, names: Iterable[str], say: Say) -> CheckReport:
+def check(state: StateSource, names: Iterable[str], progress: ProgressCallback) -> CheckReport:
     """``names``: of the nodes to look at."""
     cluster_state = read_cluster_state(state.api())
     looks: dict[str, NodeCheck] = {}
     absent: list[EvidenceSource] = []
     for name in names:
-        say(f"looking at {name}")
+        progress(f"looking at {name}")
         try:
-            looks[name] = _looked_at(name, state, cluster_state, say)
+            looks[name] = _looked_at(name, state, cluster_state, progress)
         except KptraceError as error:
             absent.append(
                 EvidenceSource(
@@ -99,12 +98,12 @@ def check(state: StateSource, names: Iterable[str], say: Say) -> CheckReport:
         with suppress(KptraceError):  # what was seen before counts
             cluster_state = read_cluster_state(state.api())
             for name in wrong:
-                say(f"looking at {name} again: rules are always a moment behind the API")
-                again = _looked_at(name, state, cluster_state, say)
+                progress(f"looking at {name} again: rules are always a moment behind the API")
+                again = _looked_at(name, state, cluster_state, progress)
                 looks[name] = again._replace(
                     behind=present_both_times(again.behind, looks[name].behind)
                 )
-    say("walking from node to node")
+    progress("walking from node to node")
     snapshots = {Netns(node=name): looks[name].snapshot for name in looks}
     ways, ended = between(cluster_state, snapshots)
     findings = (finding for look in looks.values() for finding in look.told())
@@ -125,12 +124,14 @@ def check(state: StateSource, names: Iterable[str], say: Say) -> CheckReport:
     )
 
 
-def _looked_at(name: str, state: StateSource, cluster_state: ClusterState, say: Say) -> NodeCheck:
+def _looked_at(
+    name: str, state: StateSource, cluster_state: ClusterState, progress: ProgressCallback
+) -> NodeCheck:
     for _ in range(LOOKS):
         files = state.node(name)
         snapshot = read_netns(Netns(node=name), files)
         own = (*health(snapshot, files), *conflicting_proxies(name, snapshot.ruleset))
-        behind = tuple(_behind(snapshot, cluster_state, say))
+        behind = tuple(_behind(snapshot, cluster_state, progress))
         steady = not behind or not state.rules_changed_while_reading(name)
         if steady:
             break
@@ -166,14 +167,16 @@ def _node(snapshot: Snapshot, files: Mapping[str, str], cluster_state: ClusterSt
 # --- one node -------------------------------------------------------------------------------------
 
 
-def _behind(snapshot: Snapshot, cluster_state: ClusterState, say: Say) -> Iterator[Finding]:
+def _behind(
+    snapshot: Snapshot, cluster_state: ClusterState, progress: ProgressCallback
+) -> Iterator[Finding]:
     proxied = [service for service in cluster_state.services if not why_not_programmed(service)]
     if SLICES & set(cluster_state.missing) or not proxied:
         return
     if proxy_of(snapshot) == "none" and snapshot.programs is None:
         yield _no_proxy(snapshot.netns.node, len(proxied))
         return
-    yield from _of_services(proxied[:MOST_SERVICES], snapshot, cluster_state, say)
+    yield from _of_services(proxied[:MOST_SERVICES], snapshot, cluster_state, progress)
 
 
 def _no_proxy(node: str, services: int) -> Finding:
@@ -192,12 +195,15 @@ def _no_proxy(node: str, services: int) -> Finding:
 
 
 def _of_services(
-    services: Iterable[Service], snapshot: Snapshot, cluster_state: ClusterState, say: Say
+    services: Iterable[Service],
+    snapshot: Snapshot,
+    cluster_state: ClusterState,
+    progress: ProgressCallback,
 ) -> Iterator[Finding]:
     node = snapshot.netns.node
     for number, service in enumerate(services, start=1):
         if number % 20 == 0:
-            say(f"comparing the rules of {node} with the API: {number} Services")
+            progress(f"comparing the rules of {node} with the API: {number} Services")
         target = Target(
             kind="service", text=service.key, name=service.name, namespace=service.namespace
         )

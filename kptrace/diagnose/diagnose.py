@@ -201,7 +201,7 @@ def _no_known_cause(
         )
         return
     blind = [
-        layer for layer in known if layer.lost or (layer.unavailable and layer.name != "scout")
+        layer for layer in known if layer.lost or (layer.unavailable and layer.name != "preflight")
     ]
     following = next_predicted(evidence)
     watched = following is not None and following.netns in evidence.snapshots

@@ -262,8 +262,9 @@ def _with_preflight(
     node: str,
     out: set[Flow],
 ) -> tuple[ChainTraversal, ...]:
-    """What the probe met, and before that what only its scout met: nat tables are asked once a
-    flow, and the scout was the first of it. A datagram's scout is known by its time alone.
+    """The chains that the probe traversed, and before them those of its preflight probe alone: nat
+    tables are asked once a flow, and the preflight probe was its first packet. The one of a
+    datagram is recognised by its time alone.
     """
     preflight = Probe(probe_id=preflight_id_of(probe.probe_id), flow=probe.flow)
     early = [

@@ -8,7 +8,6 @@ question, which says what is read. Leaving the context removes the pods.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
@@ -23,7 +22,7 @@ from kptrace.kube.client.permissions import RequiredPermission, lacking, missing
 from kptrace.kube.client.related_objects import related_objects
 from kptrace.kube.objects.cluster_state import ClusterState, read_cluster_state
 from kptrace.kube.objects.resolve import choose_source, resolve
-from kptrace.model import Netns, TraceRequest
+from kptrace.model import Netns, ProgressCallback, TraceRequest
 from kptrace.model.errors import KptraceError, ObservationError, PermissionDeniedError
 from kptrace.protocol import AgentClient, NetnsHandle
 from kptrace.trace.agent_session import unique
@@ -32,8 +31,6 @@ from kptrace.trace.agent_session import unique
 HOST_NETNS = "/proc/1/ns/net"
 HOST_RESOLV_CONF = "/proc/1/root/etc/resolv.conf"
 HOST_BPFFS = "/proc/1/root/sys/fs/bpf"
-
-Say = Callable[[str], None]
 
 
 def host_handle(node: str) -> NetnsHandle:
@@ -53,12 +50,12 @@ class ClusterEnvironment:
         client: Client,
         request: TraceRequest,
         terms: AgentPodOptions,
-        say: Say,
+        progress: ProgressCallback,
         sends: bool = True,
     ) -> None:
         """sends: a packet is to be sent, so a container in its sender's own pod is of use."""
         self._sends = sends
-        self._client, self._request, self._terms, self._say = client, request, terms, say
+        self._client, self._request, self._terms, self._progress = client, request, terms, progress
         self._reading = ApiReader(client, request)
         self._texts: dict[str, str] = {}
         self._cluster_state = ClusterState()
@@ -80,7 +77,7 @@ class ClusterEnvironment:
     def api(self) -> dict[str, str]:
         if self._texts:
             return self._texts
-        self._say(f"asking {self._client.server}")
+        self._progress(f"asking {self._client.server}")
         try:
             self._texts = self._reading.documents()
         except ApiError as refusal:
@@ -118,7 +115,7 @@ class ClusterEnvironment:
             delete_expired_pods(self._client, self._terms.namespace)
         container = AgentPod(self._client, self._terms, self.run, number, node)
         agent = ExecAgentClient(
-            node, self.netns_handles(node), container, self._terms.image, self._say
+            node, self.netns_handles(node), container, self._terms.image, self._progress
         )
         self._agents[node] = agent
         agent.begin()
@@ -142,7 +139,7 @@ class ClusterEnvironment:
         return self._agents[node]
 
     def api_only_documents(self) -> dict[str, str]:
-        self._say("reading related API objects")
+        self._progress("reading related API objects")
         return {**self.api(), **related_objects(self._client, self._cluster_state)}
 
     def refusal(self) -> ObservationError | None:
@@ -197,7 +194,7 @@ class ClusterEnvironment:
         source = self._source() if self._sends else Netns(node="")
         if source.node != node or not source.pod:
             raise why
-        self._say(f"no pod of ours may be made: adding a container to pod {source.pod}")
+        self._progress(f"no pod of ours may be made: adding a container to pod {source.pod}")
         closed = f"only pod {source.pod} itself was looked into: {why.in_one_line}"
         handles = (
             NetnsHandle(
@@ -206,7 +203,7 @@ class ClusterEnvironment:
             NetnsHandle(netns=source, ns_path="/proc/self/ns/net", resolv_conf="/etc/resolv.conf"),
         )
         guest = EphemeralAgentContainer(self._client, self._terms, self.run, source.pod)
-        agent = ExecAgentClient(node, handles, guest, self._terms.image, self._say)
+        agent = ExecAgentClient(node, handles, guest, self._terms.image, self._progress)
         self._agents.pop(node).close()
         self._agents[node] = agent
         agent.begin()

@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
-from kptrace.environment.cluster import ClusterEnvironment, Say, host_handle
+from kptrace.environment.cluster import ClusterEnvironment, host_handle
 from kptrace.kube.agents.manifest import AgentPodOptions
 from kptrace.kube.client.api_reader import SERVICE_CIDRS, SLICES
 from kptrace.kube.client.client import ApiError, Client, decoded, path
 from kptrace.kube.client.permissions import RequiredPermission, to_act
 from kptrace.kube.objects.cluster_state import read_cluster_state
-from kptrace.model import Target, TraceRequest
+from kptrace.model import ProgressCallback, Target, TraceRequest
 from kptrace.model.errors import ObservationError
 from kptrace.protocol import NetnsHandle
 
@@ -36,13 +36,13 @@ _NONE = TraceRequest(target=Target(kind="name", text="", name=""))
 
 
 class WholeCluster(ClusterEnvironment):
-    def __init__(self, client: Client, terms: AgentPodOptions, say: Say) -> None:
-        super().__init__(client, _NONE, terms, say, sends=False)
+    def __init__(self, client: Client, terms: AgentPodOptions, progress: ProgressCallback) -> None:
+        super().__init__(client, _NONE, terms, progress, sends=False)
 
     def api(self) -> dict[str, str]:
         if self._texts:
             return self._texts
-        self._say(f"asking {self._client.server}")
+        self._progress(f"asking {self._client.server}")
         try:
             with ThreadPoolExecutor(len(KINDS), "api") as pool:
                 texts = dict(zip(KINDS, pool.map(self._all, KINDS.values()), strict=True))

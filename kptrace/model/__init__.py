@@ -7,7 +7,7 @@ Addresses are text as the kernel prints it (``10.96.0.10``, ``fd00::1``), protoc
 
 from __future__ import annotations
 
-from kptrace.model.base import API_VERSION, Value
+from kptrace.model.base import API_VERSION, ProgressCallback, Value
 from kptrace.model.causes import CauseId
 from kptrace.model.check_report import CheckReport, NodeReport, PodPath
 from kptrace.model.cluster import (
@@ -102,6 +102,7 @@ __all__ = [
     "PredictionMatch",
     "Probe",
     "ProbeResult",
+    "ProgressCallback",
     "Proxy",
     "Resolution",
     "ResolveReport",

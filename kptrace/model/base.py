@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import dataclass_transform
 
 from kptrace.model.fast_msgspec import msgspec
@@ -17,6 +18,9 @@ def json_key(field: str) -> str:
     first, *rest = field.rstrip("_").split("_")
     return first + "".join(_ACRONYMS.get(part, part.capitalize()) for part in rest)
 
+
+# called with each step of a run, in a few words, for stderr
+ProgressCallback = Callable[[str], None]
 
 API_VERSION = "kptrace.io/v1alpha1"
 

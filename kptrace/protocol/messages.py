@@ -4,20 +4,20 @@ The agent does what it is told and decides nothing. Every request has an ``id``;
 belongs to one carries it, and the last reply of a request is ``Done`` (also after an
 ``ErrorReply``).
 
-    Enter    these places exist here, with the way into each             -> Fact*, Done
-             a Fact ``handle`` names a place that cannot be entered: there is no process of the
-             pod, or the agent lacks the right
-    Dump     the named files of a place                                  -> Fact*, Done
-    Ask      one DNS question from a place                               -> Answer, Done
-    Watch    arm every layer in these places for these probes            -> Ready
-             then, until stopped: Sighting, RuleHit, Drop, Lost as they come
-    Inject   send the probes, wait for what comes back                   -> Returned*, Done
-    Scout    begin these connections, but let none arrive                -> Scouted*, Done
-    Lookup   the conntrack entry of these flows                          -> ConntrackEntry*, Done
-    Recall   the entries of one end's connections to another             -> Recalled, Done
-    Stop     (of a Watch) drain what is queued, disarm                   -> ..., Lost*, Done
-             (of an Inject) give up waiting                              -> Returned(timeout)*, Done
-             (of a Scout) nothing of it can be under way any more        -> Done
+    OpenNamespaces   these namespaces exist, with the way into each  -> FileContent*, Done
+                     a FileContent ``netns`` names one that cannot be entered: there is no process
+                     of the pod, or the agent lacks the right
+    ReadFiles        the named files of a namespace                  -> FileContent*, Done
+    DnsQuery         one DNS query from a namespace                  -> DnsResponse, Done
+    StartCapture     arm every source in these namespaces            -> CaptureStarted
+                     then, until stopped: CapturedPacket, RuleTraceEvent, DropEvent, EventsLost
+    SendProbes       send the probes, wait for what comes back       -> ProbeResult*, Done
+    SendPreflight    begin these connections, let none arrive        -> PreflightResult*, Done
+    GetConntrack     the conntrack entries of these flows            -> ConntrackEntry*, Done
+    ListConnections  the connections of one end to another           -> ConnectionList, Done
+    Stop             (of StartCapture) drain what is queued, disarm  -> ..., EventsLost*, Done
+                     (of SendProbes) give up waiting                 -> ProbeResult*, Done
+                     (of SendPreflight) end what is under way        -> Done
     end of input: disarm and leave
 
 A recorded run is the list of its replies; that is why replies carry the request's id and not a
@@ -225,8 +225,11 @@ class CaptureStarted(Value, tag="capture-started"):
 
 
 class PreflightResult(Value, tag="preflight-result"):
-    """What became of a scout. ``flow``: as it left; ``entry``: what it is translated to, None where
-    it was not recorded; ``error``: why it was not sent.
+    """What became of a preflight probe.
+
+    flow:  as it left
+    entry: what it is translated to, None where conntrack did not record it
+    error: why it was not sent
     """
 
     id: int

@@ -22,6 +22,7 @@ from kptrace.model import (
     EvidenceSource,
     Finding,
     Netns,
+    ProgressCallback,
     Resolution,
     ResolveReport,
     Source,
@@ -30,7 +31,6 @@ from kptrace.model import (
 from kptrace.protocol.recording import files_by_netns
 from kptrace.trace.agent_session import AgentSession, Environment
 from kptrace.trace.dns_lookup import RESOLV_CONF, name_to_ask, with_dns
-from kptrace.trace.trace import Say
 
 NO_SERVERS = "no nameserver is known there"
 AN_ADDRESS = "an address needs no name"
@@ -39,7 +39,7 @@ A_NODE = "a node's resolver is not the cluster's: --from pod/NAME asks as a pod 
 
 
 def resolve_target(
-    request: TraceRequest, environment: Environment, seed: int, say: Say
+    request: TraceRequest, environment: Environment, seed: int, progress: ProgressCallback
 ) -> ResolveReport:
     cluster_state = read_cluster_state(environment.api())
     meant = resolve(request, cluster_state)
@@ -48,9 +48,9 @@ def resolve_target(
     servers: tuple[str, ...] = ()
     absent: tuple[EvidenceSource, ...] = ()
     if asking:
-        say(f"asking DNS as {source.netns.name} on {source.netns.node} does")
+        progress(f"asking DNS as {source.netns.name} on {source.netns.node} does")
         session = AgentSession(environment)
-        session.sender(source.netns)
+        session.open_source_netns(source.netns)
         if session.reachable_netns((source.netns,)):
             session.dump((source.netns,), (RESOLV_CONF,))
             conf = files_by_netns(session.words()).get(source.netns, {}).get(RESOLV_CONF, "")

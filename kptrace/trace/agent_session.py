@@ -150,7 +150,7 @@ class AgentSession:
             self._do_without(node, error)
         return node not in self._without
 
-    def sender(self, netns: Netns) -> Mapping[str, str] | None:
+    def open_source_netns(self, netns: Netns) -> Mapping[str, str] | None:
         """Have the agent that is to send from there. None: it can; else what the API tells alone.
 
         Raises what keeps it away where that is nothing, where there is no API server any more, and
@@ -172,7 +172,7 @@ class AgentSession:
         self._without.add(node)
         self.absent.append(_absent(AGENT, node, why))
 
-    def begin(self, nodes: Iterable[str]) -> None:
+    def start_agents(self, nodes: Iterable[str]) -> None:
         """Have these agents start while others already work."""
         for node in unique(nodes):
             self._environment.begin(node)
@@ -296,6 +296,10 @@ class AgentSession:
         texts = files_by_netns(self.words())
         return {netns: texts[netns] for netns in files}
 
+    def fresh_api(self) -> Mapping[str, str] | None:
+        """The API documents, asked anew; None where the environment's API always says the same."""
+        return self._environment.api() if self._environment.forget() else None
+
     def words(self) -> tuple[Reply, ...]:
         return tuple(reply for agent in self._agents.values() for reply in agent.log)
 
@@ -353,7 +357,9 @@ def wait_all(sent: Iterable[tuple[AgentClient, int]], seconds: float, what: str)
 
 
 def _written(request: Request) -> Sequence[Netns]:
-    """Where it has a table written: one that marks what is to be traced, or holds scouts back."""
+    """Where it has a table written: one that marks what is to be traced, or holds preflight probes
+    back.
+    """
     match request:
         case StartCapture(sources=sources, namespaces=namespaces) if RULES in sources:
             return namespaces

@@ -1,12 +1,12 @@
 """Which way the probes will go, learned before any other node is looked at.
 
 Where an agent costs something (a pod that a cluster must start), the near node's agent first sends
-a scout for each probe: a connection that the node's rules decide on and nobody hears of
-(agent/probe/preflight.py). Conntrack tells the backend; the probe, sent from the scout's port,
-takes the same. So the agents of two nodes do, however many endpoints there are.
+a preflight probe for each probe: a connection that the node's rules decide on and nobody hears of
+(agent/probe/preflight.py). Conntrack tells the backend; the probe, sent from the preflight probe's
+port, takes the same. So the agents of two nodes do, however many endpoints there are.
 
-The near node's nat chains are asked by the scout and not again by the probe; what their rule trace
-tells is the probe's too (diagnose/probe_evidence.py).
+The near node's nat chains are asked by the preflight probe and not again by the probe; what their
+rule trace tells is the probe's too (diagnose/probe_evidence.py).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ SECONDS = 15.0
 
 
 class PreflightOutcome(Value):
-    """What the scouts told.
+    """What the preflight probes told.
 
-    probes: to be sent, from the ports of those scouts that were recorded
+    probes: to be sent, from the ports of those preflight probes that were recorded
     backends: where these were sent on to
     why: the backends are not known from this
     lost: for none of them there is a record, so the node let none out
@@ -59,11 +59,11 @@ class PreflightProbes:
         self._expected = tuple(b.backend.address for b in prediction.branches if b.backend)
 
     def why_not_applicable(self) -> str:
-        """Why a scout would tell nothing here, or be heard of; empty: it may be sent."""
+        """Why a preflight probe would tell nothing here, or be heard of; empty: it may be sent."""
         if self._near.programs is not None:
             return "BPF programs translate there, not rules"
         if any(self._near.holds(address) for address in self._expected):
-            return "a backend has the node's own address, and would hear of a scout"
+            return "a backend has the node's own address, and would hear of a preflight probe"
         return ""
 
     def send(self, probes: tuple[Probe, ...], cluster_state: ClusterState) -> PreflightOutcome:
@@ -98,14 +98,14 @@ class PreflightProbes:
         )
         agent, id = self._session.send(self._source.netns.node, request)
         self._sent.append(id)
-        wait_all([(agent, id)], SECONDS, "scouting")
+        wait_all([(agent, id)], SECONDS, "preflight")
         return [word for word in agent.log if isinstance(word, PreflightResult) and word.id == id]
 
     def dismiss(self) -> None:
         """The probes are through: what may still wait in a neighbour's queue was theirs to wait."""
         node = self._source.netns.node
         stops = [self._session.send(node, partial(Stop, of=id)) for id in self._sent]
-        wait_all(stops, SECONDS, "dismissal of scouts")
+        wait_all(stops, SECONDS, "end of the preflight probes")
         self._sent.clear()
 
     def _all_routed(self, cluster_state: ClusterState) -> bool:
@@ -122,16 +122,18 @@ class PreflightProbes:
         return tuple(msgspec.structs.replace(preflight, ttl=ttl) for preflight in preflights)
 
     def _found(self, probes: tuple[Probe, ...], results: list[PreflightResult]) -> PreflightOutcome:
-        why = next((f"a scout could not be sent: {w.error}" for w in results if w.error), "")
+        why = next(
+            (f"a preflight probe could not be sent: {w.error}" for w in results if w.error), ""
+        )
         known = {word.probe_id: word for word in results if word.entry is not None}
         if why or not known:
             lost = not why and not self._near.virtual
             return PreflightOutcome(
-                probes=probes, why=why or "the node let no scout out", lost=lost
+                probes=probes, why=why or "the node let no preflight probe out", lost=lost
             )
         backends = unique(word.entry.reply.src for word in known.values() if word.entry)
         if len(known) < len(results):
-            why = "the node let only some of the scouts out"
+            why = "the node let only some of the preflight probes out"
         following = tuple(
             _after(probe, known.get(preflight_id_of(probe.probe_id))) for probe in probes
         )

@@ -1,18 +1,27 @@
 """The places beyond the source's node that the probes may reach: found, and looked at.
 
 In: what the near node's agent told. Out: the probes as they are to be sent, and the far places,
-each with its state dumped. On a sparing ground scouts (trace/preflight.py) tell which these are;
-else, and where no scout can tell, they are all places that a backend may be at, on at most
-MOST_NODES nodes.
+each with its state dumped. On a sparing ground preflight probes (trace/preflight.py) tell which
+these are; else, and where no preflight probe can tell, they are all places that a backend may be
+at, on at most MOST_NODES nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 from kptrace.kube.objects.cluster_state import ClusterState
-from kptrace.model import EvidenceSource, Netns, Prediction, Probe, Resolution, Source, TraceRequest
+from kptrace.model import (
+    EvidenceSource,
+    Netns,
+    Prediction,
+    Probe,
+    ProgressCallback,
+    Resolution,
+    Source,
+    TraceRequest,
+)
 from kptrace.plugins import registry
 from kptrace.trace.agent_session import FILES, AgentSession, unique
 from kptrace.trace.prediction import backend_netns, enter_netns, predicted_for, snapshots_of
@@ -29,9 +38,9 @@ class RemoteNodes:
         source: Source,
         resolution: Resolution,
         cluster_state: ClusterState,
-        say: Callable[[str], None],
+        progress: ProgressCallback,
     ) -> None:
-        self._session, self._source, self._say = session, source, say
+        self._session, self._source, self._progress = session, source, progress
         self._resolution, self._cluster_state = resolution, cluster_state
         near = snapshots_of(session.texts())
         self._prediction = predicted_for(source, resolution, cluster_state, near)
@@ -45,15 +54,17 @@ class RemoteNodes:
     def all_backend_netns(self) -> tuple[Netns, ...]:
         return self._look_at(self._behind(_addresses(self._prediction)))
 
-    def ahead(self, probes: tuple[Probe, ...]) -> tuple[tuple[Probe, ...], tuple[Netns, ...]]:
-        """With as few agents as can be; the probes go where the scouts went."""
+    def select_by_preflight(
+        self, probes: tuple[Probe, ...]
+    ) -> tuple[tuple[Probe, ...], tuple[Netns, ...]]:
+        """With as few agents as possible; the probes go where the preflight probes went."""
         if len({netns.node for netns in self._behind(_addresses(self._prediction))}) < 2:
             return probes, self.all_backend_netns()
         why, asked = self._preflights.why_not_applicable(), set[Netns]()
         for _ in range(_ROUNDS if not why else 0):
             preflight_outcome = self._preflights.send(probes, self._cluster_state)
             if preflight_outcome.lost:
-                self._say(f"{self._source.netns.node} lets no probe out")
+                self._progress(f"{self._source.netns.node} lets no probe out")
                 return preflight_outcome.probes, self._look_at(self._likeliest())
             why = preflight_outcome.why or self._chosen_elsewhere(preflight_outcome.backends)
             if why:
@@ -62,20 +73,24 @@ class RemoteNodes:
             requested = self._behind(preflight_outcome.backends, known=True)
             if asked.issuperset(requested):
                 return probes, self._looked_at
-            self._say("a scout was sent on to " + ", ".join(preflight_outcome.backends))
+            self._progress(
+                "the preflight probe was sent on to " + ", ".join(preflight_outcome.backends)
+            )
             self._look_at(requested)
             asked.update(requested)
         return self._fall_back_to_all_nodes(probes, why or "the backend is another one each time")
 
-    def done(self) -> None:
+    def release(self) -> None:
         self._preflights.dismiss()
 
     def _fall_back_to_all_nodes(
         self, probes: tuple[Probe, ...], why: str
     ) -> tuple[tuple[Probe, ...], tuple[Netns, ...]]:
-        layer = EvidenceSource(name="scout", node=self._source.netns.node, unavailable=why)
+        layer = EvidenceSource(name="preflight", node=self._source.netns.node, unavailable=why)
         self._session.absent.append(layer)
-        self._say(f"no scout can tell the backend ({why}); every node that has one is looked at")
+        self._progress(
+            f"no preflight probe can show the backend ({why}); looking at every node that has one"
+        )
         return probes, self.all_backend_netns()
 
     def _chosen_elsewhere(self, backends: Iterable[str]) -> str:
@@ -96,7 +111,9 @@ class RemoteNodes:
         namespaces = enter_netns(near, unique((*self._looked_at, *requested)), self._session)
         new = [netns for netns in namespaces if netns not in self._looked_at]
         if new:
-            self._say("collecting state from " + ", ".join(sorted({netns.node for netns in new})))
+            self._progress(
+                "collecting state from " + ", ".join(sorted({netns.node for netns in new}))
+            )
         self._session.dump(new, FILES)
         self._session.dump((netns for netns in new if not netns.pod), registry.extra_files())
         self._looked_at = namespaces

@@ -1,13 +1,13 @@
-"""The story: resolve, snapshot, predict, probe, judge.
+"""A trace: resolve, read state, predict, probe, diagnose.
 
-``run`` has the agents do it and keeps every word they say; ``report`` makes of these words, and of
-nothing else, what the user reads. So ``report(unpack(saved))`` is the report of any earlier run.
-Neither does I/O: the ground (a lab, a cluster, a node) opens agents, and agents do the rest.
+``run`` has agents do it and keeps all that they reply; ``report`` makes the report of the replies
+and of nothing else. So ``report(unpack(files))`` is the report of any earlier run. Neither does
+I/O: the environment (a lab, a cluster, a node) opens agents, and agents do the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -16,7 +16,18 @@ from kptrace.diagnose.diagnose import diagnose
 from kptrace.diagnose.probe_evidence import probe_evidence
 from kptrace.kube.objects.cluster_state import ClusterState, NonApiSource, read_cluster_state
 from kptrace.kube.objects.resolve import choose_source, resolve
-from kptrace.model import EvidenceSource, Netns, Outcome, Probe, Trace, TraceRequest
+from kptrace.model import (
+    EvidenceSource,
+    Netns,
+    Outcome,
+    Probe,
+    ProgressCallback,
+    Resolution,
+    Source,
+    Trace,
+    TraceRequest,
+    Value,
+)
 from kptrace.model.errors import KptraceError
 from kptrace.plugins import registry
 from kptrace.protocol.recording import Recording, files_by_netns, sender_was_there
@@ -27,61 +38,34 @@ from kptrace.trace.preflight import without_unprobed_pods
 from kptrace.trace.probe_run import capture_and_send, probes_for
 from kptrace.trace.remote_nodes import RemoteNodes
 
-Say = Callable[[str], None]
 
-
-def run(request: TraceRequest, environment: Environment, seed: int, say: Say) -> Recording:
-    return trace_and_report(request, environment, seed, say)[0]
+def run(
+    request: TraceRequest, environment: Environment, seed: int, progress: ProgressCallback
+) -> Recording:
+    """Trace once; everything that was asked and answered."""
+    return trace_and_report(request, environment, seed, progress)[0]
 
 
 def trace_and_report(
-    request: TraceRequest, environment: Environment, seed: int, say: Say
+    request: TraceRequest, environment: Environment, seed: int, progress: ProgressCallback
 ) -> tuple[Recording, Trace]:
-    """Trace once; the run and its report, which had to be made to know what it asks for.
+    """Trace once; the recording and its report, which has to be made to know what it asks for.
 
-    seed: 32 random bits, the first cookie; ``say``: progress, for stderr
+    seed: 32 random bits, the first probe id; progress: called with each step, for stderr
+    Raises KptraceError where the sender's side cannot be looked at at all.
     """
-    api = dict(environment.api())
-    cluster_state = read_cluster_state(api)
-    resolution = resolve(request, cluster_state)
-    source = choose_source(request, cluster_state, (e.pod for e in resolution.endpoints))
+    plan = _plan(request, environment)
     session = AgentSession(environment)
-    say(f"collecting state from {source.netns.node}")
-    behind = unique(e.node for e in resolution.endpoints if e.node)
-    if environment.sparing and len(behind) == 1:  # no scout is needed to know that it is looked at
-        session.begin((source.netns.node, *behind))
-    alone = session.sender(source.netns)
-    api = dict(alone) if alone is not None else api
-    if not environment.sparing:
-        session.begin(behind[:MOST_NODES])
-    near = session.reachable_netns(unique((Netns(node=source.netns.node), source.netns)))
-    session.dump(near, (*FILES, RESOLV_CONF))
-    session.dump((netns for netns in near if not netns.pod), registry.extra_files())
-    resolution = with_dns(request, source, resolution, session, seed)
-    probes: tuple[Probe, ...] = ()
-    if resolution.address and source.netns in near:
-        probes = probes_for(flow_of(source, resolution, cluster_state), seed, request.count)
-        beyond, far = None, tuple[Netns, ...]()
-        if any(
-            not netns.pod for netns in near
-        ):  # a pod that sees its own namespace only has nothing beyond
-            beyond = RemoteNodes(session, request, source, resolution, cluster_state, say)
-            probes, far = (
-                beyond.ahead(probes)
-                if environment.sparing
-                else (probes, beyond.all_backend_netns())
-            )
-        say("sending " + ("one probe" if request.count == 1 else f"{request.count} probes"))
-        namespaces = (*near, *far)
-        capture_and_send(
-            session, source, resolution, namespaces, probes, request.timeout, request.trace_rule
-        )
-        if beyond is not None:
-            beyond.done()
+    api = _open_source(plan, session, environment, progress)
+    near = _read_source_state(plan, session)
+    plan = msgspec.structs.replace(
+        plan, resolution=with_dns(request, plan.source, plan.resolution, session, seed)
+    )
+    probes = _probe(plan, session, near, seed, progress) if _can_send(plan, near) else ()
     recording = Recording(
         request=request,
-        source=source,
-        resolution=resolution,
+        source=plan.source,
+        resolution=plan.resolution,
         api=api,
         probes=probes,
         replies=session.words(),
@@ -89,42 +73,147 @@ def trace_and_report(
     )
     trace = _reported(recording, session.texts())  # which asks for the rules that it reaches
     recording = msgspec.structs.replace(recording, replies=session.words())
-    changed = (
-        () if _is_unremarkable(trace) else _changed(session, environment, recording, cluster_state)
+    return _with_concurrent_changes(recording, trace, plan, session)
+
+
+class _Plan(Value):
+    """What is traced, from where, as the API has it; and the environment it is traced in."""
+
+    request: TraceRequest
+    source: Source
+    resolution: Resolution
+    cluster_state: ClusterState
+    api: dict[str, str]
+    sparing: bool
+
+    @property
+    def backend_nodes(self) -> tuple[str, ...]:
+        return unique(endpoint.node for endpoint in self.resolution.endpoints if endpoint.node)
+
+
+def _plan(request: TraceRequest, environment: Environment) -> _Plan:
+    api = dict(environment.api())
+    cluster_state = read_cluster_state(api)
+    resolution = resolve(request, cluster_state)
+    backends = (endpoint.pod for endpoint in resolution.endpoints)
+    return _Plan(
+        request=request,
+        source=choose_source(request, cluster_state, backends),
+        resolution=resolution,
+        cluster_state=cluster_state,
+        api=api,
+        sparing=environment.sparing,
     )
-    if changed:
-        recording = msgspec.structs.replace(
-            recording, unavailable=(*recording.unavailable, *changed)
-        )
-        trace = report(recording)
-    return recording, trace
+
+
+def _open_source(
+    plan: _Plan, session: AgentSession, environment: Environment, progress: ProgressCallback
+) -> dict[str, str]:
+    """Start the agents that are needed in any case and enter the sender's namespace.
+
+    Returns the API documents; where no agent can be had there, with what surrounds the Service.
+    """
+    node = plan.source.netns.node
+    progress(f"collecting state from {node}")
+    if plan.sparing and len(plan.backend_nodes) == 1:  # its node is needed whatever is chosen
+        session.start_agents((node, *plan.backend_nodes))
+    api_only = session.open_source_netns(plan.source.netns)
+    if not plan.sparing:
+        session.start_agents(plan.backend_nodes[:MOST_NODES])
+    return dict(api_only) if api_only is not None else plan.api
+
+
+def _read_source_state(plan: _Plan, session: AgentSession) -> tuple[Netns, ...]:
+    """Read the state of the sender's namespace and of its node; those that could be entered."""
+    source = plan.source.netns
+    near = session.reachable_netns(unique((Netns(node=source.node), source)))
+    session.dump(near, (*FILES, RESOLV_CONF))
+    session.dump((netns for netns in near if not netns.pod), registry.extra_files())
+    return near
+
+
+def _can_send(plan: _Plan, near: tuple[Netns, ...]) -> bool:
+    return bool(plan.resolution.address) and plan.source.netns in near
+
+
+def _probe(
+    plan: _Plan,
+    session: AgentSession,
+    near: tuple[Netns, ...],
+    seed: int,
+    progress: ProgressCallback,
+) -> tuple[Probe, ...]:
+    """Choose the remote nodes, capture, send; the probes as they were sent."""
+    request = plan.request
+    flow = flow_of(plan.source, plan.resolution, plan.cluster_state)
+    probes, remote = probes_for(flow, seed, request.count), tuple[Netns, ...]()
+    sees_node = any(not netns.pod for netns in near)  # else nothing beyond the pod can be seen
+    nodes = _remote_nodes(plan, session, progress) if sees_node else None
+    if nodes is not None and plan.sparing:
+        probes, remote = nodes.select_by_preflight(probes)
+    elif nodes is not None:
+        remote = nodes.all_backend_netns()
+    progress("sending " + ("one probe" if request.count == 1 else f"{request.count} probes"))
+    namespaces = (*near, *remote)
+    capture_and_send(
+        session,
+        plan.source,
+        plan.resolution,
+        namespaces,
+        probes,
+        request.timeout,
+        request.trace_rule,
+    )
+    if nodes is not None:
+        nodes.release()
+    return probes
+
+
+def _remote_nodes(plan: _Plan, session: AgentSession, progress: ProgressCallback) -> RemoteNodes:
+    return RemoteNodes(
+        session, plan.request, plan.source, plan.resolution, plan.cluster_state, progress
+    )
+
+
+def _with_concurrent_changes(
+    recording: Recording, trace: Trace, plan: _Plan, session: AgentSession
+) -> tuple[Recording, Trace]:
+    """Where the report is remarkable, with what changed in rules and endpoints meanwhile."""
+    changed = () if _is_unremarkable(trace) else _changes(session, recording, plan.cluster_state)
+    if not changed:
+        return recording, trace
+    recording = msgspec.structs.replace(recording, unavailable=(*recording.unavailable, *changed))
+    return recording, report(recording)
 
 
 def _is_unremarkable(trace: Trace) -> bool:
-    """It came where it was foreseen to come, so nothing hangs on what else changed."""
-    agreement = trace.evidence.prediction_match
-    parted = agreement is not None and agreement.diverged_at
-    return trace.outcome is Outcome.DELIVERED and not trace.findings and not parted
+    """Delivered as predicted, so nothing hangs on what else changed."""
+    match = trace.evidence.prediction_match
+    diverged = match is not None and match.diverged_at
+    return trace.outcome is Outcome.DELIVERED and not trace.findings and not diverged
 
 
-def _changed(
-    session: AgentSession, environment: Environment, run: Recording, documents: ClusterState
+def _changes(
+    session: AgentSession, recording: Recording, before: ClusterState
 ) -> tuple[EvidenceSource, ...]:
-    """Since the rules were read and the API was asked. Of a Service that is being rolled out, an
-    endpoint may go with the probe on its way to it.
+    """What changed since the rules were read and the API was asked: of a Service that is being
+    rolled out, an endpoint may go with the probe on its way to it.
     """
-    service, node = run.resolution.service, run.source.netns.node
+    service, node = recording.resolution.service, recording.source.netns.node
     rules = tuple[EvidenceSource, ...]()
     try:
         changed_rules = session.changed_rules().items()
         rules = tuple(rules_changed(netns, parts) for netns, parts in changed_rules)
-        if service is None or documents.told_by is not None or not environment.forget():
+        if service is None or before.told_by is not None:
             return rules
-        now = read_cluster_state(environment.api())
+        api = session.fresh_api()
     except KptraceError:
         return rules  # an agent or the API is gone; what was seen before counts no less
-    behind = (cluster_state.endpoints.get(service.key, ()) for cluster_state in (documents, now))
-    return (*rules, *endpoints_changed(node, service.key, *behind))
+    if api is None:
+        return rules
+    now = read_cluster_state(api)
+    endpoints = (state.endpoints.get(service.key, ()) for state in (before, now))
+    return (*rules, *endpoints_changed(node, service.key, *endpoints))
 
 
 def report(run: Recording) -> Trace:

@@ -181,7 +181,7 @@ def run(
 
 
 def preflight_result(run: Recording) -> dict[Flow, str]:
-    """Where the scouts were sent on to, by their 5-tuples; the last word counts."""
+    """Where the preflight probes were sent on to, by their 5-tuples; the last word counts."""
     words = (reply for reply in run.replies if isinstance(reply, PreflightResult))
     return {word.flow: word.entry.reply.src for word in words if word.entry}
 

@@ -68,7 +68,7 @@ class Ground:
 
 def test_a_sender_that_can_send() -> None:
     crew = AgentSession(Ground(Agent(NODE), API))
-    assert crew.sender(POD) is None
+    assert crew.open_source_netns(POD) is None
     assert crew.reachable_netns((NODE, POD)) == (POD,)
     assert crew.absent == [
         EvidenceSource(
@@ -84,10 +84,10 @@ def test_a_sender_that_can_send() -> None:
 @pytest.mark.parametrize("agent", [Agent(POD), AgentError("it died")])
 def test_without_it_the_api_tells_if_it_can(agent: Agent | ObservationError) -> None:
     crew = AgentSession(Ground(agent, API))
-    assert crew.sender(POD) == API
+    assert crew.open_source_netns(POD) == API
     assert [layer.name for layer in crew.absent] == ["agent"]
     with pytest.raises(ObservationError):
-        AgentSession(Ground(agent)).sender(POD)
+        AgentSession(Ground(agent)).open_source_netns(POD)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_without_it_the_api_tells_if_it_can(agent: Agent | ObservationError) -> 
 )
 def test_some_errors_are_the_whole_answer(error: ObservationError) -> None:
     with pytest.raises(type(error)):
-        AgentSession(Ground(error, API)).sender(POD)
+        AgentSession(Ground(error, API)).open_source_netns(POD)
 
 
 def test_who_is_not_there_is_asked_for_once() -> None:

@@ -1,4 +1,4 @@
-"""What scouts may be sent for and what their words mean, without a kernel."""
+"""What preflight probes may be sent for and what their words mean, without a kernel."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Answer = Callable[[SendPreflight, Probe], PreflightResult]
 
 
 class Near:
-    """The near node's agent: of each scout it says what ``answer`` gives."""
+    """The near node's agent: of each preflight probe it says what ``answer`` gives."""
 
     node = "a"
 
@@ -94,7 +94,7 @@ def prediction(*backends: str) -> Prediction:
     )
 
 
-def scouts(answer: Answer, near: Snapshot = NEAR) -> tuple[PreflightProbes, Near]:
+def preflight_probes(answer: Answer, near: Snapshot = NEAR) -> tuple[PreflightProbes, Near]:
     agent = Near(answer)
     crew = AgentSession(Ground(agent))
     crew.require_agent("a")
@@ -123,7 +123,7 @@ def send(sent: PreflightProbes, documents: ClusterState | None = None) -> Prefli
     return sent.send(PROBES, documents or ClusterState(pods=PODS))
 
 
-def test_a_scout_s_cookie_is_no_probe_s() -> None:
+def test_a_preflight_id_is_no_probe_id() -> None:
     numbers = probe_ids(0x1234567, 40)
     [block] = blocks(numbers)
     for cookie in numbers:
@@ -131,8 +131,8 @@ def test_a_scout_s_cookie_is_no_probe_s() -> None:
         assert preflight_id_of(cookie) & block.mask != block.base
 
 
-def test_the_probes_follow_from_the_scouts_ports() -> None:
-    sent, agent = scouts(recorded)
+def test_the_probes_follow_from_the_preflight_ports() -> None:
+    sent, agent = preflight_probes(recorded)
     found = send(sent)
     assert (found.backends, found.why, found.lost) == ((BACKENDS[1],), "", False)
     [request] = agent.asked
@@ -151,7 +151,7 @@ def test_without_the_hook_they_end_at_the_next_router() -> None:
     def answer(request: SendPreflight, probe: Probe) -> PreflightResult:
         return unsent(request, probe) if request.block_egress else recorded(request, probe)
 
-    sent, agent = scouts(answer)
+    sent, agent = preflight_probes(answer)
     assert send(sent).backends == (BACKENDS[1],)
     held, mortal = agent.asked
     assert {probe.ttl for probe in held.probes} == {0}
@@ -168,14 +168,16 @@ def test_without_the_hook_they_end_at_the_next_router() -> None:
     ids=["here", "on its host's network", "unknown"],
 )
 def test_nobody_is_to_hear_of_them(pods: Sequence[Pod]) -> None:
-    sent, agent = scouts(unsent)
+    sent, agent = preflight_probes(unsent)
     found = send(sent, ClusterState(pods=tuple(pods)))
-    assert found == PreflightOutcome(probes=PROBES, why="a scout could not be sent: no such hook")
+    assert found == PreflightOutcome(
+        probes=PROBES, why="a preflight probe could not be sent: no such hook"
+    )
     assert [request.block_egress for request in agent.asked] == [True]
 
 
 def test_what_is_not_recorded_was_not_let_out() -> None:
-    found = send(scouts(unrecorded)[0])
+    found = send(preflight_probes(unrecorded)[0])
     assert (found.probes, found.lost) == (PROBES, True)
 
 
@@ -184,7 +186,7 @@ def test_some_that_were_not_let_out_leave_the_backends_open() -> None:
         first = probe.probe_id == preflight_id_of(PROBES[0].probe_id)
         return recorded(request, probe) if first else unrecorded(request, probe)
 
-    found = send(scouts(answer)[0])
+    found = send(preflight_probes(answer)[0])
     assert found.why
     assert found.probes[0].flow.sport
     assert found.probes[1] == PROBES[1]
@@ -195,9 +197,9 @@ def test_where_none_may_be_sent() -> None:
     held = msgspec.structs.replace(
         NEAR, addresses=(InterfaceAddress(interface="eth0", address=BACKENDS[0], length=24),)
     )
-    assert scouts(recorded)[0].why_not_applicable() == ""
-    assert "BPF" in scouts(recorded, programs)[0].why_not_applicable()
-    assert "own address" in scouts(recorded, held)[0].why_not_applicable()
+    assert preflight_probes(recorded)[0].why_not_applicable() == ""
+    assert "BPF" in preflight_probes(recorded, programs)[0].why_not_applicable()
+    assert "own address" in preflight_probes(recorded, held)[0].why_not_applicable()
 
 
 def test_a_known_backend_leaves_two_places() -> None:

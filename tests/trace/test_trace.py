@@ -44,7 +44,11 @@ class Barren:
     [
         (True, "remote", ["node-a", "node-b"]),  # where its only pod is, is looked at in any case
         (True, "near", ["node-a"]),
-        (True, "web", []),  # a scout tells which of the nodes, and goes out from the first
+        (
+            True,
+            "web",
+            [],
+        ),  # a preflight probe tells which of the nodes, and goes out from the first
         (True, "empty", []),
         (False, "web", []),  # there an agent is there at once
     ],

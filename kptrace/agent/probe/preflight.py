@@ -1,10 +1,10 @@
-"""Sends scouts: beginnings of connections, to learn where the node would send them.
+"""Sends preflight probes: beginnings of connections, to learn where the node would send them.
 
 In: SendPreflight, and the handles of the source and of its node. Out: a result for each probe, with
 the flow as it left and what the node's conntrack (or IPVS) made of it.
 
-A scout is an ordinary connect() or datagram that does not arrive: it is dropped where it would
-leave the node (agent/nftables/egress_block.py) or by the router that its TTL ends at. Nothing
+A preflight probe is an ordinary connect() or datagram that does not arrive: it is dropped where it
+would leave the node (agent/nftables/egress_block.py) or by the router that its TTL ends at. Nothing
 answers it, so closing its socket sends nothing, and its conntrack entry stays unanswered for a
 while (SYN_SENT 120 s, UDP 30 s). What is sent from the same port meanwhile goes the same way: nat
 tables are asked once a flow.
@@ -37,8 +37,8 @@ _Look = Callable[[Flow], ConntrackEntry | None]
 class PreflightRun:
     """tasks: (agent/loop.py) they say what became of each probe, and the last of them Done.
 
-    held: to be closed when nothing of the scouts can be under way any more. A packet may wait for
-    seconds in a neighbour's queue, beyond conntrack and before the device.
+    held: to be closed when nothing of the preflight probes can be under way any more. A packet may
+    wait for seconds in a neighbour's queue, beyond conntrack and before the device.
     """
 
     def __init__(self, tasks: Iterable[Task] = (), held: NetlinkSocket | None = None) -> None:

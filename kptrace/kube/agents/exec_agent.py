@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
@@ -22,6 +21,7 @@ from kptrace.kube.agents import bootstrap
 from kptrace.kube.agents.container import OTHER_IMAGE, AgentContainer
 from kptrace.kube.client.client import ApiError, Status
 from kptrace.kube.client.exec_stream import STATUS, STDERR, STDOUT, ExecStream, ending
+from kptrace.model import ProgressCallback
 from kptrace.model.errors import (
     AgentError,
     ClusterUnreachableError,
@@ -36,8 +36,6 @@ _AGAIN = 0.1
 _LEAVE = 3.0
 _AFTERMATH = 1.5  # until the API tells what became of a pod whose stream has ended
 
-Say = Callable[[str], None]
-
 
 class ExecAgentClient(AgentConnection):
     """``begin`` starts it and returns; ``wait_until_entered`` waits, or says why it cannot be."""
@@ -50,11 +48,11 @@ class ExecAgentClient(AgentConnection):
         handles: tuple[NetnsHandle, ...],
         container: AgentContainer,
         image: str,
-        say: Say,
+        progress: ProgressCallback,
     ) -> None:
         super().__init__(node, handles)
         self.rights = container.rights
-        self._container, self._image, self._tell = container, image, say
+        self._container, self._image, self._tell = container, image, progress
         self._leaving = threading.Event()
         self._channel: ExecStream | None = None
         self._thread = threading.Thread(target=self._live, name=f"agent {node}", daemon=True)
