@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from kptrace.rules.iptables.base_chains import Backend
 from kptrace.rules.iptables.save import IptablesSave
-from kptrace.rules.load import IPSET, IPVS, NFT, has_lines, pages_of
+from kptrace.rules.load import COUNTS, IPSET, IPVS, NFT, has_lines, pages_of
 from kptrace.rules.model.coverage import (
     FAMILIES,
     LISTED_NOTHING,
@@ -53,7 +53,7 @@ def coverage_of(
         parts.append(_iptables_nft(files, family, saves[family], read, nft))
         parts.append(_by_file(files, _Place(RuleStore.NFTABLES, family, NFT, _NFT_COMMAND)))
         parts.append(_by_file(files, _Place(RuleStore.IPSET, family, IPSET, "ipset save")))
-        parts.append(_by_file(files, _ipvs(family)))
+        parts.append(_ipvs_coverage(files, family))
     return RulesetCoverage(parts=tuple(parts))
 
 
@@ -61,7 +61,7 @@ def live_coverage(files: Mapping[str, str]) -> RulesetCoverage:
     """On a live node all is asked for but IPVS, which is a file that its agent wrote."""
     if IPVS in files:
         return RulesetCoverage()
-    return RulesetCoverage(parts=tuple(_by_file(files, _ipvs(family)) for family in FAMILIES))
+    return RulesetCoverage(parts=tuple(_ipvs_coverage(files, family) for family in FAMILIES))
 
 
 class _Place(NamedTuple):
@@ -86,8 +86,12 @@ class _Place(NamedTuple):
         )
 
 
-def _ipvs(family: Family) -> _Place:
-    return _Place(RuleStore.IPVS, family, IPVS, "ipvsadm -Sn")
+def _ipvs_coverage(files: Mapping[str, str], family: Family) -> StoreCoverage:
+    """``ipvsadm -Ln`` lists the same services as ``ipvsadm -Sn``; it always prints a header."""
+    place = _Place(RuleStore.IPVS, family, IPVS, "ipvsadm -Sn")
+    if not has_lines(files, IPVS) and has_lines(files, COUNTS):
+        place = place._replace(file=COUNTS, command="ipvsadm -Ln")
+    return _by_file(files, place)
 
 
 def _legacy(

@@ -20,7 +20,12 @@ from kptrace.rules.iptables.base_chains import Backend
 from kptrace.rules.iptables.save_index import Pages, split_pages
 from kptrace.rules.iptables.text import read_iptables
 from kptrace.rules.ipvs.ip_vs_conn import with_persistent_clients
-from kptrace.rules.ipvs.ipvsadm import VirtualService, read_ipvs_save, with_connection_counts
+from kptrace.rules.ipvs.ipvsadm import (
+    VirtualService,
+    read_ipvs_list,
+    read_ipvs_save,
+    with_connection_counts,
+)
 from kptrace.rules.live.queries import TABLES
 from kptrace.rules.model.coverage import Family, RulesetCoverage
 from kptrace.rules.model.ruleset import Ruleset, RulesetSource
@@ -83,7 +88,8 @@ def load_ruleset(files: Mapping[str, str]) -> Ruleset:
             if has_lines(files, name)
         ]
     sources += [source for source in (nft, ipsets) if source is not None]
-    missing += [name for name in (NFT, IPSET, IPVS) if name not in files]
+    missing += [name for name in (NFT, IPSET) if name not in files]
+    missing += [] if _has_ipvs(files) else [IPVS]
 
     def coverage() -> RulesetCoverage:
         from kptrace.rules.coverage import coverage_of
@@ -103,7 +109,7 @@ def _live_ruleset(files: Mapping[str, str]) -> Ruleset:
         return live_coverage(files)
 
     source = LiveSource(files.get_many if isinstance(files, BatchedFiles) else _get_many(files))
-    return Ruleset([source], _ipvs(files), [] if IPVS in files else [IPVS], coverage)
+    return Ruleset([source], _ipvs(files), [] if _has_ipvs(files) else [IPVS], coverage)
 
 
 def pages_of(files: Mapping[str, str], name: str) -> Pages:
@@ -122,10 +128,16 @@ def has_lines(files: Mapping[str, str], name: str) -> bool:
 # --- readers: each is imported only where there is something to read ----------------------------
 
 
+def _has_ipvs(files: Mapping[str, str]) -> bool:
+    return IPVS in files or COUNTS in files
+
+
 def _ipvs(files: Mapping[str, str]) -> tuple[VirtualService, ...]:
-    services = with_connection_counts(
-        read_ipvs_save(files.get(IPVS, ""), IPVS), files.get(COUNTS, "")
-    )
+    listed = files.get(COUNTS, "")
+    if has_lines(files, IPVS):
+        services = with_connection_counts(read_ipvs_save(files[IPVS], IPVS), listed)
+    else:
+        services = read_ipvs_list(listed, COUNTS)
     return with_persistent_clients(services, files.get(CONNECTIONS, "")) if services else ()
 
 

@@ -7,7 +7,8 @@ service without servers refuses everything: kube-proxy leaves it so when there a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address, ip_network
 
 from msgspec.structs import replace
@@ -169,52 +170,150 @@ def _endpoint(text: str) -> tuple[str, int]:
     return str(ip_address(address)), int(port)
 
 
-# --- ipvsadm -Ln -------------------------------------------------------------------------------
+# --- ipvsadm -Ln --------------------------------------------------------------------------------
 
 End = tuple[str, int]
-# service (protocol and address, or mark) and server -> active and inactive connections
-Counts = dict[tuple[str, End, End], tuple[int, int]]
+# a service: protocol, its address and port, or the mark
+ServiceKey = tuple[str, End]
 _FWMARK = "fwmark"
+_FORWARDING = {"masq": "masq", "route": "route", "local": "route", "tunnel": "tunnel"}
+_LIST_HINT = "take it with: ipvsadm -Ln"
+_LIST_HEADERS = ("IP Virtual Server version", "Prot LocalAddress:Port", "-> RemoteAddress:Port")
 
 
 def with_connection_counts(
     services: Iterable[VirtualService], text: str
 ) -> tuple[VirtualService, ...]:
-    counts = _read_counts(text)
+    """The services of ``ipvsadm -Sn``, their servers with the counts of ``ipvsadm -Ln`` text.
+
+    A server or a service that only one of the two has stays as it is: they were read one after the
+    other. Lines of another form are ignored.
+    """
+    counts = {
+        (*_key_of(service), server.address, server.port): server
+        for service in _listed(text, lambda number, line: None)
+        for server in service.servers
+    }
+
+    def counted(service: VirtualService, server: RealServer) -> RealServer:
+        listed = counts.get((*_key_of(service), server.address, server.port))
+        if listed is None or listed.active is None:
+            return server
+        return replace(server, active=listed.active, inactive=listed.inactive)
+
     return tuple(
-        replace(
-            service,
-            servers=tuple(_with_counts(service, server, counts) for server in service.servers),
-        )
+        replace(service, servers=tuple(counted(service, server) for server in service.servers))
         for service in services
     )
 
 
-def _with_counts(service: VirtualService, server: RealServer, counts: Counts) -> RealServer:
-    service_key = (
-        ("", service.fwmark) if service.protocol == _FWMARK else (service.address, service.port)
-    )
-    active_inactive = counts.get((service.protocol, service_key, (server.address, server.port)))
-    return (
-        replace(server, active=active_inactive[0], inactive=active_inactive[1])
-        if active_inactive
-        else server
-    )
+def read_ipvs_list(text: str, name: str) -> tuple[VirtualService, ...]:
+    """The services of ``ipvsadm -Ln`` text, also with ``--stats``, ``--rate`` and the like.
+
+    ``--stats`` and ``--rate`` list neither scheduler nor weight: the scheduler is then empty, the
+    weight 1.
+
+    ``name``: what to call the text in errors. Raises ParseError for a line of another form.
+    """
+
+    def refuse(number: int, line: str) -> None:
+        raise ParseError(name, number, f"{line[:60]!r} is no line of ipvsadm -Ln", _LIST_HINT)
+
+    return tuple(_listed(text, refuse))
 
 
-def _read_counts(text: str) -> Counts:
-    counts: Counts = {}
-    service: tuple[str, End] | None = None
-    for line in text.splitlines():
-        columns = line.split()
+def _key_of(service: VirtualService) -> ServiceKey:
+    if service.protocol == _FWMARK:
+        return _FWMARK, ("", service.fwmark)
+    return service.protocol, (service.address, service.port)
+
+
+def _listed(text: str, refuse: Callable[[int, str], None]) -> list[VirtualService]:
+    """The services of a list; ``refuse`` is called for a line of another form."""
+    services: list[VirtualService] = []
+    servers: list[RealServer] = []
+    columns: Sequence[str] = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split()
         try:
-            if columns[:1] == ["->"] and service:
-                active, inactive = int(columns[4]), int(columns[5])
-                counts[(*service, _endpoint(columns[1]))] = active, inactive
-            elif columns[:1] == ["FWM"]:
-                service = _FWMARK, ("", int(columns[1]))
-            elif columns[:1] in (["TCP"], ["UDP"], ["SCTP"]):
-                service = columns[0].lower(), _endpoint(columns[1])
-        except (ValueError, IndexError):
-            continue
-    return counts
+            if not words or words[0].startswith("#"):
+                continue
+            if line.strip().startswith(_LIST_HEADERS):
+                columns = words if words[0] != "->" or "Forward" in words else columns
+            elif words[0] == "->" and services:
+                servers = [*services[-1].servers, _listed_server(words[1:], columns)]
+                services[-1] = replace(services[-1], servers=tuple(servers))
+            else:
+                services.append(_listed_service(words))
+        except (ValueError, IndexError, KeyError):
+            refuse(number, line)
+    return services
+
+
+_LISTED_PROTOCOLS = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp", "FWM": _FWMARK}
+
+
+def _listed_service(words: Sequence[str]) -> VirtualService:
+    """``TCP  10.96.0.1:443 rr (flags) persistent 10800 mask 255.255.255.0 ops``"""
+    protocol, rest = _LISTED_PROTOCOLS[words[0]], list(words[2:])
+    mark = protocol == _FWMARK
+    address, port = ("", 0) if mark else _endpoint(words[1])
+    family = "ip6" if ":" in address else "ip"
+    if mark and rest[:1] == ["IPv6"]:
+        family, rest = "ip6", rest[1:]
+    scheduler = rest[0] if rest and not rest[0][:1].isdigit() else ""
+    options = rest[1:] if scheduler else []
+    persistent = options.index("persistent") + 1 if "persistent" in options else 0
+    mask = options.index("mask") + 1 if "mask" in options else 0
+    flags = [flag for word in options if word.startswith("(") for flag in word[1:-1].split(",")]
+    return VirtualService(
+        protocol=protocol,
+        address=address,
+        port=port,
+        scheduler=scheduler,
+        fwmark=int(words[1]) if mark else 0,
+        family=family,
+        persistent=int(options[persistent]) if persistent else 0,
+        netmask=options[mask] if mask else "",
+        flags=(*flags, *(("ops",) if "ops" in options else ())),
+    )
+
+
+def _listed_server(words: Sequence[str], columns: Sequence[str]) -> RealServer:
+    """``10.244.1.5:8080  Masq  1  3  0``; with other options the columns are others."""
+    address, port = _endpoint(words[0])
+    method = _FORWARDING.get(words[1].lower()) if len(words) > 1 else None
+    if method is None:
+        return RealServer(address=address, port=port, weight=_weight_of(words, columns))
+    counts = [int(word) for word in words[3:5]]
+    return RealServer(
+        address=address,
+        port=port,
+        method=method,
+        weight=int(words[2]),
+        active=counts[0] if len(counts) == 2 else None,
+        inactive=counts[1] if len(counts) == 2 else None,
+    )
+
+
+def _weight_of(words: Sequence[str], columns: Sequence[str]) -> int:
+    """The weight that ``--persistent-conn`` lists; other options list none."""
+    return int(words[1]) if "Weight" in columns and len(words) > 1 else 1
+
+
+def looks_like_save(text: str) -> bool:
+    """Whether a text has a line that ``ipvsadm -Sn`` prints."""
+    return _SAVE_LINE.search(text) is not None
+
+
+def looks_like_list(text: str) -> bool:
+    """Whether a text has a service with a server as ``ipvsadm -Ln`` prints them."""
+    return _LIST_LINES.search(text) is not None
+
+
+_SAVE_LINE = re.compile(
+    r"^[^\S\n]*-[Aa] (?:-[tuf]|--(?:tcp|udp|sctp|fwmark)-service) \S+ -[rs] ", re.MULTILINE
+)
+_LIST_LINES = re.compile(
+    r"^[^\S\n]*(?:IP Virtual Server version|(?:TCP|UDP|SCTP|FWM) +\S+ [^\n]*\n\s*-> )", re.MULTILINE
+)

@@ -12,6 +12,9 @@ from kptrace.model.errors import ParseError
 from kptrace.rules.ipvs.ipvsadm import (
     RealServer,
     VirtualService,
+    looks_like_list,
+    looks_like_save,
+    read_ipvs_list,
     read_ipvs_save,
     with_connection_counts,
 )
@@ -190,3 +193,151 @@ def test_any_list_is_passed_over(text: str) -> None:
     assert with_connection_counts((service,), f"TCP  10.0.0.9:80 rr\n  -> {text}\n{text}") == (
         service,
     )
+
+
+# --- ipvsadm -Ln alone --------------------------------------------------------------------------
+
+LIST = """\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn
+TCP  10.96.1.1:80 rr persistent 10800
+  -> 10.244.1.11:8080             Masq    0      0          17
+  -> 10.244.2.13:8080             Route   3      3          0
+TCP  [fd00:10:96::112]:80 sh (sh-fallback,sh-port) persistent 300 mask 64
+  -> [fd00:10:244:1::11]:8080     Tunnel  1      5          6
+UDP  10.96.0.10:53 lc ops
+FWM  7 IPv6 wlc
+  -> [fd00::1]:0                  Masq    1      1          2
+"""
+
+
+def test_services_of_a_list() -> None:
+    assert read_ipvs_list(LIST, "ipvsadm-Ln.txt") == (
+        VirtualService(
+            protocol="tcp",
+            address="10.96.1.1",
+            port=80,
+            scheduler="rr",
+            persistent=10800,
+            servers=(
+                RealServer(address="10.244.1.11", port=8080, weight=0, active=0, inactive=17),
+                RealServer(
+                    address="10.244.2.13",
+                    port=8080,
+                    method="route",
+                    weight=3,
+                    active=3,
+                    inactive=0,
+                ),
+            ),
+        ),
+        VirtualService(
+            protocol="tcp",
+            address="fd00:10:96::112",
+            port=80,
+            scheduler="sh",
+            family="ip6",
+            persistent=300,
+            netmask="64",
+            flags=("sh-fallback", "sh-port"),
+            servers=(
+                RealServer(
+                    address="fd00:10:244:1::11",
+                    port=8080,
+                    method="tunnel",
+                    active=5,
+                    inactive=6,
+                ),
+            ),
+        ),
+        VirtualService(
+            protocol="udp", address="10.96.0.10", port=53, scheduler="lc", flags=("ops",)
+        ),
+        VirtualService(
+            protocol="fwmark",
+            address="",
+            port=0,
+            scheduler="wlc",
+            fwmark=7,
+            family="ip6",
+            servers=(RealServer(address="fd00::1", port=0, active=1, inactive=2),),
+        ),
+    )
+
+
+STATS = """\
+IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes
+  -> RemoteAddress:Port
+TCP  172.30.0.11:30080                   1        2        0      120        0
+  -> 10.244.1.11:8080                    0        0        0        0        0
+  -> 10.244.2.11:8080                    1        2        0      120        0
+"""
+PERSISTENT = """\
+Prot LocalAddress:Port            Weight    PersistConn ActiveConn InActConn
+  -> RemoteAddress:Port
+TCP  10.96.1.3:80 rr persistent 10800
+  -> 10.244.1.11:8080             4         0           1          0
+"""
+
+
+def test_a_list_of_statistics_has_servers_without_weights() -> None:
+    (service,) = read_ipvs_list(STATS, "x")
+    assert (service.address, service.port, service.scheduler) == ("172.30.0.11", 30080, "")
+    assert [(server.address, server.weight, server.active) for server in service.servers] == [
+        ("10.244.1.11", 1, None),
+        ("10.244.2.11", 1, None),
+    ]
+
+
+def test_a_list_of_persistent_connections() -> None:
+    (service,) = read_ipvs_list(PERSISTENT, "x")
+    assert (service.scheduler, service.persistent) == ("rr", 10800)
+    assert [server.weight for server in service.servers] == [4]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "TCP  web.example:http rr\n",
+        "TCP  10.96.0.1:443 rr persistent\n",
+        "  -> 10.244.1.1:80 Masq 1 0 0\n",
+        "GRE  10.96.0.1:443 rr\n",
+        "TCP  10.96.0.1:443 rr\n  -> 10.244.1.1:80 Masq x 0 0\n",
+    ],
+)
+def test_a_line_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(ParseError, match="is no line of ipvsadm -Ln"):
+        read_ipvs_list(text, "x")
+
+
+def test_real_lists_have_the_services_of_the_saves(dumps: Path) -> None:
+    """But for servers that came or went between the two."""
+    checked = 0
+    for listed in sorted(dumps.glob("ipvs-*/node-*/ipvsadm-Ln*.txt")):
+        if listed.name == "ipvsadm-Lnc.txt":
+            continue
+        save = read_ipvs_save((listed.parent / "ipvsadm-Sn.txt").read_text(), "save")
+        services = read_ipvs_list(listed.read_text(), listed.name)
+        with_scheduler = "stats" not in listed.name
+        shown = {(s.protocol, s.address, s.port): s for s in services}
+        for service in save:
+            found = shown[service.protocol, service.address, service.port]
+            if with_scheduler:
+                assert (found.scheduler, found.persistent) == (
+                    service.scheduler,
+                    service.persistent,
+                )
+            assert {s.address for s in found.servers} == {s.address for s in service.servers}
+        checked += 1
+    assert checked >= 6
+
+
+def test_which_form_it_is() -> None:
+    assert looks_like_save(SAVE)
+    assert not looks_like_list(SAVE)
+    for text in (LIST, STATS, "TCP  10.96.0.1:443 rr\n  -> 10.0.0.1:6443 Masq 1 0 0\n"):
+        assert looks_like_list(text)
+        assert not looks_like_save(text)
+    assert not looks_like_save("-A KUBE-SERVICES -d 10.96.0.1/32 -j ACCEPT\n")
