@@ -51,7 +51,9 @@ def coverage_of(
     for family in FAMILIES:
         parts.append(_legacy(files, family, saves[family], read))
         parts.append(_iptables_nft(files, family, saves[family], read, nft))
-        parts.append(_by_file(files, _Place(RuleStore.NFTABLES, family, NFT, _NFT_COMMAND)))
+        nft_file = nft.name if nft else NFT
+        nft_place = _Place(RuleStore.NFTABLES, family, nft_file, _NFT_COMMAND)
+        parts.append(_by_file(files, nft_place))
         parts.append(_by_file(files, _Place(RuleStore.IPSET, family, IPSET, "ipset save")))
         parts.append(_ipvs_coverage(files, family))
     return RulesetCoverage(parts=tuple(parts))

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from kptrace.rules.nftables.json_ruleset import NftRuleset
 
 NFT, IPSET, IPVS = "nft-ruleset.json", "ipset-save.txt", "ipvsadm-Sn.txt"
+NFT_TEXT = "nft-ruleset.txt"
 COUNTS, CONNECTIONS = "ipvsadm-Ln.txt", "ip_vs_conn.txt"
 _PROGRAMS: dict[Family, str] = {"ip": "iptables", "ip6": "ip6tables"}
 _BACKENDS: tuple[Backend, ...] = ("legacy", "nft")
@@ -88,7 +89,8 @@ def load_ruleset(files: Mapping[str, str]) -> Ruleset:
             if has_lines(files, name)
         ]
     sources += [source for source in (nft, ipsets) if source is not None]
-    missing += [name for name in (NFT, IPSET) if name not in files]
+    missing += [] if nft or NFT in files else [NFT]
+    missing += [] if IPSET in files else [IPSET]
     missing += [] if _has_ipvs(files) else [IPVS]
 
     def coverage() -> RulesetCoverage:
@@ -142,11 +144,16 @@ def _ipvs(files: Mapping[str, str]) -> tuple[VirtualService, ...]:
 
 
 def _nft(files: Mapping[str, str]) -> NftRuleset | None:
-    if not has_lines(files, NFT):
+    name = NFT if has_lines(files, NFT) else NFT_TEXT
+    if not has_lines(files, name):
         return None
+    if not files[name].lstrip().startswith("{"):
+        from kptrace.rules.nftables.text_ruleset import read_nft_text
+
+        return read_nft_text(files[name], name)
     from kptrace.rules.nftables.json_ruleset import NftRuleset
 
-    return NftRuleset(files[NFT], NFT)
+    return NftRuleset(files[name], name)
 
 
 def _ipsets(files: Mapping[str, str]) -> IpsetSave | None:

@@ -34,12 +34,14 @@ from kptrace.rules.byte_reader import TruncatedData
 from kptrace.rules.ipset.save import IpsetSave
 from kptrace.rules.iptables.legacy_table import Bounds, XtTable
 from kptrace.rules.iptables.save import IptablesSave
+from kptrace.rules.iptables.text import read_iptables
 from kptrace.rules.ipvs.ip_vs_conn import with_persistent_clients
-from kptrace.rules.ipvs.ipvsadm import read_ipvs_save
+from kptrace.rules.ipvs.ipvsadm import read_ipvs_list, read_ipvs_save
 from kptrace.rules.live.queries import TABLES, parse_query
 from kptrace.rules.load import load_ruleset
 from kptrace.rules.model.ruleset import Ruleset, RulesetSource
 from kptrace.rules.nftables.json_ruleset import NftRuleset
+from kptrace.rules.nftables.text_ruleset import read_nft_text
 from kptrace.simulate.snapshot import iproute2
 from kptrace.simulate.snapshot.wg_show import read_wireguard
 
@@ -84,6 +86,19 @@ def _iptables(data: bytes) -> tuple[int, int]:
     text = _text(data)
     source = IptablesSave(text, "iptables-save.txt", "nft", "ip")
     return sum(bool(_RULE.match(line)) for line in text.split("\n")), _all_of(source)
+
+
+def _iptables_forms(data: bytes) -> None:
+    """``iptables -S``, ``-L``, restore input: no rule of a line that is read may get lost."""
+    _all_of(read_iptables(_text(data), "pasted", "nft", "ip"))
+
+
+def _nft_text(data: bytes) -> None:
+    _all_of(read_nft_text(_text(data), "nft-ruleset.txt"))
+
+
+def _ipvs_list(data: bytes) -> None:
+    read_ipvs_list(_text(data), "ipvsadm-Ln.txt")
 
 
 def _nft(data: bytes) -> tuple[int, int]:
@@ -237,8 +252,10 @@ def _files(*patterns: str) -> tuple[bytes, ...]:
 _GROUND = "differential/_ground/router"
 _NODE = "kube-proxy/node-a"
 _SAVED = "differential/*/router"
+_IPTABLES_FORMS, _NFT_FORMS = "../rules/iptables/forms", "../rules/nftables/forms"
 _TEXTS: Mapping[str, bytes] = {
     "ipvs": b"-A -t 10.96.0.1:80 -s rr -p 300\n-a -t 10.96.0.1:80 -r 10.244.1.5:8080 -m -w 1\n",
+    "ipvs-list": b"TCP  10.96.0.1:80 rr persistent 300\n  -> 10.244.1.5:8080  Masq  1  3  0\n",
     "resolv.conf": b"nameserver 10.96.0.10\nsearch shop.svc.cluster.local\noptions ndots:5\n",
     "target": b"svc/web:http/tcp",
     "wanted": b"rules/nft/ip/nat/chain/KUBE-SERVICES/by-destination/10.96.0.10.json",
@@ -260,6 +277,9 @@ _TEXTS: Mapping[str, bytes] = {
 
 READERS: Mapping[str, Reader] = {
     "iptables-save": Reader(_iptables, _files(f"{_SAVED}/ip*-save.txt", f"{_NODE}/ip*-save.txt")),
+    "iptables-forms": Reader(_iptables_forms, _files(f"{_IPTABLES_FORMS}/*.txt")),
+    "nft-text": Reader(_nft_text, _files(f"{_NFT_FORMS}/*.txt")),
+    "ipvs-list": Reader(_ipvs_list, (_TEXTS["ipvs-list"],)),
     "nft-json": Reader(_nft, _files(f"{_SAVED}/nft-ruleset.json", f"{_NODE}/nft-ruleset.json")),
     "ipset-save": Reader(_ipset, _files(f"{_SAVED}/ipset-save.txt")),
     "ipvsadm": Reader(_ipvs, (_TEXTS["ipvs"],)),

@@ -99,7 +99,11 @@ def test_nft_lists_what_iptables_nft_wrote() -> None:
     assert part(RuleStore.IPTABLES_NFT, "ip6", nft_ruleset__json=NO_TABLES).extent is Extent.WHOLE
     plain = part(RuleStore.IPTABLES_NFT, nft_ruleset__json=listed({"drop": None}))
     assert plain.extent is Extent.WHOLE
-    opaque = listed({"xt": {"type": "match", "name": "comment"}}, {"drop": None})
+    comment = {"xt": {"type": "match", "name": "comment"}}
+    readable = part(RuleStore.IPTABLES_NFT, nft_ruleset__json=listed(comment, {"drop": None}))
+    assert readable.extent is Extent.WHOLE
+    statistic = {"xt": {"type": "match", "name": "statistic"}}
+    opaque = listed(comment, statistic, {"drop": None})
     hidden = part(RuleStore.IPTABLES_NFT, nft_ruleset__json=opaque)
     assert (hidden.extent, hidden.reason) == (Extent.PARTIAL, CoverageReason.OPAQUE)
     assert hidden.file == "iptables-nft-save.txt"

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from kptrace.rules.iptables.base_chains import BUILT_IN_CHAINS, TABLE_CHAINS
 from kptrace.rules.iptables.save_text import RuleLine, TableText, is_chain_name, target_of
 
-COMMAND_LINE = re.compile(
+_COMMAND_LINE = re.compile(
     r"(?:[#$>%]|\S+[#$>])?\s*(?:sudo\s+(?:-\S+\s+)*)?(?:/\S+/)?"
     r"ip6?tables(?:-nft|-legacy)?(?P<save>-save)?(?P<args>\s.*)?"
 )
@@ -58,8 +58,16 @@ def _hook_order(chain: str) -> int:
     return BUILT_IN_CHAINS.index(chain) if chain in BUILT_IN_CHAINS else len(BUILT_IN_CHAINS)
 
 
+def command_of(line: str) -> re.Match[str] | None:
+    """A line that runs iptables, with the prompt before it."""
+    return _COMMAND_LINE.fullmatch(line) if len(line) <= _MAX_COMMAND_LINE else None
+
+
+_MAX_COMMAND_LINE = 1000  # characters; the pattern tries each place of a prompt
+
+
 def without_table(command: re.Match[str]) -> tuple[str, str]:
-    """(table, the other arguments) of a match of COMMAND_LINE.
+    """(table, the other arguments) of a match of command_of.
 
     Without ``-t`` the table is filter; iptables-save then prints all tables.
     """
@@ -151,19 +159,31 @@ def _by_rules(block: Block) -> Iterator[TableText]:
     names |= {edge.target for edge in edges if edge.target and is_chain_name(edge.target)}
     chains = {chain: table for chain in names if (table := _of_chain(chain))}
     rules = {place: table for place, edge in enumerate(edges) if (table := _of_rule(edge))}
-    changed = True
-    while changed:
-        changed = False
-        for place, (rule, target) in enumerate(edges):
-            name = rules.get(place) or chains.get(rule.chain) or chains.get(target)
-            if not name:
-                continue
-            rules.setdefault(place, name)
-            for chain in (rule.chain, target):
-                if chain in names and chain not in chains and chain not in _IN_SEVERAL_TABLES:
-                    chains[chain] = name
-                    changed = True
+    _spread(edges, names, rules, chains)
     yield from _split(block, edges, rules, chains)
+
+
+def _spread(
+    edges: list[_Edge], names: frozenset[str], rules: dict[int, str], chains: dict[str, str]
+) -> None:
+    """Give chains and rules the table of the chains that they jump to, and that jump to them."""
+    places: dict[str, list[int]] = {}
+    for place, (rule, target) in enumerate(edges):
+        for chain in (rule.chain, target):
+            places.setdefault(chain, []).append(place)
+    queue = [*chains.items()]
+    for place, name in rules.items():
+        rule, target = edges[place]
+        queue += [(rule.chain, name), (target, name)]
+    while queue:
+        chain, name = queue.pop()
+        if chain not in names or chain in _IN_SEVERAL_TABLES or chains.get(chain, name) != name:
+            continue
+        chains[chain] = name
+        for place in places.pop(chain, ()):
+            if rules.setdefault(place, name) == name:
+                rule, target = edges[place]
+                queue += [(rule.chain, name), (target, name)]
 
 
 # chains that several tables have

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from kptrace.model.errors import ParseError
-from kptrace.rules.iptables.blocks import COMMAND_LINE, Block, tables_of, without_table
+from kptrace.rules.iptables.blocks import Block, command_of, tables_of, without_table
 from kptrace.rules.iptables.entry_rules import add_entry_rules
 from kptrace.rules.iptables.save_index import shortened
 from kptrace.rules.iptables.save_text import (
@@ -37,8 +37,8 @@ _DELETED = re.compile(r"(?P<command>-X|--delete-chain|-F|--flush|-Z|--zero)(?: (
 _POSITION = re.compile(r"(?P<position>\d+) ?")
 _COUNTERS = re.compile(r"(?:^| )-c (\d+) (\d+)(?= |$)")
 LEFT_OUT = re.compile(
-    r"[#\s]*(?:\.{3,}|…|\[(?:\.{3}|…)\]|<\s*(?:snip|cut|truncated|omitted)\s*>|\[?(?:snip|truncated)\]?"
-    r"|\(?(?:many )?more (?:lines|rules)\)?)[\s.…]*",
+    r"[#\s]*+(?:\.{3,}+|…|\[(?:\.{3}|…)\]|<\s*(?:snip|cut|truncated|omitted)\s*>|\[?(?:snip|truncated)\]?"
+    r"|\(?(?:many )?more (?:lines|rules)\)?)[\s.…]*+",
     re.IGNORECASE,
 )
 _RESTORE_ONLY = re.compile(
@@ -97,7 +97,7 @@ class _Reader:
             self.header = line
         if LEFT_OUT.fullmatch(line):
             self._cut(number)
-        elif command := COMMAND_LINE.fullmatch(line):
+        elif command := command_of(line):
             self._command_line(command, number)
         elif not line.startswith("#"):
             self._line(line, number)

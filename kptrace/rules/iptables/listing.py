@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kptrace.model.errors import ParseError
-from kptrace.rules.iptables.blocks import COMMAND_LINE, Block, tables_of, without_table
+from kptrace.rules.iptables.blocks import Block, command_of, tables_of, without_table
 from kptrace.rules.iptables.commands import LEFT_OUT
 from kptrace.rules.iptables.entry_rules import add_entry_rules
 from kptrace.rules.iptables.kernel_rule import PROTOCOL_NAMES
@@ -84,7 +84,7 @@ class _Reader:
         elif columns := _COLUMNS.fullmatch(line):
             self._lead = (1 if columns[1] else 0) + (2 if columns[2] else 0)
             self._interfaces = columns[3] is not None
-        elif command := COMMAND_LINE.fullmatch(line):
+        elif command := command_of(line):
             self.blocks.append(Block(without_table(command)[0]))
         elif named := _TABLE.fullmatch(line):
             self.blocks.append(Block(named[1].lower()))

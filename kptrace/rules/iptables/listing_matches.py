@@ -11,6 +11,9 @@ from collections.abc import Callable
 Text = Callable[[re.Match[str]], str]
 
 
+_MAX_LENGTH = 10_000  # characters; iptables prints no longer line
+
+
 def extra_args(extra: str, target: str) -> tuple[list[str], list[str]]:
     """(options of the matches, options of the target) for the text of a rule.
 
@@ -19,7 +22,7 @@ def extra_args(extra: str, target: str) -> tuple[list[str], list[str]]:
     args: list[str] = []
     pattern, form = _TARGETS.get(target, _NO_OPTIONS)
     text = extra.strip()
-    while True:
+    while len(text) <= _MAX_LENGTH:
         own = pattern.fullmatch(text)
         if own:
             option = form(own).strip()

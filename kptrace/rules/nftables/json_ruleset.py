@@ -30,6 +30,7 @@ from kptrace.rules.model.sets import Element, Set, SetElements
 from kptrace.rules.nftables import json_expressions, json_statements, text_format
 from kptrace.rules.nftables.json_expressions import Json, UnknownExpressionError
 
+_XT = re.compile(rb'"xt"\s*:\s*\{[^{}]*\}')  # of these a comment is always true
 _HINT = "take it again with: nft -j list ruleset"
 
 
@@ -151,10 +152,11 @@ class NftRuleset(RulesetSource):
     def has_opaque_rules(self, family: str) -> bool:
         """Whether rules of iptables-nft are listed without what they match and do: as ``xt``."""
         return any(
-            b'"xt"' in bytes(rule.expr)
+            b"comment" not in xt
             for table in self.iptables_tables(family)
             for rules in self._contents[table].rules.values()
             for rule in rules
+            for xt in _XT.findall(bytes(rule.expr))
         )
 
     def base_chains(self, table: Table) -> Sequence[Chain]:

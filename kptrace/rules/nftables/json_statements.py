@@ -27,6 +27,7 @@ from kptrace.rules.model.expressions import (
     NoTrack,
     Op,
     Part,
+    RandomMatch,
     Redirect,
     Reject,
     SetField,
@@ -77,6 +78,8 @@ def _match(value: Json) -> Part:
     if isinstance(left, Fib) and isinstance(value["right"], bool):  # exists, missing
         left = Fib(result="check", flags=left.flags)
     right = expression(value["right"], key_kinds(left))
+    if op == "<" and (probability := _probability(left, right)) is not None:
+        return RandomMatch(probability=probability)
     if isinstance(value["right"], list):
         right = or_flags(right)
     if op in ("in", "!"):
@@ -84,6 +87,19 @@ def _match(value: Json) -> Part:
     if op not in _OPERATORS or (isinstance(value["right"], list) and right != or_flags(right)):
         raise UnknownExpressionError(op)
     return Comparison(left=left, op=cast(Op, op), right=right)
+
+
+def _probability(left: Expr, right: Expr) -> float | None:
+    """``meta random < N``: a random number of 32 bits, or under a mask of fewer.
+
+    iptables-nft's ``-m statistic --mode random`` is listed so (statistic_xlate).
+    """
+    bits = 1 << 32
+    if isinstance(left, BitwiseExpr) and left.op == "and" and isinstance(left.right, Const):
+        bits, left = int(left.right.value) + 1, left.left
+    if left != Field(key="meta random") or not isinstance(right, Const):
+        return None
+    return int(right.value) / bits if bits.bit_count() == 1 else None
 
 
 def _any_bit(left: Expr, right: Expr, expected: bool) -> Part:
