@@ -358,7 +358,10 @@ def sections(pages: Pages, bad: ErrorFactory) -> Iterator[TableSection]:
                 line = page[place:end].rstrip()
                 if line.startswith("*"):
                     if line[1:] in seen:
-                        text = f"table {line[1:] or 'without a name'} for the second time"
+                        text = (
+                            f"table {line[1:] or 'without a name'} for the second time: "
+                            "the text holds two saves"
+                        )
                         raise bad(number, place, text)
                     seen.add(line[1:])
                     section = TableSection(line[1:], pages, (number, end), bad)
