@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from kptrace.rules.iptables.base_chains import Backend
 from kptrace.rules.iptables.save import IptablesSave
 from kptrace.rules.load import COUNTS, IPSET, IPVS, NFT, has_lines, pages_of
@@ -156,7 +158,8 @@ def _of_save(place: _Place, save: IptablesSave) -> StoreCoverage:
         if save.excerpt.whole >= _USUAL_TABLES:
             return place.coverage(Extent.WHOLE)
         whole = tuple(sorted(save.excerpt.whole))
-        return place.coverage(Extent.PARTIAL, CoverageReason.EXCERPT, whole)
+        coverage = place.coverage(Extent.PARTIAL, CoverageReason.EXCERPT, whole)
+        return replace(coverage, assumed=save.excerpt.assumed)
     tables = {table.name: table for table in save.tables()}
     nat = tables.get("nat")
     if nat and "filter" not in tables and save.chain(nat, "KUBE-SERVICES"):

@@ -201,6 +201,8 @@ def _of_chain(chain: str) -> str:
 def _of_rule(edge: _Edge) -> str:
     if edge.target in _BY_TARGET:
         return _BY_TARGET[edge.target]
+    if edge.target == "DROP":  # nat takes no DROP
+        return {"PREROUTING": "raw", "POSTROUTING": "mangle"}.get(edge.rule.chain, "filter")
     if edge.target == "KUBE-SERVICES":
         return "filter" if "--ctstate NEW" in edge.rule.text else "nat"
     return _of_chain(edge.target) if edge.target else ""

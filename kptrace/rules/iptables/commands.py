@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 
 from kptrace.model.errors import ParseError
+from kptrace.rules.iptables.assumed_rules import add_assumed_rules
 from kptrace.rules.iptables.blocks import Block, command_of, tables_of, without_table
-from kptrace.rules.iptables.entry_rules import add_entry_rules
 from kptrace.rules.iptables.save_index import shortened
 from kptrace.rules.iptables.save_text import (
     CUT,
@@ -79,7 +79,7 @@ def read_commands(text: str, name: str) -> SaveText:
     tables = [table for block in reader.blocks for table in tables_of(block)]
     if not tables:
         raise ParseError(name, 0, "no rule in it", HINT)
-    add_entry_rules(tables)
+    add_assumed_rules(tables)
     return save_text(tables, reader.header)
 
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kptrace.model.errors import ParseError
+from kptrace.rules.iptables.assumed_rules import add_assumed_rules
 from kptrace.rules.iptables.blocks import Block, command_of, tables_of, without_table
 from kptrace.rules.iptables.commands import LEFT_OUT
-from kptrace.rules.iptables.entry_rules import add_entry_rules
 from kptrace.rules.iptables.kernel_rule import PROTOCOL_NAMES
 from kptrace.rules.iptables.listing_matches import extra_args
 from kptrace.rules.iptables.save_index import shortened
@@ -64,7 +64,7 @@ def read_listing(text: str, name: str) -> SaveText:
     tables = [table for block in reader.blocks for table in tables_of(block)]
     if not tables:
         raise ParseError(name, 0, "no chain in it", HINT)
-    add_entry_rules(tables)
+    add_assumed_rules(tables)
     return save_text(tables)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from kptrace.rules.iptables.options import PORT_NAMES
+
 Text = Callable[[re.Match[str]], str]
 
 
@@ -69,7 +71,8 @@ _PORT_OPTIONS = {"spt": "--sport", "spts": "--sport", "dpt": "--dport", "dpts": 
 def _ports(match: re.Match[str]) -> str:
     args = [f"-m {match[1]}"]
     for name, negation, value in re.findall(r"(spts?|dpts?):(!?)(\S+)", match[2]):
-        args.append(f"{_no(negation)}{_PORT_OPTIONS[name]} {value}")
+        edges = (str(PORT_NAMES.get(edge, edge)) for edge in value.split(":"))
+        args.append(f"{_no(negation)}{_PORT_OPTIONS[name]} {':'.join(edges)}")
     if flags := re.search(r"flags:(!?)0x([0-9A-Fa-f]+)/0x([0-9A-Fa-f]+)", match[2]):
         mask, value = (_tcp_flags(int(flags[group], 16)) for group in (2, 3))
         args.append(f"{_no(flags[1])}--tcp-flags {mask} {value}")

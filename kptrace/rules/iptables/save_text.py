@@ -28,7 +28,7 @@ class RuleLine(NamedTuple):
 
     text: its options as iptables-save prints them, or CUT
     counters: ``packets:bytes``, empty if unknown
-    line: in the original text, from 1
+    line: in the original text, from 1; 0 for a rule that is assumed
     """
 
     chain: str
@@ -68,12 +68,14 @@ class SaveText(Value):
     whole: the tables that are shown whole
     absent: for each table the chains that its rules jump to and that are not in the text
     lines: for each line of the text its number in the original
+    assumed: rules that the original lacks, as ``TABLE CHAIN OPTIONS``
     """
 
     text: str
     whole: frozenset[str] = frozenset()
     absent: Mapping[str, frozenset[str]] = {}
     lines: Sequence[int] = ()
+    assumed: tuple[str, ...] = ()
 
 
 def save_text(tables: Iterable[TableText], header: str = "") -> SaveText:
@@ -97,6 +99,12 @@ def save_text(tables: Iterable[TableText], header: str = "") -> SaveText:
         whole=frozenset(name for name, table in merged.items() if table.whole),
         absent=absent,
         lines=tuple(number for _, number in lines),
+        assumed=tuple(
+            f"{name} {rule.chain} {rule.text}"
+            for name, table in merged.items()
+            for rule in table.rules
+            if not rule.line
+        ),
     )
 
 

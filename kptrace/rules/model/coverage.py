@@ -62,6 +62,8 @@ class StoreCoverage(Value):
     """One store and family. ``reason``: None for a store that was read whole.
 
     tables: of a store that was read partly, the tables that were read whole
+    assumed: rules of kube-proxy that the text lacks and that were taken as there, as
+        ``TABLE CHAIN OPTIONS``
     file: the file of a bundle that holds the store
     command: the command that writes this file's content
     """
@@ -71,6 +73,7 @@ class StoreCoverage(Value):
     extent: Extent
     reason: CoverageReason | None = None
     tables: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
     file: str = ""
     command: str = ""
 

@@ -12,7 +12,7 @@ import pytest
 from kptrace.model.errors import ParseError
 from kptrace.rules.iptables.save import IptablesSave
 from kptrace.rules.iptables.text import read_iptables
-from kptrace.rules.model.expressions import Part, UnknownStatement
+from kptrace.rules.model.expressions import Part, UnknownStatement, Verdict
 from kptrace.rules.model.ruleset import Table
 
 FORMS = Path(__file__).parent / "forms"
@@ -125,13 +125,34 @@ def test_lines_without_their_table() -> None:
 
 
 def test_a_chain_that_is_not_in_the_text_is_jumped_to_all_the_same() -> None:
-    source = source_of(SERVICE)
+    source = source_of("-A KUBE-SVC-AAAAAAAAAAAAAAAA -j KUBE-SEP-BBBBBBBBBBBBBBBB\n")
     assert source.excerpt is not None
     assert source.excerpt.absent == {"nat": frozenset({"KUBE-SEP-BBBBBBBBBBBBBBBB"})}
     assert source.chain(NAT, "KUBE-SEP-BBBBBBBBBBBBBBBB") is None
     chain = source.chain(NAT, "KUBE-SVC-AAAAAAAAAAAAAAAA")
     assert chain is not None
-    assert "Verdict(kind='jump', chain='KUBE-SEP-BBBBBBBBBBBBBBBB')" in repr(chain.rules[1].body)
+    assert chain.rules[0].body == (Verdict(kind="jump", chain="KUBE-SEP-BBBBBBBBBBBBBBBB"),)
+
+
+def test_an_endpoint_whose_chain_is_missing_is_known_by_the_comment() -> None:
+    source = source_of(SERVICE)
+    assert texts(source)["nat", "KUBE-SEP-BBBBBBBBBBBBBBBB"] == [
+        "-s 10.244.0.6/32 -j KUBE-MARK-MASQ",
+        "-j DNAT --to-destination 10.244.0.6:8080",
+    ]
+    assert source.excerpt is not None
+    assert "nat KUBE-SEP-BBBBBBBBBBBBBBBB -j DNAT --to-destination 10.244.0.6:8080" in (
+        source.excerpt.assumed
+    )
+
+
+def test_the_chains_that_masquerade_are_assumed() -> None:
+    found = texts(source_of("-A KUBE-SEP-AAAAAAAAAAAAAAAA -s 10.244.0.5/32 -j KUBE-MARK-MASQ\n"))
+    assert found["nat", "KUBE-MARK-MASQ"] == ["-j MARK --set-xmark 0x4000/0x4000"]
+    assert found["nat", "KUBE-POSTROUTING"][0] == "-m mark ! --mark 0x4000/0x4000 -j RETURN"
+    assert found["nat", "POSTROUTING"] == [
+        '-m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING'
+    ]
 
 
 def test_the_rules_that_lead_to_the_services_are_assumed() -> None:
@@ -139,7 +160,24 @@ def test_the_rules_that_lead_to_the_services_are_assumed() -> None:
     source = source_of(SERVICE)
     entries = {chain.name: [rule.text for rule in chain.rules] for chain in source.base_chains(NAT)}
     jump = '-m comment --comment "kubernetes service portals" -j KUBE-SERVICES'
-    assert entries == {"PREROUTING": [jump], "OUTPUT": [jump]}
+    assert entries["PREROUTING"] == entries["OUTPUT"] == [jump]
+
+
+def test_the_chain_of_a_service_alone() -> None:
+    """Its first rule names the ClusterIP, with the comment and port of KUBE-SERVICES."""
+    masquerade = (
+        "-A KUBE-SVC-AAAAAAAAAAAAAAAA ! -s 10.244.0.0/16 -d 10.96.0.10/32 -p tcp -m comment "
+        '--comment "default/web:http cluster IP" -m tcp --dport 80 -j KUBE-MARK-MASQ\n'
+    )
+    source = source_of(masquerade + "".join(SERVICE.splitlines(keepends=True)[1:]))
+    chain = source.chain(NAT, "KUBE-SERVICES")
+    assert chain is not None
+    assert [rule.text for rule in chain.rules] == [
+        '-d 10.96.0.10/32 -p tcp -m comment --comment "default/web:http cluster IP" '
+        "-m tcp --dport 80 -j KUBE-SVC-AAAAAAAAAAAAAAAA"
+    ]
+    names = [chain.name for chain in source.base_chains(NAT)]
+    assert names == ["PREROUTING", "OUTPUT", "POSTROUTING"]
 
 
 @pytest.mark.parametrize(
