@@ -56,11 +56,14 @@ MASQUERADE_CHAINS = frozenset({"KUBE-MARK-MASQ", "mark-for-masquerade", "CNI-HOS
 
 _UNMARKING_CHAINS = frozenset({"KUBE-POSTROUTING", "masquerading"})
 _MARKS = "marks it for masquerade"
+# kube-proxy marks and the kubelet's KUBE-FIREWALL drops, up to Kubernetes 1.25
+_MARK_DROP = "KUBE-MARK-DROP"
+_MARKS_DROP = "marks it to be dropped"
 
-_SERVICE_CHAIN = re.compile(r"KUBE-(SVC|SVL|EXT|FW)-[A-Z2-7]{16}")
+_SERVICE_CHAIN = re.compile(r"KUBE-(SVC|SVL|XLB|EXT|FW)-[A-Z2-7]{16}")
 _BACKEND_CHAIN = re.compile(r"KUBE-SEP-[A-Z2-7]{16}")
 _TO_BACKEND = re.compile(r".+ -> (\S+)")
-_SERVICE_NAME = re.compile(r"[a-z0-9.-]+/[a-z0-9.-]+(:[a-z0-9-]+)?")
+_SERVICE_NAME = re.compile(r"[a-z0-9.-]+/[a-z0-9.-]+(:[a-z0-9-]*)?")
 _HASH_COMMENT = re.compile(r"cali:\S+ ?")
 _UNINFORMATIVE = frozenset({"flanneld masq", "flanneld forward", "kubernetes forwarding rules"})
 _MAX_LISTED = 3
@@ -92,6 +95,8 @@ def _kube_proxy_rule(rule: Rule) -> str:
 def _toward(rule: Rule, chain: str) -> str:
     if chain in MASQUERADE_CHAINS:
         return _with_reason(_MARKS, rule)
+    if chain == _MARK_DROP:
+        return f"{_MARKS_DROP}: {rule.comment}" if rule.comment else _with_reason(_MARKS_DROP, rule)
     if _BACKEND_CHAIN.fullmatch(chain):
         return _backend(rule, chain)
     if _SERVICE_CHAIN.fullmatch(chain):
@@ -140,7 +145,7 @@ def _service(rule: Rule, chain: str) -> str:
     ports = (part for part in rule.body if isinstance(part, Comparison))
     port = next((value_text(part.right) for part in ports if _is_port(part.left)), "")
     if _SERVICE_NAME.fullmatch(comment) and port:
-        return f"{comment} NodePort {port}"
+        return f"{comment.removesuffix(':')} NodePort {port}"
     return comment
 
 
@@ -148,6 +153,7 @@ _PARTS_BY_NAME = {"service": "its endpoints", "local": "its endpoints on this no
 _PARTS_OF_SERVICE = {
     "SVC": "its endpoints",
     "SVL": "its endpoints on this node",
+    "XLB": "its way in from outside",
     "EXT": "its way in from outside",
     "FW-": "its source ranges",
 }

@@ -22,7 +22,7 @@ from kptrace.rules.model.expressions import Comparison, Concat, Const, Field, Pr
 from kptrace.rules.model.ruleset import Rule, Ruleset, Table
 from kptrace.rules.model.sets import Key
 
-_NAME = r"(?P<namespace>[a-z0-9-]+)/(?P<name>[a-z0-9.-]+?)(?::(?P<port>[a-z0-9-]+))?"
+_NAME = r"(?P<namespace>[a-z0-9-]+)/(?P<name>[a-z0-9.-]+?)(?::(?P<port>[a-z0-9-]*))?"
 _COMMENT = re.compile(rf"{_NAME}(?: (?P<what>[a-z].*))?", re.IGNORECASE)
 _WAYS: dict[str, AddressKind] = {
     "cluster IP": "clusterIP",

@@ -81,6 +81,18 @@ KUBE_PROXY = [
         "DNAT to 10.244.2.21:8080",
     ),
     (
+        "KUBE-NODEPORTS",
+        '-p tcp -m comment --comment "shop/front:" -m tcp --dport 30444 '
+        "-j KUBE-XLB-AAAAAAAAAAAAAAAA",
+        "shop/front NodePort 30444",
+    ),
+    (
+        "KUBE-XLB-AAAAAAAAAAAAAAAA",
+        '-m comment --comment "shop/front: has no local endpoints" -j KUBE-MARK-DROP',
+        "marks it to be dropped: shop/front: has no local endpoints",
+    ),
+    ("KUBE-FIREWALL", "-j KUBE-MARK-DROP", "marks it to be dropped"),
+    (
         "KUBE-POSTROUTING",
         "-m mark ! --mark 0x4000/0x4000 -j RETURN",
         "leaves the chain because the mark lacks 0x4000",
@@ -140,7 +152,8 @@ OTHERS = [
 
 def iptables_rule(chain: str, text: str) -> Rule:
     chains = ["KUBE-NODEPORTS", "KUBE-MARK-MASQ", "FLANNEL-FWD", "cali-fw-cali1234"]
-    chains += [f"KUBE-{kind}-{'A' * 16}" for kind in ("SVC", "SVL", "SEP", "EXT")]
+    chains += ["KUBE-MARK-DROP"]
+    chains += [f"KUBE-{kind}-{'A' * 16}" for kind in ("SVC", "SVL", "SEP", "EXT", "XLB")]
     declared = "".join(f":{name} - [0:0]\n" for name in {chain, *chains} - {"INPUT", "FORWARD"})
     hooked = ":INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n"
     save = f"*filter\n{hooked}{declared}-A {chain} {text}\nCOMMIT\n"

@@ -55,6 +55,21 @@ def test_the_order_is_that_of_the_names(cases: Path) -> None:
     assert list(told(cases, "iptables")) == sorted(told(cases, "iptables"))
 
 
+def test_ports_without_a_name_as_kube_proxy_wrote_them_until_1_20() -> None:
+    """The name then ends in a colon."""
+    text = (
+        "*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n:KUBE-NODEPORTS - [0:0]\n"
+        "-A KUBE-SERVICES -d 10.96.44.7/32 -p tcp -m comment "
+        '--comment "shop/front: cluster IP" -m tcp --dport 80 -j KUBE-SVC-XUDWKGP6R752JHRO\n'
+        '-A KUBE-NODEPORTS -p tcp -m comment --comment "shop/front:" -m tcp --dport 30444 '
+        "-j KUBE-XLB-XUDWKGP6R752JHRO\nCOMMIT\n"
+    )
+    (service,) = services_of(load_ruleset({"iptables-save.txt": text}))
+    assert (service.key, service.cluster_ips) == ("shop/front", ("10.96.44.7",))
+    (port,) = service.ports
+    assert (port.name, port.protocol, port.port, port.node_port) == ("", "tcp", 80, 30444)
+
+
 def test_hostile_comments_name_nothing() -> None:
     line = (
         '-A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m comment --comment "{}" -m tcp --dport 80 -j X'
