@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NEWEST := .venv-newest
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --only-binary=:all: --require-hashes -r
 
-.PHONY: help demo test check unit kernel cluster cluster-down cluster-test fuzz fuzz-parsers bench golden schema uml venv lock outdated clean image archive completions krew
+.PHONY: help demo test check unit kernel cluster cluster-down cluster-test attack fuzz fuzz-parsers bench golden schema uml venv lock outdated clean image archive completions krew
 
 help:
 	@echo "make demo    a lab, a Service traced through it, a broken one diagnosed"
@@ -15,6 +15,7 @@ help:
 	@echo "make check   format, lint, types, import contracts, dependencies"
 	@echo "make lock    choose the version of every dependency anew, within the ranges; LOCK=--upgrade takes the newest"
 	@echo "make outdated  the unit tier with the newest versions, and what differs from the lock"
+	@echo "make attack  hostile pods, servers and bundles, under limits of memory and time"
 	@echo "make fuzz    random rules and packets against the kernel until stopped (as root)"
 	@echo "make fuzz-parsers  every reader of rules and dumps under coverage-guided fuzzing"
 	@echo "make image   the agent's image, without a container tool: dist/kptrace-image.tar"
@@ -71,6 +72,10 @@ cluster-down: venv
 
 uml: venv
 	$(BIN)/python -m pytest -q tests/uml
+
+# hostile pods, servers and bundles; prints how many were tried and how many got through
+attack: venv
+	$(BIN)/python -m pytest -q tests/attack
 
 # FUZZ='--seed 7 --seconds 600'; each disagreement becomes a case below tests/cases/differential
 fuzz: venv

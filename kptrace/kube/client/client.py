@@ -9,6 +9,7 @@ NoCluster.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -24,6 +25,8 @@ from kptrace.model.errors import ClusterUnreachableError, ObservationError
 
 SECONDS = 15.0  # for one request, where no --request-timeout is given
 CHANGE = "application/strategic-merge-patch+json"
+MAX_BODY = 512 << 20  # of one answer, unpacked: the largest list of a large cluster is a tenth
+_CHUNK = 1 << 16
 NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 
@@ -110,18 +113,51 @@ class Client:
         headers = urllib3.HTTPHeaderDict(more)
         for name, text in self._headers():
             headers.add(name, text)
+        deadline = time.monotonic() + self._seconds
         try:
-            answer = self._rest.request(
-                method, url, headers=headers, body=body, _request_timeout=self._seconds
+            # No redirect is followed: it would hand our credentials to another server.
+            response = self._rest.pool_manager.request(
+                method,
+                url,
+                headers=headers,
+                body=None if body is None else msgspec.json.encode(body),
+                timeout=urllib3.Timeout(total=self._seconds),
+                redirect=False,
+                retries=False,
+                preload_content=False,
             )
-            data: bytes = answer.read()
+            try:
+                data = self._read(response, deadline)
+            finally:
+                response.release_conn()
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise self._unreachable(error) from None
-        except Exception as error:  # the library wraps what TLS says in an exception of its own
-            raise self._unreachable(error) from None
-        if not 200 <= answer.status < 300:
-            raise self._refusal(answer.status, data)
+        if 300 <= response.status < 400:
+            raise ClusterUnreachableError(
+                f"the API server {self.server} redirects to "
+                f"{response.headers.get('Location', 'nowhere')[:200]!r}, which kptrace does not "
+                "follow with credentials",
+                "is the server's URL in the kubeconfig right? give it with --server",
+            )
+        if not 200 <= response.status < 300:
+            raise self._refusal(response.status, data)
         return data.decode(errors="replace")
+
+    def _read(self, response: urllib3.BaseHTTPResponse, deadline: float) -> bytes:
+        """The body, unpacked: bounded in size, and in time as a whole and not a read."""
+        chunks, size = [], 0
+        while chunk := response.read1(_CHUNK, decode_content=True):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > MAX_BODY:
+                response.close()
+                raise ClusterUnreachableError(
+                    f"the API server {self.server} answers with more than {MAX_BODY >> 20} MiB"
+                )
+            if time.monotonic() > deadline:
+                response.close()
+                raise urllib3.exceptions.TimeoutError("the body did not end in time")
+        return b"".join(chunks)
 
     def _refusal(self, code: int, data: bytes) -> ObservationError:
         try:

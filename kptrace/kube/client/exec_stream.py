@@ -54,6 +54,7 @@ class ExecStream:
         options: dict[str, Any] = {
             "header": [f"{name}: {text}" for name, text in headers],
             "subprotocols": [V5, V4],
+            "redirect_limit": 0,  # a redirect would hand our credentials to another server
         }
         address = get_websocket_url(url)
         if configuration.proxy or configuration.proxy_headers:
