@@ -94,7 +94,7 @@ def ground(
         from kptrace.environment.offline_node import OfflineNode
 
         node = stack.enter_context(OfflineNode(request))
-        return node, node.question
+        return node, node.request
     if lab.named or here.offline:
         return site(stack, lab, here, cluster).ground, request
     pod = _this_pod(cluster)
@@ -122,7 +122,7 @@ def _inside(
     except ObservationError as error:
         refusal = error
     node = stack.enter_context(InPod(asked, pod, texts, refusal))
-    return node, node.question
+    return node, node.request
 
 
 def _cluster(request: TraceRequest, cluster: ClusterOptions, sends: bool = True) -> ClusterFromNode:

@@ -67,7 +67,7 @@ class InPod(LocalNode):
         self.name = (own.node if own else "") or pod.node or UNKNOWN_NODE
 
     @property
-    def question(self) -> TraceRequest:
+    def request(self) -> TraceRequest:
         """Raises the refusal where another source than this pod is asked for and no API tells."""
         asked = self._asked
         if not self._blind:

@@ -43,7 +43,7 @@ class OfflineNode(LocalNode):
         }
 
     @cached_property
-    def question(self) -> TraceRequest:
+    def request(self) -> TraceRequest:
         return msgspec.structs.replace(self._asked, source=self._source(self._asked.source))
 
     @cached_property

@@ -36,7 +36,7 @@ class Told(NamedTuple):
     def unwatched(self) -> list[dict[str, Any]]:
         """Of a trace: the sources of evidence on nodes that were missing."""
         layers = self.trace["evidence"]["sources"]
-        return [one for one in layers if one["missing"] and one["node"]]
+        return [one for one in layers if one["unavailable"] and one["node"]]
 
 
 class Cli:

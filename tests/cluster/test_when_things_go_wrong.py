@@ -126,7 +126,7 @@ def test_one_right_is_missing(cluster: Cluster, cli: Cli, verb: str) -> None:
             assert told.code == 0, told.err
             return
         assert (told.code, told.err) == (4, "")
-        (missing,) = {one["missing"] for one in user(*WEB, "-o", "json").unwatched}
+        (missing,) = {one["unavailable"] for one in user(*WEB, "-o", "json").unwatched}
         listed = missing.partition(" is not allowed to: ")[2].partition(", and no container")[0]
         assert [each.partition(" in ")[0] for each in listed.split(", ")] == [verb]
         assert verb in " ".join(told.out.split())
@@ -277,7 +277,7 @@ def test_a_node_that_is_not_ready(cluster: Cluster, cli: Cli) -> None:
         told = cli(*WEB, "-o", "json")
         absent = [one for one in told.trace["evidence"]["sources"] if one["node"] == "node-b"]
         assert absent
-        assert "NotReady" in absent[0]["missing"]
+        assert "NotReady" in absent[0]["unavailable"]
     finally:
         cluster.nodes["node-b"].start("kubelet")
     until(lambda: _ready(cluster, "node-b"), "node-b to be ready")

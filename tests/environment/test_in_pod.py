@@ -67,7 +67,7 @@ def test_a_service_is_what_its_name_says(
     monkeypatch.setenv("WEB_SERVICE_PORT", "9000")
     monkeypatch.setenv("WEB_SERVICE_PORT_METRICS", "9090")
     monkeypatch.setenv("TWO_WORDS_SERVICE_PORT", "7000")
-    made = InPod(asked(target), POD, {}, REFUSAL).question.target
+    made = InPod(asked(target), POD, {}, REFUSAL).request.target
     assert (made.kind, made.name, made.port, made.text) == ("name", name, port, target)
 
 
@@ -86,13 +86,13 @@ def test_with_the_api_the_question_stays() -> None:
     }
     ground = InPod(asked("svc/web"), POD, texts, REFUSAL)
     assert ground.name == "node-a"
-    assert ground.question == asked("svc/web")
+    assert ground.request == asked("svc/web")
     assert read_cluster_state(ground.api()).told_by is None
 
 
 def test_another_source_is_refused_with_the_reason() -> None:
     with pytest.raises(PermissionDeniedError, match="not allowed"):
-        _ = InPod(asked("svc/web", "pod/other"), POD, {}, REFUSAL).question
+        _ = InPod(asked("svc/web", "pod/other"), POD, {}, REFUSAL).request
     with pytest.raises(ObservationError, match="not allowed"):
         InPod(asked("svc/web"), POD, {}, REFUSAL).agent("node-b")
 
@@ -100,7 +100,7 @@ def test_another_source_is_refused_with_the_reason() -> None:
 def test_from_another_pod_the_api_alone_tells_where_it_does() -> None:
     texts = {"pods.json": '{"kind": "List", "items": []}'}
     ground = InPod(asked("svc/web", "pod/other"), POD, texts, REFUSAL)
-    assert ground.question.source == "pod/other"
+    assert ground.request.source == "pod/other"
     with pytest.raises(PermissionDeniedError, match="not allowed"):
         ground.agent(ground.name)
     assert ground.api_only_documents() == texts

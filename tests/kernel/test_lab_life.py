@@ -109,8 +109,8 @@ def test_two_labs_side_by_side(name: str) -> None:
 
 def test_doors_open(name: str) -> None:
     lab = cluster.up(plan(name, 3))
-    assert {door.netns.node for door in lab.netns_handles} == {"node-a", "node-b", "node-c"}
-    for door in lab.netns_handles:
+    assert {door.netns.node for door in lab.handles} == {"node-a", "node-b", "node-c"}
+    for door in lab.handles:
         assert namespace.inode(door.ns_path) != namespace.inode("")
         if door.netns.pod:
             assert "nameserver 10.96.0.10\n" in Path(door.resolv_conf).read_text()

@@ -56,9 +56,9 @@ def test_each_mode_up_to_the_wire(each_proxy_bench: Any) -> None:
     missing = {
         layer["name"]: layer for layer in made["evidence"]["sources"] if layer["unavailable"]
     }
-    assert "up to the wire" in missing["agent"]["missing"]
+    assert "up to the wire" in missing["agent"]["unavailable"]
     assert missing["agent"]["node"] == "172.30.0.12"
-    assert "not asked" in missing["the API"]["missing"]
+    assert "not asked" in missing["the API"]["unavailable"]
     assert made["resolution"]["dns"][-1]["records"] == [["A", "10.96.1.2"]]
 
 
@@ -87,7 +87,7 @@ def test_faults_of_the_node_itself_are_named(vxlan_bench: Any, fault: str) -> No
 
 def test_who_the_source_can_be(vxlan_bench: Any) -> None:
     lab = vxlan_bench.lab
-    pods = run_in_netns(lab.netns_handle(Netns(node="node-a")).netns, local_pods)
+    pods = run_in_netns(lab.netns_handle(Netns(node="node-a")).ns_path, local_pods)
     (device,) = (pod.device for pod in pods if CLIENT in pod.addresses)
     for word in (CLIENT, device, f"pod/{CLIENT}", "pod/10-244-1-10"):
         assert traced(lab, "svc/near", "--from", word)["source"]["netns"]["pod"] == (
@@ -101,7 +101,7 @@ def test_who_the_source_can_be(vxlan_bench: Any) -> None:
 
 def test_a_process_of_the_pod(vxlan_bench: Any) -> None:
     lab = vxlan_bench.lab
-    netns = lab.netns_handle(Netns(node="node-a", pod="shop/client")).netns
+    netns = lab.netns_handle(Netns(node="node-a", pod="shop/client")).ns_path
     with subprocess.Popen(["nsenter", f"--net={netns}", "sleep", "60"]) as sleeper:
         try:
             made = traced(lab, "svc/near", "--from", f"pid/{sleeper.pid}")
@@ -172,7 +172,7 @@ def test_programs_at_connect_keep_no_names(each_cilium_bench: Any) -> None:
         f"echo $$ > {group}/cgroup.procs; mount --bind {pins} /sys/fs/bpf; "
         f"exec {sys.executable} -m kptrace 10.96.1.2:80 --offline --from {CLIENT} -o json"
     )
-    netns = lab.netns_handle(Netns(node="node-a")).netns
+    netns = lab.netns_handle(Netns(node="node-a")).ns_path
     done = subprocess.run(
         ["nsenter", f"--net={netns}", "unshare", "-m", "sh", "-c", inside],
         cwd=ROOT,

@@ -50,7 +50,7 @@ def traced(lab: Lab, *args: str, rights: tuple[str, ...] = NOTHING) -> dict[str,
 def missing(made: dict[str, Any]) -> dict[str, tuple[str, str]]:
     layers = made["evidence"]["sources"]
     return {
-        one["name"]: (one["unavailable"], one["remedy"]) for one in layers if one["unavailable"]
+        one["name"]: (one["unavailable"], one["hint"]) for one in layers if one["unavailable"]
     }
 
 
@@ -149,7 +149,7 @@ request = TraceRequest(target=parse_target("svc/remote", "shop"), source="pod/cl
 why = "not allowed to create pods in namespace shop"
 refusal = PermissionDeniedError(why, "--dry-run prints the roles")
 with InPod(request, PodIdentity(name="client", namespace="shop"), texts, refusal) as here:
-    print(rendered(trace.report(trace.run(here.question, here, 7, lambda _: None))))
+    print(rendered(trace.report(trace.run(here.request, here, 7, lambda _: None))))
 """
 
 

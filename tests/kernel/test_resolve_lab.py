@@ -49,7 +49,7 @@ def test_api_and_dns_agree(vxlan_bench: Any) -> None:
     done = resolve(vxlan_bench, "svc/dual", "--from", "pod/client", "-o", "json")
     assert (done.returncode, done.stderr) == (0, "")
     made = json.loads(done.stdout)
-    assert made["kind"] == "Resolved"
+    assert made["kind"] == "ResolveReport"
     records = [record for answer in made["resolution"]["dns"] for record in answer["records"]]
     assert records == [["A", "10.96.1.13"], ["AAAA", "fd00:10:96::113"]]
     assert made["resolution"]["search"][0] == "shop.svc.cluster.local"

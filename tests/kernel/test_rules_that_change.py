@@ -256,7 +256,7 @@ def test_where_only_we_wrote_a_table_nothing_is_read_twice(
     def compared(*_: object) -> Iterator[RuleQuery]:
         raise AssertionError("the generation tells that nobody else wrote anything")
 
-    monkeypatch.setattr(agent_session, "changed", compared)
+    monkeypatch.setattr(agent_session, "changed_queries", compared)
     with vxlan_bench.broken("tunnel-port-blocked"):
         assert report(vxlan_bench.run(target, "pod/client")).outcome == "dropped"
 

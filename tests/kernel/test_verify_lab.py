@@ -68,7 +68,7 @@ def test_results(broken: str, tmp_path: Path) -> None:
     assert remote["trace"]["findings"][0]["cause"] == "no-listener"
     assert empty["status"] == "passed"
     assert (lost["status"], lost["error"]["kind"]) == ("error", "NotFoundError")
-    assert (wrong["status"], wrong["expectation"]["question"]["expect"]) == ("failed", ["dropped"])
+    assert (wrong["status"], wrong["expectation"]["request"]["expect"]) == ("failed", ["dropped"])
     assert made["about"]["proxy"] == "iptables"
     assert [near["saved"], empty["saved"], lost["saved"]] == ["", "", ""]
     assert remote["saved"] == "runs/7-svc-remote.tar.gz"
@@ -84,7 +84,7 @@ def test_the_last_lines_say_what_failed_and_why(broken: str, tmp_path: Path) -> 
     done = verify(broken, tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
     _, _, rest = done.stdout.partition("Not as expected:\n")
-    assert "line 7   the other node is reached  REFUSED by the backend\n" in rest
-    assert "  Cause    no-listener\n" in rest
-    assert "  Why      no Service lost in namespace shop\n" in rest
+    assert "line 7    the other node is reached  REFUSED by the backend\n" in rest
+    assert "  Cause     no-listener\n" in rest
+    assert "  Problem   no Service lost in namespace shop\n" in rest
     assert "svc/near (shop)" not in rest  # it passed

@@ -95,7 +95,7 @@ def test_a_flow_that_is_none_is_an_oops(ground: Ground, agent: SubprocessAgent) 
 
 def test_a_place_without_a_door(agent: SubprocessAgent) -> None:
     agent.send(ReadFiles(id=5, netns=Netns(node="a", pod="no/such"), files=("ip-addr.json",)))
-    with pytest.raises(AgentError, match="no door to no/such"):
+    with pytest.raises(AgentError, match="namespace no/such"):
         agent.wait(5, 10)
 
 
@@ -182,13 +182,13 @@ def test_without_capabilities_it_says_what_is_missing(ground: Ground) -> None:
     )
     replies = [json.loads(line) for line in run.stdout.splitlines()]
     door = next(r for r in replies if r["type"] == "file-content" and r["file"] == "netns")
-    assert (door["netns"]["node"], door["remedy"]) == ("a", "ask for --profile x")
+    assert (door["netns"]["node"], door["hint"]) == ("a", "ask for --profile x")
     assert "not permitted to enter" in door["unavailable"]
     ready = next(r for r in replies if r["type"] == "capture-started")
     assert ready["armed"] == []
-    assert [u["layer"] for u in ready["unarmed"]] == ["capture", "rules", "drops"]
-    assert all("CAP_" in u["remedy"] for u in ready["unarmed"])
-    assert all(u["remedy"].endswith(": ask for --profile x") for u in ready["unarmed"])
+    assert [u["source"] for u in ready["unarmed"]] == ["capture", "rules", "drops"]
+    assert all("CAP_" in u["hint"] for u in ready["unarmed"])
+    assert all(u["hint"].endswith(": ask for --profile x") for u in ready["unarmed"])
     oops = next(r for r in replies if r["type"] == "error")
     assert oops["hint"] == "ask for --profile x"
     assert run.stderr == ""
