@@ -49,9 +49,7 @@ def traced(lab: Lab, *args: str, rights: tuple[str, ...] = NOTHING) -> dict[str,
 
 def missing(made: dict[str, Any]) -> dict[str, tuple[str, str]]:
     layers = made["evidence"]["sources"]
-    return {
-        one["name"]: (one["unavailable"], one["hint"]) for one in layers if one["unavailable"]
-    }
+    return {one["name"]: (one["unavailable"], one["hint"]) for one in layers if one["unavailable"]}
 
 
 def test_it_resolves_and_connects(vxlan_bench: Any) -> None:

@@ -217,7 +217,9 @@ def test_it_is_known_how_much_was_written_by_ourselves(
 ) -> None:
     """Else all rules would be read twice, to see whether they changed while the trace ran."""
     compared = list[Mapping[str, str]]()
-    monkeypatch.setattr(agent_session, "changed_queries", lambda before, _: compared.append(before) or ())
+    monkeypatch.setattr(
+        agent_session, "changed_queries", lambda before, _: compared.append(before) or ()
+    )
     monkeypatch.setattr(trace, "_is_unremarkable", lambda _: False)
     told, _ = run(wide, "svc/far" if blunt else "svc/web", "pod/client", blunt=blunt)
     assert trace.report(told).outcome is Outcome.DELIVERED
