@@ -1,4 +1,4 @@
-"""EDGE: the files of a bundle, from a tar, a tar.gz or a folder, and back into one.
+"""The files of a bundle, from a tar, a tar.gz or a folder, and back into one.
 
 Nothing is ever unpacked to disk: an archive becomes a mapping of paths to bytes in memory, and
 paths in it only name entries of that mapping. An archive that is larger than a node's state can be
@@ -12,6 +12,7 @@ import gzip
 import io
 import os
 import shutil
+import stat
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -22,19 +23,21 @@ from kptrace.model.errors import ObservationError, ParseError
 # The largest state seen (10,000 Services with 50,000 endpoints) is 60 MB a node.
 MOST_BYTES = 1 << 30
 GZIP = b"\x1f\x8b"
+BLOCK = tarfile.BLOCKSIZE
 
 
 def read(path: Path) -> dict[str, bytes]:
     """The files by path; a gzipped file stands under its name without ``.gz``."""
     try:
-        files = dict(_folder(path) if path.is_dir() else _tar(path))
+        budget = _Budget(path)
+        files = dict(_folder(path, budget) if path.is_dir() else _tar(path, budget))
     except FileNotFoundError:
         raise ObservationError(f"there is no {path}") from None
     except (tarfile.TarError, EOFError) as error:
-        raise ParseError(str(path), 0, f"no tar archive, or a damaged one: {error}") from None
+        raise ParseError(str(path), 0, f"not a tar archive, or a damaged one: {error}") from None
     except OSError as error:
         raise ObservationError(f"{path} cannot be read: {error.strerror or error}") from None
-    return dict(_plain(files))
+    return dict(_plain(files, budget))
 
 
 def write(path: Path, files: Mapping[str, bytes]) -> None:
@@ -68,9 +71,9 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
             parts = PurePosixPath(name).parts
             if PurePosixPath(name).is_absolute() or ".." in parts:
                 raise ObservationError(f"{name!r} cannot be the name of a file in {path}")
-            netns = fresh.joinpath(*parts)
-            netns.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _put(netns, content)
+            target = fresh.joinpath(*parts)
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _put(target, content)
         fresh.rename(path)
     except OSError as error:
         raise ObservationError(f"{path} cannot be written: {error.strerror or error}") from None
@@ -83,51 +86,86 @@ def _put(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def _tar(path: Path) -> Iterator[tuple[str, bytes]]:
-    room = MOST_BYTES
+class _Budget:
+    """How many bytes may still be read or unpacked, over all files of one bundle."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.left = path, MOST_BYTES
+
+    def spend(self, size: int) -> None:
+        """Raises ParseError where the bundle holds more than a node's state can be."""
+        if size > self.left:
+            raise ParseError(str(self._path), 0, f"holds more than {MOST_BYTES >> 20} MiB")
+        self.left -= size
+
+
+def _tar(path: Path, budget: _Budget) -> Iterator[tuple[str, bytes]]:
+    size = regular_size(path)
+    budget.spend(size)
     content = path.read_bytes()
     if content.startswith(GZIP):
         # as a whole, because its sum stands at the end, and a tar's end comes before that
-        content = _unzipped(str(path), content)
+        content = _unzipped(str(path), content, budget)
+    end = 0
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
         for entry in tar:
+            end = entry.offset_data + (-(-entry.size // BLOCK) * BLOCK if entry.isreg() else 0)
             file = tar.extractfile(entry) if entry.isreg() else None
-            if file is None:
-                continue
-            room = _room(path, room, entry.size)
-            yield entry.name.removeprefix("./"), file.read()
+            if file is not None:
+                budget.spend(entry.size)
+                yield entry.name.removeprefix("./"), file.read()
+            elif not entry.isdir():
+                raise ParseError(
+                    str(path), 0, f"{entry.name!r} is a {_kind(entry)}; a bundle holds files only"
+                )
+    if content[end : end + BLOCK] != bytes(BLOCK):
+        raise ParseError(str(path), 0, "is cut off: the end of the archive is missing")
 
 
-def _folder(path: Path) -> Iterator[tuple[str, bytes]]:
-    room = MOST_BYTES
+def _kind(entry: tarfile.TarInfo) -> str:
+    if entry.islnk() or entry.issym():
+        return "link"
+    return "pipe" if entry.isfifo() else "device" if entry.isdev() else "special file"
+
+
+def regular_size(path: Path) -> int:
+    """The size of a regular file, without opening it. Raises ParseError for a pipe or a device,
+    which reading could block on or never end; OSError where there is none.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ParseError(str(path), 0, "is not a regular file")
+    return status.st_size
+
+
+def _folder(path: Path, budget: _Budget) -> Iterator[tuple[str, bytes]]:
     for file in sorted(path.rglob("*")):
-        if file.is_file():
-            room = _room(path, room, file.stat().st_size)
-            yield file.relative_to(path).as_posix(), file.read_bytes()
+        if file.is_dir() or not file.exists():  # a dangling link is a missing file
+            continue
+        budget.spend(regular_size(file))
+        yield file.relative_to(path).as_posix(), file.read_bytes()
 
 
-def _room(path: Path, room: int, size: int) -> int:
-    if size > room:
-        raise ParseError(str(path), 0, f"holds more than {MOST_BYTES >> 20} MiB")
-    return room - size
-
-
-def _plain(files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+def _plain(files: Mapping[str, bytes], budget: _Budget) -> Iterator[tuple[str, bytes]]:
     for name, content in files.items():
         if name.endswith(".gz"):
-            yield name.removesuffix(".gz"), _unzipped(name, content)
+            yield name.removesuffix(".gz"), _unzipped(name, content, budget)
         else:
             yield name, content
 
 
-def _unzipped(name: str, content: bytes) -> bytes:
-    unzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    try:
-        plain = unzip.decompress(content, MOST_BYTES)
-    except zlib.error as error:
-        raise ParseError(name, 0, f"damaged gzip: {error}") from None
-    if unzip.unconsumed_tail:
-        raise ParseError(name, 0, f"holds more than {MOST_BYTES >> 20} MiB")
-    if not unzip.eof:
-        raise ParseError(name, 0, "damaged gzip: its end is missing")
-    return plain
+def _unzipped(name: str, content: bytes, budget: _Budget) -> bytes:
+    """Every member of a gzip file, one after the other, as gzip(1) reads them."""
+    parts = []
+    while content:
+        unzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        try:
+            part = unzip.decompress(content, budget.left + 1)
+        except zlib.error as error:
+            raise ParseError(name, 0, f"damaged gzip: {error}") from None
+        budget.spend(len(part))
+        if not unzip.eof:
+            raise ParseError(name, 0, "damaged gzip: its end is missing")
+        parts.append(part)
+        content = unzip.unused_data.lstrip(b"\0")  # some writers pad the end
+    return b"".join(parts)

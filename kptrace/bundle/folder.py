@@ -10,6 +10,7 @@ holds the bundle: a bundle is data of others.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -88,12 +89,15 @@ class Folder(Mapping[str, bytes]):
         self._paths: dict[str, Path] = {}
         inner = sorted((path / RULES).rglob("*")) if (path / RULES).is_dir() else []
         for file in (*inner, *sorted(path.iterdir(), reverse=True)):
+            if file.is_symlink() and not file.exists():
+                continue  # a dangling link is a missing file
             # x.txt is believed before x.txt.gz
             self._paths[file.relative_to(path).as_posix().removesuffix(".gz")] = file
 
     def __getitem__(self, name: str) -> bytes:
         path = self._paths[name]
         try:
+            _require_regular(path)
             return _unzipped(path) if path.suffix == ".gz" else path.read_bytes()
         except OSError as error:
             raise ParseError(str(path), 0, f"cannot be read: {error}") from None
@@ -111,6 +115,17 @@ class Folder(Mapping[str, bytes]):
 
     def __len__(self) -> int:
         return len(self._paths)
+
+
+def _require_regular(path: Path) -> None:
+    """Raises ParseError for a pipe or a device, which reading could block on or never end, and for
+    a file that is too large.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise ParseError(str(path), 0, "is not a regular file")
+    if status.st_size > MOST_BYTES:
+        raise ParseError(str(path), 0, f"holds more than {MOST_BYTES >> 20} MiB")
 
 
 def _unzipped(path: Path) -> bytes:
