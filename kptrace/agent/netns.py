@@ -24,7 +24,7 @@ T = TypeVar("T")
 NAMED = Path("/run/netns")
 OWN = "/proc/self/ns/net"
 _HERE = "/proc/thread-self/ns/net"
-_CLONE_NEWNET, _CLONE_NEWCGROUP = 0x40000000, 0x02000000
+_CLONE_NEWNET, _CLONE_NEWCGROUP, _CLONE_NEWUTS = 0x40000000, 0x02000000, 0x04000000
 _MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 0x100000
 _MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -40,6 +40,11 @@ def within_cgroups(namespace: str, work: Callable[[], T]) -> T:
     a process may be moved to (cgroup_namespaces(7)).
     """
     return _within(namespace, "/proc/thread-self/ns/cgroup", _CLONE_NEWCGROUP, work)
+
+
+def within_uts(namespace: str, work: Callable[[], T]) -> T:
+    """The same with a UTS namespace, which holds the hostname (uts_namespaces(7))."""
+    return _within(namespace, "/proc/thread-self/ns/uts", _CLONE_NEWUTS, work)
 
 
 def _within(namespace: str, here: str, kind: int, work: Callable[[], T]) -> T:

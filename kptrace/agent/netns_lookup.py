@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from kptrace.agent.netns import OWN
+from kptrace.agent.pod_files import read_pod_file
 from kptrace.protocol import NetnsHandle
 
 PROC = Path("/proc")
@@ -83,6 +84,6 @@ def _through(handle: NetnsHandle, pids: list[int], proc: Path) -> NetnsHandle:
 
 def _has_text(path: Path) -> bool:
     try:
-        return bool(path.read_text(errors="replace").strip())
+        return bool(read_pod_file(str(path)).strip())
     except OSError:
         return False

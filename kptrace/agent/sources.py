@@ -35,6 +35,7 @@ FILES = (
     "agent/nftables/prefilter.py",
     "agent/nftables/trace_events.py",
     "agent/nftables/trace_table.py",
+    "agent/pod_files.py",
     "agent/probe/__init__.py",
     "agent/probe/dns_query.py",
     "agent/probe/preflight.py",

@@ -20,7 +20,8 @@ from pathlib import Path
 from struct import calcsize, pack, unpack_from
 from typing import Any
 
-from kptrace.agent.netns import NAMED, OWN, inode, run_in_netns
+from kptrace.agent.netns import NAMED, OWN, inode, run_in_netns, within_uts
+from kptrace.agent.pod_files import read_pod_file
 from kptrace.model import Value
 
 PROC = Path("/proc")
@@ -108,12 +109,29 @@ def _pod(path: str, device: str, pids: tuple[int, ...]) -> LocalPod:
 
 
 def _hostname(pids: tuple[int, ...]) -> str:
-    """Of a pod, not of the node: a process may share the node's files."""
+    """The pod's name as the kubelet gave it; empty where nothing tells it.
+
+    It is the hostname of the pod's own UTS namespace, which takes CAP_SYS_ADMIN to change. Only
+    processes without a namespace of their own are believed by their ``/etc/hostname``: any
+    process of a pod may write that file.
+    """
+    own = socket.gethostname()
     for pid in pids:
-        name = _read(f"{PROC}/{pid}/root/etc/hostname").strip()
-        if name and name != socket.gethostname() and _NAME.fullmatch(name):
+        name = _uts_hostname(pid) or _read(f"{PROC}/{pid}/root/etc/hostname").strip()
+        if name and name != own and _NAME.fullmatch(name):
             return name
     return ""
+
+
+def _uts_hostname(pid: int) -> str:
+    """The hostname of a process' own UTS namespace; empty where it shares ours."""
+    path = f"{PROC}/{pid}/ns/uts"
+    try:
+        if os.stat(path).st_ino == os.stat(f"{PROC}/self/ns/uts").st_ino:
+            return ""
+        return within_uts(path, socket.gethostname)
+    except OSError:
+        return ""
 
 
 def _resolv_conf(path: str, pids: tuple[int, ...]) -> str:
@@ -126,7 +144,7 @@ def _resolv_conf(path: str, pids: tuple[int, ...]) -> str:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text(errors="replace")
+        return read_pod_file(path)
     except OSError:
         return ""
 

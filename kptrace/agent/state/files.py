@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from kptrace.agent.netlink import wireguard
 from kptrace.agent.netns import run_in_netns
+from kptrace.agent.pod_files import read_pod_file
 from kptrace.agent.state import ipvs_table, pinned_maps
 from kptrace.agent.thread_map import thread_map
 from kptrace.protocol import FileContent, NetnsHandle
@@ -313,11 +314,7 @@ def _resolv_conf(handle: NetnsHandle) -> str:
     if not handle.resolv_conf:
         raise FileUnavailable("it is not known which resolv.conf is read there")
     try:
-        # it is in a pod's file system, where the pod may have put a link to anywhere
-        with open(
-            os.open(handle.resolv_conf, os.O_RDONLY | os.O_NOFOLLOW), errors="replace"
-        ) as file:
-            return file.read()
+        return read_pod_file(handle.resolv_conf)
     except OSError as error:
         raise FileUnavailable(f"{handle.resolv_conf}: {error.strerror}") from None
 
