@@ -45,6 +45,7 @@ from kptrace.simulate.single_node import (
     UNKNOWN_DEVICE,
     NodeResult,
     WeightedBranch,
+    routes_are_unknown,
     simulate_node,
     with_default_routes,
 )
@@ -310,15 +311,16 @@ class ServiceView:
 
     def _snat_source(self, ways: Iterable[WeightedBranch]) -> str:
         """The source that the backends see, where a rule changes it; ``?``: to some own address."""
-        seen = dict.fromkeys(
+        sources = dict.fromkeys(
             step.packet.flow.src
             for way in ways
             for step in way.branch.steps
             if step.action == "snat"
         )
-        if seen and self._snapshot.link(UNKNOWN_DEVICE):
+        families = {Family.of(source) for source in sources if source}
+        if any(routes_are_unknown(self._snapshot, family) for family in families):
             return UNKNOWN_DEVICE
-        return ", ".join(seen)
+        return ", ".join(sources)
 
     def _backends(self, ways: Iterable[WeightedBranch]) -> Iterator[WeightedBackend]:
         weights: dict[Where, float] = {}

@@ -117,6 +117,18 @@ def with_default_routes(snapshot: Snapshot, addresses: Iterable[str]) -> Snapsho
     )
 
 
+def routes_are_unknown(snapshot: Snapshot, family: Family) -> bool:
+    """Whether the routes of a family are not known, so that a default route stands for them: then
+    no name of a device can be told for its packets. The other family is not concerned.
+    """
+    return any(
+        hop.interface == UNKNOWN_DEVICE
+        for route in snapshot.routes
+        if route.family is family
+        for hop in route.nexthops
+    )
+
+
 def _supposed_address(text: str) -> InterfaceAddress:
     return InterfaceAddress(
         interface=UNKNOWN_DEVICE, address=text, length=Family.of(text).address_bits
@@ -153,7 +165,7 @@ def _skb(packet: Packet, node: Netns, topology: Topology, arrival: IngressInterf
     if arrival is not None:
         skb.iif, skb.physin = arrival.interface, arrival.port
     snapshot = topology.snapshots[node]
-    if UNKNOWN_DEVICE in (skb.iif, *(link.name for link in snapshot.links)):
+    if skb.iif == UNKNOWN_DEVICE or routes_are_unknown(snapshot, skb.family):
         skb.unknown.update(_NAMES_OF_DEVICES)
     if not packet.flow.src and (arrival is not None or not snapshot.addresses):
         skb.unknown.update(_SOURCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,18 @@ def test_rules_that_differ_exit_with_1(bundle: Path, capsys: pytest.CaptureFixtu
     assert "10.244.2.77:8080, which is none of its endpoints" in " ".join(
         capsys.readouterr().out.split()
     )
+
+
+@pytest.mark.parametrize("name", ["iptables-save.txt", "nft-ruleset.json"])
+def test_rules_alone_that_reject_are_explained(
+    cases: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "node-a").mkdir()  # it holds no route, no address and nothing of the API
+    shutil.copy(cases / "kube-proxy" / "node-a" / name, tmp_path / "node-a")
+    assert _run(["explain", "svc/empty", "--bundle", str(tmp_path)]) in (0, 1)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "svc/empty" in printed
+    assert "no endpoints" in printed.lower()
 
 
 @pytest.mark.parametrize(

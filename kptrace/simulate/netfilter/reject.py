@@ -22,10 +22,12 @@ _BRANCH_LIMIT = 16
 
 
 def output_drop(snapshot: Snapshot, skb: Skb, reply: str) -> RuleRef | None:
-    """Return the rule or policy of OUTPUT that drops the answer of a REJECT; None: it passes.
+    """Return the rule or policy of OUTPUT that drops the answer of a REJECT; None: none is known to.
 
     skb: the packet that was rejected; reply: what REJECT answers (``tcp reset``)
     """
+    if not skb.flow.src or not skb.flow.dst:
+        return None  # from rules alone: nobody knows which way the answer goes
     chains = snapshot.ruleset.base_chains(skb.family, "output")
     if all(chain.policy == "accept" and not len(chain.rules) for chain in chains):
         return None
