@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import pytest
 
 from kptrace.model import Branch, CauseId, Flow, Netns, Outcome, Packet

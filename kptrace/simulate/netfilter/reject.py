@@ -22,7 +22,7 @@ _BRANCH_LIMIT = 16
 
 
 def output_drop(snapshot: Snapshot, skb: Skb, reply: str) -> RuleRef | None:
-    """Return the rule or policy of OUTPUT that drops the answer of a REJECT; None: none is known to.
+    """Return the rule or policy of OUTPUT that drops the answer of a REJECT; None: none known.
 
     skb: the packet that was rejected; reply: what REJECT answers (``tcp reset``)
     """
