@@ -76,10 +76,10 @@ def _all_of(source: RulesetSource) -> int:
 
 
 def _set(source: RulesetSource, table: object, name: str) -> int:
-    found = source.set(table, name)  # type: ignore[arg-type]
-    if found is not None:
-        found.members.lookup(("10.96.0.1", "tcp", 80))
-    return int(found is not None)
+    actual = source.set(table, name)  # type: ignore[arg-type]
+    if actual is not None:
+        actual.members.lookup(("10.96.0.1", "tcp", 80))
+    return int(actual is not None)
 
 
 def _iptables(data: bytes) -> tuple[int, int]:
@@ -103,7 +103,7 @@ def _ipvs_list(data: bytes) -> None:
 
 def _nft(data: bytes) -> tuple[int, int]:
     source = NftRuleset(_text(data), "nft-ruleset.json")
-    told = [_kind(one) for one in json.loads(_text(data))["nftables"]]
+    told = [_kind(item) for item in json.loads(_text(data))["nftables"]]
     rules = sum(kind == "rule" for kind, _ in told)
     sets = {
         tuple(value.get(key) for key in ("family", "table", "name"))
@@ -113,10 +113,10 @@ def _nft(data: bytes) -> tuple[int, int]:
     return rules + len(sets), _all_of(source)
 
 
-def _kind(one: dict[str, dict[str, str]]) -> tuple[str, dict[str, str]]:
+def _kind(item: dict[str, dict[str, str]]) -> tuple[str, dict[str, str]]:
     """nft writes each object with one key; where there are more, the first of these counts."""
     kinds = ("table", "chain", "rule", "set", "map", "element")
-    return next(((kind, one[kind]) for kind in kinds if one.get(kind)), ("", {}))
+    return next(((kind, item[kind]) for kind in kinds if item.get(kind)), ("", {}))
 
 
 def _ipset(data: bytes) -> tuple[int, int]:
@@ -146,8 +146,8 @@ def _walked(ruleset: Ruleset) -> None:
             for rule in chain.rules if chain else ():
                 assert isinstance(rule.text, str)
         for name in ruleset.set_names(table):
-            found = ruleset.set(table, name)
-            assert found is None or found.members.lookup(("10.96.0.1",)) or True
+            actual = ruleset.set(table, name)
+            assert actual is None or actual.members.lookup(("10.96.0.1",)) or True
     for family in ("ip", "ip6"):
         ruleset.base_chains(family, "prerouting")
 
@@ -214,11 +214,11 @@ def _target(data: bytes) -> None:
     parse_target(_text(data), "shop")
 
 
-def _wanted(data: bytes) -> None:
+def _query(data: bytes) -> None:
     """A name that is understood is the name of what was understood."""
     name = _text(data)
-    found = parse_query(name)
-    assert found is None or parse_query(found.file) == found
+    actual = parse_query(name)
+    assert actual is None or parse_query(actual.file) == actual
 
 
 def _wireguard(data: bytes) -> None:
@@ -245,8 +245,8 @@ def _trace(data: bytes) -> None:
 
 
 def _files(*patterns: str) -> tuple[bytes, ...]:
-    found = [path for pattern in patterns for path in sorted(CASES.glob(pattern))]
-    return tuple(path.read_bytes()[:20000] for path in found) or (b"",)
+    actual = [path for pattern in patterns for path in sorted(CASES.glob(pattern))]
+    return tuple(path.read_bytes()[:20000] for path in actual) or (b"",)
 
 
 _GROUND = "differential/_ground/router"
@@ -301,7 +301,7 @@ READERS: Mapping[str, Reader] = {
     "run": Reader(_run, (b'{"version": 1}',)),
     "trace": Reader(_trace, (b"{}",), protocol.UNREADABLE),
     "target": Reader(_target, (_TEXTS["target"],)),
-    "wanted": Reader(_wanted, (_TEXTS["wanted"],), ()),
+    "wanted": Reader(_query, (_TEXTS["wanted"],), ()),
     "resolv.conf": Reader(_resolv_conf, (_TEXTS["resolv.conf"],)),
     "wg-show": Reader(_iproute(read_wireguard), (_TEXTS["wg-show"],)),
     "wireguard": Reader(_wireguard, (_TEXTS["wireguard"],), ()),

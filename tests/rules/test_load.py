@@ -117,16 +117,16 @@ def test_ipsets_give_the_keys_of_set_matches() -> None:
     assert isinstance(test, Comparison)
     assert isinstance(test.left, Concat)
     assert isinstance(test.right, SetRef)
-    found = ruleset.referenced_set(rule, test.right)
-    assert found is not None
-    assert found.members.lookup(("10.0.0.1", "tcp", 80)) is not None
+    actual = ruleset.referenced_set(rule, test.right)
+    assert actual is not None
+    assert actual.members.lookup(("10.0.0.1", "tcp", 80)) is not None
     assert ruleset.set_names(None) == ["s"]
 
 
 def test_missing_files_are_named() -> None:
     assert set(load_ruleset({}).missing) == ALONE
-    given = load_ruleset({"iptables-legacy-save.txt": FILTER, "ipvsadm-Sn.txt": ""})
-    assert set(given.missing) == ALONE - {"iptables-save.txt", "ipvsadm-Sn.txt"}
+    loaded = load_ruleset({"iptables-legacy-save.txt": FILTER, "ipvsadm-Sn.txt": ""})
+    assert set(loaded.missing) == ALONE - {"iptables-save.txt", "ipvsadm-Sn.txt"}
 
 
 def test_a_broken_file_is_named() -> None:

@@ -125,10 +125,10 @@ def test_a_list_of_ipsets_is_read_like_a_save() -> None:
     )
     ruleset = load_ruleset(files(listed))
     assert list(ruleset.set_names(None)) == ["KUBE-CLUSTER-IP", "KUBE-EMPTY"]
-    found = ruleset.set(None, "KUBE-CLUSTER-IP")
-    assert found is not None
-    assert found.members.lookup(("10.96.0.10", "udp", 53)) is not None
-    assert found.members.lookup(("10.96.0.10", "tcp", 53)) is None
+    actual = ruleset.set(None, "KUBE-CLUSTER-IP")
+    assert actual is not None
+    assert actual.members.lookup(("10.96.0.10", "udp", 53)) is not None
+    assert actual.members.lookup(("10.96.0.10", "tcp", 53)) is None
 
 
 @pytest.mark.parametrize(

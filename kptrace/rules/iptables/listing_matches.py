@@ -135,7 +135,7 @@ def _icmp(match: re.Match[str]) -> str:
     return f"-m {name} {_no(match[2])}{option} {kind}{'/' + match[4] if match[4] else ''}"
 
 
-def _words(module: str, option: str) -> Text:
+def _negatable_option(module: str, option: str) -> Text:
     """``[! ]NAME VALUE`` where group 1 is the negation and group 2 the value."""
     return lambda match: f"-m {module} {_no(match[1])}{option} {match[2]}"
 
@@ -151,17 +151,17 @@ _FORMS: tuple[tuple[str, Text], ...] = (
     (r"/\* (.*?) \*/", _comment),
     (r"(tcp|udplite|udp|sctp|dccp)((?: +(?:spts?|dpts?):!?\S+| +flags:!?\S+)*)(?= |$)", _ports),
     (r"(ipv6-)?icmp(?:v6)? ?type (!?)(\d+)(?: code (\d+))?", _icmp),
-    (r"(! )?ctstate (\S+)", _words("conntrack", "--ctstate")),
-    (r"(! )?ctstatus (\S+)", _words("conntrack", "--ctstatus")),
-    (r"(! )?ctproto (\S+)", _words("conntrack", "--ctproto")),
-    (r"(! )?ctdir (\S+)", _words("conntrack", "--ctdir")),
+    (r"(! )?ctstate (\S+)", _negatable_option("conntrack", "--ctstate")),
+    (r"(! )?ctstatus (\S+)", _negatable_option("conntrack", "--ctstatus")),
+    (r"(! )?ctproto (\S+)", _negatable_option("conntrack", "--ctproto")),
+    (r"(! )?ctdir (\S+)", _negatable_option("conntrack", "--ctdir")),
     (
         r"(! )?(ct(?:orig|repl)(?:src|dst)(?:port)?) (\S+)",
         lambda match: f"-m conntrack {_no(match[1])}--{match[2]} {match[3]}",
     ),
-    (r"(! )?state (\S+)", _words("state", "--state")),
-    (r"mark match +(! ?)?(0x\S+)", _words("mark", "--mark")),
-    (r"connmark match +(! ?)?(0x\S+)", _words("connmark", "--mark")),
+    (r"(! )?state (\S+)", _negatable_option("state", "--state")),
+    (r"mark match +(! ?)?(0x\S+)", _negatable_option("mark", "--mark")),
+    (r"connmark match +(! ?)?(0x\S+)", _negatable_option("connmark", "--mark")),
     (r"ADDRTYPE match((?: (?:src|dst)-type !?\s*\S+| limit-(?:in|out))+)", _addrtype),
     (
         r"statistic mode random (! )?probability (\S+)",
@@ -191,15 +191,15 @@ _FORMS: tuple[tuple[str, Text], ...] = (
         r"(source|destination) IP range (! ?)?(\S+)",
         lambda match: f"-m iprange {_no(match[2])}{_RANGES[match[1]]} {match[3]}",
     ),
-    (r"MAC ?(! ?)?([0-9A-Fa-f:]{17})", _words("mac", "--mac-source")),
-    (r"length (! ?)?(\d\S*)", _words("length", "--length")),
+    (r"MAC ?(! ?)?([0-9A-Fa-f:]{17})", _negatable_option("mac", "--mac-source")),
+    (r"length (! ?)?(\d\S*)", _negatable_option("length", "--length")),
     (r"(TTL|HL) match (?:TTL|HL) (==|!=|<|>) (\d+)", _ttl),
     (
         r"PKTTYPE (!?=) (\S+)",
         lambda match: f"-m pkttype {'! ' if match[1] == '!=' else ''}--pkt-type {match[2]}",
     ),
-    (r"(! )?owner UID match (\S+)", _words("owner", "--uid-owner")),
-    (r"(! )?owner GID match (\S+)", _words("owner", "--gid-owner")),
+    (r"(! )?owner UID match (\S+)", _negatable_option("owner", "--uid-owner")),
+    (r"(! )?owner GID match (\S+)", _negatable_option("owner", "--gid-owner")),
     (
         r"rpfilter((?: (?:loose|validmark|accept-local|invert))*)",
         lambda match: " ".join(["-m rpfilter", *(f"--{word}" for word in match[1].split())]),
@@ -208,9 +208,9 @@ _FORMS: tuple[tuple[str, Text], ...] = (
         r"socket((?: --(?:transparent|nowildcard|restore-skmark))*)",
         lambda match: f"-m socket{match[1]}",
     ),
-    (r"(! )?cgroup (\d+)", _words("cgroup", "--cgroup")),
+    (r"(! )?cgroup (\d+)", _negatable_option("cgroup", "--cgroup")),
     (r"nfacct-name +(\S+)", lambda match: f"-m nfacct --nfacct-name {match[1]}"),
-    (r"DSCP match (!)?(0x\S+)", _words("dscp", "--dscp")),
+    (r"DSCP match (!)?(0x\S+)", _negatable_option("dscp", "--dscp")),
 )
 _MATCHES = tuple((re.compile(pattern), form) for pattern, form in _FORMS)
 
@@ -269,16 +269,16 @@ _LOG_FLAGS = (
 
 
 def _nflog(match: re.Match[str]) -> str:
-    found = re.findall(r'nflog-(prefix|group|size|range|threshold) +("(?:[^"]*)"|\S+)', match[0])
-    return " ".join(f"--nflog-{name} {value}" for name, value in found)
+    options = re.findall(r'nflog-(prefix|group|size|range|threshold) +("(?:[^"]*)"|\S+)', match[0])
+    return " ".join(f"--nflog-{name} {value}" for name, value in options)
 
 
 def _ct(match: re.Match[str]) -> str:
-    words = match[1].split()
-    args = ["--notrack"] if "notrack" in words or "NOTRACK" in words else []
+    names = match[1].split()
+    args = ["--notrack"] if "notrack" in names or "NOTRACK" in names else []
     for name in ("helper", "zone", "ctevents", "expevents", "timeout"):
-        if name in words[:-1]:
-            args.append(f"--{name} {words[words.index(name) + 1]}")
+        if name in names[:-1]:
+            args.append(f"--{name} {names[names.index(name) + 1]}")
     return " ".join(args)
 
 

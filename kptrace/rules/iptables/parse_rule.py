@@ -98,7 +98,7 @@ def _implied_module(core: list[Option], name: str) -> str:
     """The module that iptables loads for an option of the rule's protocol without ``-m``."""
     if name in _MODULE_OF_OPTION:
         return _MODULE_OF_OPTION[name]
-    protocols = (protocol(option.arg) for option in core if option.name == "-p")
+    protocols = (protocol(option.args[0]) for option in core if option.name == "-p" and option.args)
     return next(protocols, "tcp")
 
 

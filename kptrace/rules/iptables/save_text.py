@@ -139,10 +139,10 @@ def _jumps(table: TableText) -> Iterable[str]:
 
 def target_of(text: str) -> str:
     """The target that a rule's options name; empty if there is none."""
-    before, found, after = f" {text}".rpartition(" -j ")
-    if not found or before.count('"') % 2:
-        before, found, after = f" {text}".rpartition(" -g ")
-    if not found or before.count('"') % 2:
+    before, separator, after = f" {text}".rpartition(" -j ")
+    if not separator or before.count('"') % 2:
+        before, separator, after = f" {text}".rpartition(" -g ")
+    if not separator or before.count('"') % 2:
         return ""
     return after.split(" ", 1)[0]
 

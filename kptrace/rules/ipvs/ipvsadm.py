@@ -234,17 +234,17 @@ def _listed(text: str, refuse: Callable[[int, str], None]) -> list[VirtualServic
     servers: list[RealServer] = []
     columns: Sequence[str] = ()
     for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split()
+        fields = line.split()
         try:
-            if not words or words[0].startswith("#"):
+            if not fields or fields[0].startswith("#"):
                 continue
             if line.strip().startswith(_LIST_HEADERS):
-                columns = words if words[0] != "->" or "Forward" in words else columns
-            elif words[0] == "->" and services:
-                servers = [*services[-1].servers, _listed_server(words[1:], columns)]
+                columns = fields if fields[0] != "->" or "Forward" in fields else columns
+            elif fields[0] == "->" and services:
+                servers = [*services[-1].servers, _listed_server(fields[1:], columns)]
                 services[-1] = replace(services[-1], servers=tuple(servers))
             else:
-                services.append(_listed_service(words))
+                services.append(_listed_service(fields))
         except (ValueError, IndexError, KeyError):
             refuse(number, line)
     return services
@@ -253,11 +253,11 @@ def _listed(text: str, refuse: Callable[[int, str], None]) -> list[VirtualServic
 _LISTED_PROTOCOLS = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp", "FWM": _FWMARK}
 
 
-def _listed_service(words: Sequence[str]) -> VirtualService:
+def _listed_service(fields: Sequence[str]) -> VirtualService:
     """``TCP  10.96.0.1:443 rr (flags) persistent 10800 mask 255.255.255.0 ops``"""
-    protocol, rest = _LISTED_PROTOCOLS[words[0]], list(words[2:])
+    protocol, rest = _LISTED_PROTOCOLS[fields[0]], list(fields[2:])
     mark = protocol == _FWMARK
-    address, port = ("", 0) if mark else _endpoint(words[1])
+    address, port = ("", 0) if mark else _endpoint(fields[1])
     family = "ip6" if ":" in address else "ip"
     if mark and rest[:1] == ["IPv6"]:
         family, rest = "ip6", rest[1:]
@@ -271,7 +271,7 @@ def _listed_service(words: Sequence[str]) -> VirtualService:
         address=address,
         port=port,
         scheduler=scheduler,
-        fwmark=int(words[1]) if mark else 0,
+        fwmark=int(fields[1]) if mark else 0,
         family=family,
         persistent=int(options[persistent]) if persistent else 0,
         netmask=options[mask] if mask else "",
@@ -279,26 +279,26 @@ def _listed_service(words: Sequence[str]) -> VirtualService:
     )
 
 
-def _listed_server(words: Sequence[str], columns: Sequence[str]) -> RealServer:
+def _listed_server(fields: Sequence[str], columns: Sequence[str]) -> RealServer:
     """``10.244.1.5:8080  Masq  1  3  0``; with other options the columns are others."""
-    address, port = _endpoint(words[0])
-    method = _FORWARDING.get(words[1].lower()) if len(words) > 1 else None
+    address, port = _endpoint(fields[0])
+    method = _FORWARDING.get(fields[1].lower()) if len(fields) > 1 else None
     if method is None:
-        return RealServer(address=address, port=port, weight=_weight_of(words, columns))
-    counts = [int(word) for word in words[3:5]]
+        return RealServer(address=address, port=port, weight=_weight_of(fields, columns))
+    counts = [int(word) for word in fields[3:5]]
     return RealServer(
         address=address,
         port=port,
         method=method,
-        weight=int(words[2]),
+        weight=int(fields[2]),
         active=counts[0] if len(counts) == 2 else None,
         inactive=counts[1] if len(counts) == 2 else None,
     )
 
 
-def _weight_of(words: Sequence[str], columns: Sequence[str]) -> int:
+def _weight_of(fields: Sequence[str], columns: Sequence[str]) -> int:
     """The weight that ``--persistent-conn`` lists; other options list none."""
-    return int(words[1]) if "Weight" in columns and len(words) > 1 else 1
+    return int(fields[1]) if "Weight" in columns and len(fields) > 1 else 1
 
 
 def looks_like_save(text: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kptrace.rules.nftables.header_fields import HEADERS
-from kptrace.rules.nftables.text_tokens import END, TextSyntaxError, Tokens
+from kptrace.rules.nftables.text_tokens import END, TextSyntaxError, Tokens, integer
 
 Json = Any
 
@@ -27,7 +27,7 @@ _FIELDS |= {"igmp": frozenset({"type", "mrt", "checksum", "group"})}
 _FIELDS["icmpv6"] |= {"parameter-problem", "packet-too-big", "max-delay", "taddr", "daddr"}
 # the precedence of binary operators: the higher binds the tighter
 _BINARY = {"|": 1, "^": 2, "&": 3, "<<": 4, ">>": 4}
-_INTEGER = re.compile(r"0x[0-9a-fA-F]+|\d+")
+_INTEGER = re.compile(r"0x[0-9a-fA-F]{1,40}|\d{1,40}")
 _ADDRESS = r"(?:\d+\.\d+\.\d+\.\d+|[0-9a-fA-F]*:[0-9a-fA-F:.]+)"
 _PREFIX = re.compile(rf"({_ADDRESS}|0x[0-9a-fA-F]+)/(\d+)")
 _RANGE = re.compile(rf"({_ADDRESS}|0x[0-9a-fA-F]+|\d+)-({_ADDRESS}|0x[0-9a-fA-F]+|\d+)")
@@ -49,7 +49,7 @@ def duration(text: str) -> int:
 def literal(text: str) -> Json:
     """A value that is written as one word: number, address, prefix, range, name."""
     if _INTEGER.fullmatch(text):
-        return int(text, 0)
+        return integer(text)
     if prefix := _PREFIX.fullmatch(text):
         return {"prefix": {"addr": _end(prefix[1]), "len": int(prefix[2])}}
     if edges := _RANGE.fullmatch(text):
@@ -58,7 +58,7 @@ def literal(text: str) -> Json:
 
 
 def _end(text: str) -> Json:
-    return int(text, 0) if _INTEGER.fullmatch(text) else text
+    return integer(text) if _INTEGER.fullmatch(text) else text
 
 
 def expression(tokens: Tokens) -> Json:

@@ -13,6 +13,11 @@ _HANDLE = re.compile(r"# handle (\d+)")
 END = "\n"
 
 
+def integer(text: str) -> int:
+    """A decimal number, also with zeros before it, or a hexadecimal one. Raises ValueError."""
+    return int(text, 16 if text.startswith("0x") else 10)
+
+
 class TextSyntaxError(Exception):
     """A text is not what nft prints. ``line``: counted from 1."""
 
@@ -116,9 +121,9 @@ class Tokens:
         self._place += 1
         return token
 
-    def accept(self, *words: str) -> bool:
+    def accept(self, *alternatives: str) -> bool:
         """Read the next token if it is one of these words."""
-        if self.word in words and not self.at_end:
+        if self.word in alternatives and not self.at_end:
             self._place += 1
             return True
         return False
@@ -138,7 +143,7 @@ class Tokens:
         """Read a number. Raises TextSyntaxError for another token."""
         token = self.next()
         try:
-            return int(token.text, 0)
+            return integer(token.text)
         except ValueError:
             raise TextSyntaxError(token.line, f"{token.text!r} is no number") from None
 

@@ -158,18 +158,18 @@ def iptables_rule(chain: str, text: str) -> Rule:
     hooked = ":INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n"
     save = f"*filter\n{hooked}{declared}-A {chain} {text}\nCOMMIT\n"
     source = IptablesSave(save, "iptables-save.txt", "legacy", "ip")
-    found = source.chain(source.tables()[0], chain)
-    assert found is not None
-    return found.rules[0]
+    source_chain = source.chain(source.tables()[0], chain)
+    assert source_chain is not None
+    return source_chain.rules[0]
 
 
 @pytest.mark.parametrize(
-    ("chain", "text", "words"),
+    ("chain", "text", "description"),
     [*KUBE_PROXY, *OTHERS],
-    ids=[each[2] for each in KUBE_PROXY + OTHERS],
+    ids=[case[2] for case in KUBE_PROXY + OTHERS],
 )
-def test_iptables(chain: str, text: str, words: str) -> None:
-    assert describe(iptables_rule(chain, text)) == words
+def test_iptables(chain: str, text: str, description: str) -> None:
+    assert describe(iptables_rule(chain, text)) == description
 
 
 # chain of the real dump, 1-based number of the rule, what is said
@@ -205,13 +205,13 @@ NFTABLES = [
 ]
 
 
-@pytest.mark.parametrize(("chain", "number", "words"), NFTABLES)
-def test_nftables(dumps: Path, chain: str, number: int, words: str) -> None:
+@pytest.mark.parametrize(("chain", "number", "description"), NFTABLES)
+def test_nftables(dumps: Path, chain: str, number: int, description: str) -> None:
     text = (dumps / "nftables-default" / "node-a" / "nft-ruleset.json").read_text()
     source = NftRuleset(text, "nft-ruleset.json")
-    found = source.chain(source.tables()[0], chain)
-    assert found is not None
-    assert describe(found.rules[number - 1]) == words
+    source_chain = source.chain(source.tables()[0], chain)
+    assert source_chain is not None
+    assert describe(source_chain.rules[number - 1]) == description
 
 
 def test_something_short_is_said_of_every_rule(dumps: Path) -> None:
@@ -220,7 +220,7 @@ def test_something_short_is_said_of_every_rule(dumps: Path) -> None:
         source = IptablesSave(path.read_text(), path.name, "nft", family)
         for table in source.tables():
             for name in source.chain_names(table):
-                found = source.chain(table, name)
-                assert found is not None
-                for rule in found.rules:
+                source_chain = source.chain(table, name)
+                assert source_chain is not None
+                for rule in source_chain.rules:
                     assert 0 < len(describe(rule)) <= 90

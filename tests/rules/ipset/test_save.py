@@ -55,9 +55,9 @@ add svc2 10.96.0.99,tcp:1
 
 
 def find(name: str, text: str = SAVE) -> Set:
-    found = IpsetSave(text, "ipset-save.txt").set(None, name)
-    assert found is not None
-    return found
+    read_set = IpsetSave(text, "ipset-save.txt").set(None, name)
+    assert read_set is not None
+    return read_set
 
 
 TYPES = [
@@ -123,7 +123,7 @@ def test_options_of_sets_and_elements() -> None:
         300,
         ("counters", "comment"),
     )
-    assert [(each.timeout, each.comment) for each in cidr.members] == [
+    assert [(element.timeout, element.comment) for element in cidr.members] == [
         (299, ""),
         (0, "x y"),
         (9, ""),
@@ -166,14 +166,14 @@ def test_every_element_of_every_dump_is_found_by_its_own_key(dumps: Path) -> Non
         source = IpsetSave(text, path.name)
         met = 0
         for name in source.set_names(None):
-            found = source.set(None, name)
-            assert found is not None
-            assert found.type
-            for element in found.members:
+            read_set = source.set(None, name)
+            assert read_set is not None
+            assert read_set.type
+            for element in read_set.members:
                 parts = element.key.parts if isinstance(element.key, Concat) else (element.key,)
                 plain = tuple(part.value for part in parts if isinstance(part, Const))
                 if len(plain) == len(parts):
-                    assert found.members.lookup(plain) == element
+                    assert read_set.members.lookup(plain) == element
                 met += 1
         assert met == sum(line.startswith("add ") for line in text.split("\n"))
 
@@ -192,7 +192,7 @@ def test_a_mangled_text_is_refused_or_read_whole(start: int, length: int, new: s
         return
     lines = text.split("\n")
     assert len(sets) == sum(line.startswith("create ") for line in lines)
-    met = sum(len(each.members) for each in sets if each)
+    met = sum(len(element.members) for element in sets if element)
     assert met == sum(line.startswith("add ") for line in lines)
 
 

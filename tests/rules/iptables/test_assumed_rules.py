@@ -18,10 +18,10 @@ def test_an_endpoint_whose_chain_is_missing_is_known_by_the_comment() -> None:
 
 
 def test_the_chains_that_masquerade_are_assumed() -> None:
-    found = texts(source_of("-A KUBE-SEP-AAAAAAAAAAAAAAAA -s 10.244.0.5/32 -j KUBE-MARK-MASQ\n"))
-    assert found["nat", "KUBE-MARK-MASQ"] == ["-j MARK --set-xmark 0x4000/0x4000"]
-    assert found["nat", "KUBE-POSTROUTING"][0] == "-m mark ! --mark 0x4000/0x4000 -j RETURN"
-    assert found["nat", "POSTROUTING"] == [
+    rules = texts(source_of("-A KUBE-SEP-AAAAAAAAAAAAAAAA -s 10.244.0.5/32 -j KUBE-MARK-MASQ\n"))
+    assert rules["nat", "KUBE-MARK-MASQ"] == ["-j MARK --set-xmark 0x4000/0x4000"]
+    assert rules["nat", "KUBE-POSTROUTING"][0] == "-m mark ! --mark 0x4000/0x4000 -j RETURN"
+    assert rules["nat", "POSTROUTING"] == [
         '-m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING'
     ]
 

@@ -49,10 +49,10 @@ NAMES = [f"KUBE-SVC-{number:04}" for number in range(300)]
 @pytest.mark.parametrize("names", [NAMES, NAMES[::-1], [*NAMES[150:], *NAMES[:150]]])
 def test_a_chain_is_found_in_whatever_order_they_stand(names: list[str]) -> None:
     """libiptc writes them by name; the kernel does not ask for that."""
-    for wanted in (names[0], names[7], names[151], names[-1]):
+    for expected in (names[0], names[7], names[151], names[-1]):
         blob = table(*names, rules=2)
-        assert blob.has(wanted)
-        assert blob.count(wanted) == 2
+        assert blob.has(expected)
+        assert blob.count(expected) == 2
 
 
 def test_a_chain_that_is_not_there_is_not_found() -> None:

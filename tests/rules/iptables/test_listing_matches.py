@@ -58,5 +58,5 @@ TEXTS = [
 
 @pytest.mark.parametrize(("target", "text", "matches", "options"), TEXTS)
 def test_text(target: str, text: str, matches: str, options: str) -> None:
-    found, own = extra_args(text, target)
-    assert (" ".join(found), " ".join(own)) == (matches, options)
+    own_matches, own = extra_args(text, target)
+    assert (" ".join(own_matches), " ".join(own)) == (matches, options)

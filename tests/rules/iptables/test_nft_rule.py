@@ -29,7 +29,7 @@ def text(*expressions: object, family: str = "ip") -> str:
 
 
 def test_an_address_and_a_port() -> None:
-    found = text(
+    actual = text(
         load(NETWORK, 16, 4),
         compare("0a600001"),
         *TCP,
@@ -37,7 +37,7 @@ def test_an_address_and_a_port() -> None:
         compare("01bb"),
         ACCEPT,
     )
-    assert found == "-d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j ACCEPT"
+    assert actual == "-d 10.96.0.1/32 -p tcp -m tcp --dport 443 -j ACCEPT"
 
 
 def test_a_network_is_a_load_of_fewer_bytes_or_a_mask() -> None:
@@ -65,8 +65,8 @@ def test_a_mark_under_a_mask() -> None:
 
 def test_flags_of_tcp() -> None:
     mask = {"bitwise": {"sreg": 1, "dreg": 1, "mask": "17", "xor": "00"}}
-    found = text(*TCP, load(TRANSPORT, 13, 1), mask, compare("02"), ACCEPT)
-    assert found == "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j ACCEPT"
+    actual = text(*TCP, load(TRANSPORT, 13, 1), mask, compare("02"), ACCEPT)
+    assert actual == "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j ACCEPT"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from kptrace.rules.model.expressions import (
     Prefix,
     Range,
     Reject,
+    UnknownStatement,
     Verdict,
 )
 
@@ -87,3 +88,32 @@ def test_core_options_belong_to_the_rule_wherever_they_stand() -> None:
     )
     assert set(compiled("-m tcp -p tcp -d 172.30.0.41 --dport 80").body) == set(expected)
     assert set(compiled("-j ACCEPT -p tcp -d 172.30.0.41 -m tcp --dport 80").body) > set(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("-p tcp --dport 80 -j ACCEPT", "-p tcp -m tcp --dport 80 -j ACCEPT"),
+        ("-p udp --destination-port 53", "-p udp -m udp --dport 53"),
+        ("--protocol tcp --syn", "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN"),
+        ("-s ! 10.0.0.0/8 -j DROP", "! -s 10.0.0.0/8 -j DROP"),
+        ("--source 10.0.0.1 --jump ACCEPT", "-s 10.0.0.1/32 -j ACCEPT"),
+        ("-j REJECT", "-j REJECT --reject-with icmp-port-unreachable"),
+        ("-j MARK --or-mark 0x4000", "-j MARK --set-xmark 0x4000/0x4000"),
+        ("-j MARK --and-mark 0xffffbfff", "-j MARK --set-xmark 0x0/0x4000"),
+        ("-j MARK --xor-mark 0x4000", "-j MARK --set-xmark 0x4000/0x0"),
+        ("-j MARK --set-mark 0x1/0x3", "-j MARK --set-xmark 0x1/0x3"),
+        ("-j MARK --set-mark 1", "-j MARK --set-xmark 0x1/0xffffffff"),
+        ("-j CONNMARK --set-mark 1", "-j CONNMARK --set-xmark 0x1/0xffffffff"),
+        ("-j DNAT --to 10.0.0.1:80", "-j DNAT --to-destination 10.0.0.1:80"),
+        ("-m set --set svc dst,dst", "-m set --match-set svc dst,dst"),
+        ("-c 1 60 -j ACCEPT", "-j ACCEPT"),
+    ],
+)
+def test_what_iptables_takes_and_prints_otherwise(text: str, printed: str) -> None:
+    assert compiled(text).body == compiled(printed).body
+
+
+@pytest.mark.parametrize("text", ["-d 10.x.x.3/32", "-j DNAT --to-destination x.x.3.6:9376"])
+def test_what_is_no_address_stays_open(text: str) -> None:
+    assert any(isinstance(part, UnknownStatement) for part in compiled(text).body)

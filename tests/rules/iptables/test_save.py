@@ -48,9 +48,9 @@ def save(text: str = SAVE, family: str = "ip") -> IptablesSave:
 
 
 def rules(source: IptablesSave, table: Table, chain: str) -> list[Rule]:
-    found = source.chain(table, chain)
-    assert found is not None
-    return list(found.rules)
+    actual = source.chain(table, chain)
+    assert actual is not None
+    return list(actual.rules)
 
 
 def every_rule(source: IptablesSave) -> list[Rule]:
@@ -214,9 +214,9 @@ def read(path: Path) -> str:
 
 
 def saves(folder: Path) -> list[Path]:
-    found = [*folder.glob("*/node-*/ip*tables*save*.txt"), *folder.glob("scale-*/*save*.txt.gz")]
-    assert found, f"no saves in {folder}"
-    return sorted(found)
+    actual = [*folder.glob("*/node-*/ip*tables*save*.txt"), *folder.glob("scale-*/*save*.txt.gz")]
+    assert actual, f"no saves in {folder}"
+    return sorted(actual)
 
 
 def test_every_rule_of_every_dump_comes_out_as_it_stands(dumps: Path) -> None:
@@ -229,17 +229,17 @@ def test_every_rule_of_every_dump_comes_out_as_it_stands(dumps: Path) -> None:
         source = IptablesSave(
             text, path.name, "nft", family, lambda name, s=sets: s.set(None, name) if s else None
         )
-        found = every_rule(source)
-        assert by_chain((rule.chain, rule.text) for rule in found) == by_chain(lines), path
-        assert not [rule for rule in found if unknown(rule)], path
+        actual = every_rule(source)
+        assert by_chain((rule.chain, rule.text) for rule in actual) == by_chain(lines), path
+        assert not [rule for rule in actual if unknown(rule)], path
 
 
 def by_chain(lines: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """The words of rules in order, chain by chain (tables with chains of one name in turn)."""
-    found: dict[str, list[str]] = {}
-    for chain, words in lines:
-        found.setdefault(chain, []).append(words)
-    return found
+    actual: dict[str, list[str]] = {}
+    for chain, args in lines:
+        actual.setdefault(chain, []).append(args)
+    return actual
 
 
 def unknown(rule: Rule) -> bool:
@@ -273,10 +273,10 @@ RULES = st.tuples(st.sampled_from("ABC"), st.lists(WORDS, max_size=3).map(" ".jo
 @given(st.lists(RULES, max_size=20), st.booleans())
 def test_rules_in_are_rules_out(given_rules: list[tuple[str, str]], counted: bool) -> None:
     head = "[1:2] " if counted else ""
-    lines = "".join(f"{head}-A {chain} {words}\n" for chain, words in given_rules)
+    lines = "".join(f"{head}-A {chain} {args}\n" for chain, args in given_rules)
     source = save(f"*filter\n:A - [0:0]\n:B - [0:0]\n:C - [0:0]\n{lines}COMMIT\n")
-    found = [(rule.chain, rule.text) for rule in every_rule(source)]
-    assert by_chain(found) == by_chain(given_rules)
+    actual = [(rule.chain, rule.text) for rule in every_rule(source)]
+    assert by_chain(actual) == by_chain(given_rules)
 
 
 @given(st.integers(min_value=0, max_value=len(SAVE) - 1))
@@ -284,13 +284,13 @@ def test_a_text_that_is_cut_is_never_taken_for_a_whole_one(end: int) -> None:
     whole = save()
     try:
         cut = save(SAVE[:end])
-        found = every_rule(cut)
+        actual = every_rule(cut)
     except ParseError:
         return
     for table in cut.tables():
         assert cut.chain_names(table) == whole.chain_names(table)
     kept = [rule for rule in every_rule(whole) if rule.table in cut.tables()]
-    assert [rule.text for rule in found] == [rule.text for rule in kept]
+    assert [rule.text for rule in actual] == [rule.text for rule in kept]
 
 
 @given(
@@ -303,11 +303,11 @@ def test_a_text_that_is_cut_is_never_taken_for_a_whole_one(end: int) -> None:
 def test_a_mangled_text_is_refused_or_read_whole(start: int, length: int, new: str) -> None:
     text = SAVE[:start] + new + SAVE[start + length :]
     try:
-        found = every_rule(save(text))
+        actual = every_rule(save(text))
     except ParseError:
         return
     written = [line for line in text.split("\n") if re.match(r"(?:\[\d+:\d+\] )?-A ", line)]
-    assert sorted(rule.text for rule in found) == sorted(
+    assert sorted(rule.text for rule in actual) == sorted(
         re.sub(r"^(?:\[\d+:\d+\] )?-A \S+ ?", "", line) for line in written
     )
 

@@ -44,7 +44,7 @@ def pages(text: str, lines: int) -> tuple[str, ...]:
     return tuple("".join(whole[start : start + lines]) for start in range(0, len(whole), lines))
 
 
-def told(text: str | tuple[str, ...]) -> Told:
+def indexed(text: str | tuple[str, ...]) -> Told:
     """All rules that a save tells: number, words, packets."""
     save = IptablesSave(text, "x", "legacy", "ip")
     return {
@@ -62,7 +62,7 @@ def told(text: str | tuple[str, ...]) -> Told:
 
 def by_line(text: str) -> Told | None:
     """The same by the grammar, a line at a time; None: the text breaks it."""
-    found: Told = {}
+    actual: Told = {}
     table: dict[str, list[tuple[int, str, str]]] | None = None
     rules = False
     for line in text.splitlines():
@@ -71,9 +71,9 @@ def by_line(text: str) -> Told | None:
         if line.startswith("#") or not line.strip():
             continue
         if table is None:
-            if not line.startswith("*") or line[1:] in found:
+            if not line.startswith("*") or line[1:] in actual:
                 return None
-            table, rules = found.setdefault(line[1:], {}), False
+            table, rules = actual.setdefault(line[1:], {}), False
         elif line == "COMMIT":
             table = None
         elif chain and not rules and chain[1] not in table:
@@ -84,7 +84,7 @@ def by_line(text: str) -> Told | None:
             numbered.append((len(numbered) + 1, rule[3] or "", rule[1] or ""))
         else:
             return None
-    return found if table is None else None
+    return actual if table is None else None
 
 
 @pytest.mark.parametrize("many", [0, 2000])
@@ -96,14 +96,14 @@ def test_the_index_tells_what_the_lines_tell(
     monkeypatch.setattr(save_index, "MANY", many)
     expected = by_line(text)
     assert expected is not None
-    assert told(pages(text, lines)) == expected
+    assert indexed(pages(text, lines)) == expected
 
 
 def test_real_saves(cases: Path) -> None:
     for path in sorted(cases.glob("*/*/ip*tables-save.txt")):
         text = path.read_text()
-        assert told(text) == by_line(text)
-        assert told(pages(text, 7)) == by_line(text)
+        assert indexed(text) == by_line(text)
+        assert indexed(pages(text, 7)) == by_line(text)
 
 
 @pytest.mark.parametrize("in_order", [True, False])
@@ -113,16 +113,16 @@ def test_a_chain_is_found_wherever_it_stands_among_many(in_order: bool) -> None:
     names = [f"C-{number}" for number in range(300)]
     declared = "".join(f":{name} - [0:0]\n" for name in sorted(names))
     chance.shuffle(names)
-    words = ["", " -j RETURN", ' -m comment --comment "-A C-7 -j DROP" -j RETURN']
+    args = ["", " -j RETURN", ' -m comment --comment "-A C-7 -j DROP" -j RETURN']
     rules = "".join(
-        f"-A {name}{chance.choice(words)}\n"
+        f"-A {name}{chance.choice(args)}\n"
         for name in (sorted(names) if in_order else names)
         for _ in range(chance.choice([0, 1, 2, 3, 60]))
     )
     text = f"*nat\n{declared}{rules}COMMIT\n"
     expected = by_line(text)
-    assert told(text) == expected
-    assert told(pages(text, 8)) == expected
+    assert indexed(text) == expected
+    assert indexed(pages(text, 8)) == expected
 
 
 def test_mangled_texts_are_refused_or_read_as_their_lines_say() -> None:
@@ -142,20 +142,20 @@ def test_mangled_texts_are_refused_or_read_as_their_lines_say() -> None:
             case _:
                 lines[at], lines[other] = lines[other], lines[at]
         text = "".join(lines)
-        found = [_or_line(text), _or_line(pages(text, chance.randrange(1, 6)))]
-        assert found[0] == found[1], text
-        if isinstance(found[0], int):
-            assert found[0] > 0
+        actual = [_or_line(text), _or_line(pages(text, chance.randrange(1, 6)))]
+        assert actual[0] == actual[1], text
+        if isinstance(actual[0], int):
+            assert actual[0] > 0
             refused += 1
         else:
-            assert found[0] == by_line(text), text
+            assert actual[0] == by_line(text), text
     assert refused
 
 
 def _or_line(text: str | tuple[str, ...]) -> Told | int:
     """What is told, or the line in which it is broken."""
     try:
-        return told(text)
+        return indexed(text)
     except ParseError as error:
         return error.line
 

@@ -66,10 +66,10 @@ def test_list_without_interfaces_leaves_open_whether_a_rule_matches(
     listed = bodies(read(name))
     for (table, chain), rules in bodies(saved).items():
         for number, body in enumerate(rules):
-            found = listed[table, chain][number]
-            unknown = [part for part in found if isinstance(part, UnknownStatement)]
+            listed_body = listed[table, chain][number]
+            unknown = [part for part in listed_body if isinstance(part, UnknownStatement)]
             if chain.startswith("KUBE-") and name == "list-brief.txt":
-                assert found == body
+                assert listed_body == body
             elif not chain.startswith("KUBE-") and "KUBE-" not in repr(body):
                 assert UnknownStatement(text="-m interfaces --not-listed") in unknown
 

@@ -127,7 +127,7 @@ def test_anything_is_read_or_refused(text: str) -> None:
         services = read_ipvs_save(text, "ipvsadm-Sn.txt")
     except ParseError:
         return
-    assert len(services) + sum(len(each.servers) for each in services) == sum(
+    assert len(services) + sum(len(service_.servers) for service_ in services) == sum(
         bool(line.strip()) for line in text.split("\n")
     )
 
@@ -163,10 +163,10 @@ SAVED_WITH_COUNTS = """\
 
 
 def test_each_server_has_its_connections() -> None:
-    found = with_connection_counts(read_ipvs_save(SAVED_WITH_COUNTS, "ipvsadm-Sn.txt"), LISTED)
+    actual = with_connection_counts(read_ipvs_save(SAVED_WITH_COUNTS, "ipvsadm-Sn.txt"), LISTED)
     counts = {
         server.address: (server.active, server.inactive)
-        for service in found
+        for service in actual
         for server in service.servers
     }
     assert counts == {
@@ -323,13 +323,13 @@ def test_real_lists_have_the_services_of_the_saves(dumps: Path) -> None:
         with_scheduler = "stats" not in listed.name
         shown = {(s.protocol, s.address, s.port): s for s in services}
         for service in save:
-            found = shown[service.protocol, service.address, service.port]
+            actual = shown[service.protocol, service.address, service.port]
             if with_scheduler:
-                assert (found.scheduler, found.persistent) == (
+                assert (actual.scheduler, actual.persistent) == (
                     service.scheduler,
                     service.persistent,
                 )
-            assert {s.address for s in found.servers} == {s.address for s in service.servers}
+            assert {s.address for s in actual.servers} == {s.address for s in service.servers}
         checked += 1
     assert checked >= 6
 

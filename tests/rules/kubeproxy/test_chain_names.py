@@ -125,12 +125,12 @@ def test_iptables_dispatch_of_every_service_goes_to_the_computed_chain(dumps: Pa
 def test_iptables_endpoint_chains_are_the_computed_ones(dumps: Path) -> None:
     documents = api(dumps)
     computed = {
-        f"{service_port_name(service, port)} -> {endpoint_text(one)}": iptables_endpoint_chain(
-            service, port, one
+        f"{service_port_name(service, port)} -> {endpoint_text(kind_)}": iptables_endpoint_chain(
+            service, port, kind_
         )
         for service, port in ports(documents)
-        for one in documents.endpoints.get(service.key, ())
-        if one.port_name == port.name
+        for kind_ in documents.endpoints.get(service.key, ())
+        if kind_.port_name == port.name
     }
     text = (dumps / "iptables-nft-default" / "node-b" / "iptables-save.txt").read_text()
     pairs = set(re.findall(r'--comment "(\S+ -> \S+)".* -j (KUBE-SEP-\S+)', text))

@@ -40,7 +40,7 @@ def here(service: Service, *endpoints: Endpoint, zone: str = "z1") -> ExpectedEn
 
 
 def numbers(endpoints: tuple[Endpoint, ...]) -> list[int]:
-    return [int(one.address.rpartition(".")[2]) for one in endpoints]
+    return [int(endpoint.address.rpartition(".")[2]) for endpoint in endpoints]
 
 
 TERMINATING = {"ready": False, "serving": True, "terminating": True}
@@ -49,11 +49,11 @@ NOT_READY = {"ready": False, "serving": False}
 
 
 def test_all_ready_endpoints_wherever_they_are() -> None:
-    found = here(WEB, ep(2, "node-b"), ep(1))
-    assert numbers(found.cluster) == [1, 2]
-    assert found.local == ()
-    assert found.excluded == ()
-    assert found.any_endpoints
+    actual = here(WEB, ep(2, "node-b"), ep(1))
+    assert numbers(actual.cluster) == [1, 2]
+    assert actual.local == ()
+    assert actual.excluded == ()
+    assert actual.any_endpoints
 
 
 def test_the_order_is_that_of_the_text_not_of_the_number() -> None:
@@ -62,7 +62,7 @@ def test_the_order_is_that_of_the_text_not_of_the_number() -> None:
 
 
 def test_only_endpoints_of_this_port_protocol_and_family() -> None:
-    found = here(
+    actual = here(
         WEB,
         ep(1),
         ep(2, port_name="metrics"),
@@ -70,14 +70,14 @@ def test_only_endpoints_of_this_port_protocol_and_family() -> None:
         replace(ep(4), address="fd00::4"),
         replace(ep(5), port=0),
     )
-    assert numbers(found.cluster) == [1]
-    assert found.excluded == ()  # these are not this port's at all
+    assert numbers(actual.cluster) == [1]
+    assert actual.excluded == ()  # these are not this port's at all
 
 
 def test_not_ready_endpoints_are_left_out_with_the_reason() -> None:
-    found = here(WEB, ep(1), ep(2, **NOT_READY), ep(3, **TERMINATING), ep(4, **GONE))
-    assert numbers(found.cluster) == [1]
-    assert [one.reason for one in found.excluded] == [
+    actual = here(WEB, ep(1), ep(2, **NOT_READY), ep(3, **TERMINATING), ep(4, **GONE))
+    assert numbers(actual.cluster) == [1]
+    assert [endpoint.reason for endpoint in actual.excluded] == [
         "it is not ready",
         "it is terminating, and ready endpoints exist",
         "it is terminating and serves no more",
@@ -85,14 +85,14 @@ def test_not_ready_endpoints_are_left_out_with_the_reason() -> None:
 
 
 def test_terminating_ones_serve_when_nobody_is_ready() -> None:
-    found = here(WEB, ep(1, **TERMINATING), ep(2, **NOT_READY), ep(3, **GONE))
-    assert numbers(found.cluster) == [1]
-    assert found.any_endpoints
+    actual = here(WEB, ep(1, **TERMINATING), ep(2, **NOT_READY), ep(3, **GONE))
+    assert numbers(actual.cluster) == [1]
+    assert actual.any_endpoints
 
 
 def test_no_usable_endpoint_at_all() -> None:
-    found = here(WEB, ep(1, **NOT_READY))
-    assert (found.cluster, found.any_endpoints) == ((), False)
+    actual = here(WEB, ep(1, **NOT_READY))
+    assert (actual.cluster, actual.any_endpoints) == ((), False)
 
 
 # --- policies -----------------------------------------------------------------------------------
@@ -100,10 +100,10 @@ def test_no_usable_endpoint_at_all() -> None:
 
 def test_internal_policy_local_takes_the_nodes_own() -> None:
     service = replace(WEB, internal_policy="Local")
-    found = here(service, ep(1), ep(2, "node-b"))
-    assert numbers(found.internal(service)) == [1]
-    assert (found.uses_cluster, found.uses_local, found.cluster) == (False, True, ())
-    assert [one.reason for one in found.excluded] == [
+    actual = here(service, ep(1), ep(2, "node-b"))
+    assert numbers(actual.internal(service)) == [1]
+    assert (actual.uses_cluster, actual.uses_local, actual.cluster) == (False, True, ())
+    assert [endpoint.reason for endpoint in actual.excluded] == [
         "it is not on node-a, and the traffic policy is Local"
     ]
 
@@ -118,10 +118,10 @@ def test_internal_policy_local_without_a_local_endpoint_still_knows_that_others_
 
 def test_external_policy_local_keeps_the_cluster_list_for_pods_and_the_node() -> None:
     service = replace(OPEN, external_policy="Local")
-    found = here(service, ep(1), ep(2, "node-b"))
-    assert numbers(found.external(service)) == [1]
-    assert numbers(found.internal(service)) == [1, 2]
-    assert numbers(found.reachable) == [1, 2]
+    actual = here(service, ep(1), ep(2, "node-b"))
+    assert numbers(actual.external(service)) == [1]
+    assert numbers(actual.internal(service)) == [1, 2]
+    assert numbers(actual.reachable) == [1, 2]
 
 
 def test_external_policy_counts_for_nothing_on_a_plain_cluster_ip() -> None:
@@ -134,9 +134,9 @@ def test_external_policy_counts_for_nothing_on_a_plain_cluster_ip() -> None:
 def test_a_local_terminating_endpoint_serves_local_traffic_though_others_are_ready() -> None:
     """Cluster and Local fall back on their own, so the union holds one that Cluster leaves out."""
     service = replace(OPEN, external_policy="Local")
-    found = here(service, ep(1, **TERMINATING), ep(2, "node-b"))
-    assert (numbers(found.cluster), numbers(found.local)) == ([2], [1])
-    assert numbers(found.reachable) == [1, 2]
+    actual = here(service, ep(1, **TERMINATING), ep(2, "node-b"))
+    assert (numbers(actual.cluster), numbers(actual.local)) == ([2], [1])
+    assert numbers(actual.reachable) == [1, 2]
 
 
 # --- hints --------------------------------------------------------------------------------------
@@ -149,10 +149,10 @@ ZONED = (
 
 
 def test_zone_hints_three_in_the_api_two_in_the_rules() -> None:
-    found = here(WEB, *ZONED)
-    assert numbers(found.cluster) == [1, 2]
-    assert found.topology == "PreferSameZone"
-    assert [one.reason for one in found.excluded] == [
+    actual = here(WEB, *ZONED)
+    assert numbers(actual.cluster) == [1, 2]
+    assert actual.topology == "PreferSameZone"
+    assert [endpoint.reason for endpoint in actual.excluded] == [
         "its topology hint is for zone z2, this is z1"
     ]
 
@@ -168,9 +168,9 @@ def test_zone_hints_three_in_the_api_two_in_the_rules() -> None:
 def test_hints_are_ignored_altogether_when(
     endpoints: tuple[Endpoint, ...], zone: str, why: str
 ) -> None:
-    found = here(WEB, *endpoints, zone=zone)
-    assert len(found.cluster) == len(endpoints), why
-    assert found.topology == ""
+    actual = here(WEB, *endpoints, zone=zone)
+    assert len(actual.cluster) == len(endpoints), why
+    assert actual.topology == ""
 
 
 def test_an_endpoint_that_is_not_ready_needs_no_hint() -> None:
@@ -183,17 +183,17 @@ def test_node_hints_come_before_zone_hints_and_fall_back_to_them() -> None:
         ep(2, "node-c", zones=("z1",), nodes=("node-c",)),
         ep(3, "node-b", zones=("z2",), nodes=("node-b",)),
     )
-    found = here(WEB, *both)
-    assert (numbers(found.cluster), found.topology) == ([1], "PreferSameNode")
-    assert found.excluded[0].reason == "its topology hint is for node node-c, this is node-a"
+    actual = here(WEB, *both)
+    assert (numbers(actual.cluster), actual.topology) == ([1], "PreferSameNode")
+    assert actual.excluded[0].reason == "its topology hint is for node node-c, this is node-a"
     assert numbers(here(WEB, *both[1:]).cluster) == [2]
 
 
 def test_local_policy_knows_no_hints() -> None:
     service = replace(OPEN, external_policy="Local")
     elsewhere = ep(1, zones=("z2",))
-    found = here(service, elsewhere, ep(2, "node-b", zones=("z1",)))
-    assert (numbers(found.cluster), numbers(found.local)) == ([2], [1])
+    actual = here(service, elsewhere, ep(2, "node-b", zones=("z1",)))
+    assert (numbers(actual.cluster), numbers(actual.local)) == ([2], [1])
 
 
 # --- Services without rules ---------------------------------------------------------------------
@@ -214,7 +214,7 @@ def test_what_no_kube_proxy_programs(changes: dict[str, Any], said: str) -> None
 
 def test_the_api_of_a_real_cluster_names_three_that_are_not_programmed(dumps: Path) -> None:
     services = read_folder(dumps / "_api-matrix").services
-    unprogrammed = {one.name for one in services if why_not_programmed(one)}
+    unprogrammed = {endpoint.name for endpoint in services if why_not_programmed(endpoint)}
     assert unprogrammed == {"extname", "headless", "other-proxy"}
 
 
@@ -236,7 +236,7 @@ any_endpoint = st.builds(
 
 
 @given(
-    endpoints=st.lists(any_endpoint, max_size=6, unique_by=lambda one: one.address),
+    endpoints=st.lists(any_endpoint, max_size=6, unique_by=lambda endpoint: endpoint.address),
     internal=st.sampled_from(["Cluster", "Local"]),
     external=st.sampled_from(["Cluster", "Local"]),
     zone=st.sampled_from(["", "z1", "z3"]),
@@ -246,11 +246,11 @@ def test_every_endpoint_is_programmed_or_has_its_reason(
     endpoints: list[Endpoint], internal: str, external: str, zone: str, service: Service
 ) -> None:
     service = replace(service, internal_policy=internal, external_policy=external)
-    found = here(service, *endpoints, zone=zone)
-    out = [one.endpoint for one in found.excluded]
-    assert sorted([*found.reachable, *out], key=repr) == sorted(endpoints, key=repr)
-    assert all(one.reason for one in found.excluded)
-    assert set(found.reachable) == {*found.cluster, *found.local}
-    assert all(one.node == "node-a" for one in found.local)
+    actual = here(service, *endpoints, zone=zone)
+    out = [endpoint.endpoint for endpoint in actual.excluded]
+    assert sorted([*actual.reachable, *out], key=repr) == sorted(endpoints, key=repr)
+    assert all(endpoint.reason for endpoint in actual.excluded)
+    assert set(actual.reachable) == {*actual.cluster, *actual.local}
+    assert all(endpoint.node == "node-a" for endpoint in actual.local)
     # kube-proxy: "if there are any Ready endpoints anywhere, we are guaranteed to get one"
-    assert bool(found.cluster) == (found.any_endpoints and found.uses_cluster)
+    assert bool(actual.cluster) == (actual.any_endpoints and actual.uses_cluster)

@@ -23,7 +23,7 @@ def api(cases: Path) -> ClusterState:
     return read_folder(cases / "kube-proxy" / "api")
 
 
-def told(cases: Path, mode: str) -> dict[str, Service]:
+def services_by_key(cases: Path, mode: str) -> dict[str, Service]:
     folder = cases / "kube-proxy" / "node-a"
     ruleset = load_ruleset({name: (folder / name).read_text() for name in MODES[mode]})
     return {service.key: service for service in services_of(ruleset)}
@@ -33,26 +33,26 @@ def told(cases: Path, mode: str) -> dict[str, Service]:
 def test_every_service_with_its_addresses_and_ports(
     cases: Path, api: ClusterState, mode: str
 ) -> None:
-    found = told(cases, mode)
-    wanted = {one.key: one for one in api.services if not why_not_programmed(one)}
-    assert set(found) == set(wanted)
-    for key, service in wanted.items():
-        assert set(found[key].cluster_ips) == set(service.cluster_ips)
-        assert set(found[key].external_ips) == set(service.external_ips)
-        assert set(found[key].load_balancer_ips) == set(service.load_balancer_ips)
-        ports = {(one.name, one.protocol, one.port, one.node_port) for one in found[key].ports}
-        assert ports == {(one.name, one.protocol, one.port, one.node_port) for one in service.ports}
+    actual = services_by_key(cases, mode)
+    expected = {item.key: item for item in api.services if not why_not_programmed(item)}
+    assert set(actual) == set(expected)
+    for key, service in expected.items():
+        assert set(actual[key].cluster_ips) == set(service.cluster_ips)
+        assert set(actual[key].external_ips) == set(service.external_ips)
+        assert set(actual[key].load_balancer_ips) == set(service.load_balancer_ips)
+        ports = {(p.name, p.protocol, p.port, p.node_port) for p in actual[key].ports}
+        assert ports == {(p.name, p.protocol, p.port, p.node_port) for p in service.ports}
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_one_service_alone(cases: Path, mode: str) -> None:
     folder = cases / "kube-proxy" / "node-a"
     ruleset = load_ruleset({name: (folder / name).read_text() for name in MODES[mode]})
-    assert services_of(ruleset, "default/lb") == (told(cases, mode)["default/lb"],)
+    assert services_of(ruleset, "default/lb") == (services_by_key(cases, mode)["default/lb"],)
 
 
 def test_the_order_is_that_of_the_names(cases: Path) -> None:
-    assert list(told(cases, "iptables")) == sorted(told(cases, "iptables"))
+    assert list(services_by_key(cases, "iptables")) == sorted(services_by_key(cases, "iptables"))
 
 
 def test_ports_without_a_name_as_kube_proxy_wrote_them_until_1_20() -> None:

@@ -20,12 +20,12 @@ def chain(generation: int = 7, packets: int = 0, chain: str = "B", handle: int =
         {"immediate": {"dreg": 0, "data": {"code": -3, "chain": chain}}},
     ]
     rules = [{"number": 1, "handle": handle, "expressions": expressions}]
-    told = {"generation": generation, "chain": {"name": "A", "use": packets}, "rules": rules}
-    return json.dumps(told)
+    facts = {"generation": generation, "chain": {"name": "A", "use": packets}, "rules": rules}
+    return json.dumps(facts)
 
 
-def elements(*some: dict[str, Any]) -> str:
-    return json.dumps({"generation": 7, "set": {"name": "s"}, "elements": some})
+def elements(*chosen: dict[str, Any]) -> str:
+    return json.dumps({"generation": 7, "set": {"name": "s"}, "elements": chosen})
 
 
 def test_parts_of_several_generations_may_never_have_stood_side_by_side() -> None:

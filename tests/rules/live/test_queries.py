@@ -12,7 +12,7 @@ PROXY = Table(backend="nft", family="ip", name="kube-proxy")
 
 
 @pytest.mark.parametrize(
-    ("wanted", "file"),
+    ("query", "file"),
     [
         (RuleQuery(kind="tables"), TABLES),
         (in_table(NAT, "chains"), "rules/nft/ip/nat/chains.json"),
@@ -38,19 +38,19 @@ PROXY = Table(backend="nft", family="ip", name="kube-proxy")
         (in_ipset("sets"), "rules/ipset/sets.json"),
     ],
 )
-def test_a_question_is_the_name_of_its_file(wanted: RuleQuery, file: str) -> None:
-    assert wanted.file == file
-    assert parse_query(file) == wanted
+def test_a_question_is_the_name_of_its_file(query: RuleQuery, file: str) -> None:
+    assert query.file == file
+    assert parse_query(file) == query
 
 
 @pytest.mark.parametrize("name", ["..", ".", "a/../../b", "/etc/passwd", "%2e", "ü\n\0", "a b"])
 def test_a_name_never_leaves_its_folder(name: str) -> None:
-    wanted = in_table(NAT, "chain", name)
-    parts = wanted.file.split("/")
+    query = in_table(NAT, "chain", name)
+    parts = query.file.split("/")
     assert parts[:5] == ["rules", "nft", "ip", "nat", "chain"]
     assert len(parts) == 6
     assert not {".", ".."} & {part.removesuffix(".json") for part in parts}
-    assert parse_query(wanted.file) == wanted
+    assert parse_query(query.file) == query
 
 
 @pytest.mark.parametrize(

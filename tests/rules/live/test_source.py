@@ -62,23 +62,23 @@ def test_every_rule(spoken: Ruleset, native: Ruleset) -> None:
     compared = 0
     for table in spoken.tables():
         for name in native.chain_names(table):
-            one, other = spoken.chain(table, name), native.chain(table, name)
-            assert one is not None
+            chain, other = spoken.chain(table, name), native.chain(table, name)
+            assert chain is not None
             assert other is not None
             keys = ("hook", "priority", "policy", "type", "device")
-            assert [getattr(one, key) for key in keys] == [getattr(other, key) for key in keys]
-            assert len(one.rules) == len(other.rules)
-            for wanted, found in zip(one.rules, other.rules, strict=True):
-                compared += same(wanted, found)
+            assert [getattr(chain, key) for key in keys] == [getattr(other, key) for key in keys]
+            assert len(chain.rules) == len(other.rules)
+            for expected, actual in zip(chain.rules, other.rules, strict=True):
+                compared += same(expected, actual)
     assert compared > 650
 
 
-def same(wanted: Rule, found: Rule) -> bool:
-    if any(text in wanted.text for text in UNREAD):
-        assert "Unknown" in repr(found.body), wanted
+def same(expected: Rule, actual: Rule) -> bool:
+    if any(text in expected.text for text in UNREAD):
+        assert "Unknown" in repr(actual.body), expected
         return False
     for key in ("number", "text", "body", "comment", "packets", "bytes"):
-        assert getattr(found, key) == getattr(wanted, key), wanted.text
+        assert getattr(actual, key) == getattr(expected, key), expected.text
     return True
 
 
@@ -86,28 +86,28 @@ def test_every_set(spoken: Ruleset, native: Ruleset) -> None:
     compared = 0
     for table in (None, *spoken.tables()):
         for name in spoken.set_names(table):
-            one, other = spoken.set(table, name), native.set(table, name)
-            assert one is not None
+            listed, other = spoken.set(table, name), native.set(table, name)
+            assert listed is not None
             assert other is not None
             for key in ("kind", "type", "method", "timeout", "comment"):
-                assert getattr(one, key) == getattr(other, key), name
-            assert timeless(one.members) == timeless(other.members), name
+                assert getattr(listed, key) == getattr(other, key), name
+            assert timeless(listed.members) == timeless(other.members), name
             compared += 1
     assert compared > 25
 
 
 def timeless(members: SetElements) -> list[Element]:
-    return sorted((replace(one, timeout=None, expires=None) for one in members), key=repr)
+    return sorted((replace(element, timeout=None, expires=None) for element in members), key=repr)
 
 
 def test_the_hooks_in_the_kernels_order(spoken: Ruleset, native: Ruleset) -> None:
     for family in ("ip", "ip6"):
         for hook in ("prerouting", "input", "forward", "output", "postrouting"):
-            there = {(one.table, one.name) for one in native.base_chains(family, hook)}
-            told = [(one.table, one.name) for one in spoken.base_chains(family, hook)]
+            there = {(chain.table, chain.name) for chain in native.base_chains(family, hook)}
+            answers = [(chain.table, chain.name) for chain in spoken.base_chains(family, hook)]
             # iptables-nft-save prints chains that the kernel does not have
-            assert [one for one in told if one in there] == [
-                (one.table, one.name) for one in native.base_chains(family, hook)
+            assert [chain for chain in answers if chain in there] == [
+                (chain.table, chain.name) for chain in native.base_chains(family, hook)
             ]
 
 
@@ -157,11 +157,11 @@ def test_a_hostile_rule_is_opaque_or_refused(facts: dict[str, str], rule: dict[s
         fact["count"] = 1
 
     try:
-        found = changed(facts, CHAIN, change).chain(FILTER, "T")
+        actual = changed(facts, CHAIN, change).chain(FILTER, "T")
     except ParseError:
         return
-    assert found is not None
-    assert "Unknown" in repr(found.rules[0].body) or found.rules[0].body == ()
+    assert actual is not None
+    assert "Unknown" in repr(actual.rules[0].body) or actual.rules[0].body == ()
 
 
 def test_numbers_of_another_machine_are_not_guessed(facts: dict[str, str]) -> None:

@@ -76,7 +76,7 @@ def test_concatenations_hold_part_by_part() -> None:
 
 
 def test_a_catch_all_is_the_last_resort() -> None:
-    one, rest = Element(key=Const(value=1)), Element(key=InterfaceWildcard(start=""))
-    members = SetElements([rest, one])
-    assert members.lookup((1,)) == one
+    element, rest = Element(key=Const(value=1)), Element(key=InterfaceWildcard(start=""))
+    members = SetElements([rest, element])
+    assert members.lookup((1,)) == element
     assert members.lookup((2,)) == rest

@@ -23,9 +23,9 @@ FIELDS = [
 
 @pytest.mark.parametrize(("header", "offset", "length", "name"), FIELDS)
 def test_field(header: str, offset: int, length: int, name: str) -> None:
-    found = find(header, offset, length)
-    assert found is not None
-    assert found.name == name
+    field = find(header, offset, length)
+    assert field is not None
+    assert field.name == name
 
 
 def test_a_place_without_a_field() -> None:

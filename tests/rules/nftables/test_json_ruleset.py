@@ -86,13 +86,13 @@ def test_base_chains_and_dormant_tables() -> None:
 def one_set(**fields: Json) -> Set:
     kind = "map" if "map" in fields else "set"
     text = document({kind: {"family": "inet", "table": "t", "name": "s", "handle": 2, **fields}})
-    found = NftRuleset(text, "nft-ruleset.json").set(TABLE, "s")
-    assert found is not None
-    return found
+    actual = NftRuleset(text, "nft-ruleset.json").set(TABLE, "s")
+    assert actual is not None
+    return actual
 
 
 def test_a_set_with_prefixes_ranges_timeouts_and_comments() -> None:
-    found = one_set(
+    actual = one_set(
         type="ipv4_addr",
         flags=["interval", "timeout"],
         timeout=300,
@@ -102,34 +102,34 @@ def test_a_set_with_prefixes_ranges_timeouts_and_comments() -> None:
             {"elem": {"val": "1.1.1.1", "timeout": 60, "expires": 7, "comment": "c"}},
         ],
     )
-    assert (found.kind, found.type, found.flags, found.timeout) == (
+    assert (actual.kind, actual.type, actual.flags, actual.timeout) == (
         "set",
         ("ipv4_addr",),
         ("interval", "timeout"),
         300,
     )
-    assert list(found.members) == [
+    assert list(actual.members) == [
         Element(key=Prefix(address="10.0.0.0", length=8)),
         Element(key=Range(low="192.168.0.1", high="192.168.0.9")),
         Element(key=c("1.1.1.1"), timeout=60, expires=7, comment="c"),
     ]
-    assert found.members.lookup(("10.9.9.9",)) is not None
-    assert found.members.lookup(("192.168.0.10",)) is None
+    assert actual.members.lookup(("10.9.9.9",)) is not None
+    assert actual.members.lookup(("192.168.0.10",)) is None
 
 
 def test_a_verdict_map_with_wrapped_keys() -> None:
     key = {"elem": {"val": {"concat": ["10.96.1.2", "tcp", 80]}, "comment": "default/empty"}}
-    found = one_set(
+    actual = one_set(
         type=["ipv4_addr", "inet_proto", "inet_service"],
         map="verdict",
         elem=[[key, {"goto": {"target": "reject-chain"}}]],
     )
-    assert found.kind == "vmap"
-    element = found.members.lookup(("10.96.1.2", "tcp", 80))
+    assert actual.kind == "vmap"
+    element = actual.members.lookup(("10.96.1.2", "tcp", 80))
     assert element is not None
     assert element.data == Verdict(kind="goto", chain="reject-chain")
     assert element.comment == "default/empty"
-    assert found.members.lookup(("10.96.1.2", "udp", 80)) is None
+    assert actual.members.lookup(("10.96.1.2", "udp", 80)) is None
 
 
 def test_a_data_map_with_a_catch_all_and_protocols_by_number() -> None:
@@ -142,17 +142,17 @@ def test_a_data_map_with_a_catch_all_and_protocols_by_number() -> None:
 
 
 def test_interface_names_may_end_in_a_star() -> None:
-    found = one_set(type="ifname", elem=["cali*", "eth0"])
-    assert found.members.lookup(("cali12",)) is not None
-    assert found.members.lookup(("eth01",)) is None
+    actual = one_set(type="ifname", elem=["cali*", "eth0"])
+    assert actual.members.lookup(("cali12",)) is not None
+    assert actual.members.lookup(("eth01",)) is None
 
 
 def test_types_by_expression() -> None:
-    found = one_set(
+    actual = one_set(
         type={"typeof": {"concat": [payload("ip6", "saddr"), payload("tcp", "dport")]}},
         elem=[{"concat": ["fd00::1", 80]}],
     )
-    assert found.type == ("ipv6_addr", "inet_service")
+    assert actual.type == ("ipv6_addr", "inet_service")
 
 
 def test_elements_listed_apart() -> None:
@@ -160,9 +160,9 @@ def test_elements_listed_apart() -> None:
         {"set": {"family": "inet", "table": "t", "name": "s", "type": "ipv4_addr"}},
         {"element": {"family": "inet", "table": "t", "name": "s", "elem": ["1.1.1.1"]}},
     )
-    found = NftRuleset(text, "nft-ruleset.json").set(TABLE, "s")
-    assert found is not None
-    assert found.members.lookup(("1.1.1.1",)) is not None
+    actual = NftRuleset(text, "nft-ruleset.json").set(TABLE, "s")
+    assert actual is not None
+    assert actual.members.lookup(("1.1.1.1",)) is not None
 
 
 # --- broken -----------------------------------------------------------------------------------
@@ -190,15 +190,15 @@ BROKEN = [
 
 def read_all(text: str) -> list[Rule]:
     source = NftRuleset(text, "nft-ruleset.json")
-    found: list[Rule] = []
+    actual: list[Rule] = []
     for table in source.tables():
         source.base_chains(table)
         for name in source.set_names(table):
             source.set(table, name)
         for name in source.chain_names(table):
             chain = source.chain(table, name)
-            found += chain.rules if chain else ()
-    return found
+            actual += chain.rules if chain else ()
+    return actual
 
 
 @pytest.mark.parametrize(("text", "said"), BROKEN)
@@ -230,19 +230,19 @@ def read(path: Path) -> str:
 
 def listed(text: str) -> dict[tuple[str, str, str], list[str]]:
     """The rules of ``nft list ruleset``: (family, table, chain) -> lines."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    actual: dict[tuple[str, str, str], list[str]] = {}
     table = ("", "")
     rules: list[str] | None = None
     for line in map(str.strip, text.split("\n")):
         if start := re.fullmatch(r"table (\S+) (\S+) \{", line):
             table = (start[1], start[2])
         elif start := re.fullmatch(r"chain (\S+) \{", line):
-            rules = found.setdefault((*table, start[1]), [])
+            rules = actual.setdefault((*table, start[1]), [])
         elif line == "}" or re.fullmatch(r"(set|map) \S+ \{", line):
             rules = None
         elif rules is not None and line and not line.startswith(("type ", "comment ")):
             rules.append(line)
-    return found
+    return actual
 
 
 def pairs(dumps: Path) -> Iterator[tuple[Path, Path]]:
@@ -274,13 +274,13 @@ def test_every_element_of_every_dump_is_found_by_its_own_key(dumps: Path) -> Non
         source = NftRuleset(read(path), path.name)
         for table in source.tables():
             for name in source.set_names(table):
-                found = source.set(table, name)
-                assert found is not None
-                for element in found.members:
+                actual = source.set(table, name)
+                assert actual is not None
+                for element in actual.members:
                     parts = element.key.parts if isinstance(element.key, Concat) else (element.key,)
                     key = tuple(part.value for part in parts if isinstance(part, Const))
-                    assert len(key) == len(found.type)
-                    assert found.members.lookup(key) == element
+                    assert len(key) == len(actual.type)
+                    assert actual.members.lookup(key) == element
                     met += 1
     assert met > 10_000
 
@@ -303,10 +303,10 @@ def places(value: Json, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     inside: list[tuple[Any, Json]] = []
     if isinstance(value, dict | list):
         inside = list(value.items() if isinstance(value, dict) else enumerate(value))
-    found = [path]
-    for key, each in inside:
-        found += places(each, (*path, key))
-    return found
+    actual = [path]
+    for key, item in inside:
+        actual += places(item, (*path, key))
+    return actual
 
 
 @given(st.sampled_from(STATEMENTS), st.data())

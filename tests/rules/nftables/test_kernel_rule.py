@@ -42,8 +42,8 @@ def field(protocol: str, name: str) -> Json:
 def test_a_port_implies_its_protocol() -> None:
     """``tcp dport 80 accept``: the comparison with ``meta l4proto`` is not printed."""
     accept = {"immediate": {"dreg": 0, "data": {"code": 1}}}
-    found = json_of(meta(16), compare("06"), payload(2, 2, 2), compare("0050"), accept)
-    assert found == [match(field("tcp", "dport"), 80), {"accept": None}]
+    actual = json_of(meta(16), compare("06"), payload(2, 2, 2), compare("0050"), accept)
+    assert actual == [match(field("tcp", "dport"), 80), {"accept": None}]
 
 
 def test_an_address_and_a_prefix() -> None:
@@ -56,19 +56,19 @@ def test_an_address_and_a_prefix() -> None:
 
 
 def test_in_an_inet_table_the_family_is_implied_by_the_address() -> None:
-    found = json_of(meta(15), compare("02"), payload(1, 12, 4), compare("0a000001"), family="inet")
-    assert found == [match(field("ip", "saddr"), "10.0.0.1")]
+    actual = json_of(meta(15), compare("02"), payload(1, 12, 4), compare("0a000001"), family="inet")
+    assert actual == [match(field("ip", "saddr"), "10.0.0.1")]
 
 
 def test_a_range_and_flags() -> None:
-    found = json_of(
+    actual = json_of(
         meta(16),
         compare("06"),
         payload(2, 2, 2),
         {"cmp": {"sreg": 1, "op": 5, "data": "0050"}},
         {"cmp": {"sreg": 1, "op": 3, "data": "005a"}},
     )
-    assert found == [match(field("tcp", "dport"), {"range": [80, 90]})]
+    assert actual == [match(field("tcp", "dport"), {"range": [80, 90]})]
     state = {"ct": {"dreg": 1, "key": 0}}
     mask = pack("=I", 8).hex()
     masked = {"bitwise": {"sreg": 1, "dreg": 1, "mask": mask, "xor": "00000000"}}
@@ -89,14 +89,14 @@ def test_translations_and_marks() -> None:
 
 
 def test_statements() -> None:
-    found = json_of(
+    actual = json_of(
         {"counter": {"packets": 3, "bytes": 180}},
         {"limit": {"rate": 10, "unit": 1, "burst": 5}},
         {"numgen": {"dreg": 1, "modulus": 3, "type": 1}},
         {"notrack": {}},
         {"reject": {"type": 0, "icmp_code": 3}},
     )
-    assert found == [
+    assert actual == [
         {"counter": {"packets": 3, "bytes": 180}},
         {"limit": {"rate": 10, "burst": 5, "per": "second"}},
         {"notrack": None},

@@ -36,14 +36,14 @@ def test_a_verdict_map_with_a_key_of_several_parts() -> None:
 
 def test_intervals_have_a_start_and_the_value_after_their_end() -> None:
     tree = {"key_type": IPV4, "key_len": 4, "flags": INTERVAL}
-    found = elements(
+    actual = elements(
         tree,
         {"key": "0a000000"},
         {"key": "0b000000", "flags": 1},
         {"key": "c0a80001"},
         {"key": "c0a80006", "flags": 1},
     )
-    assert found == [
+    assert actual == [
         {"prefix": {"addr": "10.0.0.0", "len": 8}},
         {"range": ["192.168.0.1", "192.168.0.5"]},
     ]

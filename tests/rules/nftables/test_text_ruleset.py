@@ -57,17 +57,17 @@ def assert_same(text: NftRuleset, listed: NftRuleset, counters: bool = True) -> 
                     assert not counters or rule.packets == wanted_rule.packets
                     count += 1
         for name in listed.set_names(table):
-            found, wanted_set = text.set(table, name), listed.set(table, name)
-            assert found is not None
+            actual, wanted_set = text.set(table, name), listed.set(table, name)
+            assert actual is not None
             assert wanted_set is not None
-            assert (found.kind, found.type, found.flags, found.timeout, found.comment) == (
+            assert (actual.kind, actual.type, actual.flags, actual.timeout, actual.comment) == (
                 wanted_set.kind,
                 wanted_set.type,
                 wanted_set.flags,
                 wanted_set.timeout,
                 wanted_set.comment,
             )
-            assert list(found.members) == list(wanted_set.members), name
+            assert list(actual.members) == list(wanted_set.members), name
     return count
 
 
@@ -191,9 +191,9 @@ def test_blanks_instead_of_tabs_and_comments() -> None:
         "pasted",
     )
     table = Table(backend="nft", family="ip", name="t")
-    found = source.set(table, "s")
-    assert found is not None
-    assert found.members.lookup(("10.0.0.2",)) is not None
+    actual = source.set(table, "s")
+    assert actual is not None
+    assert actual.members.lookup(("10.0.0.2",)) is not None
     chain = source.chain(table, "c")
     assert chain is not None
     assert len(chain.rules) == 1

@@ -7,7 +7,7 @@ import pytest
 from kptrace.rules.nftables.text_tokens import END, TextSyntaxError, Tokens
 
 
-def words(text: str) -> list[str]:
+def token_texts(text: str) -> list[str]:
     tokens = Tokens(text)
     read = []
     while not tokens.at_end:
@@ -16,13 +16,13 @@ def words(text: str) -> list[str]:
 
 
 def test_words_strings_and_marks() -> None:
-    assert words('iifname "a b" tcp dport { 80, 90 } accept') == [
+    assert token_texts('iifname "a b" tcp dport { 80, 90 } accept') == [
         *("iifname", "a b", "tcp", "dport", "{", "80", ",", "90", "}", "accept")
     ]
-    assert words("goto service-X-a/b/tcp/p80; drop\n") == [
+    assert token_texts("goto service-X-a/b/tcp/p80; drop\n") == [
         *("goto", "service-X-a/b/tcp/p80", END, "drop", END)
     ]
-    assert words("[fd00::1]:80 10.0.0.0/8 != >= @s") == [
+    assert token_texts("[fd00::1]:80 10.0.0.0/8 != >= @s") == [
         "[fd00::1]:80",
         "10.0.0.0/8",
         "!=",
@@ -35,7 +35,7 @@ def test_comments_give_handles() -> None:
     tokens = Tokens("accept # handle 7\ndrop # nothing\n")
     assert tokens.handle_of(1) == 7
     assert tokens.handle_of(2) is None
-    assert words("accept # handle 7\n") == ["accept", END]
+    assert token_texts("accept # handle 7\n") == ["accept", END]
 
 
 def test_lines_are_counted() -> None:
