@@ -40,11 +40,13 @@ from kptrace.model import (
     Target,
 )
 from kptrace.model.errors import KptraceError
+from kptrace.model.family import Family
 from kptrace.plugins.registry import detect_network, read_netns
 from kptrace.rules.kubeproxy.expected_endpoints import why_not_programmed
 from kptrace.rules.kubeproxy.services_in_rules import services_of
 from kptrace.simulate.snapshot.proxy_mode import proxy_of
 from kptrace.simulate.snapshot.snapshot import Snapshot
+from kptrace.simulate.snapshot.unread_rules import UnreadRules, unread_rules
 
 MOST_SERVICES = 500  # of each node; explaining one takes some milliseconds
 ALIKE = 3  # more Services with the same fault are told together
@@ -107,6 +109,9 @@ def check(state: StateSource, names: Iterable[str], progress: ProgressCallback) 
     snapshots = {Netns(node=name): looks[name].snapshot for name in looks}
     ways, ended = between(cluster_state, snapshots)
     findings = (finding for look in looks.values() for finding in look.told())
+    proxied = [service for service in cluster_state.services if not why_not_programmed(service)]
+    for name, look in looks.items():
+        absent += _unread_sources(name, _unread_rules(look.snapshot, proxied))
     nodes = [_node(look.snapshot, look.files, cluster_state) for look in looks.values()]
     node_findings = [finding for finding in findings if not _told_by(ended, finding)]
     node_findings += [
@@ -173,10 +178,25 @@ def _behind(
     proxied = [service for service in cluster_state.services if not why_not_programmed(service)]
     if SLICES & set(cluster_state.missing) or not proxied:
         return
+    if _unread_rules(snapshot, proxied) and proxy_of(snapshot) in ("none", "cilium"):
+        return
     if proxy_of(snapshot) == "none" and snapshot.programs is None:
         yield _no_proxy(snapshot.netns.node, len(proxied))
         return
     yield from _of_services(proxied[:MOST_SERVICES], snapshot, cluster_state, progress)
+
+
+def _unread_rules(snapshot: Snapshot, services: Iterable[Service]) -> tuple[UnreadRules, ...]:
+    """What must be read before it is known that a node lacks the rules of these Services."""
+    addresses = (address for service in services for address in service.cluster_ips)
+    families = sorted({Family.of(address) for address in addresses})
+    unread = (unread_rules(snapshot, family) for family in families)
+    return tuple(dict.fromkeys(gap for gap in unread if gap))
+
+
+def _unread_sources(node: str, unread: Iterable[UnreadRules]) -> Iterator[EvidenceSource]:
+    for gap in unread:
+        yield EvidenceSource(name="rules", node=node, unavailable=gap.description, hint=gap.hint)
 
 
 def _no_proxy(node: str, services: int) -> Finding:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from kptrace.model import TraceRequest
-from kptrace.model.errors import UsageError
+from kptrace.model import Outcome, TraceRequest
+from kptrace.model.errors import EXIT_INCONCLUSIVE, UsageError
 from kptrace.model.targets import parse_source, parse_target
 
 if TYPE_CHECKING:
@@ -35,5 +35,8 @@ def explained(
 
 
 def exit_code(explanation: Explanation) -> int:
-    """1 when the rules differ from what the API tells."""
-    return int(any(finding.severity == "error" for finding in explanation.findings))
+    """1 when the rules differ from what the API tells; 4 when what they do is not known."""
+    if any(finding.severity == "error" for finding in explanation.findings):
+        return 1
+    outcomes = {entry.outcome for port in explanation.ports for entry in port.entries}
+    return EXIT_INCONCLUSIVE if Outcome.INCONCLUSIVE in outcomes else 0

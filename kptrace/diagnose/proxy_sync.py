@@ -23,6 +23,7 @@ from kptrace.diagnose.catalogue.cluster_causes import SERVICE
 from kptrace.diagnose.phrases import end
 from kptrace.diagnose.policy_denial import CAUSE as POLICY
 from kptrace.model import (
+    CauseId,
     Endpoint,
     Finding,
     Outcome,
@@ -183,7 +184,10 @@ def _nothing(
 ) -> Iterator[tuple[str, str, str]]:
     """Nobody gets it although somebody should: kube-proxy's refusal, or another rule's."""
     address = end(entry.address, entry.port)
-    if entry.outcome is Outcome.NOT_PROGRAMMED:
+    if cause == CauseId.IPVS_ADDRESS_MISSING:
+        summary = f"has IPVS services for {entry.address}, but not this address on kube-ipvs0"
+        yield cause, f"{entry.address} on kube-ipvs0", summary
+    elif entry.outcome is Outcome.NOT_PROGRAMMED:
         yield (
             "proxy-rules-missing",
             address,

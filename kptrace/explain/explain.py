@@ -45,6 +45,7 @@ from kptrace.rules.kubeproxy.services_in_rules import services_of
 from kptrace.rules.kubeproxy.session_affinity import WithoutAffinity
 from kptrace.simulate.snapshot.proxy_mode import proxy_of
 from kptrace.simulate.snapshot.snapshot import Snapshot
+from kptrace.simulate.snapshot.unread_rules import unread_rules
 
 
 class StateSource(Protocol):
@@ -211,6 +212,10 @@ def services_told(target: Target, snapshot: Snapshot) -> tuple[Service, ...]:
                 f"nothing on {node} names a Service: proxy {proxy} keeps addresses only",
                 "trace its address: kptrace ADDRESS:PORT --offline",
             )
+        unread = unread_rules(snapshot, Family.IPV4)
+        if unread:
+            text = f"no rule that was read names a Service; {unread.description}"
+            raise NotFoundError(text, unread.hint)
         raise NotFoundError(
             f"no rule on {node} names a Service: no proxy has written there",
             "is kube-proxy running? kubectl -n kube-system get pods -l k8s-app=kube-proxy -o wide",

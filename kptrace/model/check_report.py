@@ -39,7 +39,7 @@ class NodeReport(Value):
 class CheckReport(Value):
     """What was read and what is wrong with it: what ``check -o json`` prints.
 
-    unavailable: nodes that could not be read at all
+    unavailable: nodes that could not be read, and rules of them that were not
     missing: what the API was not asked for
     """
 

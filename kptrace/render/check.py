@@ -41,7 +41,7 @@ def _heading(page: TextLayout, report: CheckReport) -> None:
         page.line(span(text), label=[span(f"  {pad(node.name, room)}  ")])
     for layer in report.unavailable:
         page.line(
-            span("not looked at: ", "unsure"),
+            span("not read: ", "unsure"),
             span(layer.unavailable),
             span(f" ({layer.hint})" if layer.hint else ""),
             label=[span(f"  {layer.node}  ")],
@@ -58,7 +58,9 @@ def _answer(report: CheckReport) -> Span:
         return glue(f"{_count(wrong, 'FAULT')}{more}", "bad")
     if odd:
         return glue(f"NOTHING BROKEN, {_count(odd, 'warning')}", "unsure")
-    return glue("NOTHING WRONG FOUND", "unsure" if report.unavailable else "good")
+    if report.unavailable:
+        return glue("NOTHING WRONG IN WHAT WAS READ", "unsure")
+    return glue("NOTHING WRONG FOUND", "good")
 
 
 def _count(number: int, noun: str) -> str:

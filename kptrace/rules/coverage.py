@@ -13,15 +13,14 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from kptrace.model.family import Family
 from kptrace.rules.iptables.base_chains import Backend
 from kptrace.rules.iptables.save import IptablesSave
 from kptrace.rules.load import COUNTS, IPSET, IPVS, NFT, has_lines, pages_of
 from kptrace.rules.model.coverage import (
-    FAMILIES,
     LISTED_NOTHING,
     CoverageReason,
     Extent,
-    Family,
     RulesetCoverage,
     RuleStore,
     StoreCoverage,
@@ -31,7 +30,7 @@ from kptrace.rules.nftables.json_ruleset import NftRuleset
 
 Saves = Mapping[Family, Mapping[Backend, str]]
 
-_PROGRAMS: dict[Family, str] = {"ip": "iptables", "ip6": "ip6tables"}
+_PROGRAMS: dict[Family, str] = {Family.IPV4: "iptables", Family.IPV6: "ip6tables"}
 # a text with these shows all that anybody writes; security is SELinux's
 _USUAL_TABLES = frozenset({"filter", "nat", "mangle", "raw"})
 _NFT_COMMAND = "nft -j list ruleset"
@@ -50,7 +49,7 @@ def coverage_of(
     nft = next((source for source in sources if isinstance(source, NftRuleset)), None)
     read = {source.name: source for source in sources if isinstance(source, IptablesSave)}
     parts: list[StoreCoverage] = []
-    for family in FAMILIES:
+    for family in Family:
         parts.append(_legacy(files, family, saves[family], read))
         parts.append(_iptables_nft(files, family, saves[family], read, nft))
         nft_file = nft.name if nft else NFT
@@ -65,7 +64,7 @@ def live_coverage(files: Mapping[str, str]) -> RulesetCoverage:
     """On a live node all is asked for but IPVS, which is a file that its agent wrote."""
     if IPVS in files:
         return RulesetCoverage()
-    return RulesetCoverage(parts=tuple(_ipvs_coverage(files, family) for family in FAMILIES))
+    return RulesetCoverage(parts=tuple(_ipvs_coverage(files, family) for family in Family))
 
 
 class _Place(NamedTuple):

@@ -13,11 +13,11 @@ from enum import StrEnum
 from itertools import pairwise
 
 from kptrace.model import Value
+from kptrace.model.family import Family
 from kptrace.rules.ipset import listing as ipset_listing
 from kptrace.rules.iptables import commands, listing
 from kptrace.rules.ipvs import ipvsadm
 from kptrace.rules.load import COUNTS, IPSET, IPVS, NFT, NFT_TEXT
-from kptrace.rules.model.coverage import Family
 from kptrace.rules.nftables import text_ruleset
 
 
@@ -131,12 +131,12 @@ def _signature(text: str) -> tuple[Family, str]:
         return family_of(text), ""
     if signed["program"] == "xtables":  # iptables-nft before 1.8.3, of both families
         return family_of(text), "nft"
-    family: Family = "ip6" if signed["program"] == "ip6tables" else "ip"
+    family = Family.IPV6 if signed["program"] == "ip6tables" else Family.IPV4
     return family, "nft" if signed["nft"] else "legacy"
 
 
 def family_of(text: str) -> Family:
     """The family of iptables' rules by their addresses; ip if there are none."""
     if _IPV6.search(text) and not _IPV4.search(text):
-        return "ip6"
-    return "ip"
+        return Family.IPV6
+    return Family.IPV4

@@ -232,9 +232,7 @@ def _delivery(simulation: Simulation, arrived: Arrived) -> Terminated:
         )
         if known is None and mine:
             description = f"no rule translated port {flow.dport}; the node itself got the packet"
-            return simulation.end(
-                skb, Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, flow.dst, description
-            )
+            return simulation.untranslated(skb, flow.dst, description)
     here = Skb(netns=netns or skb.netns, packet=skb.packet)
     simulation.add_step("delivered", here, skb.iif)
     return Terminated(Outcome.DELIVERED)

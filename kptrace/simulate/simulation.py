@@ -7,6 +7,8 @@ with its connections, the steps so far. The stages themselves are in ``simulate/
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from kptrace.model import (
     BranchNote,
     CauseId,
@@ -26,6 +28,9 @@ from kptrace.simulate.snapshot.network import Nexthop
 from kptrace.simulate.snapshot.snapshot import Snapshot
 from kptrace.simulate.stages import Terminated
 from kptrace.simulate.topology import Topology
+
+if TYPE_CHECKING:
+    from kptrace.simulate.snapshot.unread_rules import UnreadRules
 
 
 class Simulation:
@@ -156,6 +161,26 @@ class Simulation:
                 description=description,
             )
         return Terminated(outcome, cause, object_name, description)
+
+    def unread_rules(self, skb: Skb) -> UnreadRules | None:
+        """Return what must be read of the node's rules before an absence of one is known."""
+        from kptrace.simulate.snapshot.unread_rules import unread_rules  # few packets need it
+
+        node = self.topology.snapshots.get(Netns(node=skb.netns.node), self.at(skb))
+        return unread_rules(node, skb.family)
+
+    def untranslated(
+        self, skb: Skb, object_name: str, description: str, interface: str = ""
+    ) -> Terminated:
+        """End a packet to a Service that no rule translated: a fault only where all rules that
+        could do it were read.
+        """
+        unread = self.unread_rules(skb)
+        if unread:
+            text = f"no rule that was read translates {object_name}; {unread.description}"
+            return self.end(skb, Outcome.INCONCLUSIVE, None, object_name, text)
+        cause = CauseId.PROXY_RULES_MISSING
+        return self.end(skb, Outcome.NOT_PROGRAMMED, cause, object_name, description, interface)
 
     def pick_hop(self, skb: Skb, decision: RouteLookupResult) -> Nexthop:
         """Choose one of the route's nexthops, by weight."""

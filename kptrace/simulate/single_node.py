@@ -227,6 +227,21 @@ def _delivery(simulation: Simulation, stage: Stage | Arrived) -> Terminated:
         or simulation.topology.endpoint(asked.dst, asked.dport, asked.protocol)
     ):
         return Terminated(Outcome.DELIVERED)
+    snapshot = simulation.at(skb)
+    if snapshot.serves(asked) and "ip-addr.json" in snapshot.missing:
+        text = "the node's addresses were not read: ip-addr.json is not there"
+        description = f"IPVS has {asked.dst}, and {text}"
+        return simulation.end(skb, Outcome.INCONCLUSIVE, None, asked.dst, description)
+    if snapshot.unbound(asked):
+        description = f"IPVS has {asked.dst}, but no device of the node has this address"
+        return Terminated(
+            Outcome.NOT_PROGRAMMED, CauseId.IPVS_ADDRESS_MISSING, asked.dst, description
+        )
+    unread = simulation.unread_rules(skb)
+    if unread:
+        text = f"no rule that was read translates {asked.dst} port {asked.dport}"
+        description = f"{text}; {unread.description}"
+        return simulation.end(skb, Outcome.INCONCLUSIVE, None, asked.dst, description)
     way = f"it leaves by {stage.link.name}" if isinstance(stage, Transmit) else "the node keeps it"
     description = f"no rule translates {asked.dst} port {asked.dport}: {way} as it is"
     return Terminated(Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, asked.dst, description)

@@ -112,7 +112,7 @@ def test_a_node_that_cannot_be_had_is_said(bundle: Path) -> None:
         ("node-b", "the agent on node-b is gone")
     ]
     text = checkup(made)
-    assert "node-b  not looked at: the agent on node-b is gone (try again)" in text
+    assert "node-b  not read: the agent on node-b is gone (try again)" in text
 
 
 def test_without_an_api(bundle: Path) -> None:

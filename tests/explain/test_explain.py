@@ -142,6 +142,33 @@ def test_rules_alone_that_reject_are_explained(
     assert "no endpoints" in printed.lower()
 
 
+def test_what_was_not_read_is_not_concluded(
+    cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """kube-proxy is in nftables mode there, and only iptables was saved."""
+    (tmp_path / "node-a").mkdir()
+    save = "*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n"
+    (tmp_path / "node-a" / "iptables-save.txt").write_text(save)
+    (tmp_path / "api").symlink_to(cases / "kube-proxy" / "api")
+    for command in (["explain", "svc/web"], ["check"]):
+        assert _run([*command, "--bundle", str(tmp_path)]) == 4
+        printed = " ".join(capsys.readouterr().out.split())
+        assert "nft-ruleset.json is not there" in printed
+        assert "kube-proxy" not in printed
+        assert "NOTHING WRONG FOUND" not in printed
+
+
+def test_devices_that_were_not_listed_are_not_missing(
+    cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "node-a").mkdir()
+    shutil.copy(cases / "kube-proxy" / "node-a" / "iptables-save.txt", tmp_path / "node-a")
+    routes = '[{"dst": "default", "gateway": "172.30.0.1", "dev": "eth0"}]'
+    (tmp_path / "node-a" / "ip-route.json").write_text(routes)
+    assert _run(["explain", "svc/web", "--bundle", str(tmp_path)]) == 0
+    assert "does not exist" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("args", "code", "words"),
     [

@@ -102,8 +102,12 @@ def test_rules_are_not_compared_with_themselves(near: Snapshot) -> None:
 
 def test_names_that_no_rule_tells() -> None:
     bare = msgspec.structs.replace(node(1), ruleset=load_ruleset({}))
-    with pytest.raises(NotFoundError, match="no proxy has written there"):
+    with pytest.raises(NotFoundError, match=r"iptables-save\.txt is not there") as unread:
         told(bare, "svc/web")
+    assert unread.value.hint == "add iptables-save.txt: iptables-save"
+    read = load_ruleset({"nft-ruleset.json": '{"nftables": []}'})
+    with pytest.raises(NotFoundError, match="no proxy has written there"):
+        told(msgspec.structs.replace(bare, ruleset=read), "svc/web")
     ipvs = load_ruleset({"ipvsadm-Sn.txt": "-A -t 10.96.0.1:80 -s rr\n"})
     with pytest.raises(NotFoundError, match="proxy ipvs keeps addresses only") as error:
         told(msgspec.structs.replace(bare, ruleset=ipvs), "svc/web")

@@ -88,10 +88,20 @@ def test_a_program_that_listed_nothing() -> None:
     assert part(RuleStore.IPTABLES_NFT, iptables_save__txt=nothing).extent is Extent.UNREAD
 
 
-def test_an_indented_save_is_not_empty() -> None:
+def test_an_indented_save_is_read_as_if_it_was_not() -> None:
     text = "".join(f"    {line}\n" for line in (LEGACY + FILTER).splitlines())
-    with pytest.raises(Exception, match=r"iptables-save\.txt:1"):
-        load_ruleset({"iptables-save.txt": text})
+    indented, plain = (
+        load_ruleset({"iptables-save.txt": save}) for save in (text, LEGACY + FILTER)
+    )
+    assert indented.tables() == plain.tables() != ()
+    (table,) = plain.tables()
+    assert indented.chain_names(table) == plain.chain_names(table)
+
+
+def test_a_save_that_is_indented_in_part_is_refused() -> None:
+    text = "    " + LEGACY + FILTER
+    with pytest.raises(Exception, match=r"iptables-save\.txt"):
+        load_ruleset({"iptables-save.txt": text + "    stray\n"})
 
 
 def test_nft_lists_what_iptables_nft_wrote() -> None:

@@ -77,3 +77,27 @@ def test_the_same_rule_is_known_with_ipv4_routes_alone(cluster: Any) -> None:
     branches = branches_from_client(cluster)
     assert all(branch.deterministic for branch in branches)
     assert Outcome.DROPPED not in {branch.outcome for branch in branches}
+
+
+IPVS = "-A -t 10.96.0.50:80 -s rr\n-a -t 10.96.0.50:80 -r 10.244.1.31:8080 -m -w 1\n"
+
+
+@pytest.mark.parametrize(
+    ("missing", "outcome", "cause"),
+    [
+        ((), Outcome.NOT_PROGRAMMED, CauseId.IPVS_ADDRESS_MISSING),
+        (("ip-addr.json",), Outcome.INCONCLUSIVE, None),
+    ],
+)
+def test_ipvs_without_its_address(
+    cluster: Any, missing: tuple[str, ...], outcome: Outcome, cause: CauseId | None
+) -> None:
+    """That kube-ipvs0 lacks the address is known only where the addresses were read."""
+    files = {
+        "iptables-save.txt": "*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n",
+        "ipvsadm-Sn.txt": IPVS,
+    }
+    cluster.rules(cluster.a, files)
+    cluster.change(cluster.a, missing=missing)
+    (branch,) = branches_from_client(cluster)
+    assert (branch.outcome, branch.cause) == (outcome, cause)

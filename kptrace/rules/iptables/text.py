@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 
 from kptrace.model.errors import ParseError
@@ -36,6 +37,8 @@ def read_iptables(
     Raises ParseError for a text in none of these forms.
     """
     pages = split_pages(text) if isinstance(text, str) else text
+    if next(iter(pages), "")[:1].isspace():  # pasted into a list or a code block
+        pages = split_pages(textwrap.dedent("".join(pages)))
     try:
         save = IptablesSave(pages, name, backend, family, ipset, ages)
     except ParseError as error:

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Literal
 
 from kptrace.model import Value
+from kptrace.model.family import Family
 
-Family = Literal["ip", "ip6"]
-FAMILIES: tuple[Family, ...] = ("ip", "ip6")
 # the whole content of a file whose program listed nothing and ended with status 0
 LISTED_NOTHING = "# listed nothing, exit status 0"
 

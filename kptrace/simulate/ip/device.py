@@ -240,12 +240,12 @@ def _untranslated_service(simulation: Simulation, skb: Skb, link: Link) -> Termi
     requested = dst == simulation.asked.dst and not simulation.replying
     if not requested or not simulation.topology.is_service(dst):
         return None
-    cause = CauseId.PROXY_RULES_MISSING
-    description = f"no rule translated {dst}; it leaves by {link.name} as it is"
     if simulation.at(skb).unbound(skb.flow):
         cause = CauseId.IPVS_ADDRESS_MISSING
         description = f"IPVS has {dst}, but the node has not: it leaves by {link.name} as it is"
-    return simulation.end(skb, Outcome.NOT_PROGRAMMED, cause, dst, description, link.name)
+        return simulation.end(skb, Outcome.NOT_PROGRAMMED, cause, dst, description, link.name)
+    description = f"no rule translated {dst}; it leaves by {link.name} as it is"
+    return simulation.untranslated(skb, dst, description, link.name)
 
 
 def _missing_pod_route(simulation: Simulation, skb: Skb, link: Link) -> Terminated | None:

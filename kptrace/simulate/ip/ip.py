@@ -20,6 +20,7 @@ from kptrace.simulate.ip.routing import (
 )
 from kptrace.simulate.ip.skb import Skb
 from kptrace.simulate.simulation import Simulation
+from kptrace.simulate.snapshot.network import Link
 from kptrace.simulate.stages import Arrived, Input, Local, Output, Stage, Terminated, Transmit
 
 
@@ -107,6 +108,8 @@ def _send(simulation: Simulation, skb: Skb, decision: RouteLookupResult) -> Stag
         simulation.add_step("seen", skb, "lo", "in")
         return Input(skb)
     link = snapshot.link(skb.oif)
+    if link is None and not snapshot.links_are_known:
+        link = Link(index=0, name=skb.oif)  # what the route names; of what kind, nobody knows
     if link is None:
         description = f"the route leads out of {skb.oif}, which does not exist"
         raise simulation.end(skb, Outcome.DROPPED, CauseId.LINK_DOWN, skb.oif, description, skb.oif)
@@ -132,9 +135,7 @@ def no_route(simulation: Simulation, skb: Skb, decision: RouteLookupResult) -> T
         and simulation.topology.is_service(dst)
     ):
         description += ", a Service's address that no rule translated"
-        return simulation.end(
-            skb, Outcome.NOT_PROGRAMMED, CauseId.PROXY_RULES_MISSING, dst, description
-        )
+        return simulation.untranslated(skb, dst, description)
     cause = CauseId.NO_ROUTE if skb.netns.pod else CauseId.POD_ROUTE_MISSING
     return simulation.end(skb, Outcome.REJECTED, cause, f"{node}: no route to {dst}", description)
 

@@ -151,12 +151,20 @@ class Snapshot(Value, dict=True, kw_only=True):
             for service in self.ruleset.ipvs
         }
 
+    @property
+    def links_are_known(self) -> bool:
+        """Whether a list of the devices was read; every network namespace has at least lo."""
+        return any(link.index > 0 for link in self.links)
+
+    def serves(self, flow: Flow) -> bool:
+        """Whether IPVS has a service for this destination."""
+        return (flow.protocol, flow.dst, flow.dport) in self.virtual
+
     def unbound(self, flow: Flow) -> bool:
         """Whether IPVS serves this destination, but no device has the address, so packets
         miss it.
         """
-        served = (flow.protocol, flow.dst, flow.dport) in self.virtual
-        return served and self.holds(flow.dst) is None
+        return self.serves(flow) and self.holds(flow.dst) is None
 
     def table(self, name: str, family: Family) -> tuple[Route, ...]:
         """Return the routes of a table, of one family."""
