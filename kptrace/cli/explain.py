@@ -48,7 +48,8 @@ def explain(
 ) -> None:
     """Say what a node's rules do with a Service's packets, rule by rule; nothing is sent.
 
-    It exits with 1 when the rules differ from what the API tells.
+    It exits with 1 when the rules differ from what the API tells, with 4 when not enough was read
+    to know what they do.
     """
     gc.disable()  # it is soon over, and looking for cycles takes a tenth of its time
     from kptrace.cli.explain_request import exit_code, explained

@@ -39,6 +39,8 @@ _NODAD = 0x02  # IFA_F_NODAD, linux/if_addr.h
 _SCOPE_LINK = 253  # RT_SCOPE_LINK, linux/rtnetlink.h
 _SCOPE_ANY = 255  # RT_SCOPE_NOWHERE: of a deletion, whatever the scope
 _ONLINK = 4  # RTNH_F_ONLINK
+# of what the kernel learned for one destination, as its path MTU, and lists among the routes
+_CLONED = 0x200  # RTM_F_CLONED
 _MAIN = 254  # RT_TABLE_MAIN
 _AF_BRIDGE = 7
 _SELF = 2  # NTF_SELF, linux/neighbour.h
@@ -69,7 +71,8 @@ def routes(netns: str, destination: str = "", device: str = "") -> tuple[AddRout
 
     def read(route: IPRoute) -> tuple[AddRoute, ...]:
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in route.get_links()}
-        listed = (_as_route(message, names) for message in route.get_routes(table=_MAIN, family=2))
+        messages = route.get_routes(table=_MAIN, family=2)
+        listed = (_as_route(entry, names) for entry in messages if not entry["flags"] & _CLONED)
         return tuple(
             entry
             for entry in listed

@@ -69,7 +69,7 @@ def test_without_from_a_source_is_chosen_and_named(cli: Cli) -> None:
 def test_from_a_node(cli: Cli) -> None:
     told = cli("svc/remote", "-n", "shop", "--from", "node/node-a", "-o", "json")
     assert told.code == 0, told.err
-    assert told.trace["source"]["place"] == {"node": "node-a", "pod": ""}
+    assert told.trace["source"]["netns"] == {"node": "node-a", "pod": ""}
 
 
 def test_it_reads_what_it_needs_and_no_more(cluster: Cluster, cli: Cli) -> None:

@@ -105,7 +105,7 @@ def compare(cluster: Cluster, met: Answer, *asked: str) -> None:
     trace = told.trace
     assert trace["outcome"] == OUTCOMES[met.outcome]
     if met.outcome == "answered":
-        assert trace["hops"][-1]["node"] == trace["source"]["place"]["node"]  # the answer came back
+        assert trace["hops"][-1]["node"] == trace["source"]["netns"]["node"]  # the answer came back
         assert {hop["node"] for hop in trace["hops"]} >= {met.node}
 
 

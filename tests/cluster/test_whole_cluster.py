@@ -42,7 +42,7 @@ def test_a_healthy_cluster(proxied: Cluster) -> None:
     assert "NOTHING BROKEN" in heading
     assert node_a.split()[:2] == ["node-a", "proxy"]
     assert node_b.split()[:2] == ["node-b", "proxy"]
-    assert "Ways of pods' packets between nodes walked: 4, 4 arrive." in told.out
+    assert "Paths between pods of different nodes simulated: 4, 4 arrive." in told.out
     assert cli.left() == []
 
 
